@@ -1,0 +1,53 @@
+"""Memory that grows in place: a numpy array over an anonymous mapping.
+
+numpy's own growth copies, and its zero-filled resize touches every new page. A mapping is enlarged by the kernel by
+moving page tables (mremap), and what has not been written takes no memory, so capacity can double while the resident
+size follows what is used. Where the system has no mremap the content is copied.
+"""
+
+import mmap
+from typing import Any
+
+import numpy as np
+
+
+class Arena:
+    """An array of `dtype` with room for `capacity` elements, zeroed.
+
+    Holds   `array` is replaced by `grow`, and nobody else may hold the old one then
+    """
+
+    def __init__(self, dtype: Any, capacity: int) -> None:  # noqa: ANN401 - any numpy dtype
+        self._dtype = np.dtype(dtype)
+        self._mapping = _map(self._dtype.itemsize * capacity)
+        self.array = self._view(capacity)
+
+    def grow(self, capacity: int) -> None:
+        """Make room for at least `capacity` elements, or double it, whichever is more; the content stays."""
+        capacity = max(capacity, 2 * self.array.size)
+        size = self._dtype.itemsize * capacity
+        used = self._dtype.itemsize * self.array.size
+        del self.array
+        try:
+            self._mapping.resize(size)
+            _advise(self._mapping)
+        except (SystemError, OSError):
+            larger = _map(size)
+            larger[:used] = self._mapping[:used]
+            self._mapping = larger
+        self.array = self._view(capacity)
+
+    def _view(self, capacity: int) -> np.ndarray[Any, Any]:
+        return np.frombuffer(self._mapping, dtype=self._dtype, count=capacity)
+
+
+def _map(size: int) -> mmap.mmap:
+    mapping = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    _advise(mapping)
+    return mapping
+
+
+def _advise(mapping: mmap.mmap) -> None:
+    """Ask for large pages where there are any: a random access then seldom misses the TLB as well."""
+    if hasattr(mmap, "MADV_HUGEPAGE") and len(mapping) >= 1 << 22:
+        mapping.madvise(mmap.MADV_HUGEPAGE)

@@ -1,0 +1,47 @@
+"""A ruleset as the kernels read it: arrays of cuts, the zone's table, and which cells of the lookup are settled."""
+
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.records import KernelRecord
+from engine.zone import zone_table
+from kernels.layout import RULES
+from schemas.ruleset import Ruleset
+
+LIFETIME: Final = -1
+
+
+def compile_rules(ruleset: Ruleset) -> KernelRecord:
+    """Compile a ruleset for the kernels; see `kernels.layout.RULES`."""
+    starts, offsets, cycle_us = zone_table(ruleset.time_zone)
+    rules = KernelRecord(
+        RULES,
+        calendar=ruleset.day_unit == "calendar_day",
+        window_days=LIFETIME if ruleset.window_days is None else ruleset.window_days,
+        zone_cycle_us=cycle_us,
+    )
+    rules.point(
+        zone_start_us=starts,
+        zone_offset_us=offsets,
+        recency_cuts=np.array(ruleset.recency_cuts_days, dtype=np.int64),
+        frequency_cuts=np.array(ruleset.frequency_cuts, dtype=np.int64),
+        monetary_cuts=np.array(ruleset.monetary_cuts_minor, dtype=np.int64),
+        lookup=np.ascontiguousarray(ruleset.lookup, dtype=np.int8).reshape(-1),
+        settled=_settled(ruleset.lookup, moving_m=False),
+        settled_any=_settled(ruleset.lookup, moving_m=True),
+    )
+    return rules
+
+
+def _settled(lookup: NDArray[np.int8], *, moving_m: bool) -> NDArray[np.uint8]:
+    """Tell for each cell whether time alone leaves its tier alone.
+
+    Time lets bands fall; with adjustments behind a customer M can move either way.
+    """
+    settled = np.empty(lookup.shape, dtype=np.uint8)
+    for first, r, f, m in np.ndindex(*lookup.shape):
+        reach = lookup[first, : r + 1, : f + 1, : (None if moving_m else m + 1)]
+        settled[first, r, f, m] = np.all(reach == lookup[first, r, f, m])
+    return settled.reshape(-1)

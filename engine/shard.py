@@ -1,0 +1,172 @@
+"""One shard: the state of its customers, and the two things that can happen to it, a batch and the passing of time.
+
+A shard is the deterministic core (ARCHITECTURE.md S1): no I/O, no clock of its own, and nothing random that could
+show in a result. It makes room where the kernels ask for it; everything else happens in them.
+"""
+
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.arena import Arena
+from engine.records import KernelRecord
+from kernels import layout
+from kernels.fold import BLOCK, ENTRIES_PER_ROW, fold
+from kernels.layout import CHANGE, CUSTOMER, ENTRY, GROUP, STATE, TABLE_SLACK
+from kernels.snapshot import write_snapshot
+from kernels.table import is_crowded, regrow
+from kernels.wheel import PUSH_RESERVE, advance
+from schemas.codes import FOREVER_US, ID_BYTES_MAX, NEVER_US
+
+_ROOM_ENTRIES: Final = BLOCK * ENTRIES_PER_ROW
+_ROOM_ID_BYTES: Final = _ROOM_ENTRIES * ID_BYTES_MAX + 8
+_ROOM_KEY_BYTES: Final = BLOCK * ID_BYTES_MAX
+_CHUNK: Final = np.dtype((np.uint32, (layout.CHUNK_WORDS,)))
+_TABLE_GROWTH: Final = 1.5
+
+_ARENAS: Final[dict[str, tuple[Any, int]]] = {
+    "customers": (CUSTOMER, 2 * BLOCK),
+    "entries": (ENTRY, 2 * _ROOM_ENTRIES),
+    "id_data": (np.uint8, 2 * _ROOM_ID_BYTES),
+    "id_base": (np.int64, 2 * _ROOM_ENTRIES // GROUP),
+    "key_data": (np.uint8, 2 * _ROOM_KEY_BYTES),
+    "chunks": (_CHUNK, 2 * PUSH_RESERVE),
+}
+
+
+def new_seeds() -> NDArray[np.uint64]:
+    """Draw the keys of the hash of ids: unknown to whoever makes up ids, and without influence on any result."""
+    return np.random.default_rng().integers(1, 2**64 - 1, size=4, dtype=np.uint64)
+
+
+class Shard:
+    """The customers whose hash falls to `number` of `count` shards.
+
+    Fields  state  memory of the kernels, a `kernels.layout.STATE`
+            rules  compiled ruleset, a `kernels.layout.RULES`
+    """
+
+    def __init__(
+        self, rules: KernelRecord, seeds: NDArray[np.uint64], *, number: int = 0, count: int = 1
+    ) -> None:
+        self.rules = rules
+        self.state = KernelRecord(
+            STATE,
+            shard=number,
+            shards=count,
+            n_customers=1,  # handle 0 is none
+            n_entries=1,
+            n_chunks=1,
+            clock_us=NEVER_US,
+            kept_min_us=FOREVER_US,
+        )
+        self._arenas = {name: Arena(dtype, capacity) for name, (dtype, capacity) in _ARENAS.items()}
+        self._tables = {"index": _new_table(4 * BLOCK), "orders": _new_table(4 * _ROOM_ENTRIES)}
+        self._changes = np.empty(2 * BLOCK, dtype=CHANGE)
+        self._rows = np.empty(BLOCK, dtype=np.int64)
+        self._handles = np.empty(BLOCK, dtype=np.int64)
+        self.state.point(
+            **{name: arena.array for name, arena in self._arenas.items()},
+            **self._tables,
+            buckets=np.zeros(layout.BUCKETS, dtype=np.int32),
+            slots=np.zeros(layout.BUCKET_SLOTS, dtype=np.int32),
+            slot_min_us=np.full(layout.BUCKET_SLOTS, FOREVER_US, dtype=np.int64),
+            seeds=seeds,
+            changes=self._changes,
+        )
+
+    @property
+    def clock_us(self) -> int:
+        """The shard's clock: NEVER_US until something was applied."""
+        return int(self.state.row.clock_us)
+
+    @property
+    def customers(self) -> int:
+        """How many customers the shard holds."""
+        return int(self.state.row.n_customers) - 1
+
+    def fold(self, batch: KernelRecord, outcome: NDArray[np.uint8]) -> None:
+        """Apply this shard's rows of a BATCH; their outcomes go to `outcome` (u8[n]), changes to `take_changes`."""
+        row, status = 0, layout.GROW
+        while status != layout.DONE:
+            row, status = fold(
+                self.state.rows, self.rules.rows, batch.rows, row, outcome, self._rows, self._handles
+            )
+            self._make_room(status)
+
+    def advance(self, now_us: int) -> None:
+        """Let time pass up to `now_us`; the changes that brings go to `take_changes`."""
+        status = layout.GROW
+        while status != layout.DONE:
+            status = advance(self.state.rows, self.rules.rows, now_us)
+            self._make_room(status)
+
+    def take_changes(self) -> NDArray[Any]:
+        """Return CHANGE[n], the changes since the last call; valid until the next `fold` or `advance`."""
+        count = int(self.state.row.n_changes)
+        self.state.row.n_changes = 0
+        return self._changes[:count]
+
+    def measure(
+        self, as_of_us: int, first: int, end: int
+    ) -> tuple[NDArray[np.int64], NDArray[np.int16], NDArray[np.int8]]:
+        """Measure the customers of handles [first, end) at `as_of_us`; see `kernels.snapshot.write_snapshot`."""
+        words = np.empty((12, end - first), dtype=np.int64)
+        numbers = np.empty((3, end - first), dtype=np.int16)
+        codes = np.empty((4, end - first), dtype=np.int8)
+        state = self.state.copy()
+        state.point(changes=np.zeros(1, dtype=CHANGE))
+        scratch = np.zeros(1, dtype=CUSTOMER)
+        write_snapshot(
+            state.rows, self.rules.rows, as_of_us, first, end, scratch, words, numbers, codes
+        )
+        return words, numbers, codes
+
+    def memory(self) -> dict[str, int]:
+        """Return the bytes in use, by what they hold."""
+        state = self.state.row
+        entries = int(state.n_entries)
+        return {
+            "customers": int(state.n_customers) * CUSTOMER.itemsize,
+            "customer_index": self._tables["index"].nbytes,
+            "timers": int(state.n_chunks - state.n_free_chunks) * _CHUNK.itemsize,
+            "orders": entries * ENTRY.itemsize + (entries // GROUP + 1) * 8,
+            "order_index": self._tables["orders"].nbytes,
+            "ids": int(state.id_bytes + state.key_bytes),
+        }
+
+    def _make_room(self, status: int) -> None:
+        if status == layout.OUTPUT_FULL:
+            self._changes = np.concatenate([self._changes, np.empty_like(self._changes)])
+            self.state.point(changes=self._changes)
+        elif status == layout.GROW:
+            state = self.state.row
+            entries = int(state.n_entries) + _ROOM_ENTRIES
+            self._reserve("customers", int(state.n_customers) + BLOCK)
+            self._reserve("entries", entries)
+            self._reserve("id_data", int(state.id_bytes) + _ROOM_ID_BYTES)
+            self._reserve("id_base", entries // GROUP + 1)
+            self._reserve("key_data", int(state.key_bytes) + _ROOM_KEY_BYTES)
+            self._reserve("chunks", int(state.n_chunks - state.n_free_chunks) + 2 * PUSH_RESERVE)
+            self._uncrowd("index", int(state.n_customers), BLOCK)
+            self._uncrowd("orders", int(state.n_table), _ROOM_ENTRIES)
+
+    def _reserve(self, name: str, least: int) -> None:
+        arena = self._arenas[name]
+        if arena.array.shape[0] < least:
+            self.state.release(name)  # an arena grows in place only while nobody looks at it
+            arena.grow(least)
+            self.state.point(**{name: arena.array})
+
+    def _uncrowd(self, name: str, used: int, more: int) -> None:
+        table = self._tables[name]
+        if is_crowded(table, used, more):
+            larger = _new_table(int((table.size - TABLE_SLACK) * _TABLE_GROWTH) + more)
+            regrow(table, larger)
+            self._tables[name] = larger
+            self.state.point(**{name: larger})
+
+
+def _new_table(capacity: int) -> NDArray[np.int64]:
+    return np.zeros(capacity + TABLE_SLACK, dtype=np.int64)

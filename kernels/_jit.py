@@ -1,0 +1,173 @@
+"""The one place that says how kernels are compiled, and the few machine instructions numba has no name for.
+
+Policy: no Python objects, no GIL, no fastmath and no parallel reductions (a replay must be byte-equal), compiled code
+cached on disk. numba's cache looks only at the file of the outermost function, so a change in a helper of another file
+would silently run old code; the cache folder therefore carries a digest of every kernel's source.
+
+With NUMBA_DISABLE_JIT=1 the same names are plain Python, so that a test can step through a kernel.
+"""
+
+import ctypes
+import hashlib
+import math
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numba
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils, config
+from numba.extending import intrinsic
+
+_MASK64 = (1 << 64) - 1
+
+
+def _cache_dir() -> str:
+    """Return the cache folder of exactly these kernel sources, under NUMBA_CACHE_DIR or the user's cache."""
+    digest = hashlib.sha256()
+    root = Path(__file__).resolve().parent
+    for source in (*sorted(root.glob("*.py")), *sorted(root.parent.glob("schemas/*.py"))):
+        digest.update(source.read_bytes())
+    base = (
+        os.environ.get("NUMBA_CACHE_DIR") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+    )
+    return str(Path(base) / "rfmstream" / digest.hexdigest()[:16])
+
+
+_CACHE_DIR = _cache_dir()
+
+
+def jit(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Compile an entry kernel at its first call, or load it from the cache."""
+    before, config.CACHE_DIR = config.CACHE_DIR, _CACHE_DIR
+    try:
+        return numba.njit(nogil=True, cache=True, error_model="numpy", boundscheck=None)(function)
+    finally:
+        config.CACHE_DIR = before
+
+
+def inline(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Compile a helper into the kernels that call it: no call, no cache entry of its own."""
+    return numba.njit(nogil=True, error_model="numpy", boundscheck=None, forceinline=True)(function)
+
+
+def part(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Compile a helper that stays a call of its own, for the seldom-taken paths of a kernel."""
+    return numba.njit(nogil=True, error_model="numpy", boundscheck=None)(function)
+
+
+@intrinsic
+def _prefetch(typingctx: Any, array: Any, index: Any, offset: Any) -> Any:  # noqa: ARG001
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        array_type = signature.args[0]
+        data = context.make_array(array_type)(context, builder, args[0]).data
+        word, half, byte_ptr = ir.IntType(64), ir.IntType(32), ir.IntType(8).as_pointer()
+        stride = ir.Constant(word, context.get_abi_sizeof(context.get_data_type(array_type.dtype)))
+        address = builder.add(
+            builder.ptrtoint(data, word), builder.add(builder.mul(args[1], stride), args[2])
+        )
+        function = cgutils.get_or_insert_function(
+            builder.module, ir.FunctionType(ir.VoidType(), [byte_ptr, half, half, half]), "llvm.prefetch.p0"
+        )
+        # write intent (1), keep in all levels (3), data cache (1)
+        builder.call(function, [builder.inttoptr(address, byte_ptr), half(1), half(3), half(1)])
+        return context.get_dummy_value()
+
+    return types.void(array, types.int64, types.int64), codegen
+
+
+@intrinsic
+def _load_word(typingctx: Any, array: Any, index: Any) -> Any:  # noqa: ARG001
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        data = context.make_array(signature.args[0])(context, builder, args[0]).data
+        address = builder.add(builder.ptrtoint(data, ir.IntType(64)), args[1])
+        return builder.load(builder.inttoptr(address, ir.IntType(64).as_pointer()), align=1)
+
+    return types.uint64(array, types.int64), codegen
+
+
+@intrinsic
+def _store_word(typingctx: Any, array: Any, index: Any, value: Any) -> Any:  # noqa: ARG001
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        data = context.make_array(signature.args[0])(context, builder, args[0]).data
+        address = builder.add(builder.ptrtoint(data, ir.IntType(64)), args[1])
+        builder.store(args[2], builder.inttoptr(address, ir.IntType(64).as_pointer()), align=1)
+        return context.get_dummy_value()
+
+    return types.void(array, types.int64, types.uint64), codegen
+
+
+@intrinsic
+def _fold_multiply(typingctx: Any, a: Any, b: Any) -> Any:  # noqa: ARG001
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:  # noqa: ARG001
+        wide = ir.IntType(128)
+        product = builder.mul(builder.zext(args[0], wide), builder.zext(args[1], wide))
+        low = builder.trunc(product, ir.IntType(64))
+        high = builder.trunc(builder.lshr(product, ir.Constant(wide, 64)), ir.IntType(64))
+        return builder.xor(low, high)
+
+    return types.uint64(types.uint64, types.uint64), codegen
+
+
+@intrinsic
+def _pointer(typingctx: Any, address: Any) -> Any:  # noqa: ARG001
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:  # noqa: ARG001
+        return builder.inttoptr(args[0], ir.IntType(8).as_pointer())
+
+    return types.voidptr(types.int64), codegen
+
+
+if config.DISABLE_JIT:
+
+    def array_at(address: Any, shape: Any, dtype: Any) -> Any:
+        """Return the C-ordered array of a shape at an address; the caller keeps its memory alive."""
+        size = math.prod(int(length) for length in shape) * np.dtype(dtype).itemsize
+        if size == 0:
+            return np.empty(shape, dtype)
+        return np.frombuffer((ctypes.c_char * size).from_address(int(address)), dtype).reshape(shape)
+
+    def prefetch(array: Any, index: Any, offset: Any) -> None:
+        """Do nothing: prefetching is a hint."""
+
+    def load_word(array: Any, index: Any) -> Any:
+        """Return the eight bytes at `index` of a u8 array as a little-endian u64."""
+        return np.uint64(int.from_bytes(array[index : index + 8].tobytes(), "little"))
+
+    def store_word(array: Any, index: Any, value: Any) -> None:
+        """Write a u64 as eight little-endian bytes at `index` of a u8 array."""
+        array[index : index + 8] = np.frombuffer(int(value).to_bytes(8, "little"), dtype=np.uint8)
+
+    def fold_multiply(a: Any, b: Any) -> Any:
+        """Return the xor of the two halves of the 128-bit product of two u64."""
+        product = int(a) * int(b)
+        return np.uint64((product & _MASK64) ^ (product >> 64))
+
+else:
+
+    @inline
+    def array_at(address: Any, shape: Any, dtype: Any) -> Any:
+        """Return the C-ordered array of a shape at an address; the caller keeps its memory alive."""
+        return numba.carray(_pointer(address), shape, dtype)
+
+    @inline
+    def prefetch(array: Any, index: Any, offset: Any) -> Any:
+        """Ask for the cache line `offset` bytes into element `index`; never faults."""
+        _prefetch(array, index, offset)
+
+    @inline
+    def load_word(array: Any, index: Any) -> Any:
+        """Return the eight bytes at `index` of a u8 array as a little-endian u64; unchecked, any alignment."""
+        return _load_word(array, index)
+
+    @inline
+    def store_word(array: Any, index: Any, value: Any) -> Any:
+        """Write a u64 as eight little-endian bytes at `index` of a u8 array; unchecked, any alignment."""
+        _store_word(array, index, value)
+
+    @inline
+    def fold_multiply(a: Any, b: Any) -> Any:
+        """Return the xor of the two halves of the 128-bit product of two u64."""
+        return _fold_multiply(a, b)

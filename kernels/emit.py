@@ -1,0 +1,63 @@
+"""Turn the change records of a step into columns, in order of time.
+
+Source: SEMANTICS.md 6.
+"""
+
+import numpy as np
+
+from kernels._jit import inline, jit
+from schemas.codes import FOREVER_US, NEVER_US
+
+
+@jit
+def order_keys(changes, out):
+    """Write the sort key of each change: its instant, time before events; return whether they already ascend."""
+    ascending = True
+    for i in range(out.size):
+        out[i] = (changes[i].effective_us << 1) | (1 if changes[i].row >= 0 else 0)
+        if i > 0 and out[i] < out[i - 1]:
+            ascending = False
+    return ascending
+
+
+@inline
+def _set_bit(bits, i, on):
+    if on:
+        bits[i >> 3] |= np.uint8(1 << (i & 7))
+
+
+@jit
+def split_changes(changes, order, words, numbers, codes, handles, rows, valid):
+    """Write changes as columns.
+
+    In      changes  CHANGE[n]; order i64[n], the change of each output row
+    Out     words    i64[6, n]: seq, effective_us, last_paid_us, frequency, monetary, next_change_us
+            numbers  i16[3, n]: r_band, f_band, m_band
+            codes    i8[4, n]: from_tier, to_tier, next_tier, reason
+            handles  u32[n], rows i64[n] (-1 for time)
+            valid    u8[6, ceil(n / 8)], zeroed: Arrow validity of from_tier, to_tier, next_tier, order_id,
+                     last_paid_us, next_change_us
+    """
+    for i in range(order.size):
+        change = changes[order[i]]
+        words[0, i] = change.seq
+        words[1, i] = change.effective_us
+        words[2, i] = change.last_paid_us
+        words[3, i] = change.frequency
+        words[4, i] = change.monetary_minor
+        words[5, i] = change.next_change_us
+        numbers[0, i] = change.r_band
+        numbers[1, i] = change.f_band
+        numbers[2, i] = change.m_band
+        codes[0, i] = change.from_tier
+        codes[1, i] = change.to_tier
+        codes[2, i] = change.next_tier
+        codes[3, i] = change.reason
+        handles[i] = change.customer
+        rows[i] = change.row
+        _set_bit(valid[0], i, change.from_tier >= 0)
+        _set_bit(valid[1], i, change.to_tier >= 0)
+        _set_bit(valid[2], i, change.next_tier >= 0)
+        _set_bit(valid[3], i, change.row >= 0)
+        _set_bit(valid[4], i, change.last_paid_us != NEVER_US)
+        _set_bit(valid[5], i, change.next_change_us != FOREVER_US)

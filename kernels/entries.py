@@ -1,0 +1,254 @@
+"""The entry arena: every order and every other event that must be remembered, found by customer and id.
+
+Entries stand in the order they came; their ids stand in the same order in `id_data`, so an entry needs two bytes for
+its id's place. The entries of a customer that count (orders not void, adjustments) form a list in the order in which
+they leave the window; `head` is its oldest entry still inside, `tail` its newest.
+
+Source: SEMANTICS.md 1 (identity), 3; ARCHITECTURE.md S5.
+"""
+
+import numpy as np
+
+from kernels._jit import fold_multiply, inline, part, store_word
+from kernels.calendar import is_older
+from kernels.ids import same_bytes, word_at
+from kernels.layout import (
+    ADJUSTMENT,
+    DAY_US,
+    GROUP,
+    KIND_MASK,
+    ORDER,
+    ORIGINAL,
+)
+from kernels.memory import entries_of, id_base_of, id_data_of, orders_of
+from kernels.table import first_of, handle_at, insert_at, tag_at, tag_of
+from schemas.codes import FOREVER_US, NEVER_US
+
+
+@inline
+def kind_of(entry):
+    """Return the kind of an entry."""
+    return np.int64(entry.flags) & KIND_MASK
+
+
+@inline
+def hash_instant(base, kind, at_us, seeds):
+    """Return the hash of an identity made of an id (or a handle), a kind and an instant."""
+    return fold_multiply(base ^ seeds[3], np.uint64(at_us) ^ seeds[0] ^ (np.uint64(kind) << np.uint64(59)))
+
+
+@inline
+def id_start_of(state, handle):
+    """Return where the id of an entry begins in `id_data`."""
+    return id_base_of(state)[handle // GROUP] + np.int64(entries_of(state)[handle].id_start)
+
+
+@inline
+def has_id(state, handle, customer, data, start, size):
+    """Tell whether an entry belongs to a customer and carries this id."""
+    entry = entries_of(state)[handle]
+    return (
+        np.int64(entry.customer) == customer
+        and np.int64(entry.id_size) + 1 == size
+        and same_bytes(id_data_of(state), id_start_of(state, handle), data, start, size)
+    )
+
+
+@part
+def find_by_id(state, value, customer, data, start, size, kind):
+    """Return the handle of the entry of a kind (ORDER, EVENT) with this hash, customer and id; 0 if there is none."""
+    tag = tag_of(value)
+    position = first_of(orders_of(state), tag)
+    while tag_at(orders_of(state), position) == tag and orders_of(state)[position] != 0:
+        handle = handle_at(orders_of(state), position)
+        if kind_of(entries_of(state)[handle]) == kind and has_id(state, handle, customer, data, start, size):
+            return handle
+        position += 1
+    return np.int64(0)
+
+
+@part
+def find_adjustment(state, value, customer, at_us, data, start, size):
+    """Return the handle of the adjustment with this identity (customer, id, instant); 0 if there is none."""
+    tag = tag_of(value)
+    position = first_of(orders_of(state), tag)
+    while tag_at(orders_of(state), position) == tag and orders_of(state)[position] != 0:
+        handle = handle_at(orders_of(state), position)
+        entry = entries_of(state)[handle]
+        if (
+            kind_of(entry) == ADJUSTMENT
+            and entry.at_us == at_us
+            and has_id(state, handle, customer, data, start, size)
+        ):
+            return handle
+        position += 1
+    return np.int64(0)
+
+
+@part
+def find_about(state, value, kind, order, at_us):
+    """Return the handle of the REFUND or ORIGINAL entry that speaks of an order at an instant; 0 if none."""
+    tag = tag_of(value)
+    position = first_of(orders_of(state), tag)
+    while tag_at(orders_of(state), position) == tag and orders_of(state)[position] != 0:
+        handle = handle_at(orders_of(state), position)
+        entry = entries_of(state)[handle]
+        if kind_of(entry) == kind and np.int64(entry.previous) == order and entry.at_us == at_us:
+            return handle
+        position += 1
+    return np.int64(0)
+
+
+@inline
+def hash_about(order, kind, at_us, seeds):
+    """Return the hash under which the REFUND or ORIGINAL entry of an order stands."""
+    return hash_instant(np.uint64(order), kind, at_us, seeds)
+
+
+@inline
+def add_entry(state, value, kind, customer, at_us, amount_minor, data, start, size):
+    """Append an entry, with its id, and put it in the table under a hash; return its handle.
+
+    Room for one entry, its id and eight spare bytes must have been made before.
+    """
+    handle = state.n_entries
+    id_start = state.id_bytes
+    if handle % GROUP == 0:
+        id_base_of(state)[handle // GROUP] = id_start
+    done = np.int64(0)
+    while done < size:
+        store_word(
+            id_data_of(state), id_start + done, word_at(data, start + done, min(size - done, np.int64(8)))
+        )
+        done += 8
+    state.id_bytes = id_start + size
+    entry = entries_of(state)[handle]
+    entry.at_us = at_us
+    entry.amount_minor = amount_minor
+    entry.customer = customer
+    entry.previous = 0
+    entry.next = 0
+    entry.id_start = id_start - id_base_of(state)[handle // GROUP]
+    entry.id_size = max(size - 1, 0)
+    entry.flags = kind
+    state.n_entries = handle + 1
+    if kind == ORDER:
+        state.n_orders += 1
+    tag = tag_of(value)
+    insert_at(orders_of(state), first_of(orders_of(state), tag), tag, handle)
+    state.n_table += 1
+    return handle
+
+
+@part
+def add_note(state, value, kind, about, at_us, amount_minor, data, start, size):
+    """Append an entry that is in no list: it only remembers something about the entry `about`."""
+    customer = np.int64(entries_of(state)[about].customer)
+    handle = add_entry(state, value, kind, customer, at_us, amount_minor, data, start, size)
+    entries_of(state)[handle].previous = about
+    return handle
+
+
+@part
+def original_amount(state, order, seeds):
+    """Return the amount an order was paid with, whatever was refunded since."""
+    note = find_about(state, hash_about(order, ORIGINAL, 0, seeds), ORIGINAL, order, 0)
+    if note != 0:
+        return entries_of(state)[note].amount_minor
+    return entries_of(state)[order].amount_minor
+
+
+@part
+def _insert_before_tail(state, rules, customer, handle):
+    entries = entries_of(state)
+    entry = entries[handle]
+    newer = np.int64(customer.tail)
+    while entries[newer].previous != 0 and is_older(
+        rules, entry.at_us, entries[np.int64(entries[newer].previous)].at_us
+    ):
+        newer = np.int64(entries[newer].previous)
+    older = np.int64(entries[newer].previous)
+    entry.previous = older
+    entry.next = newer
+    entries[newer].previous = handle
+    if older != 0:
+        entries[older].next = handle
+    return newer
+
+
+@inline
+def link(state, rules, customer, handle, in_window):
+    """Put an entry at its place in its customer's list; equal instants keep the order of arrival.
+
+    Holds   `head` is the oldest entry in the window, given that all before it had left when this one came
+    Cost    one step for an entry that is the newest, else as many as there are newer ones
+    """
+    entries = entries_of(state)
+    tail = np.int64(customer.tail)
+    newer = np.int64(0)
+    if tail == 0:
+        customer.tail = handle
+    elif is_older(rules, entries[handle].at_us, entries[tail].at_us):
+        newer = _insert_before_tail(state, rules, customer, handle)
+    else:
+        entries[handle].previous = tail
+        entries[tail].next = handle
+        customer.tail = handle
+    if in_window and newer == np.int64(customer.head):
+        customer.head = handle
+
+
+@part
+def unlink(state, customer, handle):
+    """Take an entry out of its customer's list."""
+    entries = entries_of(state)
+    entry = entries[handle]
+    older, newer = np.int64(entry.previous), np.int64(entry.next)
+    if older != 0:
+        entries[older].next = newer
+    if newer != 0:
+        entries[newer].previous = older
+    if np.int64(customer.tail) == handle:
+        customer.tail = older
+    if np.int64(customer.head) == handle:
+        customer.head = newer
+    entry.previous = 0
+    entry.next = 0
+
+
+@part
+def newest_order_us(state, customer):
+    """Return the newest instant of an order in the list; NEVER_US if there is none.
+
+    The list is ordered by local date first, so the search goes on for as long as a date can differ from the order of
+    instants: two days.
+    """
+    newest = NEVER_US
+    handle = np.int64(customer.tail)
+    while handle != 0:
+        entry = entries_of(state)[handle]
+        if newest != NEVER_US and entry.at_us < newest - 2 * DAY_US:
+            break
+        if kind_of(entry) == ORDER:
+            newest = max(newest, entry.at_us)
+        handle = np.int64(entry.previous)
+    return newest
+
+
+@part
+def oldest_order_us(state, customer):
+    """Return the oldest instant of an order in the list; FOREVER_US if there is none."""
+    handle = np.int64(customer.head)
+    if handle == 0:
+        handle = np.int64(customer.tail)
+    while handle != 0 and entries_of(state)[handle].previous != 0:
+        handle = np.int64(entries_of(state)[handle].previous)
+    oldest = FOREVER_US
+    while handle != 0:
+        entry = entries_of(state)[handle]
+        if oldest != FOREVER_US and entry.at_us > oldest + 2 * DAY_US:
+            break
+        if kind_of(entry) == ORDER:
+            oldest = min(oldest, entry.at_us)
+        handle = np.int64(entry.next)
+    return oldest

@@ -1,0 +1,200 @@
+"""What the kernels keep in memory: the records of a shard, byte for byte, and the records kernels receive.
+
+A customer is one record of 96 bytes (a cache line and a half) because an order reads and writes most of it and the
+cache miss is what an order costs; columns of their own would be a miss each. An entry (an order or another event that
+must be remembered) is 32 bytes. Handle 0 of both means "none", so zeroed memory is empty memory.
+
+Source: SEMANTICS.md 3 (what must be remembered), ARCHITECTURE.md S3 and S5.
+"""
+
+from typing import Any, Final
+
+import numpy as np
+
+CUSTOMER: Final = np.dtype(
+    (
+        np.record,
+        np.dtype(
+            [
+                ("key0", "u8"),  # the id's first eight bytes, zero-padded
+                ("key1", "u8"),  # its next eight, or for an id longer than 16 bytes its offset in key_data
+                ("last_paid_us", "i8"),  # newest order that is not void; NEVER_US
+                ("monetary_minor", "i8"),  # M as of the last evaluation
+                ("deadline_us", "i8"),  # no tier change by time alone before it; FOREVER_US
+                ("frequency", "i4"),  # F as of the last evaluation
+                ("head", "u4"),  # oldest entry still in the window
+                ("tail", "u4"),  # newest entry
+                ("armed", "u4"),  # slot of the timing wheel that holds this customer; 0 none
+                ("seq", "u4"),  # tier changes so far
+                ("tier", "i1"),  # tier code; NO_TIER
+                ("from_tier", "i1"),  # tier before the newest change
+                ("key_size", "u1"),  # bytes of the id less one
+                ("flags", "u1"),  # HAS_ADJUSTMENT, and the newest change's reason from REASON_SHIFT on
+                ("tier_since_us", "i8"),  # effective_at of the newest change; NEVER_US
+                ("first_paid_us", "i8"),  # oldest order that is not void; FOREVER_US
+                ("lifetime_monetary_minor", "i8"),
+                ("lifetime_orders", "i4"),
+                ("change_entry", "u4"),  # entry whose id the newest change names; 0 where time changed it
+            ],
+            align=True,
+        ),
+    )
+)
+
+ENTRY: Final = np.dtype(
+    (
+        np.record,
+        np.dtype(
+            [
+                ("at_us", "i8"),
+                ("amount_minor", "i8"),  # what is left of an order; the amount of any other event
+                ("customer", "u4"),
+                ("previous", "u4"),  # older entry of the customer; for REFUND, EVENT: the entry it speaks of
+                ("next", "u4"),  # newer entry of the customer
+                ("id_start", "u2"),  # its id's place after that of the first entry of its group of 64
+                ("id_size", "u1"),  # bytes of the id less one
+                ("flags", "u1"),  # the kind in the low three bits, then IS_VOID ...
+            ],
+            align=True,
+        ),
+    )
+)
+
+CHANGE: Final = np.dtype(
+    (
+        np.record,
+        np.dtype(
+            [
+                ("effective_us", "i8"),
+                ("last_paid_us", "i8"),
+                ("monetary_minor", "i8"),
+                ("next_change_us", "i8"),  # FOREVER_US: never
+                ("customer", "u4"),
+                ("row", "i4"),  # row of the batch whose order_id the change names; -1 where time changed it
+                ("seq", "u4"),
+                ("frequency", "i4"),
+                ("r_band", "i2"),
+                ("f_band", "i2"),
+                ("m_band", "i2"),
+                ("from_tier", "i1"),
+                ("to_tier", "i1"),
+                ("next_tier", "i1"),
+                ("reason", "u1"),
+                ("pad", "u2"),
+                ("pad2", "u4"),
+            ],
+            align=True,
+        ),
+    )
+)
+
+# Kinds of entries, in the low bits of their flags.
+ORDER: Final = 0  # a paid order, in the customer's list unless void
+ADJUSTMENT: Final = 1  # a signed amount on the customer, in its list
+REFUND: Final = 2  # remembers a refund without an event_id, by order and instant
+EVENT: Final = 3  # remembers an explicit event_id
+ORIGINAL: Final = 4  # remembers the amount of an order before its first refund
+KIND_MASK: Final = 7
+IS_VOID: Final = 8
+IS_CANCELLED: Final = 16
+IS_REFUNDED: Final = 32
+HAS_EVENT_ID: Final = 64  # the order came with an event_id of its own, so its order_id is not its identity
+
+# Flags of customers.
+HAS_ADJUSTMENT: Final = 1
+REASON_SHIFT: Final = 4
+
+GROUP: Final = 64
+"""Entries that share one 64-bit base offset of their ids."""
+
+DAY_US: Final = 86_400_000_000
+
+# The timing wheel: slots of 2**27 us (134 s) inside an open bucket of 512 slots (19 h), buckets beyond it.
+SLOT_BITS: Final = 27
+BUCKET_SLOT_BITS: Final = 9
+BUCKET_SLOTS: Final = 1 << BUCKET_SLOT_BITS
+WHEEL_ORIGIN_US: Final = -62_167_219_200_000_000  # 0000-01-01
+WHEEL_KEY_MAX: Final = (
+    253_402_300_800_000_000 + 366 * DAY_US - WHEEL_ORIGIN_US
+) >> SLOT_BITS  # the year 10000
+BUCKETS: Final = (WHEEL_KEY_MAX >> BUCKET_SLOT_BITS) + 2
+CHUNK_WORDS: Final = 64
+CHUNK_HEAD: Final = 2  # words before the handles: link to the next chunk, handles used
+
+TABLE_SLACK: Final = 2048
+"""Slots behind a table's end for the last run of collisions, so that probing never wraps."""
+
+# What a kernel says when it returns.
+DONE: Final = 0
+OUTPUT_FULL: Final = 1
+GROW: Final = 2
+
+
+def _arrays(*names: str) -> list[tuple[str, str]]:
+    """Return the two words that stand for each array in a record kernels receive: its address and its length."""
+    return [(name + word, "i8") for name in names for word in ("_at", "_size")]
+
+
+def _record(fields: list[tuple[str, str]]) -> np.dtype[Any]:
+    return np.dtype((np.record, np.dtype(fields, align=True)))
+
+
+STATE: Final = _record(
+    [
+        # The memory of one shard; whoever fills the record keeps the arrays alive. Dtypes: kernels.memory.
+        *_arrays("customers", "entries"),
+        *_arrays("id_data"),  # ids of entries, in order
+        *_arrays("id_base"),  # where the ids of each GROUP of entries begin
+        *_arrays("key_data"),  # customer ids longer than 16 bytes
+        *_arrays("index", "orders"),  # tables of customers and of entries
+        *_arrays("buckets", "slots"),  # newest chunk of each bucket, and of each slot of the open bucket
+        *_arrays("slot_min_us"),  # no deadline in the slot before it
+        *_arrays("chunks", "seeds"),
+        *_arrays("changes"),  # the output
+        ("shard", "i8"),  # number of this shard, of so many
+        ("shards", "i8"),
+        ("n_customers", "i8"),  # handles used, handle 0 included
+        ("n_entries", "i8"),
+        ("n_orders", "i8"),  # entries that are orders
+        ("n_table", "i8"),  # slots used in the table of entries
+        ("n_changes", "i8"),  # changes in the output
+        ("id_bytes", "i8"),
+        ("key_bytes", "i8"),
+        ("clock_us", "i8"),
+        ("wheel_key", "i8"),  # slots before it are drained; 0 until the first customer
+        ("n_today", "i8"),  # handles in the open bucket's slots
+        ("n_chunks", "i8"),
+        ("free_chunk", "i8"),
+        ("n_free_chunks", "i8"),
+        ("kept_chunk", "i8"),  # customers of the slot being drained that are not due yet
+        ("kept_min_us", "i8"),
+    ]
+)
+
+RULES: Final = _record(
+    [
+        # A ruleset as kernels read it; cuts ascend, in days, orders and minor units.
+        ("calendar", "i8"),  # 1: calendar days, 0: durations
+        ("window_days", "i8"),  # -1: lifetime
+        *_arrays("zone_start_us"),  # first instant of each offset from UTC
+        *_arrays("zone_offset_us"),
+        ("zone_cycle_us", "i8"),  # instants from here on repeat every 400 years
+        *_arrays("recency_cuts", "frequency_cuts", "monetary_cuts"),
+        *_arrays("lookup"),  # tier code of [first order, r band, f band, m band]
+        *_arrays("settled"),  # same shape: 1 where no band falling from here changes the tier
+        *_arrays("settled_any"),  # same shape: nor any movement of M
+    ]
+)
+
+BATCH: Final = _record(
+    [
+        # The rows of a canonical batch; ids are Arrow offsets and bytes.
+        *_arrays("customer_offset", "customer_data", "order_offset", "order_data"),
+        *_arrays(
+            "event_offset", "event_data"
+        ),  # offsets of length 0: no row has an event_id; an empty one is none
+        *_arrays("kind", "at_us", "amount_minor", "customer_hash", "order_hash"),
+        *_arrays("log_us"),  # the log's clock, never falling; length 0: the clock is the newest event applied
+        ("tolerance_us", "i8"),  # how far beyond the log's clock an event may be dated
+    ]
+)

@@ -1,0 +1,71 @@
+"""Write what every customer is at an instant into columns, without changing anything.
+
+Source: SEMANTICS.md 7. An instant after the clock is exact, too: each customer is copied and its time run forward.
+"""
+
+import numpy as np
+
+from kernels._jit import jit, prefetch
+from kernels.calendar import day_of
+from kernels.layout import DAY_US, REASON_SHIFT
+from kernels.measure import count_band, expire_deadline, expire_window, next_change, recency_band
+from kernels.memory import customers_of, entries_of, frequency_cuts_of, monetary_cuts_of
+from schemas.codes import FOREVER_US
+
+AHEAD = 16
+
+
+@jit
+def write_snapshot(states, rulesets, as_of_us, first, end, scratch, words, numbers, codes):
+    """Measure the customers of handles [first, end) at `as_of_us`.
+
+    In      as_of_us  not before the clock
+            states    STATE[1], a copy with an output of its own, which is thrown away; rulesets RULES[1]
+    Scratch scratch   CUSTOMER[1]
+    Out     words     i64[12, end - first]: last_paid_us, tier_since_us, first_paid_us, next_change_us, monetary,
+                      lifetime_monetary, average_order (floored; 0 without orders), frequency, lifetime_orders, seq,
+                      recency_days, change_entry
+            numbers   i16[3, end - first]: r_band, f_band, m_band
+            codes     i8[4, end - first]: tier, from_tier, next_tier, reason
+    Cost    O(customers + changes and window exits between the clock and as_of_us)
+    """
+    state, rules = states[0], rulesets[0]
+    today = day_of(rules, as_of_us)
+    for handle in range(first, end):
+        i = handle - first
+        if handle + AHEAD < end and rules.window_days >= 0:
+            prefetch(entries_of(state), np.int64(customers_of(state)[handle + AHEAD].head), 0)
+        scratch[0] = customers_of(state)[handle]
+        customer = scratch[0]
+        while customer.deadline_us <= as_of_us:
+            state.n_changes = 0
+            expire_deadline(state, rules, customer, handle)
+        now_us = max(as_of_us, np.int64(customer.tier_since_us))
+        expire_window(state, rules, customer, now_us)
+        r_band = recency_band(rules, customer.last_paid_us, now_us)
+        next_us, next_tier = next_change(state, rules, customer, r_band, now_us, FOREVER_US)
+        words[0, i] = customer.last_paid_us
+        words[1, i] = customer.tier_since_us
+        words[2, i] = customer.first_paid_us
+        words[3, i] = next_us
+        words[4, i] = customer.monetary_minor
+        words[5, i] = customer.lifetime_monetary_minor
+        words[6, i] = 0
+        words[7, i] = customer.frequency
+        words[8, i] = customer.lifetime_orders
+        words[9, i] = customer.seq
+        words[10, i] = 0
+        words[11, i] = customer.change_entry
+        if customer.lifetime_orders > 0:
+            words[6, i] = customer.lifetime_monetary_minor // np.int64(customer.lifetime_orders)
+            if rules.calendar:
+                words[10, i] = today - day_of(rules, customer.last_paid_us)
+            else:
+                words[10, i] = (as_of_us - customer.last_paid_us) // DAY_US
+        numbers[0, i] = r_band
+        numbers[1, i] = count_band(frequency_cuts_of(rules), np.int64(customer.frequency))
+        numbers[2, i] = count_band(monetary_cuts_of(rules), customer.monetary_minor)
+        codes[0, i] = customer.tier
+        codes[1, i] = customer.from_tier
+        codes[2, i] = next_tier
+        codes[3, i] = np.int64(customer.flags) >> REASON_SHIFT

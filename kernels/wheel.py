@@ -1,0 +1,222 @@
+"""The calendar of deadlines: when must which customer be looked at although nothing came for it.
+
+A hierarchical timing wheel (Varghese and Lauck 1987) of two levels: 512 slots of 134 s in the open bucket, and one list
+for each later bucket of 19 h. Lists are chunks of 62 customer handles, so filing a deadline is a store and a drain reads
+in order. A customer's deadline usually only moves later (it paid again): its entry stays where it is and is filed anew when
+it comes up. Where the deadline moves earlier a second entry is filed and the first one, no longer the customer's
+`armed` slot, is dropped when it comes up. So timers follow from the customers and are in no checkpoint.
+
+Source: ARCHITECTURE.md S4; SEMANTICS.md 5.
+"""
+
+import numpy as np
+
+from kernels._jit import inline, jit, part, prefetch
+from kernels.layout import (
+    BUCKET_SLOT_BITS,
+    BUCKET_SLOTS,
+    CHUNK_HEAD,
+    CHUNK_WORDS,
+    DONE,
+    GROW,
+    OUTPUT_FULL,
+    SLOT_BITS,
+    WHEEL_KEY_MAX,
+    WHEEL_ORIGIN_US,
+)
+from kernels.measure import expire_deadline
+from kernels.memory import buckets_of, chunks_of, customers_of, entries_of, slot_min_us_of, slots_of
+from schemas.codes import FOREVER_US
+
+PUSH_RESERVE = BUCKET_SLOTS + 2
+"""Chunks that filing one chunk's customers anew can take at the most."""
+
+
+@inline
+def key_of(at_us):
+    """Return the slot of an instant, counted from the year 0; instants after the year 10000 share the last."""
+    return min((at_us - WHEEL_ORIGIN_US) >> SLOT_BITS, WHEEL_KEY_MAX)
+
+
+@inline
+def has_chunks(state, count):
+    """Tell whether `count` more chunks can be taken."""
+    return state.n_free_chunks + state.chunks_size - state.n_chunks >= count
+
+
+@inline
+def _push(state, head, handle):
+    """Put a handle in the list whose newest chunk is `head` (0: empty list); return its newest chunk."""
+    chunks = chunks_of(state)
+    if head == 0 or np.int64(chunks[head, 1]) == CHUNK_WORDS - CHUNK_HEAD:
+        fresh = state.free_chunk
+        if fresh != 0:
+            state.free_chunk = np.int64(chunks[fresh, 0])
+            state.n_free_chunks -= 1
+        else:
+            fresh = state.n_chunks
+            state.n_chunks = fresh + 1
+        chunks[fresh, 0] = head
+        chunks[fresh, 1] = 0
+        head = fresh
+    used = np.int64(chunks[head, 1])
+    chunks[head, CHUNK_HEAD + used] = handle
+    chunks[head, 1] = used + 1
+    return head
+
+
+@inline
+def _free(state, chunk):
+    """Give a chunk back; return the next one of its list."""
+    behind = np.int64(chunks_of(state)[chunk, 0])
+    chunks_of(state)[chunk, 0] = state.free_chunk
+    state.free_chunk = chunk
+    state.n_free_chunks += 1
+    return behind
+
+
+@inline
+def _file_today(state, slot, handle, deadline_us):
+    slots_of(state)[slot] = _push(state, np.int64(slots_of(state)[slot]), handle)
+    slot_min_us_of(state)[slot] = min(slot_min_us_of(state)[slot], deadline_us)
+    state.n_today += 1
+
+
+@inline
+def arm(state, customer, handle):
+    """File a customer under its deadline, unless an entry of it comes up earlier anyway.
+
+    State   room for a chunk must have been made before
+    """
+    if customer.deadline_us == FOREVER_US:
+        return
+    key = max(key_of(customer.deadline_us), state.wheel_key)
+    armed = np.int64(customer.armed)
+    if key >= WHEEL_KEY_MAX or (armed != 0 and armed <= key):
+        return
+    customer.armed = key
+    if key >> BUCKET_SLOT_BITS == state.wheel_key >> BUCKET_SLOT_BITS:
+        _file_today(state, key & (BUCKET_SLOTS - 1), handle, customer.deadline_us)
+    else:
+        bucket = key >> BUCKET_SLOT_BITS
+        buckets_of(state)[bucket] = _push(state, np.int64(buckets_of(state)[bucket]), handle)
+
+
+@inline
+def _prefetch_chunk(state, chunk):
+    for k in range(np.int64(chunks_of(state)[chunk, 1])):
+        handle = np.int64(chunks_of(state)[chunk, CHUNK_HEAD + k])
+        prefetch(customers_of(state), handle, 0)
+        prefetch(customers_of(state), handle, 64)
+
+
+@inline
+def _prefetch_windows(state, chunk):
+    for k in range(np.int64(chunks_of(state)[chunk, 1])):
+        handle = np.int64(chunks_of(state)[chunk, CHUNK_HEAD + k])
+        prefetch(entries_of(state), np.int64(customers_of(state)[handle].head), 0)
+
+
+@part
+def _open_bucket(state):
+    """Move the open bucket's list into its slots; return DONE, or GROW to be called again."""
+    bucket = state.wheel_key >> BUCKET_SLOT_BITS
+    chunk = np.int64(buckets_of(state)[bucket])
+    while chunk != 0:
+        if not has_chunks(state, PUSH_RESERVE):
+            return GROW
+        _prefetch_chunk(state, chunk)
+        for k in range(np.int64(chunks_of(state)[chunk, 1])):
+            handle = np.int64(chunks_of(state)[chunk, CHUNK_HEAD + k])
+            customer = customers_of(state)[handle]
+            key = np.int64(customer.armed)
+            if key >> BUCKET_SLOT_BITS == bucket:
+                _file_today(state, key & (BUCKET_SLOTS - 1), handle, customer.deadline_us)
+        chunk = _free(state, chunk)
+        buckets_of(state)[bucket] = chunk
+    return DONE
+
+
+@part
+def _drain_slot(state, rules, now_us):
+    """Look at every customer filed in the present slot; return DONE, OUTPUT_FULL or GROW to be called again."""
+    key = state.wheel_key
+    slot = key & (BUCKET_SLOTS - 1)
+    chunk = np.int64(slots_of(state)[slot])
+    while chunk != 0:
+        if not has_chunks(state, PUSH_RESERVE):
+            return GROW
+        _prefetch_chunk(state, chunk)
+        if rules.window_days >= 0:
+            _prefetch_windows(state, chunk)
+        while chunks_of(state)[chunk, 1] != 0:
+            used = np.int64(chunks_of(state)[chunk, 1])
+            handle = np.int64(chunks_of(state)[chunk, CHUNK_HEAD + used - 1])
+            customer = customers_of(state)[handle]
+            if np.int64(customer.armed) == key:
+                while customer.deadline_us <= now_us:
+                    if state.n_changes >= state.changes_size:
+                        return OUTPUT_FULL
+                    expire_deadline(state, rules, customer, handle)
+                if customer.deadline_us != FOREVER_US and key_of(customer.deadline_us) <= key:
+                    state.kept_chunk = _push(state, state.kept_chunk, handle)
+                    state.kept_min_us = min(state.kept_min_us, customer.deadline_us)
+                    state.n_today += 1
+                else:
+                    customer.armed = 0
+                    arm(state, customer, handle)
+            chunks_of(state)[chunk, 1] = used - 1
+            state.n_today -= 1
+        chunk = _free(state, chunk)
+        slots_of(state)[slot] = chunk
+    slots_of(state)[slot] = state.kept_chunk
+    slot_min_us_of(state)[slot] = state.kept_min_us
+    state.kept_chunk = 0
+    state.kept_min_us = FOREVER_US
+    return DONE
+
+
+@jit
+def advance(states, rulesets, now_us):
+    """Let time pass up to `now_us`: every customer whose tier time alone changed is measured at that very instant.
+
+    State   STATE[1] (its clock becomes now_us when DONE; changes are added to its output), RULES[1]
+    Holds   afterwards every deadline is later than now_us; the clock never goes back
+    Returns DONE; OUTPUT_FULL or GROW: the caller empties or enlarges and calls again
+    Cost    O(customers due) + O(slots passed); none due: a few instructions
+    """
+    state, rules = states[0], rulesets[0]
+    if now_us <= state.clock_us:
+        now_us = state.clock_us
+    if state.n_customers > 1:
+        target = key_of(now_us)
+        while True:
+            key = state.wheel_key
+            bucket = key >> BUCKET_SLOT_BITS
+            if buckets_of(state)[bucket] != 0 and _open_bucket(state) != DONE:
+                return GROW
+            slot = key & (BUCKET_SLOTS - 1)
+            if (slots_of(state)[slot] != 0 or state.kept_chunk != 0) and slot_min_us_of(state)[
+                slot
+            ] <= now_us:
+                status = _drain_slot(state, rules, now_us)
+                if status != DONE:
+                    return status
+            if key >= target:
+                break
+            state.wheel_key = key + 1 if state.n_today > 0 else min(target, (bucket + 1) << BUCKET_SLOT_BITS)
+    state.clock_us = max(now_us, state.clock_us)
+    return DONE
+
+
+@jit
+def rearm(states, first, end):
+    """File the customers of handles [first, end) anew, after a restore; return the one to go on from."""
+    state = states[0]
+    for handle in range(first, end):
+        if not has_chunks(state, np.int64(1)):
+            return handle
+        customer = customers_of(state)[handle]
+        customer.armed = 0
+        arm(state, customer, handle)
+    return end

@@ -1,0 +1,161 @@
+"""The ruleset: everything that decides which tier a customer has, read from a file, checked and compiled.
+
+Source  SEMANTICS.md section 4; the file itself is described in docs/rulesets.md
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass, field, replace
+from os import PathLike
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from schemas.currencies import CURRENCY_EXPONENTS, currency_exponent
+from schemas.errors import ConfigError
+from schemas.ruleset_compile import compile_lookup, compile_monetary_cuts
+from schemas.ruleset_file import SHIPPED, check_time_zone, read_ruleset_file, shipped_path
+from schemas.ruleset_model import DayUnit, Playbook, RulesetFile, Tier
+
+__all__ = ["Playbook", "Ruleset", "Tier", "list_rulesets", "load_ruleset"]
+
+
+@dataclass(frozen=True)
+class Ruleset:
+    """A compiled ruleset.
+
+    Fields  name                 the file's own name for it
+            identity             what the `ruleset` column says: see `load_ruleset`
+            fingerprint          sha256, hex, over all that decides tiers; not over labels and playbooks
+            title, source        what it is, and whose practice it follows; "" if the file names none
+            time_zone            IANA name; its calendar tells the days apart
+            currency             ISO 4217; amounts in another one are rejected
+            day_unit             what "within D days" means: SEMANTICS.md section 2
+            window_days          orders and adjustments within it count in F and M; None: all of them
+            recency_cuts_days    ascending; r_band = how many of them the last payment is within
+            frequency_cuts       ascending, orders; f_band = how many of them F has reached
+            monetary_cuts_minor  ascending, minor units; m_band = how many of them M has reached
+            tiers                tier code = position
+            lookup               i8[2, n_r+1, n_f+1, n_m+1], read-only, C order: tier code. First axis: 1
+                                 where the customer has exactly one lifetime order that is not void
+    Holds   every combination of bands has a tier
+    """
+
+    name: str
+    identity: str
+    fingerprint: str
+    title: str
+    source: str
+    time_zone: str
+    currency: str
+    day_unit: DayUnit
+    window_days: int | None
+    recency_cuts_days: tuple[int, ...]
+    frequency_cuts: tuple[int, ...]
+    monetary_cuts_minor: tuple[int, ...]
+    tiers: tuple[Tier, ...]
+    lookup: NDArray[np.int8] = field(compare=False, repr=False)
+
+    @property
+    def currency_exponent(self) -> int:
+        """Decimals of the currency: a major unit is ten to this power of minor units."""
+        return CURRENCY_EXPONENTS[self.currency]
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """What a table of tier changes says of its ruleset, as Arrow schema metadata."""
+        return {
+            "rfmstream.ruleset": self.identity,
+            "rfmstream.fingerprint": self.fingerprint,
+            "rfmstream.currency": self.currency,
+            "rfmstream.currency_exponent": str(self.currency_exponent),
+            "rfmstream.time_zone": self.time_zone,
+        }
+
+
+def list_rulesets() -> tuple[str, ...]:
+    """Return the names of the built-in rulesets, in alphabetical order."""
+    return tuple(sorted(path.stem for path in SHIPPED.glob("*.toml")))
+
+
+def load_ruleset(
+    name_or_path: str | PathLike[str], *, time_zone: str | None = None, currency: str | None = None
+) -> Ruleset:
+    """Load a built-in ruleset by name, or a user's file by path, and compile it.
+
+    A `time_zone` or `currency` takes the place of the file's own. M cuts keep their digits: 1000 CNY become
+    1000 GBP.
+
+    The identity of a built-in is its name, that of a user's file name@<first 8 of the fingerprint>; a time
+    zone or currency that differs from the file's own is appended: rfm8[currency=GBP,time_zone=Europe/London].
+
+    Errors  ConfigError  no such ruleset, or a file that is wrong; it names the file, the key and the fix
+    """
+    shipped = shipped_path(name_or_path) if isinstance(name_or_path, str) else None
+    if shipped is None and isinstance(name_or_path, str) and not _looks_like_path(name_or_path):
+        raise ConfigError(
+            f"there is no built-in ruleset {name_or_path!r}",
+            key="ruleset",
+            fix=f"use one of {', '.join(list_rulesets())}, or the path of a .toml file",
+        )
+    own = read_ruleset_file(shipped or Path(name_or_path))
+    if time_zone is not None:
+        check_time_zone(time_zone, file=None)
+    effective = replace(
+        own,
+        time_zone=own.time_zone if time_zone is None else time_zone,
+        currency=own.currency if currency is None else currency,
+    )
+    monetary_cuts_minor = compile_monetary_cuts(effective, currency_exponent(effective.currency))
+    lookup = compile_lookup(effective)
+    fingerprint = _fingerprint(effective, monetary_cuts_minor, lookup)
+    base = own.name if shipped else f"{own.name}@{fingerprint[:8]}"
+    return Ruleset(
+        name=effective.name,
+        identity=base + _overrides(own, effective),
+        fingerprint=fingerprint,
+        title=effective.title,
+        source=effective.source,
+        time_zone=effective.time_zone,
+        currency=effective.currency,
+        day_unit=effective.day_unit,
+        window_days=effective.window_days,
+        recency_cuts_days=effective.recency_cuts_days,
+        frequency_cuts=effective.frequency_cuts,
+        monetary_cuts_minor=monetary_cuts_minor,
+        tiers=effective.tiers,
+        lookup=lookup,
+    )
+
+
+def _looks_like_path(text: str) -> bool:
+    return text.endswith(".toml") or "/" in text or "\\" in text or Path(text).is_file()
+
+
+def _overrides(own: RulesetFile, effective: RulesetFile) -> str:
+    differing = [
+        f"{key}={getattr(effective, key)}"
+        for key in ("currency", "time_zone")
+        if getattr(effective, key) != getattr(own, key)
+    ]
+    return f"[{','.join(differing)}]" if differing else ""
+
+
+def _fingerprint(ruleset: RulesetFile, monetary_cuts_minor: tuple[int, ...], lookup: NDArray[np.int8]) -> str:
+    """Hash all that decides tiers: a JSON text with sorted keys, the lookup table in C order in it as hex.
+
+    Rules that are written otherwise but decide the same have the same fingerprint.
+    """
+    decisive = {
+        "time_zone": ruleset.time_zone,
+        "currency": ruleset.currency,
+        "day_unit": ruleset.day_unit,
+        "window_days": ruleset.window_days,
+        "recency_cuts_days": ruleset.recency_cuts_days,
+        "frequency_cuts": ruleset.frequency_cuts,
+        "monetary_cuts_minor": monetary_cuts_minor,
+        "tiers": [tier.id for tier in ruleset.tiers],
+        "lookup": lookup.tobytes().hex(),
+    }
+    return hashlib.sha256(json.dumps(decisive, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
