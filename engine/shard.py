@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from engine.arena import Arena
 from engine.records import KernelRecord
 from kernels import layout
+from kernels.entry_ids import WORD_BYTES, gather_entry_ids, size_entry_ids
 from kernels.fold import BLOCK, ENTRIES_PER_ROW, fold
 from kernels.layout import CHANGE, CUSTOMER, ENTRY, GROUP, STATE, TABLE_SLACK
 from kernels.snapshot import write_snapshot
@@ -51,6 +52,7 @@ class Shard:
         self, rules: KernelRecord, seeds: NDArray[np.uint64], *, number: int = 0, count: int = 1
     ) -> None:
         self.rules = rules
+        self.seeds = seeds
         self.state = KernelRecord(
             STATE,
             shard=number,
@@ -122,6 +124,17 @@ class Shard:
             state.rows, self.rules.rows, as_of_us, first, end, scratch, words, numbers, codes
         )
         return words, numbers, codes
+
+    def customer_records(self) -> tuple[NDArray[Any], NDArray[np.uint8]]:
+        """Return CUSTOMER[c] by handle and the bytes of long ids; hold them no longer than until the next event."""
+        return self._arenas["customers"].array, self._arenas["key_data"].array
+
+    def entry_ids(self, entries: NDArray[np.int64]) -> tuple[NDArray[np.int32], NDArray[np.uint8]]:
+        """Return offsets i32[n + 1] and bytes of the ids of entries (i64[n], 0: none), as Arrow has them."""
+        offsets = np.empty(entries.size + 1, dtype=np.int32)
+        data = np.empty(size_entry_ids(self.state.rows, entries, offsets) + WORD_BYTES, dtype=np.uint8)
+        gather_entry_ids(self.state.rows, entries, offsets, data)
+        return offsets, data
 
     def memory(self) -> dict[str, int]:
         """Return the bytes in use, by what they hold."""

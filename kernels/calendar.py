@@ -7,7 +7,7 @@ at + D * 24 h.
 
 import numpy as np
 
-from kernels._jit import inline, part
+from kernels._jit import inline, keep_apart, part
 from kernels.layout import DAY_US
 from kernels.memory import zone_offset_us_of, zone_start_us_of
 from schemas.codes import FOREVER_US
@@ -15,11 +15,15 @@ from schemas.codes import FOREVER_US
 CYCLE_US = 146_097 * DAY_US
 """The Gregorian calendar, and with it every daylight-saving rule, repeats after 400 years."""
 
+END_OF_TIME_US = 253_402_300_800_000_000
+"""10000-01-01: no instant from here on can be written as a date."""
+
 OFFSET_MAX_US = 26 * 3_600_000_000
 
 
 @part
 def _segment_of(rules, at_us):
+    keep_apart()
     low, high = np.int64(0), np.int64(rules.zone_start_us_size)
     while high - low > 1:
         middle = (low + high) >> 1
@@ -49,6 +53,7 @@ def day_of(rules, at_us):
 
 @part
 def _midnight_in_table(rules, local_us):
+    keep_apart()
     segment = _segment_of(rules, local_us - OFFSET_MAX_US)
     while segment + 1 < rules.zone_start_us_size and (
         zone_start_us_of(rules)[segment + 1] + zone_offset_us_of(rules)[segment] <= local_us
@@ -69,10 +74,11 @@ def midnight_of(rules, day):
 
 @inline
 def stops_us(rules, at_us, days):
-    """Return the instant at which something of `at_us` is no longer within `days` days."""
+    """Return the instant at which something of `at_us` is no longer within `days` days; FOREVER_US: after 9999."""
+    stop_us = at_us + days * DAY_US
     if rules.calendar:
-        return midnight_of(rules, day_of(rules, at_us) + days + 1)
-    return at_us + days * DAY_US
+        stop_us = midnight_of(rules, day_of(rules, at_us) + days + 1)
+    return stop_us if stop_us < END_OF_TIME_US else FOREVER_US
 
 
 @inline

@@ -1,7 +1,8 @@
 """Delimited text (CSV, TSV, blank-separated columns) to the cells of the wanted columns.
 
-Two steps: `find_cells` finds where records and cells begin and end, `copy_cells` gathers one column into Arrow string
-buffers. Written here because a reader of order history must go on after a damaged line and say which it was.
+Two steps: `find_cells` finds where records and cells begin and end, `copy_cells` gathers one column into
+Arrow string buffers. Written here because a reader of order history must go on after a damaged line and say
+which it was.
 """
 
 from typing import Final
@@ -30,13 +31,15 @@ def _line_end(data, start, end):
 
 
 @jit
-def find_cells(data, start, end, final, delimiter, slots, starts, ends, doubled, record_starts, record_ends, state):
+def find_cells(
+    data, start, end, final, delimiter, slots, starts, ends, doubled, record_starts, record_ends, state
+):
     """Find the records of data[start:end] until the buffer or the space for records runs out.
 
-    In      data u8[]  ro;  final  whether the input ends at `end` (else a record cut off there is left for later)
+    In      data u8[]  ro;  final  whether the input ends at `end` (else a record cut off there is left)
             delimiter  a byte, or BLANKS (then quotes are ordinary characters)
             slots i64[columns]  ro   where a column's cells go, -1 for columns nobody asked for
-    Out     starts, ends i64[wanted, capacity], doubled bool[wanted, capacity]  (the cell holds doubled quotes)
+    Out     starts, ends i64[wanted, capacity], doubled bool[wanted, capacity]  (it holds doubled quotes)
             record_starts, record_ends i64[capacity]  the whole record without its line end
             state u8[capacity]  RECORD_OK or RECORD_DAMAGED
     Returns (number of records, position of the first byte not consumed)
@@ -113,7 +116,8 @@ def find_cells(data, start, end, final, delimiter, slots, starts, ends, doubled,
 def copy_cells(data, records, starts, ends, doubled, offsets, out):
     """Gather the cells of one column into Arrow string buffers, doubled quotes made single.
 
-    In      data u8[], records i64[n]  ro   which records;  starts, ends i64[capacity], doubled bool[capacity]  ro
+    In      data u8[], records i64[n]  ro   which records
+            starts, ends i64[capacity], doubled bool[capacity]  ro
     Out     offsets i32[n+1], out u8[] of at least the cells' total length
     """
     at = 0

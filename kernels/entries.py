@@ -9,13 +9,14 @@ Source: SEMANTICS.md 1 (identity), 3; ARCHITECTURE.md S5.
 
 import numpy as np
 
-from kernels._jit import fold_multiply, inline, part, store_word
+from kernels._jit import fold_multiply, inline, keep_apart, part, store_word
 from kernels.calendar import is_older
 from kernels.ids import same_bytes, word_at
 from kernels.layout import (
     ADJUSTMENT,
     DAY_US,
     GROUP,
+    HAS_EVENT_ID,
     KIND_MASK,
     ORDER,
     ORIGINAL,
@@ -57,6 +58,7 @@ def has_id(state, handle, customer, data, start, size):
 @part
 def find_by_id(state, value, customer, data, start, size, kind):
     """Return the handle of the entry of a kind (ORDER, EVENT) with this hash, customer and id; 0 if there is none."""
+    keep_apart()
     tag = tag_of(value)
     position = first_of(orders_of(state), tag)
     while tag_at(orders_of(state), position) == tag and orders_of(state)[position] != 0:
@@ -69,14 +71,18 @@ def find_by_id(state, value, customer, data, start, size, kind):
 
 @part
 def find_adjustment(state, value, customer, at_us, data, start, size):
-    """Return the handle of the adjustment with this identity (customer, id, instant); 0 if there is none."""
+    """Return the handle of the adjustment with this identity (customer, id, instant); 0 if there is none.
+
+    An adjustment that came with an event_id of its own has that identity instead.
+    """
+    keep_apart()
     tag = tag_of(value)
     position = first_of(orders_of(state), tag)
     while tag_at(orders_of(state), position) == tag and orders_of(state)[position] != 0:
         handle = handle_at(orders_of(state), position)
         entry = entries_of(state)[handle]
         if (
-            kind_of(entry) == ADJUSTMENT
+            np.int64(entry.flags) & (KIND_MASK | HAS_EVENT_ID) == ADJUSTMENT
             and entry.at_us == at_us
             and has_id(state, handle, customer, data, start, size)
         ):
@@ -88,6 +94,7 @@ def find_adjustment(state, value, customer, at_us, data, start, size):
 @part
 def find_about(state, value, kind, order, at_us):
     """Return the handle of the REFUND or ORIGINAL entry that speaks of an order at an instant; 0 if none."""
+    keep_apart()
     tag = tag_of(value)
     position = first_of(orders_of(state), tag)
     while tag_at(orders_of(state), position) == tag and orders_of(state)[position] != 0:
@@ -105,12 +112,13 @@ def hash_about(order, kind, at_us, seeds):
     return hash_instant(np.uint64(order), kind, at_us, seeds)
 
 
-@inline
+@part
 def add_entry(state, value, kind, customer, at_us, amount_minor, data, start, size):
     """Append an entry, with its id, and put it in the table under a hash; return its handle.
 
     Room for one entry, its id and eight spare bytes must have been made before.
     """
+    keep_apart()
     handle = state.n_entries
     id_start = state.id_bytes
     if handle % GROUP == 0:
@@ -143,6 +151,7 @@ def add_entry(state, value, kind, customer, at_us, amount_minor, data, start, si
 @part
 def add_note(state, value, kind, about, at_us, amount_minor, data, start, size):
     """Append an entry that is in no list: it only remembers something about the entry `about`."""
+    keep_apart()
     customer = np.int64(entries_of(state)[about].customer)
     handle = add_entry(state, value, kind, customer, at_us, amount_minor, data, start, size)
     entries_of(state)[handle].previous = about
@@ -152,6 +161,7 @@ def add_note(state, value, kind, about, at_us, amount_minor, data, start, size):
 @part
 def original_amount(state, order, seeds):
     """Return the amount an order was paid with, whatever was refunded since."""
+    keep_apart()
     note = find_about(state, hash_about(order, ORIGINAL, 0, seeds), ORIGINAL, order, 0)
     if note != 0:
         return entries_of(state)[note].amount_minor
@@ -160,6 +170,7 @@ def original_amount(state, order, seeds):
 
 @part
 def _insert_before_tail(state, rules, customer, handle):
+    keep_apart()
     entries = entries_of(state)
     entry = entries[handle]
     newer = np.int64(customer.tail)
@@ -201,6 +212,7 @@ def link(state, rules, customer, handle, in_window):
 @part
 def unlink(state, customer, handle):
     """Take an entry out of its customer's list."""
+    keep_apart()
     entries = entries_of(state)
     entry = entries[handle]
     older, newer = np.int64(entry.previous), np.int64(entry.next)
@@ -223,6 +235,7 @@ def newest_order_us(state, customer):
     The list is ordered by local date first, so the search goes on for as long as a date can differ from the order of
     instants: two days.
     """
+    keep_apart()
     newest = NEVER_US
     handle = np.int64(customer.tail)
     while handle != 0:
@@ -238,6 +251,7 @@ def newest_order_us(state, customer):
 @part
 def oldest_order_us(state, customer):
     """Return the oldest instant of an order in the list; FOREVER_US if there is none."""
+    keep_apart()
     handle = np.int64(customer.head)
     if handle == 0:
         handle = np.int64(customer.tail)

@@ -1,21 +1,23 @@
 """Exact decimal arithmetic over columns: each row is mantissa / 10**scale with a status, in int64.
 
-A result that needs more than 18 digits is BAD, never rounded and never wrapped around. That leaves five decimals to
-spare on the largest amount the contract knows.
+A result that needs more than 18 digits is BAD, never rounded and never wrapped around. That leaves five
+decimals to spare on the largest amount the contract knows.
 """
+
+from typing import Final
 
 import numpy as np
 
 from kernels._jit import inline, jit
 from kernels.parse import ABSENT, BAD, OK, read_number, scale_to_integer
 
-_MANTISSA_MAX = 10**18 - 1
+MANTISSA_MAX: Final = 10**18 - 1
 _POWERS = 10 ** np.arange(19, dtype=np.int64)
 
 
 @jit
 def parse_numbers(offsets, data, valid, mantissa, scale, status):
-    """Parse decimal text into exact numbers; the counterpart of `kernels.parse.parse_integers` before any rounding.
+    """Parse decimal text into exact numbers: `kernels.parse.parse_integers` before any rounding.
 
     In      offsets i32[n+1], data u8[], valid bool[n] or [0]  ro
     Out     mantissa i64[n], scale i64[n], status u8[n]  OK, ABSENT or BAD
@@ -24,7 +26,9 @@ def parse_numbers(offsets, data, valid, mantissa, scale, status):
         if len(valid) and not valid[i]:
             mantissa[i], scale[i], status[i] = 0, 0, ABSENT
         else:
-            mantissa[i], scale[i], status[i] = read_number(data, np.int64(offsets[i]), np.int64(offsets[i + 1]))
+            mantissa[i], scale[i], status[i] = read_number(
+                data, np.int64(offsets[i]), np.int64(offsets[i + 1])
+            )
 
 
 @inline
@@ -37,10 +41,10 @@ def _add(mantissa_a, scale_a, mantissa_b, scale_b):
     if scale_a < scale_b:
         mantissa_a, mantissa_b, scale_a, scale_b = mantissa_b, mantissa_a, scale_b, scale_a
     shift = scale_a - scale_b
-    if shift > 18 or abs(mantissa_b) > _MANTISSA_MAX // _POWERS[shift]:
+    if shift > 18 or abs(mantissa_b) > MANTISSA_MAX // _POWERS[shift]:
         return np.int64(0), np.int64(0), BAD
     total = mantissa_a + mantissa_b * _POWERS[shift]
-    if abs(total) > _MANTISSA_MAX:
+    if abs(total) > MANTISSA_MAX:
         return np.int64(0), np.int64(0), BAD
     return total, scale_a, OK
 
@@ -57,7 +61,9 @@ def fold_sum(mantissa, scale, status, other_mantissa, other_scale, other_status,
         if other_status[i] == BAD:
             mantissa[i], scale[i], status[i] = 0, 0, BAD
             continue
-        mantissa[i], scale[i], status[i] = _add(mantissa[i], scale[i], sign * other_mantissa[i], other_scale[i])
+        mantissa[i], scale[i], status[i] = _add(
+            mantissa[i], scale[i], sign * other_mantissa[i], other_scale[i]
+        )
 
 
 @jit
@@ -69,7 +75,7 @@ def fold_product(mantissa, scale, status, other_mantissa, other_scale, other_sta
     for i in range(len(mantissa)):
         code = max(status[i], other_status[i])
         a, b = mantissa[i], other_mantissa[i]
-        if code == OK and a != 0 and abs(b) > _MANTISSA_MAX // abs(a):
+        if code == OK and a != 0 and abs(b) > MANTISSA_MAX // abs(a):
             code = BAD
         status[i] = code
         mantissa[i] = a * b if code == OK else 0
@@ -78,7 +84,7 @@ def fold_product(mantissa, scale, status, other_mantissa, other_scale, other_sta
 
 @jit
 def sum_groups(group, mantissa, scale, status, out_mantissa, out_scale, out_status):
-    """Sum the rows of each group. One row that is absent or bad makes its group BAD: a partial sum would be a lie.
+    """Sum the rows of each group. One row that is absent or bad makes its group BAD: no partial sums.
 
     In      group i64[n] in 0..g-1, mantissa i64[n], scale i64[n], status u8[n]  ro
     Out     out_mantissa i64[g], out_scale i64[g], out_status u8[g], zeros when called

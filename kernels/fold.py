@@ -8,7 +8,7 @@ set of changes, and their order for each customer, is that of visiting every ins
 
 import numpy as np
 
-from kernels._jit import inline, jit, part, prefetch
+from kernels._jit import inline, jit, keep_apart, part, prefetch
 from kernels.calendar import leaves_us
 from kernels.entries import (
     add_entry,
@@ -125,6 +125,7 @@ def _find_customer(state, value, data, start, size):
 
 @part
 def _add_customer(state, value, data, start, size, at_us):
+    keep_apart()
     handle = state.n_customers
     state.n_customers = handle + 1
     customer = customers_of(state)[handle]
@@ -155,6 +156,7 @@ def _add_customer(state, value, data, start, size, at_us):
 @part
 def _void(state, rules, customer, order):
     """Take an order out of everything it counts in; its entry stays, so that its id stays known."""
+    keep_apart()
     entry = entries_of(state)[order]
     if is_counted(state, rules, customer, entry):
         customer.frequency -= 1
@@ -191,6 +193,7 @@ def _count_in(state, rules, customer, handle, now_us, kind):
 @part
 def _same_event(state, batch, i, note, order):
     """Tell whether the event remembered under an event_id is the event of row i, word for word."""
+    keep_apart()
     entry = entries_of(state)[note]
     about = np.int64(entry.previous)
     kind = np.int64(kind_of(batch)[i])
@@ -209,6 +212,7 @@ def _same_event(state, batch, i, note, order):
 @part
 def _check_event_id(state, batch, i, handle, order):
     """Return what an event's own event_id makes of row i: APPLIED (never seen), DUPLICATE or CONFLICTING."""
+    keep_apart()
     start = np.int64(event_offset_of(batch)[i])
     size = np.int64(event_offset_of(batch)[i + 1]) - start
     value = hash_pair(
@@ -227,6 +231,7 @@ def _check_event_id(state, batch, i, handle, order):
 
 @part
 def _remember_event_id(state, batch, i, about):
+    keep_apart()
     start = np.int64(event_offset_of(batch)[i])
     size = np.int64(event_offset_of(batch)[i + 1]) - start
     value = hash_pair(
@@ -269,21 +274,24 @@ def _check_known(state, batch, i, handle, value, order, own_event_id):
 
     APPLIED means: apply it. Source: SEMANTICS.md 1 (event_id) and 3.
     """
+    keep_apart()
     kind = np.int64(kind_of(batch)[i])
     start = np.int64(order_offset_of(batch)[i])
     size = np.int64(order_offset_of(batch)[i + 1]) - start
     if kind in (REFUNDED, CANCELLED) and order == 0:
         return UNKNOWN_ORDER
+    at_us, amount_minor = at_us_of(batch)[i], amount_minor_of(batch)[i]
+    if kind == PAID and order != 0:
+        entry = entries_of(state)[order]
+        same = entry.at_us == at_us and original_amount(state, order, seeds_of(state)) == amount_minor
+        return DUPLICATE if same else CONFLICTING
+    if kind == CANCELLED and np.int64(entries_of(state)[order].flags) & IS_CANCELLED:
+        return np.int64(DUPLICATE)
     if own_event_id:
         outcome = _check_event_id(state, batch, i, handle, order)
         if outcome != APPLIED:
             return outcome
-    at_us, amount_minor = at_us_of(batch)[i], amount_minor_of(batch)[i]
     if kind == PAID:
-        if order != 0:
-            entry = entries_of(state)[order]
-            same = entry.at_us == at_us and original_amount(state, order, seeds_of(state)) == amount_minor
-            return DUPLICATE if same else CONFLICTING
         if (
             not own_event_id
             and find_by_id(state, value, handle, order_data_of(batch), start, size, EVENT) != 0
@@ -297,9 +305,9 @@ def _check_known(state, batch, i, handle, value, order, own_event_id):
             if known != 0:
                 return DUPLICATE if entries_of(state)[known].amount_minor == amount_minor else CONFLICTING
         return APPLIED
-    entry = entries_of(state)[order]
     if kind == CANCELLED:
-        return DUPLICATE if np.int64(entry.flags) & IS_CANCELLED else APPLIED
+        return APPLIED
+    entry = entries_of(state)[order]
     if not own_event_id:
         known = find_about(state, hash_about(order, REFUND, at_us, seeds_of(state)), REFUND, order, at_us)
         if known != 0:
@@ -312,6 +320,7 @@ def _check_known(state, batch, i, handle, value, order, own_event_id):
 @part
 def _refund(state, rules, batch, i, customer, order, own_event_id):
     """Take a refund off its order; when nothing is left the order is void."""
+    keep_apart()
     entry = entries_of(state)[order]
     at_us, amount_minor = at_us_of(batch)[i], amount_minor_of(batch)[i]
     none = np.int64(0)
@@ -355,6 +364,7 @@ def _refund(state, rules, batch, i, customer, order, own_event_id):
 @part
 def _apply_other(state, rules, batch, i, customer, handle, value, order, now_us, own_event_id):
     """Apply a refund, a cancellation or an adjustment; return the entry whose id its change names."""
+    keep_apart()
     kind = np.int64(kind_of(batch)[i])
     about = order
     if kind == REFUNDED:
@@ -422,11 +432,11 @@ def _apply_row(state, rules, batch, i, handle, clock_us):
             size,
         )
         _count_in(state, rules, customer, about, now_us, kind)
-        if own_event_id:
-            entries_of(state)[about].flags |= HAS_EVENT_ID
     else:
         about = _apply_other(state, rules, batch, i, customer, handle, value, order, now_us, own_event_id)
     if own_event_id:
+        if kind in (PAID, ADJUSTED):
+            entries_of(state)[about].flags |= HAS_EVENT_ID
         _remember_event_id(state, batch, i, about)
     reason = REASONS[kind]
     if kind == PAID and customer.tier == NO_TIER:

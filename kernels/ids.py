@@ -7,7 +7,7 @@ equality is decided by the bytes.
 
 import numpy as np
 
-from kernels._jit import fold_multiply, inline, jit, load_word, part, store_word
+from kernels._jit import fold_multiply, inline, jit, keep_apart, load_word, part, store_word
 
 INLINE_BYTES = 16
 
@@ -22,6 +22,7 @@ def _low_bytes(count):
 
 @part
 def _word_bytewise(data, start, count):
+    keep_apart()
     word = np.uint64(0)
     for i in range(count):
         word |= np.uint64(data[start + i]) << np.uint64(8 * i)
@@ -48,6 +49,7 @@ def words_at(data, start, size):
 
 @part
 def _hash_rest(data, start, size, seeds, value):
+    keep_apart()
     done = np.int64(0)
     while done < size:
         word = word_at(data, start + done, min(size - done, np.int64(8)))

@@ -98,7 +98,7 @@ KIND_MASK: Final = 7
 IS_VOID: Final = 8
 IS_CANCELLED: Final = 16
 IS_REFUNDED: Final = 32
-HAS_EVENT_ID: Final = 64  # the order came with an event_id of its own, so its order_id is not its identity
+HAS_EVENT_ID: Final = 64  # it came with an event_id of its own, which is its identity
 
 # Flags of customers.
 HAS_ADJUSTMENT: Final = 1

@@ -8,11 +8,10 @@ Source: SEMANTICS.md 2-5.
 
 import numpy as np
 
-from kernels._jit import inline, part
-from kernels.calendar import day_of, leaves_us, midnight_of
+from kernels._jit import inline, keep_apart, part
+from kernels.calendar import leaves_us, stops_us
 from kernels.entries import kind_of
 from kernels.layout import (
-    DAY_US,
     HAS_ADJUSTMENT,
     ORDER,
     REASON_SHIFT,
@@ -39,9 +38,7 @@ STEPS_BOUND = 64
 @inline
 def recency_stop_us(rules, last_paid_us, k):
     """Return the instant at which `last_paid_us` is no longer within the k-th recency cut."""
-    if rules.calendar:
-        return midnight_of(rules, day_of(rules, last_paid_us) + recency_cuts_of(rules)[k] + 1)
-    return last_paid_us + recency_cuts_of(rules)[k] * DAY_US
+    return stops_us(rules, last_paid_us, recency_cuts_of(rules)[k])
 
 
 @inline
@@ -110,6 +107,7 @@ def next_change(state, rules, customer, r_band, now_us, steps_max):
     Returns (instant, tier code); (FOREVER_US, NO_TIER) if never; when the search ended at `steps_max`, an instant
             before which nothing changes and the present tier
     """
+    keep_apart()
     tier = np.int64(customer.tier)
     if tier == NO_TIER:
         return FOREVER_US, np.int64(NO_TIER)
@@ -155,7 +153,7 @@ def next_change(state, rules, customer, r_band, now_us, steps_max):
                 leaves = leaves_us(rules, entries_of(state)[handle].at_us)
 
 
-@inline
+@part
 def evaluate(state, rules, customer, handle, now_us, reason, row, entry):
     """Measure a customer at `now_us`, emit a tier change if its tier differs, and set its deadline.
 
@@ -164,6 +162,7 @@ def evaluate(state, rules, customer, handle, now_us, reason, row, entry):
             row      row of the batch the change names, -1 for time
     State   customer; the change goes to the output, which has room for one more
     """
+    keep_apart()
     r_band = recency_band(rules, customer.last_paid_us, now_us)
     f_band = count_band(frequency_cuts_of(rules), np.int64(customer.frequency))
     m_band = count_band(monetary_cuts_of(rules), customer.monetary_minor)
@@ -204,6 +203,7 @@ def evaluate(state, rules, customer, handle, now_us, reason, row, entry):
 @part
 def expire_deadline(state, rules, customer, handle):
     """Move a customer to its deadline: measure it there, emit the change if there is one, set the next deadline."""
+    keep_apart()
     now_us = np.int64(customer.deadline_us)
     expire_window(state, rules, customer, now_us)
     reason = WINDOW_EXPIRED

@@ -1,7 +1,8 @@
-"""Text and foreign numbers to exact integers: decimals to minor units, ISO 8601 to microseconds, and the id checks.
+"""Text and foreign numbers to exact integers: decimals to minor units, ISO 8601 to µs; and the id checks.
 
-Text comes as Arrow string buffers: `offsets` i32[n+1] and `data` u8[], row i being data[offsets[i]:offsets[i+1]];
-`valid` is bool[n], or empty when there are no nulls. A status says per row what became of it.
+Text comes as Arrow string buffers: `offsets` i32[n+1] and `data` u8[], row i being
+data[offsets[i]:offsets[i+1]]; `valid` is bool[n], or empty when there are no nulls. A status says per row
+what became of it.
 
 Source  SEMANTICS.md section 1
 """
@@ -50,8 +51,8 @@ def _is_digit(byte):
 
 
 @inline
-def read_number(data, start, end):
-    """Read one decimal: (mantissa, scale, status), the value being mantissa / 10**scale, mantissa free of trailing zeros."""
+def read_number(data, start, end):  # noqa: PLR0911 - a parser leaves at the first wrong byte
+    """Read one decimal: (mantissa, scale, status), value = mantissa / 10**scale, no trailing zeros."""
     while start < end and _is_blank(data[start]):
         start += 1
     while end > start and _is_blank(data[end - 1]):
@@ -107,7 +108,7 @@ def read_number(data, start, end):
 
 @inline
 def scale_to_integer(mantissa, scale, exponent, limit, rounding):
-    """Return (mantissa / 10**scale) * 10**exponent as an integer of at most `limit` in absolute value, and a status."""
+    """Return mantissa / 10**scale * 10**exponent as an integer within +-`limit`, and a status."""
     shift = exponent - scale
     if mantissa == 0:
         return 0, OK
@@ -139,7 +140,7 @@ def parse_integers(offsets, data, valid, exponent, limit, rounding, out, status)
     In      offsets i32[n+1], data u8[], valid bool[n] or [0]  ro
             exponent  0..18;  limit  largest absolute result;  rounding  REFUSE, HALF_EVEN, HALF_UP or FLOOR
     Out     out i64[n], 0 unless OK;  status u8[n]  OK, ABSENT or BAD
-    Errors  none: what is no decimal, has more decimals than `exponent` (unless zeros) or exceeds the limit is BAD
+    Errors  none: no decimal, more decimals than `exponent` (unless zeros) or beyond the limit is BAD
     Cost    O(bytes), no allocation
     Source  SEMANTICS.md 1; oracle decimal.Decimal
     """
@@ -156,10 +157,10 @@ def parse_integers(offsets, data, valid, exponent, limit, rounding, out, status)
 
 @jit
 def integers_of_doubles(values, valid, exponent, limit, out, status):
-    """Turn doubles into value * 10**exponent where the shortest decimal of the double has no more decimals than that.
+    """Turn doubles into value * 10**exponent, by the shortest decimal that reads back as the double.
 
-    Exact because the quotient below is correctly rounded: x == minor / 10**exponent holds just when x is the double
-    nearest to that decimal, and up to 15 digits no shorter decimal can be another one.
+    Exact because the quotient below is correctly rounded: x == minor / 10**exponent holds just when x is the
+    double nearest to that decimal, and up to 15 digits no shorter decimal can be another one.
 
     In      values f64[n], valid bool[n] or [0]  ro; NaN counts as ABSENT;  limit <= 10**15
     Out     out i64[n], status u8[n]
@@ -211,7 +212,7 @@ def _pair(data, at):
 
 @inline
 def days_of_civil(year, month, day):
-    """Return the days from 1970-01-01 to a date of the proleptic Gregorian calendar, years counted from March."""
+    """Return the days from 1970-01-01 to a date of the proleptic Gregorian calendar."""
     shifted = year - (month <= 2)
     era = shifted // 400
     year_of_era = shifted - era * 400
@@ -227,11 +228,12 @@ def _days_in_month(year, month):
 
 
 @part
-def read_instant(data, start, end):
+def read_instant(data, start, end):  # noqa: PLR0911 - as above
     """Read one ISO 8601 instant: (µs, status).
 
-    Accepts YYYY-MM-DD, then after a T or a blank HH:MM[:SS[.fraction]], then Z, UTC or an offset of +-HH[:]MM or +-HH, with
-    or without a blank before it. Fraction digits beyond the sixth are cut off, as timestamps in ns are.
+    Accepts YYYY-MM-DD, then after a T or a blank HH:MM[:SS[.fraction]], then Z, UTC or an offset of +-HH[:]MM
+    or +-HH, with or without a blank before it. Fraction digits beyond the sixth are cut off, as timestamps in
+    ns are.
     """
     while start < end and _is_blank(data[start]):
         start += 1
@@ -349,7 +351,7 @@ def lengths_within(offsets, lowest, highest):
 
 @part
 def _is_utf8(data, start, end):
-    """Return whether data[start:end] is well-formed UTF-8 (no overlong forms, no surrogates, at most U+10FFFF)."""
+    """Return whether data[start:end] is well-formed UTF-8: no overlong forms, no surrogates."""
     while start < end:
         lead = data[start]
         if lead < 0x80:
@@ -389,8 +391,10 @@ def check_text(offsets, data, valid, bytes_max, status):
 
 
 def ids_are_clean(offsets, data):
-    """Return whether every row is a valid id by the two cheap tests: 1..ID_BYTES_MAX bytes, all of them ASCII."""
-    return lengths_within(offsets, 1, ID_BYTES_MAX) and is_ascii(data, np.int64(offsets[0]), np.int64(offsets[-1]))
+    """Return whether every row passes the cheap tests of an id: 1..ID_BYTES_MAX bytes, all ASCII."""
+    return lengths_within(offsets, 1, ID_BYTES_MAX) and is_ascii(
+        data, np.int64(offsets[0]), np.int64(offsets[-1])
+    )
 
 
 @jit

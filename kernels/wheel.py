@@ -11,7 +11,7 @@ Source: ARCHITECTURE.md S4; SEMANTICS.md 5.
 
 import numpy as np
 
-from kernels._jit import inline, jit, part, prefetch
+from kernels._jit import inline, jit, keep_apart, part, prefetch
 from kernels.layout import (
     BUCKET_SLOT_BITS,
     BUCKET_SLOTS,
@@ -76,9 +76,15 @@ def _free(state, chunk):
 
 
 @inline
-def _file_today(state, slot, handle, deadline_us):
+def _file_today(state, key, handle, deadline_us):
+    """Put a customer in a slot of the open bucket.
+
+    Its deadline may have moved beyond the slot since it was armed; then it is due, to be filed anew, when the slot ends.
+    """
+    slot = key & (BUCKET_SLOTS - 1)
     slots_of(state)[slot] = _push(state, np.int64(slots_of(state)[slot]), handle)
-    slot_min_us_of(state)[slot] = min(slot_min_us_of(state)[slot], deadline_us)
+    due_us = min(deadline_us, ((key + 1) << SLOT_BITS) + WHEEL_ORIGIN_US)
+    slot_min_us_of(state)[slot] = min(slot_min_us_of(state)[slot], due_us)
     state.n_today += 1
 
 
@@ -96,7 +102,7 @@ def arm(state, customer, handle):
         return
     customer.armed = key
     if key >> BUCKET_SLOT_BITS == state.wheel_key >> BUCKET_SLOT_BITS:
-        _file_today(state, key & (BUCKET_SLOTS - 1), handle, customer.deadline_us)
+        _file_today(state, key, handle, customer.deadline_us)
     else:
         bucket = key >> BUCKET_SLOT_BITS
         buckets_of(state)[bucket] = _push(state, np.int64(buckets_of(state)[bucket]), handle)
@@ -120,6 +126,7 @@ def _prefetch_windows(state, chunk):
 @part
 def _open_bucket(state):
     """Move the open bucket's list into its slots; return DONE, or GROW to be called again."""
+    keep_apart()
     bucket = state.wheel_key >> BUCKET_SLOT_BITS
     chunk = np.int64(buckets_of(state)[bucket])
     while chunk != 0:
@@ -131,7 +138,7 @@ def _open_bucket(state):
             customer = customers_of(state)[handle]
             key = np.int64(customer.armed)
             if key >> BUCKET_SLOT_BITS == bucket:
-                _file_today(state, key & (BUCKET_SLOTS - 1), handle, customer.deadline_us)
+                _file_today(state, key, handle, customer.deadline_us)
         chunk = _free(state, chunk)
         buckets_of(state)[bucket] = chunk
     return DONE
@@ -140,6 +147,7 @@ def _open_bucket(state):
 @part
 def _drain_slot(state, rules, now_us):
     """Look at every customer filed in the present slot; return DONE, OUTPUT_FULL or GROW to be called again."""
+    keep_apart()
     key = state.wheel_key
     slot = key & (BUCKET_SLOTS - 1)
     chunk = np.int64(slots_of(state)[slot])

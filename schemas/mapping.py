@@ -1,11 +1,12 @@
 """The input map: a TOML file that says how rows of any order export become order events.
 
-docs/input-maps.md explains the file to its writers; this module turns it into frozen, validated dataclasses. What an
-expression or condition evaluates to is the business of `engine.ingest`.
+docs/input-maps.md explains the file to its writers; this module turns it into frozen, validated dataclasses.
+What an expression or condition evaluates to is the business of `engine.ingest`.
 
 Source  SEMANTICS.md section 1
 """
 
+import codecs
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,7 +27,7 @@ _KINDS: Final = ("column", "constant", "row_number", "first_of", "sum", "differe
 _ARITHMETIC: Final = ("sum", "difference", "product")
 _TESTS: Final = ("equals", "one_of", "starts_with", "is_null", "less_than", "greater_than")
 _TEXT_STEPS: Final = ("strip_prefix", "strip_suffix", "remove", "case", "prefix", "suffix")
-_SIGN_STEPS: Final = ("absolute", "negate")
+_NUMBER_STEPS: Final = ("round_to", "absolute", "negate")
 _FIELDS: Final = ("customer_id", "order_id", "occurred_at", "amount", "amount_minor", "currency", "event_id")
 _ROUNDINGS: Final = ("refuse", "half_even", "half_up")
 _FORMATS: Final = ("parquet", "arrow", "csv", "jsonl")
@@ -43,7 +44,8 @@ class Expression:
             text          the column's name (a dotted path reaches into nested objects) or the constant
             terms         of first_of, sum, difference, product
             strip_prefix, strip_suffix, remove, case, prefix, suffix   applied to text, in this order
-            absolute, negate   applied to numbers, in this order
+            round_to      decimals that a number is rounded to, half to even; None: all are kept
+            absolute, negate   applied to numbers after that, in this order
             optional      an input without the column gives nulls instead of an error
     """
 
@@ -56,9 +58,15 @@ class Expression:
     case: Literal["lower", "upper"] | None = None
     prefix: str = ""
     suffix: str = ""
+    round_to: int | None = None
     absolute: bool = False
     negate: bool = False
     optional: bool = False
+
+    @property
+    def is_numeric(self) -> bool:
+        """Whether its value is computed, rather than taken as it stands."""
+        return self.kind in _ARITHMETIC or self.round_to is not None or self.absolute or self.negate
 
     def columns(self) -> Iterator[str]:
         """Yield the columns it reads."""
@@ -114,7 +122,15 @@ class Event:
         """Yield the columns it reads."""
         if self.when is not None:
             yield from self.when.columns()
-        parts = (self.type, self.customer_id, self.order_id, self.occurred_at, self.amount, self.currency, self.event_id)
+        parts = (
+            self.type,
+            self.customer_id,
+            self.order_id,
+            self.occurred_at,
+            self.amount,
+            self.currency,
+            self.event_id,
+        )
         for part in parts:
             if isinstance(part, Expression):
                 yield from part.columns()
@@ -141,7 +157,7 @@ class InputMap:
 
     Fields  name, title, source   what it is called, what it is for, where its reading of the data comes from
             exclude    rows for which any of them holds are no order events
-            events     every one whose `when` holds gives an event; a row with none is rejected as unknown_type
+            events     every one whose `when` holds gives an event; a row with none is an unknown_type
             sum_lines  rows are order lines: those of one customer, order and type are summed into one event
             path       the file it was read from
     """
@@ -165,14 +181,16 @@ class InputMap:
 def read_map(path: Path) -> InputMap:
     """Read and validate an input map.
 
-    Errors  ConfigError  unreadable, not TOML, or a key that is missing, unknown or wrong; names file, key and fix
+    Errors  ConfigError  unreadable, not TOML, or a key missing, unknown or wrong; names file, key and fix
     """
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"cannot be read: {error.strerror or error}", file=path) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"is not TOML: {error}", file=path, fix="see docs/input-maps.md for a whole example") from error
+        raise ConfigError(
+            f"is not TOML: {error}", file=path, fix="see docs/input-maps.md for a whole example"
+        ) from error
     return _Parser(str(path)).parse(document)
 
 
@@ -186,7 +204,11 @@ class _Parser:
         self._known(document, "", ("name", "title", "source", "input", "exclude", "event", "lines"))
         events = self._get(document, "event", "", list, [])
         if not events:
-            raise self._error("event", "there is no [[event]] section", "add one that says which columns make an order event")
+            raise self._error(
+                "event",
+                "there is no [[event]] section",
+                "add one that says which columns make an order event",
+            )
         return InputMap(
             name=self._get(document, "name", "", str),
             title=self._get(document, "title", "", str, ""),
@@ -209,13 +231,21 @@ class _Parser:
     def _input(self, table: Mapping[str, Any]) -> InputFormat:
         self._known(table, "input", ("format", "delimiter", "encoding", "columns"))
         delimiter = self._get(table, "delimiter", "input", str, "")
-        if delimiter and delimiter != "whitespace" and (len(delimiter) != 1 or not delimiter.isascii() or delimiter in '"\r\n'):
-            raise self._error("input.delimiter", f"{delimiter!r} is no delimiter", 'use one ASCII character or "whitespace"')
+        if (
+            delimiter
+            and delimiter != "whitespace"
+            and (len(delimiter) != 1 or not delimiter.isascii() or delimiter in '"\r\n')
+        ):
+            raise self._error(
+                "input.delimiter", f"{delimiter!r} is no delimiter", 'use one ASCII character or "whitespace"'
+            )
         encoding = self._get(table, "encoding", "input", str, "utf-8")
         try:
-            b"".decode(encoding)
+            codecs.lookup(encoding)
         except LookupError as error:
-            raise self._error("input.encoding", f"{encoding!r} is no encoding", 'use a name such as "latin-1"') from error
+            raise self._error(
+                "input.encoding", f"{encoding!r} is no encoding", 'use a name such as "latin-1"'
+            ) from error
         form = self._get(table, "format", "input", str, "")
         if form:
             self._choice(form, "input.format", _FORMATS)
@@ -254,13 +284,17 @@ class _Parser:
             event_id=self._expression(table["event_id"], f"{key}.event_id") if "event_id" in table else None,
         )
 
-    def _amount(self, table: Mapping[str, Any], key: str, *, needed: bool) -> tuple[Expression | None, bool, Rounding]:
+    def _amount(
+        self, table: Mapping[str, Any], key: str, *, needed: bool
+    ) -> tuple[Expression | None, bool, Rounding]:
         given = [name for name in ("amount", "amount_minor") if name in table]
         if len(given) != 1:
             if not given and not needed:
                 return None, False, "refuse"
             problem = "amount and amount_minor are both there" if given else "is missing"
-            raise self._error(f"{key}.amount", problem, "give amount (major units) or amount_minor (minor units)")
+            raise self._error(
+                f"{key}.amount", problem, "give amount (major units) or amount_minor (minor units)"
+            )
         name = given[0]
         inner = self._table_or_column(table[name], f"{key}.{name}")
         rounding = self._get(inner, "rounding", f"{key}.{name}", str, "refuse")
@@ -275,9 +309,10 @@ class _Parser:
             problem = f"has {' and '.join(kinds)}" if kinds else "says no value"
             raise self._error(key, problem, f"give exactly one of {', '.join(_KINDS)}")
         kind = cast("Kind", kinds[0])
-        steps = (*_SIGN_STEPS, *_TEXT_STEPS, "optional")
+        steps = (*_NUMBER_STEPS, *_TEXT_STEPS, "optional")
         self._known(table, key, (kind, *steps, *others))
-        text, terms = "", ()
+        text = ""
+        terms: tuple[Expression, ...] = ()
         if kind in ("column", "constant"):
             text = str(self._get(table, kind, key, _NUMBER_TYPES if kind == "constant" else str))
         elif kind == "row_number":
@@ -304,10 +339,19 @@ class _Parser:
             case=cast("Literal['lower', 'upper'] | None", case or None),
             prefix=self._get(table, "prefix", key, str, ""),
             suffix=self._get(table, "suffix", key, str, ""),
+            round_to=self._decimals(table, key),
             absolute=self._get(table, "absolute", key, bool, default=False),
             negate=self._get(table, "negate", key, bool, default=False),
             optional=self._get(table, "optional", key, bool, default=False),
         )
+
+    def _decimals(self, table: Mapping[str, Any], key: str) -> int | None:
+        if "round_to" not in table:
+            return None
+        decimals = self._get(table, "round_to", key, int)
+        if not 0 <= decimals <= 12:
+            raise self._error(f"{key}.round_to", "must lie within 0 and 12")
+        return decimals
 
     def _conditions(self, rule: object, key: str, others: Sequence[str]) -> Condition:
         """Parse a `when`: one condition, or a list of which all must hold."""
@@ -316,8 +360,12 @@ class _Parser:
         given = table.get("when")
         parts = given if isinstance(given, list) else [given]
         if not parts or given is None:
-            raise self._error(f"{key}.when", "says no condition", 'such as { column = "status", equals = "paid" }')
-        return Condition("all", tuple(self._condition(part, f"{key}.when[{at}]") for at, part in enumerate(parts)))
+            raise self._error(
+                f"{key}.when", "says no condition", 'such as { column = "status", equals = "paid" }'
+            )
+        return Condition(
+            "all", tuple(self._condition(part, f"{key}.when[{at}]") for at, part in enumerate(parts))
+        )
 
     def _condition(self, given: object, key: str) -> Condition:
         table = self._table(given, key)
@@ -325,15 +373,19 @@ class _Parser:
             if join in table:
                 self._known(table, key, (join,))
                 listed = table[join] if isinstance(table[join], list) else [table[join]]
-                parts = tuple(self._condition(part, f"{key}.{join}[{at}]") for at, part in enumerate(listed))
-                return Condition(cast("Literal['all', 'any', 'not']", join), parts)
+                return Condition(
+                    join,
+                    tuple(self._condition(part, f"{key}.{join}[{at}]") for at, part in enumerate(listed)),
+                )
         tests = [test for test in _TESTS if test in table]
         if len(tests) != 1:
             problem = f"has {' and '.join(tests)}" if tests else "says no test"
             raise self._error(key, problem, f"give exactly one of {', '.join(_TESTS)}, or all, any, not")
         test = cast("Test", tests[0])
         value = self._expression({name: table[name] for name in table if name != test}, key)
-        return Condition("test", value=value, test=test, operands=self._operands(table[test], test, f"{key}.{test}"))
+        return Condition(
+            "test", value=value, test=test, operands=self._operands(table[test], test, f"{key}.{test}")
+        )
 
     def _operands(self, given: object, test: Test, key: str) -> tuple[str, ...]:
         if test == "is_null":
@@ -342,10 +394,12 @@ class _Parser:
             return ("true",) if given else ()
         if test in ("less_than", "greater_than"):
             if isinstance(given, bool) or not isinstance(given, _NUMBER_TYPES):
-                raise self._error(key, "must be an integer, or a decimal in quotes so that its digits stay exact")
+                raise self._error(
+                    key, "must be an integer, or a decimal in quotes so that its digits stay exact"
+                )
             return (str(given),)
         operands = given if isinstance(given, list) else [given]
-        if isinstance(given, list) != (test in ("one_of",)) and test != "starts_with":
+        if isinstance(given, list) != (test == "one_of") and test != "starts_with":
             raise self._error(key, "must be a list" if test == "one_of" else "must be one value, not a list")
         return tuple(self._texts(operands, key))
 
@@ -363,7 +417,12 @@ class _Parser:
         return {"column": given} if isinstance(given, str) else self._table(given, key)
 
     def _get(
-        self, table: Mapping[str, Any], name: str, key: str, kind: type[_T] | tuple[type, ...], default: _T | None = None
+        self,
+        table: Mapping[str, Any],
+        name: str,
+        key: str,
+        kind: type[_T] | tuple[type, ...],
+        default: _T | None = None,
     ) -> _T:
         place = f"{key}.{name}" if key else name
         if name not in table:
@@ -373,7 +432,9 @@ class _Parser:
         value = table[name]
         if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
             words = {str: "text in quotes", bool: "true or false", list: "a list", dict: "a table"}
-            expected = words.get(kind, "a number or text in quotes") if isinstance(kind, type) else "an integer or text in quotes"
+            expected = (
+                words.get(kind, "an integer") if isinstance(kind, type) else "an integer or text in quotes"
+            )
             raise self._error(place, f"must be {expected}")
         return cast("_T", value)
 
@@ -394,7 +455,9 @@ class _Parser:
         try:
             ZoneInfo(name)
         except (ZoneInfoNotFoundError, ValueError, OSError) as error:
-            raise self._error(key, f"{name!r} is not an IANA time zone", "use a name such as Europe/London") from error
+            raise self._error(
+                key, f"{name!r} is not an IANA time zone", "use a name such as Europe/London"
+            ) from error
 
     def _error(self, key: str, problem: str, fix: str | None = None) -> ConfigError:
         return ConfigError(problem, file=self._path, key=key, fix=fix)

@@ -45,7 +45,7 @@ class Amount(Protocol):
 
 @dataclass(frozen=True)
 class ColumnAmount:
-    """Amounts as the contract's columns give them; where both are there, `in_minor` counts unless it is null."""
+    """The contract's amount columns; where both are there, `in_minor` counts unless it is null."""
 
     in_major: pa.Array | None
     in_minor: pa.Array | None
@@ -78,14 +78,16 @@ def read_minor(array: pa.Array, exponent: int, *, name: str = "amount") -> Minor
     if pa.types.is_float64(kind):
         integers_of_doubles(fixed_width(array, "f8"), valid, exponent, AMOUNT_MINOR_MAX, minor, status)
         return Minor(minor, status if status.any() else None)
-    if pa.types.is_decimal128(kind) and 0 <= kind.scale:
+    if pa.types.is_decimal128(kind) and kind.scale >= 0:
         words = fixed_width(array, "V16").view("<i8")
         if not integers_of_decimals(words, valid, kind.scale, exponent, AMOUNT_MINOR_MAX, minor, status):
             return Minor(minor, status if status.any() else None)
     if pa.types.is_floating(kind) or pa.types.is_decimal(kind):
         text = _absent_nan(array).cast(pa.string())
     elif pa.types.is_boolean(kind) or pa.types.is_temporal(kind):
-        raise InputError(f"column {name} is {kind}, which is no amount", fix=f"write {name} as a decimal or as text")
+        raise InputError(
+            f"column {name} is {kind}, which is no amount", fix=f"write {name} as a decimal or as text"
+        )
     else:
         text = to_text(array, name)
     parse_integers(*text_buffers(text), exponent, AMOUNT_MINOR_MAX, REFUSE, minor, status)

@@ -49,7 +49,8 @@ class SourceRows:
                 if optional:
                     return None
                 raise InputError(
-                    f"no column {name!r}, which the input map reads; the columns are {', '.join(self.names) or 'none'}",
+                    f"no column {name!r}, which the input map reads; "
+                    f"the columns are {', '.join(self.names) or 'none'}",
                     source=self.source,
                     fix="choose another map, or change its column names",
                 )
@@ -57,7 +58,9 @@ class SourceRows:
         return self._columns[name]
 
     def value(self, expression: Expression) -> pa.Array:
-        """Return an expression as it comes: a typed column where it only names one, else text or numbers as text."""
+        """Return an expression as it comes: a column where it only names one, else text."""
+        if expression.is_numeric:
+            return self.number(expression).text()
         match expression.kind:
             case "column":
                 found = self.column(expression.text, optional=expression.optional)
@@ -66,12 +69,8 @@ class SourceRows:
                 array = repeat(expression.text, self.count)
             case "row_number":
                 array = pa.array(self.rows).cast(pa.string())
-            case "first_of":
-                array = self._first_of(expression)
             case _:
-                return self.number(expression).text()
-        if expression.absolute or expression.negate:
-            return self.number(expression).text()
+                array = self._first_of(expression)
         return _text_steps(array, expression)
 
     def text(self, expression: Expression) -> pa.Array:
@@ -93,8 +92,10 @@ class SourceRows:
             if expression.kind == "difference":
                 number.mantissa[without], number.status[without] = 0, status
         else:
-            unsigned = replace(expression, absolute=False, negate=False)
-            number = Number.of(self.value(unsigned), expression.text or expression.kind)
+            as_it_stands = replace(expression, round_to=None, absolute=False, negate=False)
+            number = Number.of(self.value(as_it_stands), expression.text or expression.kind)
+        if expression.round_to is not None:
+            number = number.rounded(expression.round_to)
         return number.signed(absolute=expression.absolute, negate=expression.negate)
 
     def holds(self, condition: Condition) -> np.ndarray[Any, Any]:
@@ -103,7 +104,8 @@ class SourceRows:
             return self._test(condition)
         parts = [self.holds(part) for part in condition.parts]
         if condition.join == "any":
-            return np.logical_or.reduce(parts)
+            some: np.ndarray[Any, Any] = np.logical_or.reduce(parts)
+            return some
         every: np.ndarray[Any, Any] = np.logical_and.reduce(parts)
         return ~every if condition.join == "not" else every
 
@@ -125,8 +127,8 @@ class SourceRows:
             there = number.status == OK
             number.add(Number.of(repeat(condition.operands[0], self.count), condition.test), -1)
             below = condition.test == "less_than"
-            beyond: np.ndarray[Any, Any] = number.mantissa < 0 if below else number.mantissa > 0
-            return there & beyond
+            beyond: np.ndarray[Any, Any] = there & (number.mantissa < 0 if below else number.mantissa > 0)
+            return beyond
         text = self.text(condition.value)
         match condition.test:
             case "is_null":

@@ -1,9 +1,9 @@
 """Order lines summed into orders, over the whole input.
 
-A line whose customer or order id is missing or malformed cannot belong to an order and is rejected by itself. The
-others are grouped by customer, order, [[event]] section, type and currency. An order has the row, time and event id of
-its first line in input order; its amount is the exact sum, rounded once at the end. One line with an unreadable amount
-makes its order bad_amount: the sum of the others would be wrong.
+A line whose customer or order id is missing or malformed cannot belong to an order and is rejected by itself.
+The others are grouped by customer, order, [[event]] section, type and currency. An order has the row, time
+and event id of its first line in input order; its amount is the exact sum, rounded once at the end. One line
+with an unreadable amount makes its order bad_amount: the sum of the others would be wrong.
 """
 
 from dataclasses import replace
@@ -54,22 +54,20 @@ class LineSums:
                 )
                 rejected.append(out)
                 fields = _taken(fields, np.flatnonzero(~alone))
-                mapped = replace(mapped, fields=fields, rows=mapped.rows[~alone])
-            self._hold(mapped, source_rows.source)
+            self._hold(replace(mapped, fields=fields, rows=mapped.rows[~alone]), source_rows.source)
         return by_row(rejected)
 
     def _hold(self, mapped: MappedEvent, source: str | None) -> None:
-        fields = mapped.fields
-        if fields.currency is not None:
-            # Text of its own for the key; what is shown of a line is that of the order's first one.
-            fields = replace(fields, shown={})
+        # What a rejected order shows is put together from its sum; the lines' own texts need not be held.
+        fields = replace(mapped.fields, shown={})
         texts = [fields.customer_id, fields.order_id, fields.currency, fields.event_id]
         self._held_bytes += 42 * len(mapped.rows) + sum(text.nbytes for text in texts if text is not None)
-        # Grouping needs the dictionaries of customers and orders and their codes beside the lines: about as much again.
+        # Grouping needs the dictionaries of customers and orders and their codes beside the lines: about as
+        # much again.
         if self._held_bytes > self._budget_bytes // 2:
             raise InputError(
-                f"summing order lines needs all of them in memory, and {self._held_bytes >> 20} MiB of lines exceed half "
-                f"the budget of {self._budget_bytes >> 20} MiB",
+                f"summing order lines needs all of them in memory, and {self._held_bytes >> 20} MiB of lines "
+                f"exceed half the budget of {self._budget_bytes >> 20} MiB",
                 source=source,
                 fix="raise the memory budget, or sum the lines into orders before",
             )
@@ -92,10 +90,14 @@ class LineSums:
         amounts = [mapped.fields.amount for mapped, _ in held]
         number = Number.concat([amount.number for amount in amounts if isinstance(amount, NumberAmount)])
         event = held[0][0].event
-        lines = _concat([mapped.fields for mapped, _ in held], NumberAmount(number, event.rounding, event.in_minor))
+        lines = _concat(
+            [mapped.fields for mapped, _ in held], NumberAmount(number, event.rounding, event.in_minor)
+        )
         rows = np.concatenate([mapped.rows for mapped, _ in held])
         sources = list(dict.fromkeys(source for _, source in held))
-        origin = np.repeat([sources.index(source) for _, source in held], [len(mapped.rows) for mapped, _ in held])
+        origin = np.repeat(
+            [sources.index(source) for _, source in held], [len(mapped.rows) for mapped, _ in held]
+        )
         group = _groups([lines.customer_id, lines.order_id, lines.currency], lines.types)
         newest = np.maximum.accumulate(group)
         first = np.flatnonzero(np.diff(newest, prepend=-1))
@@ -107,9 +109,8 @@ class LineSums:
             sums = total.take(of_source)
             fields = lines.take(chosen, NumberAmount(sums, event.rounding, event.in_minor))
             shown = {"customer_id": fields.customer_id, "order_id": fields.order_id, "amount": sums.text()}
-            for name, text in (("currency", fields.currency), ("event_id", fields.event_id)):
-                if text is not None:
-                    shown[name] = text
+            optional = {"currency": fields.currency, "event_id": fields.event_id}
+            shown |= {name: text for name, text in optional.items() if text is not None}
             done.append(
                 canonicalise(
                     replace(fields, shown=shown), currency=self._currency, rows=rows[chosen], source=source
@@ -126,9 +127,13 @@ def _taken(fields: Fields, at: np.ndarray[Any, Any]) -> Fields:
 
 def _concat(parts: list[Fields], amount: NumberAmount) -> Fields:
     """Return the rows of several batches of one section: they have the same fields."""
-    types = [np.zeros(len(part.customer_id), np.uint8) if part.types is None else part.types for part in parts]
+    types = [
+        np.zeros(len(part.customer_id), np.uint8) if part.types is None else part.types for part in parts
+    ]
     statuses = [
-        np.zeros(len(part.customer_id), np.uint8) if part.occurred_at.status is None else part.occurred_at.status
+        np.zeros(len(part.customer_id), np.uint8)
+        if part.occurred_at.status is None
+        else part.occurred_at.status
         for part in parts
     ]
     return Fields(

@@ -43,7 +43,9 @@ def load_map(name_or_path: str | Path) -> InputMap:
     path = Path(name_or_path)
     if not path.is_file():
         raise ConfigError(
-            "there is no such input map", file=path, fix=f"give a TOML file, or one of {', '.join(list_maps())}"
+            "there is no such input map",
+            file=path,
+            fix=f"give a TOML file, or one of {', '.join(list_maps())}",
         )
     return read_map(path)
 
@@ -70,7 +72,7 @@ class Mapper:
         self._time_zone = time_zone
 
     def events(self, source_rows: SourceRows) -> Iterator[MappedEvent]:
-        """Yield the fields of each [[event]] section; rows that none applies to come last, with an unknown type."""
+        """Yield the fields of each [[event]] section; last, with an unknown type, the rows that have none."""
         for rule in self.input_map.exclude:
             out = source_rows.holds(rule)
             if out.any():
@@ -95,7 +97,7 @@ class Mapper:
             yield MappedEvent(fields, rest.rows, event)
 
     def canonical(self, source_rows: SourceRows) -> tuple[pa.RecordBatch, pa.RecordBatch]:
-        """Return the canonical batch of the events and the rejected rows, both in order of row, then of section."""
+        """Return the canonical events and the rejected rows, both in order of row, then of section."""
         source = source_rows.source
         parts = [
             canonicalise(mapped.fields, currency=self._currency, rows=mapped.rows, source=source)
@@ -158,10 +160,9 @@ class Mapper:
         if event.amount is None:
             return NumberAmount(Number.zeros(source_rows.count), event.rounding, in_minor=True), None
         shown = None
-        if event.amount.kind not in ("sum", "difference", "product"):
+        if not event.amount.is_numeric:
             shown = source_rows.value(event.amount)
-            plain_column = not (event.amount.absolute or event.amount.negate)
-            if plain_column and event.rounding == "refuse" and not self.input_map.sum_lines:
+            if event.rounding == "refuse" and not self.input_map.sum_lines:
                 return (ColumnAmount(None, shown) if event.in_minor else ColumnAmount(shown, None)), shown
         return NumberAmount(source_rows.number(event.amount), event.rounding, event.in_minor), shown
 

@@ -14,7 +14,17 @@ import pyarrow.compute as pc
 from engine.ingest.amounts import Amount, ColumnAmount, Minor
 from engine.ingest.text import nulls, plain, shown_text, text_buffers, to_text
 from engine.ingest.times import Instants, read_instants
-from kernels.parse import ABSENT, BAD, OK, UNKNOWN_WORD, check_text, ids_are_clean, is_ascii, lengths_within, match_words
+from kernels.parse import (
+    ABSENT,
+    BAD,
+    OK,
+    UNKNOWN_WORD,
+    check_text,
+    ids_are_clean,
+    is_ascii,
+    lengths_within,
+    match_words,
+)
 from schemas.codes import ID_BYTES_MAX, REJECTIONS, OrderType, Outcome
 from schemas.currencies import CURRENCY_EXPONENTS, currency_exponent
 from schemas.errors import InputError
@@ -69,7 +79,7 @@ class Fields:
         )
 
 
-def normalise(
+def normalise(  # noqa: PLR0913 - options by keyword
     table: pa.Table | pa.RecordBatch,
     *,
     currency: str,
@@ -80,7 +90,7 @@ def normalise(
 ) -> tuple[pa.RecordBatch, pa.RecordBatch]:
     """Split a table with the contract's columns into a canonical batch and a batch of rejected rows.
 
-    In      table      columns of `schemas.orders.ORDER_SCHEMA` in any Arrow types that say the same; others are ignored
+    In      table      columns of `schemas.orders.ORDER_SCHEMA` in any types that say the same; others ignored
             currency   the ruleset's; its exponent gives the minor units
             time_zone  of times without one
             first_row  ordinal of the first row; `rows` i64[n] where the ordinals have gaps
@@ -139,7 +149,7 @@ _WORD_OFFSETS, _WORD_DATA, _ = text_buffers(pa.array(ORDER_TYPES, pa.string()))
 
 
 def type_codes(text: pa.Array) -> np.ndarray[Any, Any] | None:
-    """Return u8[n] OrderType codes of their words, UNKNOWN_WORD for others; null and empty are paid. None: all paid."""
+    """Return u8[n] OrderType codes, UNKNOWN_WORD for other words; null and empty are paid. None: all paid."""
     codes = np.empty(len(text), np.uint8)
     match_words(*text_buffers(text), _WORD_OFFSETS, _WORD_DATA, int(OrderType.PAID), codes)
     return codes if codes.any() else None
@@ -171,7 +181,11 @@ def canonicalise(
 
 
 def _batch(
-    fields: Fields, types: np.ndarray[Any, Any], minor: np.ndarray[Any, Any], event_id: pa.Array, rows: np.ndarray[Any, Any]
+    fields: Fields,
+    types: np.ndarray[Any, Any],
+    minor: np.ndarray[Any, Any],
+    event_id: pa.Array,
+    rows: np.ndarray[Any, Any],
 ) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays(
         [
@@ -206,7 +220,9 @@ def _event_faults(text: pa.Array) -> np.ndarray[Any, Any] | None:
     """Return u8[n] OK, ABSENT or BAD of optional ids; None: nothing to change (nulls, or clean text)."""
     offsets, data, valid = text_buffers(text)
     if text.null_count == len(text) or (
-        len(valid) == 0 and lengths_within(offsets, 1, _INT32_MAX) and is_ascii(data, int(offsets[0]), int(offsets[-1]))
+        len(valid) == 0
+        and lengths_within(offsets, 1, _INT32_MAX)
+        and is_ascii(data, int(offsets[0]), int(offsets[-1]))
     ):
         return None
     status = np.empty(len(text), np.uint8)
@@ -264,9 +280,12 @@ def _reasons(
     event_fault: np.ndarray[Any, Any] | None,
     count: int,
 ) -> np.ndarray[Any, Any] | None:
-    """Return u8[n] Outcome codes, 0 for a good row; None: all good. Later assignments precede: reverse of precedence."""
+    """Return u8[n] Outcome codes, 0 for a good row; None: all good."""
+    # Written in the reverse order of precedence: the last one to hold stays.
     types, minor = fields.types, amount.minor
-    may_be_negative = False if types is None else (types == OrderType.ADJUSTED) | (types == OrderType.CANCELLED)
+    may_be_negative = (
+        False if types is None else (types == OrderType.ADJUSTED) | (types == OrderType.CANCELLED)
+    )
     customer, order = id_faults(fields.customer_id), id_faults(fields.order_id)
     unknown = None if types is None else types == UNKNOWN_WORD
     negative = (minor < 0) & ~np.asarray(may_be_negative) if count and minor.min() < 0 else None
@@ -278,7 +297,10 @@ def _reasons(
         (Outcome.BAD_TIME, None if fields.occurred_at.status is None else fields.occurred_at.status != OK),
         (Outcome.MISSING_ORDER_ID, None if order is None else order == ABSENT),
         (Outcome.MISSING_CUSTOMER_ID, None if customer is None else customer == ABSENT),
-        *((Outcome.MALFORMED, None if fault is None else fault == BAD) for fault in (customer, order, event_fault)),
+        *(
+            (Outcome.MALFORMED, None if fault is None else fault == BAD)
+            for fault in (customer, order, event_fault)
+        ),
         (Outcome.MALFORMED, fields.malformed),
     ]
     reasons = None
@@ -297,7 +319,8 @@ def _bad_amount(
     if types is None:
         bad: np.ndarray[Any, Any] = status != OK
         return bad
-    return (status == BAD) | ((status == ABSENT) & (types != OrderType.CANCELLED))
+    needed: np.ndarray[Any, Any] = (status == BAD) | ((status == ABSENT) & (types != OrderType.CANCELLED))
+    return needed
 
 
 NO_REJECTED: Final = pa.RecordBatch.from_arrays(
@@ -333,6 +356,12 @@ def rejected_batch(
     blank = nulls(count)
     origin = blank if source is None else pa.repeat(pa.scalar(source, pa.string()), count)
     return pa.RecordBatch.from_arrays(
-        [_fixed(pa.int64(), rows), origin, reason, *(shown.get(name, blank) for name in SHOWN), blank if raw is None else raw],
+        [
+            _fixed(pa.int64(), rows),
+            origin,
+            reason,
+            *(shown.get(name, blank) for name in SHOWN),
+            blank if raw is None else raw,
+        ],
         schema=REJECTED_SCHEMA,
     )

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from engine.ingest.amounts import Minor
 from engine.ingest.text import text_buffers, to_text
-from kernels.exact import fold_product, fold_sum, parse_numbers, round_numbers, sum_groups
+from kernels.exact import MANTISSA_MAX, fold_product, fold_sum, parse_numbers, round_numbers, sum_groups
 from kernels.parse import HALF_EVEN, HALF_UP, OK, REFUSE
 from schemas.codes import AMOUNT_MINOR_MAX
 from schemas.mapping import Rounding
@@ -72,6 +72,14 @@ class Number:
         mantissa = np.abs(self.mantissa) if absolute else self.mantissa
         return Number(-mantissa if negate else mantissa, self.scale, self.status)
 
+    def rounded(self, decimals: int) -> "Number":
+        """Return the numbers rounded to so many decimals, half to even."""
+        mantissa, status = np.empty_like(self.mantissa), np.empty_like(self.status)
+        round_numbers(
+            self.mantissa, self.scale, self.status, decimals, MANTISSA_MAX, HALF_EVEN, mantissa, status
+        )
+        return Number(mantissa, np.full_like(self.scale, decimals), status)
+
     def summed(self, group: np.ndarray[Any, Any], group_count: int) -> "Number":
         """Return the sum of each group (i64[n] in 0..group_count-1); one bad row makes its group bad."""
         total = Number.zeros(group_count)
@@ -79,7 +87,7 @@ class Number:
         return total
 
     def text(self) -> pa.Array:
-        """Return the numbers as decimal text, null where there is none. For rejected rows: goes row by row."""
+        """Return the numbers as decimal text, row by row; null where there is none."""
         return pa.array(
             [
                 format(Decimal(int(mantissa)).scaleb(-int(scale)), "f") if code == OK else None
@@ -98,7 +106,7 @@ class NumberAmount:
     in_minor: bool
 
     def minor(self, exponent: int) -> Minor:
-        """Return the amounts as integers of 10**-exponent; more decimals are rounded as the map says, or BAD."""
+        """Return the amounts as integers of 10**-exponent, rounded as the map says."""
         number = self.number
         minor, status = np.empty(len(number.status), np.int64), np.empty(len(number.status), np.uint8)
         round_numbers(

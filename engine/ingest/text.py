@@ -17,7 +17,7 @@ Buffers = tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], np.ndarray[Any, Any]
 
 
 def text_buffers(text: pa.Array) -> Buffers:
-    """Return offsets i32[n+1], data u8[] and validity bool[n] (empty: no nulls) of a string array, without a copy."""
+    """Return offsets i32[n+1], data u8[] and validity bool[n] ([0]: no nulls) of a string array, no copy."""
     _, offsets, data = text.buffers()
     if len(text) == 0 or offsets is None:
         edges = np.zeros(1, dtype=np.int32)
@@ -61,7 +61,9 @@ def plain(array: pa.Array | pa.ChunkedArray) -> pa.Array:
     if isinstance(array, pa.ChunkedArray):
         array = array.combine_chunks()
         if isinstance(array, pa.ChunkedArray):
-            raise InputError("a column holds more than 2 GiB of text in one batch", fix="feed smaller batches")
+            raise InputError(
+                "a column holds more than 2 GiB of text in one batch", fix="feed smaller batches"
+            )
     if isinstance(array, pa.ExtensionArray):
         array = array.storage
     if pa.types.is_dictionary(array.type):
@@ -81,15 +83,20 @@ def to_text(array: pa.Array, name: str) -> pa.Array:
     kind = array.type
     if pa.types.is_string(kind):
         return array
-    if pa.types.is_large_string(kind) or pa.types.is_large_binary(kind) or kind in (pa.string_view(), pa.binary_view()):
-        # Through binary, because a cast to string checks UTF-8 and would refuse the whole batch for one bad row.
+    if (
+        pa.types.is_large_string(kind)
+        or pa.types.is_large_binary(kind)
+        or kind in (pa.string_view(), pa.binary_view())
+    ):
+        # Through binary, because a cast to string checks UTF-8 and would refuse the whole batch for one bad
+        # row.
         array, kind = array.cast(pa.binary()), pa.binary()
     if pa.types.is_binary(kind):
         return pa.Array.from_buffers(pa.string(), len(array), array.buffers(), offset=array.offset)
     if pa.types.is_floating(kind):
         raise InputError(
             f"column {name} is {kind}: a float cannot hold an id exactly",
-            fix=f"write {name} as text or integers (pandas turns integers with gaps into floats: use Int64 or str)",
+            fix=f"write {name} as text or integers (pandas floats integers that have gaps: use Int64 or str)",
         )
     if pa.types.is_null(kind):
         return nulls(len(array))
@@ -114,5 +121,7 @@ def shown_text(array: pa.Array) -> pa.Array:
         text.validate(full=True)
     except pa.ArrowInvalid:
         raw = pa.Array.from_buffers(pa.binary(), len(text), text.buffers(), offset=text.offset).to_pylist()
-        return pa.array([None if value is None else value.decode(errors="replace") for value in raw], pa.string())
+        return pa.array(
+            [None if value is None else value.decode(errors="replace") for value in raw], pa.string()
+        )
     return text

@@ -54,15 +54,20 @@ def zone_of(name: str) -> ZoneInfo:
         return ZoneInfo(name)
     except (ZoneInfoNotFoundError, ValueError, OSError) as error:
         raise ConfigError(
-            f"{name!r} is not an IANA time zone", key="time_zone", fix="use a name such as UTC or Europe/London"
+            f"{name!r} is not an IANA time zone",
+            key="time_zone",
+            fix="use a name such as UTC or Europe/London",
         ) from error
 
 
-def read_instants(array: pa.Array, *, time_zone: str, time_format: str = "iso", name: str = "occurred_at") -> Instants:
+def read_instants(
+    array: pa.Array, *, time_zone: str, time_format: str = "iso", name: str = "occurred_at"
+) -> Instants:
     """Turn a plain column (see `engine.ingest.text.plain`) into instants.
 
-    Timestamps of any unit and zone and dates are taken as they are (below a microsecond: floored); text is read by
-    `time_format`: "iso", "unix_s", "unix_ms", "unix_us" or a strptime format; integers need one of the unix formats.
+    Timestamps of any unit and zone and dates are taken as they are (below a microsecond: floored); text is
+    read by `time_format`: "iso", "unix_s", "unix_ms", "unix_us" or a strptime format; integers need a format
+    other than "iso".
 
     Errors  InputError   a column type that is no time;  ConfigError  an unknown zone
     """
@@ -75,10 +80,11 @@ def read_instants(array: pa.Array, *, time_zone: str, time_format: str = "iso", 
         days_or_ms = fixed_width(array, "i4" if pa.types.is_date32(kind) else "i8").astype(np.int64)
         unit_us = DAY_US if pa.types.is_date32(kind) else 1000
         return _localised(*_scaled(days_or_ms, unit_us, validity(array)), time_zone)
-    if pa.types.is_integer(kind) or pa.types.is_floating(kind):
+    if pa.types.is_floating(kind) or (pa.types.is_integer(kind) and time_format == "iso"):
         raise InputError(
             f"column {name} is {kind}: a number does not say what it counts",
-            fix='write times as timestamps or ISO 8601 text, or use an input map with format = "unix_s", "unix_ms" or "unix_us"',
+            fix="write times as timestamps or ISO 8601 text, or use an input map with format = "
+            '"unix_s", "unix_ms" or "unix_us"',
         )
     text = to_text(array, name)
     if time_format != "iso":
@@ -104,7 +110,7 @@ def _timestamps(array: pa.Array, kind: pa.DataType, time_zone: str) -> Instants:
 def _scaled(
     values: np.ndarray[Any, Any], unit_us: int, valid: np.ndarray[Any, Any]
 ) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any] | None]:
-    """Return values * unit_us with the rows outside the years 1..9999 marked, the common case without a copy."""
+    """Return values * unit_us and the status of rows outside the years 1..9999, if there are any."""
     values.flags.writeable = False
     lowest, highest = -(-INSTANT_MIN_US // unit_us), INSTANT_MAX_US // unit_us
     if len(valid) == 0 and within(values, lowest, highest):
@@ -125,7 +131,7 @@ def _unix(array: pa.Array, exponent: int) -> Instants:
 
 
 def _by_format(text: pa.Array, time_format: str, time_zone: str) -> Instants:
-    offsets, data, valid = text_buffers(text)
+    offsets, _, valid = text_buffers(text)
     absent = np.diff(offsets) == 0
     if len(valid):
         absent |= ~valid
@@ -141,7 +147,9 @@ def _by_format(text: pa.Array, time_format: str, time_zone: str) -> Instants:
     return Instants(read.us, status)
 
 
-def _localised(local_us: np.ndarray[Any, Any], status: np.ndarray[Any, Any] | None, time_zone: str) -> Instants:
+def _localised(
+    local_us: np.ndarray[Any, Any], status: np.ndarray[Any, Any] | None, time_zone: str
+) -> Instants:
     us, in_range = _to_utc(local_us, time_zone)
     if in_range.all():
         return Instants(us, status)
@@ -150,12 +158,14 @@ def _localised(local_us: np.ndarray[Any, Any], status: np.ndarray[Any, Any] | No
     return Instants(np.where(status == OK, us, 0), status)
 
 
-def _to_utc(local_us: np.ndarray[Any, Any], time_zone: str) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+def _to_utc(
+    local_us: np.ndarray[Any, Any], time_zone: str
+) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
     """Return UTC of local times, and where it stays within the years 1..9999.
 
-    Where clocks go back the earlier of the two instants is meant, and in the gap where they go forward the offset
-    before it holds, as `datetime` does with fold=0. A day whose ends have one offset has it throughout; only the rows
-    of the other days are asked for one by one.
+    Where clocks go back the earlier of the two instants is meant, and in the gap where they go forward the
+    offset before it holds, as `datetime` does with fold=0. A day whose ends have one offset has it
+    throughout; only the rows of the other days are asked for one by one.
     """
     if time_zone in ("UTC", "Etc/UTC", "Z"):
         return local_us, np.ones(len(local_us), np.bool_)

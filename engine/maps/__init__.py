@@ -1,1 +1,1 @@
-"""The input maps that are shipped: TOML files read by `engine.ingest.mapping`, described in docs/input-maps.md."""
+"""The input maps that are shipped: TOML files, read by `engine.ingest.mapping`; see docs/input-maps.md."""

@@ -10,6 +10,7 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 import pytest
+from oracle import BUILT_IN, Oracle
 
 from engine import generate as generating
 from engine.generate import HISTORY_SCHEMA, LOAD_SCHEMA, START, generate, generate_batches
@@ -120,6 +121,19 @@ def test_refunds_follow_their_order_and_never_exceed_it(history: pl.DataFrame) -
     assert min(left.values()) == 0
     assert not cancelled & set(refunds)
     assert set(refunds.values()) == {1, 2}
+
+
+@pytest.mark.parametrize("late_share", [0, 0.02])
+def test_oracle_rejects_no_row_even_in_file_order(tmp_path: Path, late_share: float) -> None:
+    out = tmp_path / "a.parquet"
+    summary = generate(customers=100, orders=3_000, seed=9, days=90, late_share=late_share, out=out)
+    events = pl.read_parquet(out).with_columns(
+        pl.col("occurred_at").to_physical().alias("occurred_at_us"), event_id=None
+    )
+    oracle = Oracle(BUILT_IN["rfm8"]())
+    oracle.step(events.to_dicts())
+    assert not oracle.counters["rejected"]
+    assert oracle.counters["duplicates"] == summary.duplicates > 0
 
 
 def test_shares_are_as_promised(history: pl.DataFrame) -> None:

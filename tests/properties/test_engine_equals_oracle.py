@@ -55,7 +55,7 @@ def test_snapshot_as_of_later(case: Case, data: st.DataObject) -> None:
 def test_snapshot_as_of_later_is_to_advance_and_look(case: Case, data: st.DataObject) -> None:
     driven = Driven(case.rules)
     driven.step(case.events)
-    as_of_us = max(data.draw(later_instants(case.rules, case.events)), driven.engine.clock_us or 0)
+    as_of_us = max(data.draw(later_instants(case.rules, case.events)), driven.clock_us or 0)
     forecast = driven.snapshot(as_of_us)
     driven.advance(as_of_us)
     assert forecast == driven.snapshot()

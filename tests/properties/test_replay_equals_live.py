@@ -64,7 +64,7 @@ def test_restart_with_another_number_of_threads(
         driven.restart(root, threads=after)
         driven.step(case.events[at:])
         driven.restart(root, threads=before)
-        now_us = min((driven.engine.clock_us or 0) + 400 * DAY_US, LAST_US)
+        now_us = min((driven.clock_us or 0) + 400 * DAY_US, LAST_US)
         driven.advance(now_us)
     oracle = one_pass(case)
     oracle.advance(now_us)

@@ -1,4 +1,4 @@
-"""Real histories: figures that were counted before there was an engine, and all columns against the oracle."""
+"""Real histories: figures counted before there was an engine, and all columns against the oracle."""
 
 import csv
 from collections import Counter

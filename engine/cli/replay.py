@@ -1,0 +1,137 @@
+"""`rfmstream replay`."""
+
+import os
+from pathlib import Path
+
+import click
+
+from engine.cli.options import FILE, SUFFIXES, chosen_ruleset, ruleset_options
+
+_THREADS_MAX = 2
+
+
+def default_threads() -> int:
+    """Return how many threads fold when nobody says: the usable cores, but no more than two.
+
+    Reading and writing have threads of their own, and from two folding threads on reading one file is the bound.
+    """
+    return min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1, _THREADS_MAX)
+
+
+@click.command(
+    short_help="Order history in; every tier change and a snapshot out.",
+    epilog=f"""
+\b
+Examples:
+  # what would the eight classic tiers say of our history?
+  rfmstream replay orders.parquet
+  # everything to files; amounts in pounds, days of London
+  rfmstream replay orders/ --ruleset rfm8-annual --currency GBP --time-zone Europe/London \\
+      --changes changes.parquet --snapshot tiers.parquet --rejected rejected.csv
+  # a Shopify export, as of the end of the year
+  rfmstream replay export.csv --map shopify-orders --as-of 2026-12-31T23:59:59Z
+  # day by day: the second run goes on where the first one stopped
+  rfmstream replay monday.jsonl  --checkpoint state --changes monday.parquet
+  rfmstream replay tuesday.jsonl --checkpoint state --changes tuesday.parquet
+
+\b
+Files:
+  INPUT  Parquet, Arrow IPC, CSV or JSON lines, plain, gzip or zstd; a directory stands for all files below it.
+         Any order of rows will do: they are sorted by time first. Columns, unless a map says otherwise:
+         customer_id, order_id, occurred_at, amount (or amount_minor); optional: type (paid, refunded,
+         cancelled, adjusted), currency, event_id.
+  FILE   its suffix chooses the format: {SUFFIXES}. It appears whole or not at all.
+
+\b
+Exit codes:
+  0 done · 2 usage or configuration · 3 input refused · 4 state or checkpoint · 130 interrupted
+""",
+)
+@click.argument("inputs", metavar="INPUT...", nargs=-1, required=True, type=FILE)
+@click.option(
+    "--map", "map_name", metavar="NAME|FILE", help="Input map for other columns: rfmstream maps list."
+)
+@ruleset_options("rfm8, or the checkpoint's own")
+@click.option(
+    "--as-of",
+    metavar="INSTANT",
+    help="Let time pass up to here after the last event, ISO 8601. A date alone or a time without an offset is local "
+    "in the ruleset's time zone. [default: the last event's time]",
+)
+@click.option(
+    "--changes", metavar="FILE", type=FILE, help="Write every tier change; those of a customer in order."
+)
+@click.option("--snapshot", metavar="FILE", type=FILE, help="Write one row a customer, as of the end.")
+@click.option("--rejected", metavar="FILE", type=FILE, help="Write the rows that were not applied, and why.")
+@click.option(
+    "--checkpoint",
+    metavar="DIR",
+    type=FILE,
+    help="Go on from the checkpoint in DIR if it holds one, and leave a new one there at the end. A row that was "
+    "already applied counts as a duplicate.",
+)
+@click.option(
+    "--threads",
+    metavar="N",
+    type=click.IntRange(1, 256),
+    help="Threads that fold orders; results do not depend on it. [default: the cores, at most 2]",
+)
+@click.option(
+    "--strict",
+    is_flag=True,
+    help="Refuse the input if any row is rejected: exit code 3, the first few are named, and no file but --rejected "
+    "is left; the checkpoint stays as it was.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the summary as one JSON object, nothing else.")
+def replay(
+    *,
+    inputs: tuple[Path, ...],
+    map_name: str | None,
+    ruleset: str | None,
+    time_zone: str | None,
+    currency: str | None,
+    as_of: str | None,
+    changes: Path | None,
+    snapshot: Path | None,
+    rejected: Path | None,
+    checkpoint: Path | None,
+    threads: int | None,
+    strict: bool,
+    as_json: bool,
+) -> None:
+    """Replay order history: find every tier change there ever was, and the tiers at the end.
+
+    At the end a summary says what became of the rows (read = applied + duplicates + rejected), why tiers changed and
+    who is in which tier.
+    """
+    # Loaded here, so that help need not wait for Arrow and the compiler.
+    from engine.cli.progress import progress_bar
+    from engine.cli.show import print_json, print_summary
+    from engine.ingest.mapping import load_map
+    from engine.instants import parse_instant
+    from engine.replay import Outputs, open_engine
+    from engine.replay import replay as run
+    from engine.summary import summarise
+
+    input_map = None if map_name is None else load_map(map_name)
+    engine = open_engine(
+        chosen_ruleset(ruleset, time_zone, currency),
+        checkpoint=checkpoint,
+        threads=threads or default_threads(),
+    )
+    with progress_bar() as on_progress:
+        result = run(
+            engine,
+            inputs,
+            input_map=input_map,
+            as_of_us=None if as_of is None else parse_instant(as_of, engine.ruleset.time_zone, key="--as-of"),
+            outputs=Outputs(changes=changes, snapshot=snapshot, rejected=rejected),
+            checkpoint=checkpoint,
+            strict=strict,
+            on_progress=on_progress,
+        )
+    summary = summarise(result)
+    if as_json:
+        print_json(summary.as_dict())
+    else:
+        print_summary(summary)

@@ -1,0 +1,261 @@
+"""What commands print for people, as rich tables, and for programs, as one JSON object."""
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from itertools import product
+from typing import Any, Final
+from zoneinfo import ZoneInfo
+
+import click
+import orjson
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from engine.engine import to_text
+from engine.summary import Summary, in_order
+from engine.timeline import Timeline
+from schemas.changes import CHANGE_REASONS
+from schemas.orders import REJECTION_REASONS
+from schemas.ruleset import Ruleset, Tier
+
+_WIDTH_ELSEWHERE: Final = 120
+"""Columns when stdout is no terminal."""
+
+_COMBINATIONS_LISTED: Final = 4
+
+_WHY: Final = {
+    "first_order": "first order {order_id}",
+    "order": "order {order_id}",
+    "refund": "refund of order {order_id}",
+    "cancellation": "order {order_id} cancelled",
+    "adjustment": "adjustment {order_id}",
+    "recency_expired": "no longer recent",
+    "window_expired": "orders left the window",
+    "rules_changed": "the rules changed",
+    "erased": "erased",
+}
+
+
+def print_json(document: Mapping[str, Any]) -> None:
+    """Print one JSON object on stdout."""
+    click.echo(orjson.dumps(document, option=orjson.OPT_INDENT_2).decode())
+
+
+def print_columns(names: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Print a plain table of text."""
+    table = Table(*names, box=box.SIMPLE_HEAD)
+    for row in rows:
+        table.add_row(*map(Text, row))
+    _console().print(table)
+
+
+def print_summary(summary: Summary) -> None:
+    """Print the closing summary of a replay."""
+    rows, exponent = summary.rows, summary.ruleset.currency_exponent
+    rejected = sum(rows.rejected.values())
+    console = _console()
+    if summary.input_rows != rows.read:
+        console.print(
+            f"{summary.input_rows:,} input rows, {summary.rows_excluded:,} of them left out by the map"
+            f" → {rows.read:,} order events"
+        )
+    console.print(
+        f"[bold]{rows.read:,}[/] rows read = {rows.applied:,} applied + {rows.duplicates:,} duplicates"
+        f" + {rejected:,} rejected{_listed(in_order(rows.rejected, REJECTION_REASONS))}"
+    )
+    changes = in_order(rows.changes, CHANGE_REASONS)
+    console.print(f"[bold]{sum(changes.values()):,}[/] tier changes{_listed(changes)}")
+    console.print(_tier_table(summary, exponent))
+    console.print(
+        f"memory {summary.memory_bytes_total / 1e6:,.1f} MB: {_bytes(summary.bytes_per_customer)} a customer, "
+        f"{_bytes(summary.bytes_per_order)} a retained order, {summary.memory_bytes['ids'] / 1e6:,.1f} MB of ids"
+        f" · {summary.elapsed_s:,.1f} s · {summary.rows_per_s:,.0f} orders/s"
+    )
+    for path, count in summary.files.items():
+        console.print(Text(f"wrote {count:,} rows: {path}"), soft_wrap=True)
+
+
+def _tier_table(summary: Summary, exponent: int) -> Table:
+    currency = summary.ruleset.currency
+    table = Table(
+        # Text, because the brackets of an identity would be read as markup.
+        title=Text(f"{summary.ruleset.identity} as of {to_text(summary.as_of_us)}"),
+        caption="orders and revenue over each customer's lifetime, refunds taken off",
+        box=box.SIMPLE_HEAD,
+        title_justify="left",
+        caption_justify="left",
+    )
+    table.add_column("tier")
+    table.add_column("label")
+    for name in ("customers", "share", "orders", f"revenue {currency}", "share", "average order"):
+        table.add_column(name, justify="right")
+    for tier in summary.tiers:
+        average = tier.average_order_minor
+        table.add_row(
+            Text(tier.id or "-"),
+            Text(f"{tier.label_zh} {tier.label_en}"),
+            f"{tier.customers:,}",
+            _percent(tier.customer_share),
+            f"{tier.orders:,}",
+            money(tier.revenue_minor, exponent),
+            _percent(tier.revenue_share),
+            "-" if average is None else money(average, exponent),
+        )
+    return table
+
+
+def print_rulesets(rulesets: Iterable[Ruleset]) -> None:
+    """Print a line a ruleset."""
+    print_columns(
+        ("name", "R cuts, days", "F cuts", "M cuts", "window", "tiers", "title"),
+        [
+            (
+                ruleset.name,
+                _numbers(ruleset.recency_cuts_days),
+                _numbers(ruleset.frequency_cuts),
+                _money_cuts(ruleset),
+                _window(ruleset),
+                str(len(ruleset.tiers)),
+                ruleset.title,
+            )
+            for ruleset in rulesets
+        ],
+    )
+
+
+def print_ruleset(ruleset: Ruleset) -> None:
+    """Print everything a ruleset says."""
+    console = _console()
+    days = "calendar days" if ruleset.day_unit == "calendar_day" else "spans of 24 hours"
+    facts = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    for name, value in (
+        ("identity", ruleset.identity),
+        ("title", ruleset.title),
+        ("source", ruleset.source),
+        ("R cuts", f"{_numbers(ruleset.recency_cuts_days)} days since the last payment"),
+        ("F cuts", f"{_numbers(ruleset.frequency_cuts)} orders"),
+        ("M cuts", f"{_money_cuts(ruleset)} {ruleset.currency}"),
+        ("window", f"F and M over {_window(ruleset)}"),
+        ("days", f"{days}, {ruleset.time_zone}"),
+        ("fingerprint", ruleset.fingerprint),
+    ):
+        facts.add_row(name, Text(value))
+    console.print(facts)
+    tiers = Table("tier", "label", "bands R F M", box=box.SIMPLE_HEAD)
+    for code, tier in enumerate(ruleset.tiers):
+        tiers.add_row(Text(tier.id), Text(f"{tier.label_zh} {tier.label_en}"), _combinations(ruleset, code))
+    console.print(tiers)
+    for tier in ruleset.tiers:
+        _print_playbook(console, tier)
+
+
+def _print_playbook(console: Console, tier: Tier) -> None:
+    console.print(Text(f"{tier.id} {tier.label_en}", style="bold"), Text(f"· {tier.playbook.audience}"))
+    for action in tier.playbook.actions:
+        console.print(Text(f"  - {action}"))
+    console.print(Text(f"  via {', '.join(tier.playbook.channels)}"))
+
+
+def _combinations(ruleset: Ruleset, code: int) -> str:
+    """Tell which combinations of bands lead to a tier, or how many where they are many."""
+    found = []
+    for r, f, m in product(*map(range, ruleset.lookup.shape[1:])):
+        is_later, is_first = (int(ruleset.lookup[axis, r, f, m]) == code for axis in (0, 1))
+        if is_later or is_first:
+            note = "" if is_later and is_first else " first order" if is_first else " not the first order"
+            found.append(f"{r}{f}{m}{note}")
+    if len(found) > _COMBINATIONS_LISTED:
+        return f"{len(found)} combinations"
+    return ", ".join(found) or "none"
+
+
+def print_timeline(story: Timeline, ruleset: Ruleset | None, limit: int) -> None:
+    """Print the newest `limit` changes of a customer, oldest first."""
+    zone = ruleset.time_zone if ruleset else "UTC"
+    labels = {tier.id: tier.label_en for tier in ruleset.tiers} if ruleset else {}
+    shown = story.changes[-limit:]
+    table = Table(
+        title=Text(
+            f"Customer {story.customer_id}: {len(shown)} of {len(story.changes)} tier changes by {story.identity}"
+        ),
+        caption=f"times in {zone}; orders and amount as the ruleset's window counts them",
+        box=box.SIMPLE_HEAD,
+        title_justify="left",
+        caption_justify="left",
+    )
+    table.add_column("#", justify="right")
+    table.add_column("when", no_wrap=True)
+    table.add_column("tier")
+    table.add_column("why")
+    table.add_column("RFM")
+    table.add_column("orders", justify="right")
+    table.add_column(f"amount {ruleset.currency if ruleset else 'in minor units'}", justify="right")
+    table.add_column("next if no order")
+    for change in shown:
+        amount = change["monetary_minor"]
+        table.add_row(
+            str(change["seq"]),
+            _local(change["effective_at"], zone),
+            Text(_tier_name(change["to_tier"], labels)),
+            Text(_WHY[change["reason"]].format(order_id=change["order_id"])),
+            f"{change['r_band']}{change['f_band']}{change['m_band']}",
+            f"{change['frequency']:,}",
+            money(amount, ruleset.currency_exponent) if ruleset else f"{amount:,}",
+            Text(_next(change, zone)),
+        )
+    _console().print(table)
+
+
+def _next(change: Mapping[str, Any], zone: str) -> str:
+    if change["next_change_at"] is None:
+        return "stays"
+    return f"{change['next_tier'] or 'no tier'} {_local(change['next_change_at'], zone)[:10]}"
+
+
+def _tier_name(tier_id: str | None, labels: Mapping[str, str]) -> str:
+    return "no tier" if tier_id is None else f"{tier_id} {labels.get(tier_id, '')}".rstrip()
+
+
+def _local(moment: datetime, zone: str) -> str:
+    return f"{moment.astimezone(ZoneInfo(zone)):%Y-%m-%d %H:%M}"
+
+
+def money(amount_minor: int, exponent: int) -> str:
+    """Write minor units as major ones, digit by digit: 123456 with exponent 2 is 1,234.56."""
+    major, minor = divmod(abs(amount_minor), 10**exponent)
+    sign = "-" if amount_minor < 0 else ""
+    return f"{sign}{major:,}" + (f".{minor:0{exponent}d}" if exponent else "")
+
+
+def _listed(counts: Mapping[str, int]) -> str:
+    words = ", ".join(f"{word} {count:,}" for word, count in counts.items())
+    return f" ({words})" if words else ""
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{share:.1%}"
+
+
+def _bytes(count: float | None) -> str:
+    return "-" if count is None else f"{count:,.0f} bytes"
+
+
+def _numbers(cuts: Iterable[int]) -> str:
+    return ", ".join(f"{cut:,}" for cut in cuts) or "none"
+
+
+def _money_cuts(ruleset: Ruleset) -> str:
+    return ", ".join(money(cut, ruleset.currency_exponent) for cut in ruleset.monetary_cuts_minor) or "none"
+
+
+def _window(ruleset: Ruleset) -> str:
+    return "a lifetime" if ruleset.window_days is None else f"{ruleset.window_days} days"
+
+
+def _console() -> Console:
+    # Elsewhere than on a terminal rich assumes 80 columns and would break the tables of a log file.
+    elsewhere = not Console().is_terminal and "COLUMNS" not in os.environ
+    return Console(width=_WIDTH_ELSEWHERE if elsewhere else None, highlight=False)

@@ -1,0 +1,182 @@
+"""Turn what the kernels wrote into Arrow columns, without a Python object per row.
+
+Source: SEMANTICS.md 6 and 7; the schemas are in schemas/changes.py and schemas/snapshots.py.
+"""
+
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from engine.shard import Shard
+from kernels.emit import order_keys, split_changes
+from kernels.ids import gather_customer_ids, gather_rows, size_customer_ids, size_rows
+from schemas.changes import CHANGE_REASONS, MODES, change_schema
+from schemas.codes import FOREVER_US, NEVER_US
+from schemas.columns import TIMESTAMP
+from schemas.ruleset import Ruleset
+from schemas.snapshots import snapshot_schema
+
+_SPARE_BYTES: Final = 16
+"""The gather kernels write whole words, so a buffer of bytes has this many to spare."""
+
+
+def offsets_and_data(column: pa.StringArray) -> tuple[NDArray[np.int32], NDArray[np.uint8]]:
+    """Return the offsets i32[n + 1] and bytes u8[] of a string column, where it begins and ends."""
+    _, offset_buffer, data_buffer = column.buffers()
+    offsets = np.frombuffer(offset_buffer, dtype=np.int32, count=len(column) + 1, offset=4 * column.offset)
+    data = np.frombuffer(data_buffer, dtype=np.uint8) if data_buffer else np.empty(0, dtype=np.uint8)
+    return offsets, data
+
+
+class ColumnWriter:
+    """Builds tables of tier changes and snapshots of one ruleset and mode."""
+
+    def __init__(self, ruleset: Ruleset, mode: str) -> None:
+        self.change_schema = change_schema(ruleset)
+        self.snapshot_schema = snapshot_schema(ruleset)
+        self._tiers = pa.array([tier.id for tier in ruleset.tiers], type=pa.string())
+        self._reasons = pa.array(CHANGE_REASONS, type=pa.string())
+        self._ruleset = pa.array([ruleset.identity], type=pa.string())
+        self._modes = pa.array(MODES, type=pa.string())
+        self._mode = MODES.index(mode)
+
+    def changes(
+        self, shard: Shard, changes: NDArray[Any], order_ids: pa.StringArray | None
+    ) -> pa.RecordBatch:
+        """Build the tier changes CHANGE[n] of a shard, in order of time; `order_ids` are those of its batch."""
+        n = changes.size
+        keys = np.empty(n, dtype=np.int64)
+        order = np.arange(n) if order_keys(changes, keys) else np.argsort(keys, kind="stable")
+        words = np.empty((6, n), dtype=np.int64)
+        numbers = np.empty((3, n), dtype=np.int16)
+        codes = np.empty((4, n), dtype=np.int8)
+        handles, rows = np.empty(n, dtype=np.uint32), np.empty(n, dtype=np.int64)
+        valid = np.zeros((6, (n + 7) // 8), dtype=np.uint8)
+        split_changes(changes, order, words, numbers, codes, handles, rows, valid)
+        columns = {
+            "customer_id": _customer_ids(shard, handles),
+            "seq": pa.array(words[0]),
+            "effective_at": _instants(words[1]),
+            "from_tier": _words(self._tiers, codes[0], valid[0]),
+            "to_tier": _words(self._tiers, codes[1], valid[1]),
+            "reason": _words(self._reasons, codes[3]),
+            "order_id": _order_ids(order_ids, rows, valid[3]),
+            "r_band": pa.array(numbers[0]),
+            "f_band": pa.array(numbers[1]),
+            "m_band": pa.array(numbers[2]),
+            "last_paid_at": _instants(words[2], valid[4]),
+            "frequency": pa.array(words[3]),
+            "monetary_minor": pa.array(words[4]),
+            "next_change_at": _instants(words[5], valid[5]),
+            "next_tier": _words(self._tiers, codes[2], valid[2]),
+            **self._stamps(n),
+        }
+        return _batch(columns, self.change_schema)
+
+    def snapshot(self, shard: Shard, as_of_us: int, first: int, end: int) -> pa.RecordBatch:
+        """Build the snapshot rows of a shard's customers of handles [first, end)."""
+        n = end - first
+        words, numbers, codes = shard.measure(as_of_us, first, end)
+        last_paid, tier_since, first_paid, next_change, monetary, lifetime, average, frequency, *rest = words
+        orders, seq, recency_days, change_entry = rest
+        paid, changed = _bits(last_paid != NEVER_US), _bits(seq > 0)
+        tiered = _bits(codes[0] >= 0)
+        columns = {
+            "customer_id": _customer_ids(shard, np.arange(first, end, dtype=np.uint32)),
+            "tier": _words(self._tiers, codes[0], tiered),
+            "tier_since": _instants(tier_since, changed),
+            "seq": _numbers(seq, changed),
+            "from_tier": _words(self._tiers, codes[1], _bits(codes[1] >= 0)),
+            "to_tier": _words(self._tiers, codes[0], tiered),
+            "reason": _words(self._reasons, codes[3], changed),
+            "order_id": _entry_ids(shard, change_entry),
+            "effective_at": _instants(tier_since, changed),
+            "r_band": pa.array(numbers[0]),
+            "f_band": pa.array(numbers[1]),
+            "m_band": pa.array(numbers[2]),
+            "last_paid_at": _instants(last_paid, paid),
+            "recency_days": _numbers(recency_days, paid),
+            "frequency": pa.array(frequency),
+            "monetary_minor": pa.array(monetary),
+            "first_paid_at": _instants(first_paid, paid),
+            "lifetime_orders": pa.array(orders),
+            "lifetime_monetary_minor": pa.array(lifetime),
+            "average_order_minor": _numbers(average, paid),
+            "next_change_at": _instants(next_change, _bits(next_change != FOREVER_US)),
+            "next_tier": _words(self._tiers, codes[2], _bits(codes[2] >= 0)),
+            **self._stamps(n),
+        }
+        return _batch(columns, self.snapshot_schema)
+
+    def _stamps(self, n: int) -> dict[str, pa.Array]:
+        return {
+            "ruleset": _words(self._ruleset, np.zeros(n, dtype=np.int8)),
+            "mode": _words(self._modes, np.full(n, self._mode, dtype=np.int8)),
+        }
+
+
+def _batch(columns: dict[str, pa.Array], schema: pa.Schema) -> pa.RecordBatch:
+    return pa.RecordBatch.from_arrays([columns[name] for name in schema.names], schema=schema)
+
+
+def _bits(mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """Return a mask as Arrow validity bits."""
+    return np.packbits(mask, bitorder="little")
+
+
+def _array(
+    data_type: pa.DataType, values: NDArray[Any], valid: NDArray[np.uint8] | None = None
+) -> pa.Array:
+    buffers = [None if valid is None else pa.py_buffer(valid), pa.py_buffer(values)]
+    return pa.Array.from_buffers(data_type, values.size, buffers)
+
+
+def _numbers(values: NDArray[np.int64], valid: NDArray[np.uint8]) -> pa.Array:
+    return _array(pa.int64(), values, valid)
+
+
+def _instants(values_us: NDArray[np.int64], valid: NDArray[np.uint8] | None = None) -> pa.Array:
+    return _array(TIMESTAMP, values_us, valid)
+
+
+def _words(
+    words: pa.Array, codes: NDArray[np.int8], valid: NDArray[np.uint8] | None = None
+) -> pa.DictionaryArray:
+    return pa.DictionaryArray.from_arrays(_array(pa.int8(), codes, valid), words, safe=False)
+
+
+def _strings(
+    offsets: NDArray[np.int32], data: NDArray[np.uint8], valid: NDArray[np.uint8] | None = None
+) -> pa.StringArray:
+    validity = None if valid is None else pa.py_buffer(valid)
+    return pa.StringArray.from_buffers(
+        offsets.size - 1, pa.py_buffer(offsets), pa.py_buffer(data), validity
+    )
+
+
+def _customer_ids(shard: Shard, handles: NDArray[np.uint32]) -> pa.StringArray:
+    customers, key_data = shard.customer_records()
+    offsets = np.empty(handles.size + 1, dtype=np.int32)
+    data = np.empty(size_customer_ids(customers, handles, offsets) + _SPARE_BYTES, dtype=np.uint8)
+    gather_customer_ids(customers, key_data, handles, offsets, data)
+    return _strings(offsets, data)
+
+
+def _order_ids(
+    order_ids: pa.StringArray | None, rows: NDArray[np.int64], valid: NDArray[np.uint8]
+) -> pa.StringArray:
+    if order_ids is None:
+        return pa.nulls(rows.size, pa.string())
+    source_offsets, source = offsets_and_data(order_ids)
+    offsets = np.empty(rows.size + 1, dtype=np.int32)
+    data = np.empty(size_rows(source_offsets, rows, offsets) + _SPARE_BYTES, dtype=np.uint8)
+    gather_rows(source_offsets, source, rows, offsets, data)
+    return _strings(offsets, data, valid)
+
+
+def _entry_ids(shard: Shard, entries: NDArray[np.int64]) -> pa.StringArray:
+    """Return the ids of entries, null for entry 0."""
+    offsets, data = shard.entry_ids(entries)
+    return _strings(offsets, data, _bits(entries > 0))

@@ -1,0 +1,366 @@
+"""The engine: orders in, tier changes out, snapshots on demand.
+
+An engine is one or more shards of one ruleset. It is given batches and instants and returns Arrow tables; it reads no
+clock and no file, so the same calls give the same tables always.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from os import PathLike
+from typing import Any, Final, Literal, TypeVar
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from engine.columns import ColumnWriter, offsets_and_data
+from engine.ingest.normalise import normalise
+from engine.records import KernelRecord
+from engine.rules import compile_rules
+from engine.shard import Shard, new_seeds
+from kernels.ids import hash_ids
+from kernels.layout import BATCH
+from schemas.changes import CHANGE_REASONS
+from schemas.codes import NEVER_US, Outcome
+from schemas.errors import ConfigError
+from schemas.orders import ORDER_TYPES, REJECTED_SCHEMA
+from schemas.ruleset import Ruleset, load_ruleset
+
+Mode = Literal["live", "replay"]
+Instant = datetime | str | int
+_T = TypeVar("_T")
+
+EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_STEP_ROWS: Final = 1 << 16
+"""Rows folded at a time: enough to hide what a call costs, few enough that their columns stay in the cache."""
+_SNAPSHOT_ROWS: Final = 1 << 18
+
+
+@dataclass
+class Counters:
+    """What an engine has seen so far.
+
+    Holds   applied + duplicates + sum(rejected) = read
+    """
+
+    read: int = 0
+    applied: int = 0
+    duplicates: int = 0
+    rejected: dict[str, int] = field(default_factory=dict)
+    changes: dict[str, int] = field(default_factory=dict)
+
+    def reject(self, reasons: Iterable[str]) -> None:
+        """Count rows that were read and rejected."""
+        for reason, count in Counter(reasons).items():
+            self.read += count
+            self.rejected[reason] = self.rejected.get(reason, 0) + count
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What a batch brought.
+
+    Fields  changes   tier changes, schemas.changes
+            rejected  rows that changed nothing, schemas.orders.REJECTED_SCHEMA
+    """
+
+    changes: pa.RecordBatch
+    rejected: pa.RecordBatch
+
+
+class Engine:
+    """Keeps the R, F and M of customers by one ruleset and says when a tier changes.
+
+    ruleset  a Ruleset, the name of a built-in one or a file
+    threads  shards to spread the customers over, each worked on by a thread; no result depends on it as long as
+             rows come in order of time
+    mode     what the changes say of themselves; "replay" tells automation not to act on them
+
+    >>> engine = Engine("rfm8")
+    >>> result = engine.step(table)        # columns of the contract: customer_id, order_id, occurred_at, amount ...
+    >>> result.changes.to_pandas()
+    >>> engine.snapshot(as_of="2026-12-01T00:00:00Z")
+    """
+
+    def __init__(self, ruleset: Ruleset | str = "rfm8", *, threads: int = 1, mode: Mode = "replay") -> None:
+        if threads < 1:
+            raise ConfigError(f"{threads} threads", key="threads", fix="use 1 or more")
+        self.ruleset = ruleset if isinstance(ruleset, Ruleset) else load_ruleset(ruleset)
+        self.mode = mode
+        self.counters = Counters()
+        seeds = new_seeds()
+        rules = compile_rules(self.ruleset)
+        self.shards = [Shard(rules, seeds, number=i, count=threads) for i in range(threads)]
+        self._columns = ColumnWriter(self.ruleset, mode)
+        self._pool = ThreadPoolExecutor(threads) if threads > 1 else None
+
+    @property
+    def clock_us(self) -> int:
+        """The newest instant applied or advanced to, in µs since 1970 UTC; NEVER_US before the first."""
+        return max(shard.clock_us for shard in self.shards)
+
+    @property
+    def clock(self) -> datetime | None:
+        """The clock as a datetime; None before the first event."""
+        return None if self.clock_us == NEVER_US else to_datetime(self.clock_us)
+
+    @property
+    def customers(self) -> int:
+        """How many customers have ever had an event applied."""
+        return sum(shard.customers for shard in self.shards)
+
+    @property
+    def orders(self) -> int:
+        """How many orders are retained."""
+        return sum(int(shard.state.row.n_orders) for shard in self.shards)
+
+    @property
+    def memory(self) -> dict[str, int]:
+        """The bytes the state takes, by what they hold."""
+        total: Counter[str] = Counter()
+        for shard in self.shards:
+            total.update(shard.memory())
+        return dict(total)
+
+    def step(self, orders: Any) -> StepResult:  # noqa: ANN401 - whatever speaks the Arrow PyCapsule interface
+        """Apply orders, in the order in which they stand.
+
+        orders  a table of the columns of the contract: a pyarrow Table or RecordBatch, or anything with the Arrow
+                PyCapsule interface (Polars, pandas, DuckDB)
+        Raises  InputError where a column is missing or of a type that cannot be read exactly
+        """
+        table = to_table(orders)
+        canonical, malformed = normalise(
+            table, currency=self.ruleset.currency, first_row=self.counters.read
+        )
+        self.counters.reject(malformed["reason"].to_pylist())
+        result = self.step_canonical(canonical)
+        if not malformed.num_rows:
+            return result
+        both = pa.Table.from_batches([malformed, result.rejected]).sort_by("row")
+        return StepResult(result.changes, one_batch(both))
+
+    def step_canonical(self, orders: pa.RecordBatch) -> StepResult:
+        """Apply a batch of schemas.orders.CANONICAL_SCHEMA, whose rows are valid in themselves."""
+        results = [
+            self._step(orders.slice(start, _STEP_ROWS)) for start in range(0, orders.num_rows, _STEP_ROWS)
+        ]
+        changes = [batch for result in results for batch in result[0]]
+        rejected = [result[1] for result in results]
+        return StepResult(
+            one_batch(pa.Table.from_batches(changes, schema=self._columns.change_schema)),
+            one_batch(pa.Table.from_batches(rejected, schema=REJECTED_SCHEMA)),
+        )
+
+    def advance(self, now: Instant) -> pa.RecordBatch:
+        """Let time pass up to `now` and return the tier changes that brings; a `now` behind the clock changes nothing."""
+        changes = self._advance(to_us(now))
+        return one_batch(pa.Table.from_batches(changes, schema=self._columns.change_schema))
+
+    def snapshot(self, as_of: Instant | None = None) -> pa.Table:
+        """Return one row a customer as of an instant (default: the clock), without changing anything.
+
+        Raises  ConfigError where `as_of` lies before the clock
+        """
+        clock_us = self.clock_us
+        as_of_us = clock_us if as_of is None else to_us(as_of)
+        if as_of_us < clock_us:
+            raise ConfigError(
+                f"the snapshot's instant {to_text(as_of_us)} lies before the clock, {to_text(clock_us)}",
+                key="as_of",
+                fix="ask for the clock or later",
+            )
+        spans = [
+            (shard, first, min(first + _SNAPSHOT_ROWS, shard.customers + 1))
+            for shard in self.shards
+            for first in range(1, shard.customers + 1, _SNAPSHOT_ROWS)
+        ]
+        batches = self._map(lambda span: self._columns.snapshot(span[0], as_of_us, span[1], span[2]), spans)
+        return pa.Table.from_batches(batches, schema=self._columns.snapshot_schema)
+
+    def checkpoint(self, directory: str | PathLike[str]) -> None:
+        """Write the whole state to a directory, replacing the checkpoint there in one step."""
+        from engine.checkpoint import write_checkpoint  # noqa: PLC0415 - checkpoints know the engine
+
+        write_checkpoint(self, directory)
+
+    @classmethod
+    def restore(
+        cls,
+        directory: str | PathLike[str],
+        *,
+        ruleset: Ruleset | str | None = None,
+        threads: int | None = None,
+    ) -> "Engine":
+        """Return the engine a checkpoint holds.
+
+        ruleset  must be the checkpoint's own if given
+        threads  default: as many shards as were checkpointed
+        Raises   StateError where there is no whole checkpoint, or it belongs to another ruleset
+        """
+        from engine.checkpoint import read_checkpoint  # noqa: PLC0415 - checkpoints know the engine
+
+        return read_checkpoint(directory, ruleset=ruleset, threads=threads)
+
+    def _step(self, orders: pa.RecordBatch) -> tuple[list[pa.RecordBatch], pa.RecordBatch]:
+        batch = self._kernel_batch(orders)
+        outcome = np.zeros(orders.num_rows, dtype=np.uint8)
+        self._map(lambda shard: shard.fold(batch, outcome), self.shards)
+        changes = self._advance(self.clock_us, orders.column(1))
+        counts = np.bincount(outcome, minlength=len(Outcome))
+        self.counters.read += orders.num_rows - int(counts[Outcome.MALFORMED :].sum())
+        self.counters.applied += int(counts[Outcome.APPLIED])
+        self.counters.duplicates += int(counts[Outcome.DUPLICATE])
+        rejected = _rejected_rows(orders, outcome, self.ruleset)
+        self.counters.reject(rejected["reason"].to_pylist())
+        return changes, rejected
+
+    def _advance(self, now_us: int, order_ids: pa.StringArray | None = None) -> list[pa.RecordBatch]:
+        """Advance every shard and collect the changes there are, those of a batch's fold included."""
+
+        def advance(shard: Shard) -> pa.RecordBatch:
+            if now_us != NEVER_US:
+                shard.advance(now_us)
+            changes = shard.take_changes()
+            reasons = np.bincount(changes["reason"], minlength=len(CHANGE_REASONS))
+            return self._columns.changes(shard, changes, order_ids), reasons
+
+        batches = []
+        for batch, reasons in self._map(advance, self.shards):
+            for code in np.flatnonzero(reasons):
+                reason = CHANGE_REASONS[code]
+                self.counters.changes[reason] = self.counters.changes.get(reason, 0) + int(reasons[code])
+            batches.append(batch)
+        return batches
+
+    def _kernel_batch(self, orders: pa.RecordBatch) -> KernelRecord:
+        customer_offset, customer_data = offsets_and_data(orders.column(0))
+        order_offset, order_data = offsets_and_data(orders.column(1))
+        event_ids = orders.column(5)
+        event_offset, event_data = np.empty(0, dtype=np.int32), np.empty(0, dtype=np.uint8)
+        if event_ids.null_count < orders.num_rows:
+            event_offset, event_data = offsets_and_data(event_ids.fill_null(""))
+        customer_hash = np.empty(orders.num_rows, dtype=np.uint64)
+        order_hash = np.empty(orders.num_rows, dtype=np.uint64)
+        seeds = self.shards[0].seeds
+        hash_ids(customer_offset, customer_data, seeds, customer_hash)
+        hash_ids(order_offset, order_data, seeds, order_hash)
+        batch = KernelRecord(BATCH)
+        batch.point(
+            customer_offset=customer_offset,
+            customer_data=customer_data,
+            order_offset=order_offset,
+            order_data=order_data,
+            event_offset=event_offset,
+            event_data=event_data,
+            kind=_values(orders.column(2), np.uint8),
+            at_us=_values(orders.column(3), np.int64),
+            amount_minor=_values(orders.column(4), np.int64),
+            customer_hash=customer_hash,
+            order_hash=order_hash,
+            log_us=np.empty(0, dtype=np.int64),
+        )
+        return batch
+
+    def _map(self, function: Callable[[Any], _T], items: list[Any]) -> list[_T]:
+        if self._pool is None or len(items) < 2:
+            return [function(item) for item in items]
+        return list(self._pool.map(function, items))
+
+
+def to_us(instant: Instant) -> int:
+    """Return an instant in µs since 1970 UTC; a naive datetime or text is UTC.
+
+    Raises  ConfigError where text is no instant
+    """
+    if isinstance(instant, int):
+        return instant
+    if isinstance(instant, str):
+        try:
+            instant = datetime.fromisoformat(instant)
+        except ValueError as error:
+            raise ConfigError(
+                f"{instant!r} is no instant", fix="write it as in 2026-01-31T00:00:00Z"
+            ) from error
+    if instant.tzinfo is None:
+        instant = instant.replace(tzinfo=UTC)
+    return (instant - EPOCH) // timedelta(microseconds=1)
+
+
+def to_datetime(instant_us: int) -> datetime:
+    """Return an instant of µs since 1970 UTC as a datetime."""
+    return EPOCH + timedelta(microseconds=instant_us)
+
+
+def to_text(instant_us: int) -> str:
+    """Return an instant of µs since 1970 UTC in ISO 8601."""
+    return "never" if instant_us == NEVER_US else to_datetime(instant_us).isoformat().replace("+00:00", "Z")
+
+
+def to_table(orders: Any) -> pa.Table:  # noqa: ANN401 - see Engine.step
+    """Return orders as a pyarrow table, without copying where that is possible."""
+    if isinstance(orders, pa.Table):
+        return orders
+    if isinstance(orders, pa.RecordBatch):
+        return pa.Table.from_batches([orders])
+    if hasattr(orders, "__arrow_c_stream__") or hasattr(orders, "__arrow_c_array__"):
+        return pa.table(orders)
+    raise ConfigError(
+        f"orders of type {type(orders).__name__}",
+        key="orders",
+        fix="pass a pyarrow table or anything with the Arrow PyCapsule interface",
+    )
+
+
+def one_batch(table: pa.Table) -> pa.RecordBatch:
+    """Return a table as a single record batch."""
+    if table.num_rows == 0:
+        return pa.RecordBatch.from_pylist([], schema=table.schema)
+    return table.combine_chunks().to_batches()[0]
+
+
+def _values(column: pa.Array, dtype: Any) -> NDArray[Any]:  # noqa: ANN401 - any numpy dtype
+    size = np.dtype(dtype).itemsize
+    return np.frombuffer(column.buffers()[1], dtype=dtype, count=len(column), offset=size * column.offset)
+
+
+def _rejected_rows(orders: pa.RecordBatch, outcome: NDArray[np.uint8], ruleset: Ruleset) -> pa.RecordBatch:
+    """Return the rows of a canonical batch that the kernels rejected, as text."""
+    rows = np.flatnonzero(outcome >= Outcome.MALFORMED)
+    if not rows.size:
+        return pa.RecordBatch.from_pylist([], schema=REJECTED_SCHEMA)
+    exponent = ruleset.currency_exponent
+    records = [
+        {
+            "row": record["row"],
+            "reason": Outcome(outcome[row]).name.lower(),
+            "customer_id": record["customer_id"],
+            "order_id": record["order_id"],
+            "type": ORDER_TYPES[record["type"]],
+            "occurred_at": record["occurred_at"],
+            "amount": _major(record["amount_minor"], exponent),
+            "currency": ruleset.currency,
+            "event_id": record["event_id"],
+        }
+        for row, record in zip(
+            rows.tolist(),
+            orders.take(pa.array(rows))
+            .set_column(
+                3,
+                "occurred_at",
+                pa.array([to_text(at) for at in _values(orders.column(3), np.int64)[rows].tolist()]),
+            )
+            .to_pylist(),
+            strict=True,
+        )
+    ]
+    return pa.RecordBatch.from_pylist(records, schema=REJECTED_SCHEMA)
+
+
+def _major(amount_minor: int, exponent: int) -> str:
+    digits = str(abs(amount_minor)).rjust(exponent + 1, "0")
+    sign = "-" if amount_minor < 0 else ""
+    return sign + (f"{digits[:-exponent]}.{digits[-exponent:]}" if exponent else digits)

@@ -1,0 +1,99 @@
+"""Readers: a file in, batches of its wanted columns out, in order and in bounded memory."""
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from engine.ingest.delimited import read_delimited
+from engine.ingest.files import InputFile, reading, unpacked
+from engine.ingest.jsonlines import read_json_lines
+from engine.ingest.records import Chunk
+
+__all__ = ["Chunk", "read_chunks"]
+
+CHUNK_ROWS: Final = 1 << 17
+
+
+def read_chunks(
+    file: InputFile, wanted: Sequence[str], *, first_row: int, tick: Callable[[int], None]
+) -> Iterator[Chunk]:
+    """Yield the wanted columns of a file (those it has), with the ordinals of its rows from `first_row` on.
+
+    In      wanted  column names; a dotted path reaches into JSON objects and struct columns
+            tick    called with the bytes of the file consumed so far
+    Errors  InputError  the file is damaged or cannot be read
+    """
+    with reading(file.path):
+        if file.format == "csv":
+            yield from read_delimited(file, wanted, first_row=first_row, tick=tick)
+        elif file.format == "jsonl":
+            yield from read_json_lines(file, wanted, first_row=first_row, tick=tick)
+        else:
+            with unpacked(file) as path:
+                batches = _parquet if file.format == "parquet" else _arrow
+                for names, batch, share in batches(path, wanted):
+                    rows = np.arange(first_row, first_row + batch.num_rows, dtype=np.int64)
+                    first_row += batch.num_rows
+                    tick(int(file.size * share))
+                    yield Chunk(file.name, names, batch, rows)
+    tick(file.size)
+
+
+_Read = Iterator[tuple[tuple[str, ...], pa.RecordBatch, float]]
+
+
+def _heads(wanted: Sequence[str], names: Sequence[str]) -> list[str]:
+    """Return the top-level columns that hold the wanted ones."""
+    there = set(names)
+    heads = (name if name in there else name.split(".")[0] for name in wanted)
+    return list(dict.fromkeys(head for head in heads if head in there))
+
+
+def _parquet(path: Path, wanted: Sequence[str]) -> _Read:
+    with pq.ParquetFile(path) as file:
+        names = tuple(file.schema_arrow.names)
+        row_count, done = file.metadata.num_rows, 0
+        for batch in file.iter_batches(CHUNK_ROWS, columns=_heads(wanted, names)):
+            done += batch.num_rows
+            yield names, batch, done / row_count
+
+
+def _arrow(path: Path, wanted: Sequence[str]) -> _Read:
+    with pa.memory_map(str(path)) as source:
+        if source.read(6) == b"ARROW1":
+            yield from _arrow_file(source, wanted)
+        else:
+            source.seek(0)
+            yield from _arrow_stream(source, wanted)
+
+
+def _arrow_file(source: pa.NativeFile, wanted: Sequence[str]) -> _Read:
+    names = tuple(pa.ipc.open_file(source).schema.names)
+    heads = _heads(wanted, names)
+    reader = pa.ipc.open_file(
+        source, options=pa.ipc.IpcReadOptions(included_fields=[names.index(h) for h in heads])
+    )
+    for at in range(reader.num_record_batches):
+        for batch in _sliced(reader.get_batch(at)):
+            yield names, batch, (at + 1) / reader.num_record_batches
+
+
+def _arrow_stream(source: pa.NativeFile, wanted: Sequence[str]) -> _Read:
+    size = source.size()
+    with pa.ipc.open_stream(source) as reader:
+        names = tuple(reader.schema.names)
+        heads = _heads(wanted, names)
+        for whole in reader:
+            for batch in _sliced(whole.select(heads)):
+                yield names, batch, source.tell() / size
+
+
+def _sliced(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
+    """Cut a batch into ones of at most CHUNK_ROWS, without a copy; refuse one with buffers too small."""
+    batch.validate()
+    for start in range(0, max(batch.num_rows, 1), CHUNK_ROWS):
+        yield batch.slice(start, CHUNK_ROWS)

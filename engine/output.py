@@ -1,0 +1,257 @@
+"""Output files: a table arrives batch by batch, and the file appears whole or not at all.
+
+A file is written under a temporary name in its own folder, forced to the disk and renamed when everything has gone
+well; any failure, Ctrl-C included, removes it and leaves what was there before. The suffix chooses the format.
+"""
+
+import errno
+import os
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Protocol, Self
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from engine.text_rows import ROWS_AT_ONCE, csv_header, csv_lines, json_lines
+from schemas.errors import ConfigError, TransportError
+
+PARQUET_GROUP_ROWS: Final = 1 << 19
+"""Rows of a Parquet row group: enough to compress well and to be skipped as a whole, few enough to hold in memory."""
+
+_FEW_VALUES: Final = ("r_band", "f_band", "m_band", "frequency")
+
+
+class _Sink(Protocol):
+    def write(self, batch: pa.RecordBatch) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class OutputFile:
+    """One file in the making. As a context manager it is discarded unless it was published.
+
+    Fields  path  where it will be
+            rows  written so far
+    Errors  ConfigError     at the start: unknown suffix, no such folder, not allowed to write there
+            TransportError  later: the disk is full or failed
+    """
+
+    def __init__(self, path: Path, schema: pa.Schema) -> None:
+        self.path = check_output(path)
+        self.rows = 0
+        # A link stays a link: it is the file behind it that is replaced.
+        self._target = Path(os.path.realpath(self.path))
+        self._part: Path | None = self._target.with_name(f".{self._target.name}.{os.getpid()}.part")
+        try:
+            if self._target.is_dir():
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+            self._sink: _Sink = _SINKS[self.path.suffix.lower()](self._part, schema)
+        except OSError as error:
+            self._part.unlink(missing_ok=True)
+            raise ConfigError(
+                f"cannot be written: {_words(error)}", file=path, fix="name another file or folder"
+            ) from error
+        self._is_open = True
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.discard()
+
+    def write(self, batch: pa.RecordBatch) -> None:
+        """Add the rows of a batch."""
+        assert self._is_open, "rows after the end"
+        if batch.num_rows:
+            self._attempt(lambda: self._sink.write(batch))
+            self.rows += batch.num_rows
+
+    def finish(self) -> None:
+        """Write the end of the file and force it to the disk, still under its temporary name."""
+        if self._is_open:
+            self._is_open = False
+            self._attempt(self._sink.close)
+            self._attempt(lambda: _force(self._part or self._target))
+
+    def publish(self) -> None:
+        """Give the file its name, in place of what had it."""
+        self.finish()
+        assert self._part is not None, "published twice"
+        part = self._part
+        self._attempt(lambda: part.replace(self._target))
+        self._part = None
+        self._attempt(lambda: _force(self._target.parent))
+
+    def discard(self) -> None:
+        """Remove the file unless it was published."""
+        part, self._part = self._part, None
+        if part is None:
+            return
+        try:
+            if self._is_open:
+                self._is_open = False
+                self._sink.close()
+        except (OSError, pa.ArrowException):
+            pass  # It goes anyway, and the failure that led here is the one to tell.
+        finally:
+            part.unlink(missing_ok=True)
+
+    def _attempt(self, step: Callable[[], Any]) -> None:
+        try:
+            step()
+        except OSError as error:
+            raise TransportError(
+                f"writing broke off: {_words(error)}",
+                endpoint=str(self.path),
+                fix="make room and run it again; nothing was left half-written",
+            ) from error
+
+
+def write_table(path: Path, table: pa.Table) -> None:
+    """Write a table to a file.
+
+    Errors  as of OutputFile
+    """
+    with OutputFile(path, table.schema) as out:
+        for batch in table.to_batches():
+            out.write(batch)
+        out.publish()
+
+
+def check_output(path: Path) -> Path:
+    """Return `path` if its suffix names a format.
+
+    Errors  ConfigError  another suffix; lists those there are
+    """
+    path = Path(path)
+    if path.suffix.lower() not in _SINKS:
+        raise ConfigError(
+            f"cannot write {path.suffix or 'a file without a suffix'}",
+            file=path,
+            fix=f"use one of {' '.join(_SINKS)}",
+        )
+    return path
+
+
+def check_outputs(outputs: Iterable[Path], inputs: Iterable[Path]) -> None:
+    """Refuse outputs that would overwrite an input or each other, or be read as input by the next run.
+
+    Errors  ConfigError  names the output at fault
+    """
+    inputs = [Path(path).resolve() for path in inputs]
+    seen: set[Path] = set()
+    for path in outputs:
+        target = check_output(path).resolve()
+        if target in seen:
+            raise ConfigError("is named for two outputs", file=path, fix="give each its own file")
+        seen.add(target)
+        for source in inputs:
+            if _same(target, source):
+                raise ConfigError("would overwrite an input", file=path, fix="name another file")
+            if source.is_dir() and target.is_relative_to(source):
+                raise ConfigError(
+                    "lies in an input directory and would be read as orders next time",
+                    file=path,
+                    fix="write it to another folder",
+                )
+
+
+def _words(error: OSError) -> str:
+    # Arrow puts a sentence of its own with the path in it where the system's few words stand.
+    return os.strerror(error.errno) if error.errno else str(error)
+
+
+def _same(target: Path, source: Path) -> bool:
+    try:
+        return target == source or target.samefile(source)
+    except OSError:
+        return False
+
+
+def _force(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+class _ParquetSink:
+    """Gathers rows to whole row groups: each write to a Parquet file would end one."""
+
+    def __init__(self, path: Path, schema: pa.Schema) -> None:
+        self._schema = schema
+        self._held: list[pa.RecordBatch] = []
+        self._held_rows = 0
+        # Only columns of few values gain by a dictionary; one of ids would be built and thrown away.
+        few = [
+            field.name for field in schema if pa.types.is_dictionary(field.type) or field.name in _FEW_VALUES
+        ]
+        self._writer = pq.ParquetWriter(
+            path, schema, compression="zstd", compression_level=1, use_dictionary=few
+        )
+
+    def write(self, batch: pa.RecordBatch) -> None:
+        self._held.append(batch)
+        self._held_rows += batch.num_rows
+        if self._held_rows >= PARQUET_GROUP_ROWS:
+            self._write_group()
+
+    def _write_group(self) -> None:
+        table = pa.Table.from_batches(self._held, schema=self._schema)
+        self._held, self._held_rows = [], 0
+        self._writer.write_table(table, row_group_size=2 * PARQUET_GROUP_ROWS)
+
+    def close(self) -> None:
+        try:
+            if self._held:
+                self._write_group()
+        finally:
+            self._writer.close()
+
+
+class _ArrowSink:
+    """An uncompressed IPC file: a reader maps it into memory instead of decoding it."""
+
+    def __init__(self, path: Path, schema: pa.Schema) -> None:
+        self._writer = pa.ipc.new_file(str(path), schema)
+
+    def write(self, batch: pa.RecordBatch) -> None:
+        self._writer.write_batch(batch)
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+class _TextSink:
+    def __init__(self, path: Path, header: bytes, lines: Callable[[pa.RecordBatch], pa.Buffer]) -> None:
+        self._lines = lines
+        self._file = path.open("wb")
+        self._file.write(header)
+
+    def write(self, batch: pa.RecordBatch) -> None:
+        for start in range(0, batch.num_rows, ROWS_AT_ONCE):
+            self._file.write(self._lines(batch.slice(start, ROWS_AT_ONCE)))
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def _csv_sink(path: Path, schema: pa.Schema) -> _TextSink:
+    return _TextSink(path, csv_header(schema), csv_lines)
+
+
+def _json_lines_sink(path: Path, _: pa.Schema) -> _TextSink:
+    return _TextSink(path, b"", json_lines)
+
+
+_SINKS: Final[dict[str, Callable[[Path, pa.Schema], _Sink]]] = {
+    ".parquet": _ParquetSink,
+    ".arrow": _ArrowSink,
+    ".csv": _csv_sink,
+    ".jsonl": _json_lines_sink,
+}

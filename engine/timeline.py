@@ -1,0 +1,110 @@
+"""The tier changes of one customer, out of a file of changes."""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+import pyarrow.dataset as ds
+from pyarrow.fs import LocalFileSystem
+
+from schemas.changes import CHANGE_SCHEMA
+from schemas.errors import InputError
+from schemas.ruleset import Ruleset, list_rulesets, load_ruleset
+
+_IDENTITY: Final = re.compile(r"(?P<name>[^@\[]+)(\[(?P<overrides>[^\]]*)\])?")
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """The changes of one customer, oldest first, as dicts of CHANGE_SCHEMA."""
+
+    customer_id: str
+    changes: tuple[dict[str, Any], ...]
+
+    @property
+    def identity(self) -> str:
+        """The identity of the ruleset of the newest change."""
+        return str(self.changes[-1]["ruleset"])
+
+
+def read_timeline(path: Path, customer_id: str | None = None) -> Timeline:
+    """Read the changes of a customer from a .parquet, .arrow, .csv or .jsonl file.
+
+    In      customer_id  None: one with the most changes, the first by id of several
+    Errors  InputError  no such file, not a file of changes, or the customer has no change in it
+    """
+    with _reading(path):
+        changes = _open(path)
+        chosen = _busiest(changes) if customer_id is None else customer_id
+        found = changes.to_table(filter=pc.field("customer_id") == chosen).sort_by("seq").to_pylist()
+    if chosen is None or not found:
+        problem = "holds no changes" if chosen is None else f"holds no change of customer {chosen!r}"
+        raise InputError(problem, source=path, fix="ids are text: 00042 is not 42" if chosen else None)
+    return Timeline(chosen, tuple(found))
+
+
+def ruleset_of(identity: str) -> Ruleset | None:
+    """Return the built-in ruleset an identity stands for, overrides included; None for a user's own."""
+    match = _IDENTITY.fullmatch(identity)
+    if match is None or match["name"] not in list_rulesets():
+        return None
+    overrides = dict(item.split("=", 1) for item in (match["overrides"] or "").split(",") if item)
+    return load_ruleset(match["name"], **overrides)
+
+
+def _open(path: Path) -> ds.Dataset:
+    plain = pa.schema(
+        [
+            field.with_type(field.type.value_type) if pa.types.is_dictionary(field.type) else field
+            for field in CHANGE_SCHEMA
+        ]
+    )
+    # The types are given: a guess would turn an id such as 00042 into a number.
+    convert = pyarrow.csv.ConvertOptions(
+        column_types=plain, strings_can_be_null=True, quoted_strings_can_be_null=False
+    )
+    formats = {
+        ".parquet": ds.ParquetFileFormat(),
+        ".arrow": ds.IpcFileFormat(),
+        ".csv": ds.CsvFileFormat(convert_options=convert),
+        ".jsonl": ds.JsonFileFormat(),
+    }
+    if path.suffix.lower() not in formats:
+        raise InputError(
+            "is not a file of tier changes", source=path, fix=f"its suffix is one of {' '.join(formats)}"
+        )
+    form = formats[path.suffix.lower()]
+    # A snapshot holds all of these columns and more.
+    if list(form.inspect(str(path), LocalFileSystem()).names) != CHANGE_SCHEMA.names:
+        raise InputError("is not a file of tier changes", source=path, fix="name one of replay --changes")
+    return ds.dataset(path, schema=plain, format=form)
+
+
+def _busiest(changes: ds.Dataset) -> str | None:
+    """Return the customer whose newest change has the highest number, the first by id of several."""
+    best_seq, best = 0, None
+    for batch in changes.to_batches(columns=["customer_id", "seq"]):
+        seq = pc.max(batch["seq"]).as_py()
+        if seq is None or seq < best_seq:
+            continue
+        first = pc.min(batch.filter(pc.field("seq") == seq)["customer_id"]).as_py()
+        best = first if best is None or seq > best_seq else min(best, first)
+        best_seq = seq
+    return best
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (pa.ArrowException, OSError, KeyError) as error:
+        words = getattr(error, "strerror", None) or str(error).partition("\n")[0]
+        raise InputError(
+            f"cannot be read as tier changes: {words}", source=path, fix="name a file of replay --changes"
+        ) from error

@@ -1,0 +1,228 @@
+import json
+import re
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner, Result
+
+from engine.cli.app import cli
+from engine.cli.replay import default_threads
+from engine.cli.show import money
+from schemas.ruleset import list_rulesets, load_ruleset
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(cli, [str(argument) for argument in arguments], prog_name="rfmstream")
+
+
+def refused(code: int, words: str, *arguments: object) -> None:
+    result = run(*arguments)
+    assert result.exit_code == code, result.output
+    assert result.stdout == ""
+    assert len(result.stderr.splitlines()) == 1 or result.stderr.startswith("Usage:")
+    assert words in result.stderr
+
+
+def commands(group: click.Group = cli, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
+    found = [path]
+    for name, command in group.commands.items():
+        found += commands(command, (*path, name)) if isinstance(command, click.Group) else [(*path, name)]
+    return found
+
+
+@pytest.mark.parametrize("path", commands(), ids=" ".join)
+def test_every_command_has_help(path: tuple[str, ...]) -> None:
+    result = run(*path, "--help")
+    assert result.exit_code == 0
+    assert "Usage: rfmstream" in result.output
+
+
+@pytest.mark.parametrize("name", ["replay", "snapshot", "timeline", "rulesets", "maps", "generate"])
+def test_help_teaches_by_example_and_names_the_exit_codes(name: str) -> None:
+    output = run(name, "--help").output
+    assert f"  rfmstream {name}" in output
+    assert "Exit codes" in output or "exit codes" in output
+
+
+def test_help_names_all_options_of_replay() -> None:
+    output = run("replay", "--help").output
+    for option in (
+        *("--map", "--ruleset", "--as-of", "--changes", "--snapshot", "--rejected", "--checkpoint"),
+        *("--threads", "--strict", "--json", "--time-zone", "--currency"),
+    ):
+        assert option in output
+
+
+def test_json_is_one_object_and_nothing_else(history: Path) -> None:
+    result = run("replay", history, "--json", "--as-of", "2026-03-01")
+    assert result.exit_code == 0
+    assert result.stderr == ""
+    summary = json.loads(result.stdout)
+    assert summary["rows"] == {
+        "read": 7,
+        "applied": 4,
+        "duplicates": 1,
+        "rejected": 2,
+        "rejected_by_reason": {"missing_customer_id": 1, "unknown_order": 1},
+    }
+    assert summary["as_of"] == "2026-03-01T00:00:00Z"
+    win_back = next(tier for tier in summary["tiers"] if tier["id"] == "001")
+    assert (win_back["customers"], win_back["lifetime_revenue_minor"]) == (1, 130_000)
+
+
+def test_the_summary_for_people(history: Path) -> None:
+    output = run("replay", history, "--as-of", "2026-03-01").output
+    assert (
+        "7 rows read = 4 applied + 1 duplicates + 2 rejected (missing_customer_id 1, unknown_order 1)"
+        in output
+    )
+    assert "5 tier changes (first_order 2, order 1, cancellation 1, recency_expired 1)" in output
+    assert re.search(
+        r"001 +重要挽留客户 High-value Win-back +1 +50\.0% +2 +1,300\.00 +100\.0% +650\.00", output
+    )
+    assert re.search(r"- +无分层 No tier +1 +50\.0% +0 +0\.00", output)
+
+
+def test_brackets_of_an_identity_are_shown(history: Path) -> None:
+    output = run("replay", history, "--time-zone", "Asia/Shanghai", "--currency", "USD").output
+    assert "rfm8[currency=USD,time_zone=Asia/Shanghai] as of" in output
+
+
+def test_files_are_written_and_named(history: Path, tmp_path: Path) -> None:
+    paths = {name: tmp_path / f"{name}.csv" for name in ("changes", "snapshot", "rejected")}
+    result = run("replay", history, *(part for name, path in paths.items() for part in (f"--{name}", path)))
+    for path, rows in zip(paths.values(), (4, 2, 2), strict=True):
+        assert len(path.read_text().splitlines()) == rows + 1
+        assert f"wrote {rows} rows: {path}" in result.output
+
+
+def test_a_naive_as_of_is_local_in_the_rulesets_zone(history: Path) -> None:
+    result = run("replay", history, "--json", "--time-zone", "Asia/Shanghai", "--as-of", "2026-03-01")
+    assert json.loads(result.stdout)["as_of"] == "2026-02-28T16:00:00Z"
+
+
+def test_what_is_wrong_with_the_usage_ends_in_2(history: Path, tmp_path: Path) -> None:
+    refused(2, "No such option", "replay", history, "--bogus")
+    refused(2, "Missing argument", "replay")
+    refused(2, "there is no built-in ruleset 'nope'", "replay", history, "--ruleset", "nope")
+    refused(2, "there is no such input map", "replay", history, "--map", "nope")
+    refused(2, "is not an IANA time zone", "replay", history, "--time-zone", "Mars/Base")
+    refused(2, "is not an ISO 4217 currency", "replay", history, "--currency", "XXY")
+    refused(2, "--as-of: 'soon' is not an instant", "replay", history, "--as-of", "soon")
+    refused(2, "before the newest event", "replay", history, "--as-of", "2026-01-08")
+    refused(2, "use one of .parquet .arrow .csv .jsonl", "replay", history, "--changes", tmp_path / "c.xls")
+    refused(2, "No such file or directory", "replay", history, "--changes", tmp_path / "none" / "c.csv")
+    refused(2, "would overwrite an input", "replay", history, "--changes", history)
+    refused(2, "--threads", "replay", history, "--threads", "0")
+
+
+def test_input_that_is_refused_ends_in_3(history: Path, tmp_path: Path) -> None:
+    refused(3, "there is no such file", "replay", tmp_path / "none.csv")
+    refused(3, "2 of 7 rows were rejected", "replay", history, "--strict", "--json")
+    refused(3, "row 4 missing_customer_id", "replay", history, "--strict")
+
+
+def test_what_is_wrong_with_the_state_ends_in_4(history: Path, tmp_path: Path) -> None:
+    refused(4, "", "replay", history, "--checkpoint", history.parent)
+    refused(4, "", "snapshot", "--checkpoint", tmp_path / "none", "--out", tmp_path / "s.csv")
+
+
+def test_interruption_ends_in_130(history: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("engine.replay.replay", interrupted)
+    refused(130, "interrupted", "replay", history)
+
+
+def test_a_defect_keeps_its_traceback(history: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("engine.replay.replay", broken)
+    result = run("replay", history)
+    assert result.exit_code == 1
+    assert isinstance(result.exception, ZeroDivisionError)
+
+
+def test_snapshot_of_a_checkpoint(history: Path, tmp_path: Path) -> None:
+    state, out = tmp_path / "state", tmp_path / "tiers.jsonl"
+    assert run("replay", history, "--checkpoint", state, "--ruleset", "rfm8-annual").exit_code == 0
+    result = run("snapshot", "--checkpoint", state, "--out", out, "--as-of", "2026-03-01")
+    assert result.output == f"2 customers as of 2026-03-01T00:00:00Z by rfm8-annual: {out}\n"
+    tiers = {row["customer_id"]: row for row in map(json.loads, out.read_text().splitlines())}
+    assert (tiers["ann"]["tier"], tiers["ann"]["tier_since"]) == ("001", "2026-02-05T00:00:00.000000Z")
+    assert tiers["bob"]["tier"] is None
+    refused(2, "before the clock", "snapshot", "--checkpoint", state, "--out", out, "--as-of", "2026-01-01")
+
+
+def test_rulesets() -> None:
+    assert all(name in run("rulesets", "list").output for name in list_rulesets())
+    shown = run("rulesets", "show", "rfm8-annual", "--currency", "JPY").output
+    for words in (
+        "rfm8-annual[currency=JPY]",
+        "30 days since",
+        "1,000 JPY",
+        "365 days",
+        "calendar days, UTC",
+    ):
+        assert words in shown
+    for tier in load_ruleset("rfm8-annual").tiers:
+        assert tier.label_zh in shown
+        assert tier.playbook.actions[0] in shown.replace("\n", " ")
+    refused(2, "there is no built-in ruleset", "rulesets", "show", "nope")
+
+
+def test_a_ruleset_of_ones_own_can_start_from_a_shipped_one(tmp_path: Path) -> None:
+    own = tmp_path / "own.toml"
+    own.write_text(run("rulesets", "show", "rfm8", "--toml").stdout)
+    result = run("rulesets", "check", own)
+    assert result.exit_code == 0
+    assert result.output.startswith(f"{own} is valid.\n")
+    own.write_text(own.read_text().replace("recency_days", "recency_dayz"))
+    refused(2, "did you mean recency_days?", "rulesets", "check", own)
+
+
+def test_maps(tmp_path: Path) -> None:
+    assert "shopify-orders" in run("maps", "list").output
+    own = tmp_path / "own.toml"
+    own.write_text(run("maps", "show", "shopify-orders").stdout)
+    assert run("maps", "show", own).stdout == own.read_text()
+    refused(2, "there is no such input map", "maps", "show", "nope")
+
+
+def test_generate_makes_input_for_replay(tmp_path: Path) -> None:
+    out = tmp_path / "orders.csv"
+    result = run("generate", "--customers", 50, "--orders", 400, "--seed", 7, "--days", 90, "--out", out)
+    assert result.exit_code == 0
+    assert "400 paid" in result.output
+    rows = json.loads(run("replay", out, "--json").stdout)["rows"]
+    assert rows["rejected"] == 0
+    assert rows["read"] == len(out.read_text().splitlines()) - 1
+    refused(
+        2, "cannot write .xls", *("generate", "--customers", 5, "--orders", 9, "--seed", 7, "--out", "x.xls")
+    )
+
+
+def test_timeline(history: Path, tmp_path: Path) -> None:
+    changes = tmp_path / "changes.csv"
+    run("replay", history, "--changes", changes, "--as-of", "2026-03-01")
+    output = run("timeline", changes).output
+    assert "Customer ann: 3 of 3 tier changes by rfm8" in output
+    assert re.search(r"1 +2026-01-01 10:00 +100 Recent Low-value +first order a1 +100 +1 +600\.00", output)
+    assert re.search(r"3 +2026-02-05 00:00 +001 High-value Win-back +no longer recent", output)
+    assert "1 of 2 tier changes" in run("timeline", changes, "--customer", "bob", "--limit", 1).output
+    refused(3, "holds no change of customer 'eve'", "timeline", changes, "--customer", "eve")
+    refused(3, "is not a file of tier changes", "timeline", history)
+
+
+def test_money_is_written_digit_by_digit() -> None:
+    assert money(123_456, 2) == "1,234.56"
+    assert money(-5, 2) == "-0.05"
+    assert money(1234, 0) == "1,234"
+    assert money(2**63 - 1, 3) == "9,223,372,036,854,775.807"
+
+
+def test_threads_by_default() -> None:
+    assert 1 <= default_threads() <= 2

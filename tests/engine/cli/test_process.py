@@ -1,0 +1,85 @@
+"""The command as a process of its own: what only shows there."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+COMMAND = [sys.executable, "-c", "from engine.cli import main; main()"]
+
+
+def run(*arguments: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*COMMAND, *map(str, arguments)], capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    # Takes seconds to read.
+    path = tmp_path_factory.mktemp("large") / "orders.csv"
+    made = run("generate", "--customers", 100_000, "--orders", 2_000_000, "--seed", 1, "--out", path)
+    assert made.returncode == 0, made.stderr
+    return path
+
+
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_broken_off_replay_leaves_what_was_there(large: Path, tmp_path: Path, sent: int, code: int) -> None:
+    old = tmp_path / "changes.parquet"
+    old.write_text("old")
+    outputs = ["--changes", old, "--snapshot", tmp_path / "snapshot.csv", "--rejected", tmp_path / "r.jsonl"]
+    command = [*COMMAND, "replay", large, *outputs, "--checkpoint", tmp_path / "state"]
+    process = subprocess.Popen(
+        [*map(str, command)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    give_up = time.monotonic() + 60
+    while not list(tmp_path.glob(".changes.parquet.*.part")):
+        assert process.poll() is None, process.stderr and process.stderr.read()
+        assert time.monotonic() < give_up
+        time.sleep(0.01)
+    process.send_signal(sent)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == code, err
+    assert out == ""
+    assert "Traceback" not in err
+    assert [path.name for path in tmp_path.iterdir()] == ["changes.parquet"]
+    assert old.read_text() == "old"
+
+
+def test_stdout_is_json_alone(history: Path) -> None:
+    done = run("replay", history, "--json")
+    assert done.returncode == 0
+    assert json.loads(done.stdout)["rows"]["read"] == 7
+    assert done.stderr == ""
+
+
+def test_an_error_is_one_line_and_no_traceback(history: Path) -> None:
+    done = run("replay", history, "--strict")
+    assert done.returncode == 3
+    assert done.stdout == ""
+    assert len(done.stderr.splitlines()) == 1
+    assert done.stderr.startswith(f"rfmstream: {history}: 2 of 7 rows were rejected")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_one_may_not_write_to(history: Path, tmp_path: Path) -> None:
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o500)
+    done = run("replay", history, "--changes", closed / "changes.csv")
+    assert done.returncode == 2
+    assert "cannot be written: Permission denied" in done.stderr
+
+
+def test_help_loads_neither_arrow_nor_the_compiler() -> None:
+    script = (
+        "import sys\n"
+        "from engine.cli.app import cli\n"
+        "cli(['replay', '--help'], standalone_mode=False)\n"
+        "heavy = {'numba', 'pyarrow', 'numpy', 'rich'} & set(sys.modules)\n"
+        "sys.exit(f'loaded {heavy}' if heavy else 0)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
