@@ -3,31 +3,21 @@
 Source: SEMANTICS.md 6 and 7; the schemas are in schemas/changes.py and schemas/snapshots.py.
 """
 
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from engine.buffers import offsets_and_data
 from engine.shard import Shard
 from kernels.emit import order_keys, split_changes
-from kernels.ids import gather_customer_ids, gather_rows, size_customer_ids, size_rows
+from kernels.ids import SPARE_BYTES, gather_rows, size_rows
 from schemas.changes import CHANGE_REASONS, MODES, change_schema
 from schemas.codes import FOREVER_US, NEVER_US
 from schemas.columns import TIMESTAMP
 from schemas.ruleset import Ruleset
 from schemas.snapshots import snapshot_schema
-
-_SPARE_BYTES: Final = 16
-"""The gather kernels write whole words, so a buffer of bytes has this many to spare."""
-
-
-def offsets_and_data(column: pa.StringArray) -> tuple[NDArray[np.int32], NDArray[np.uint8]]:
-    """Return the offsets i32[n + 1] and bytes u8[] of a string column, where it begins and ends."""
-    _, offset_buffer, data_buffer = column.buffers()
-    offsets = np.frombuffer(offset_buffer, dtype=np.int32, count=len(column) + 1, offset=4 * column.offset)
-    data = np.frombuffer(data_buffer, dtype=np.uint8) if data_buffer else np.empty(0, dtype=np.uint8)
-    return offsets, data
 
 
 class ColumnWriter:
@@ -56,7 +46,7 @@ class ColumnWriter:
         valid = np.zeros((6, (n + 7) // 8), dtype=np.uint8)
         split_changes(changes, order, words, numbers, codes, handles, rows, valid)
         columns = {
-            "customer_id": _customer_ids(shard, handles),
+            "customer_id": _strings(*shard.customer_ids(handles)),
             "seq": pa.array(words[0]),
             "effective_at": _instants(words[1]),
             "from_tier": _words(self._tiers, codes[0], valid[0]),
@@ -84,7 +74,7 @@ class ColumnWriter:
         paid, changed = _bits(last_paid != NEVER_US), _bits(seq > 0)
         tiered = _bits(codes[0] >= 0)
         columns = {
-            "customer_id": _customer_ids(shard, np.arange(first, end, dtype=np.uint32)),
+            "customer_id": _strings(*shard.customer_ids(np.arange(first, end, dtype=np.uint32))),
             "tier": _words(self._tiers, codes[0], tiered),
             "tier_since": _instants(tier_since, changed),
             "seq": _numbers(seq, changed),
@@ -126,9 +116,7 @@ def _bits(mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
     return np.packbits(mask, bitorder="little")
 
 
-def _array(
-    data_type: pa.DataType, values: NDArray[Any], valid: NDArray[np.uint8] | None = None
-) -> pa.Array:
+def _array(data_type: pa.DataType, values: NDArray[Any], valid: NDArray[np.uint8] | None = None) -> pa.Array:
     buffers = [None if valid is None else pa.py_buffer(valid), pa.py_buffer(values)]
     return pa.Array.from_buffers(data_type, values.size, buffers)
 
@@ -151,17 +139,7 @@ def _strings(
     offsets: NDArray[np.int32], data: NDArray[np.uint8], valid: NDArray[np.uint8] | None = None
 ) -> pa.StringArray:
     validity = None if valid is None else pa.py_buffer(valid)
-    return pa.StringArray.from_buffers(
-        offsets.size - 1, pa.py_buffer(offsets), pa.py_buffer(data), validity
-    )
-
-
-def _customer_ids(shard: Shard, handles: NDArray[np.uint32]) -> pa.StringArray:
-    customers, key_data = shard.customer_records()
-    offsets = np.empty(handles.size + 1, dtype=np.int32)
-    data = np.empty(size_customer_ids(customers, handles, offsets) + _SPARE_BYTES, dtype=np.uint8)
-    gather_customer_ids(customers, key_data, handles, offsets, data)
-    return _strings(offsets, data)
+    return pa.StringArray.from_buffers(offsets.size - 1, pa.py_buffer(offsets), pa.py_buffer(data), validity)
 
 
 def _order_ids(
@@ -171,12 +149,11 @@ def _order_ids(
         return pa.nulls(rows.size, pa.string())
     source_offsets, source = offsets_and_data(order_ids)
     offsets = np.empty(rows.size + 1, dtype=np.int32)
-    data = np.empty(size_rows(source_offsets, rows, offsets) + _SPARE_BYTES, dtype=np.uint8)
+    data = np.empty(size_rows(source_offsets, rows, offsets) + SPARE_BYTES, dtype=np.uint8)
     gather_rows(source_offsets, source, rows, offsets, data)
     return _strings(offsets, data, valid)
 
 
 def _entry_ids(shard: Shard, entries: NDArray[np.int64]) -> pa.StringArray:
     """Return the ids of entries, null for entry 0."""
-    offsets, data = shard.entry_ids(entries)
-    return _strings(offsets, data, _bits(entries > 0))
+    return _strings(*shard.entry_ids(entries), _bits(entries > 0))

@@ -16,7 +16,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from engine.columns import ColumnWriter, offsets_and_data
+from engine.buffers import offsets_and_data, values_of
+from engine.columns import ColumnWriter
 from engine.ingest.normalise import normalise
 from engine.records import KernelRecord
 from engine.rules import compile_rules
@@ -78,6 +79,7 @@ class Engine:
     threads  shards to spread the customers over, each worked on by a thread; no result depends on it as long as
              rows come in order of time
     mode     what the changes say of themselves; "replay" tells automation not to act on them
+    hash_keys  u64[4] of the engine a checkpoint was made of; default: drawn at random
 
     >>> engine = Engine("rfm8")
     >>> result = engine.step(table)        # columns of the contract: customer_id, order_id, occurred_at, amount ...
@@ -85,17 +87,24 @@ class Engine:
     >>> engine.snapshot(as_of="2026-12-01T00:00:00Z")
     """
 
-    def __init__(self, ruleset: Ruleset | str = "rfm8", *, threads: int = 1, mode: Mode = "replay") -> None:
+    def __init__(
+        self,
+        ruleset: Ruleset | str = "rfm8",
+        *,
+        threads: int = 1,
+        mode: Mode = "replay",
+        hash_keys: NDArray[np.uint64] | None = None,
+    ) -> None:
         if threads < 1:
             raise ConfigError(f"{threads} threads", key="threads", fix="use 1 or more")
         self.ruleset = ruleset if isinstance(ruleset, Ruleset) else load_ruleset(ruleset)
         self.mode = mode
         self.counters = Counters()
-        seeds = new_seeds()
+        seeds = new_seeds() if hash_keys is None else hash_keys
         rules = compile_rules(self.ruleset)
         self.shards = [Shard(rules, seeds, number=i, count=threads) for i in range(threads)]
         self._columns = ColumnWriter(self.ruleset, mode)
-        self._pool = ThreadPoolExecutor(threads) if threads > 1 else None
+        self.use_threads(threads)
 
     @property
     def clock_us(self) -> int:
@@ -125,6 +134,10 @@ class Engine:
             total.update(shard.memory())
         return dict(total)
 
+    def use_threads(self, threads: int) -> None:
+        """Work on the shards with so many threads from now on."""
+        self._pool = ThreadPoolExecutor(threads) if threads > 1 else None
+
     def step(self, orders: Any) -> StepResult:  # noqa: ANN401 - whatever speaks the Arrow PyCapsule interface
         """Apply orders, in the order in which they stand.
 
@@ -133,9 +146,7 @@ class Engine:
         Raises  InputError where a column is missing or of a type that cannot be read exactly
         """
         table = to_table(orders)
-        canonical, malformed = normalise(
-            table, currency=self.ruleset.currency, first_row=self.counters.read
-        )
+        canonical, malformed = normalise(table, currency=self.ruleset.currency, first_row=self.counters.read)
         self.counters.reject(malformed["reason"].to_pylist())
         result = self.step_canonical(canonical)
         if not malformed.num_rows:
@@ -178,7 +189,9 @@ class Engine:
             for shard in self.shards
             for first in range(1, shard.customers + 1, _SNAPSHOT_ROWS)
         ]
-        batches = self._map(lambda span: self._columns.snapshot(span[0], as_of_us, span[1], span[2]), spans)
+        batches = self.for_each(
+            lambda span: self._columns.snapshot(span[0], as_of_us, span[1], span[2]), spans
+        )
         return pa.Table.from_batches(batches, schema=self._columns.snapshot_schema)
 
     def checkpoint(self, directory: str | PathLike[str]) -> None:
@@ -208,7 +221,7 @@ class Engine:
     def _step(self, orders: pa.RecordBatch) -> tuple[list[pa.RecordBatch], pa.RecordBatch]:
         batch = self._kernel_batch(orders)
         outcome = np.zeros(orders.num_rows, dtype=np.uint8)
-        self._map(lambda shard: shard.fold(batch, outcome), self.shards)
+        self.for_each(lambda shard: shard.fold(batch, outcome), self.shards)
         changes = self._advance(self.clock_us, orders.column(1))
         counts = np.bincount(outcome, minlength=len(Outcome))
         self.counters.read += orders.num_rows - int(counts[Outcome.MALFORMED :].sum())
@@ -229,7 +242,7 @@ class Engine:
             return self._columns.changes(shard, changes, order_ids), reasons
 
         batches = []
-        for batch, reasons in self._map(advance, self.shards):
+        for batch, reasons in self.for_each(advance, self.shards):
             for code in np.flatnonzero(reasons):
                 reason = CHANGE_REASONS[code]
                 self.counters.changes[reason] = self.counters.changes.get(reason, 0) + int(reasons[code])
@@ -256,16 +269,17 @@ class Engine:
             order_data=order_data,
             event_offset=event_offset,
             event_data=event_data,
-            kind=_values(orders.column(2), np.uint8),
-            at_us=_values(orders.column(3), np.int64),
-            amount_minor=_values(orders.column(4), np.int64),
+            kind=values_of(orders.column(2), np.uint8),
+            at_us=values_of(orders.column(3), np.int64),
+            amount_minor=values_of(orders.column(4), np.int64),
             customer_hash=customer_hash,
             order_hash=order_hash,
             log_us=np.empty(0, dtype=np.int64),
         )
         return batch
 
-    def _map(self, function: Callable[[Any], _T], items: list[Any]) -> list[_T]:
+    def for_each(self, function: Callable[[Any], _T], items: list[Any]) -> list[_T]:
+        """Call a function for each item, on the engine's threads, and return the results in order."""
         if self._pool is None or len(items) < 2:
             return [function(item) for item in items]
         return list(self._pool.map(function, items))
@@ -322,11 +336,6 @@ def one_batch(table: pa.Table) -> pa.RecordBatch:
     return table.combine_chunks().to_batches()[0]
 
 
-def _values(column: pa.Array, dtype: Any) -> NDArray[Any]:  # noqa: ANN401 - any numpy dtype
-    size = np.dtype(dtype).itemsize
-    return np.frombuffer(column.buffers()[1], dtype=dtype, count=len(column), offset=size * column.offset)
-
-
 def _rejected_rows(orders: pa.RecordBatch, outcome: NDArray[np.uint8], ruleset: Ruleset) -> pa.RecordBatch:
     """Return the rows of a canonical batch that the kernels rejected, as text."""
     rows = np.flatnonzero(outcome >= Outcome.MALFORMED)
@@ -351,7 +360,7 @@ def _rejected_rows(orders: pa.RecordBatch, outcome: NDArray[np.uint8], ruleset: 
             .set_column(
                 3,
                 "occurred_at",
-                pa.array([to_text(at) for at in _values(orders.column(3), np.int64)[rows].tolist()]),
+                pa.array([to_text(at) for at in values_of(orders.column(3), np.int64)[rows].tolist()]),
             )
             .to_pylist(),
             strict=True,

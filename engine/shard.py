@@ -4,20 +4,26 @@ A shard is the deterministic core (ARCHITECTURE.md S1): no I/O, no clock of its 
 show in a result. It makes room where the kernels ask for it; everything else happens in them.
 """
 
+from collections.abc import Iterable
 from typing import Any, Final
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from engine.arena import Arena
+from engine.buffers import offsets_and_data
 from engine.records import KernelRecord
 from kernels import layout
-from kernels.entry_ids import WORD_BYTES, gather_entry_ids, size_entry_ids
+from kernels.entry_ids import gather_entry_ids, size_entry_ids
 from kernels.fold import BLOCK, ENTRIES_PER_ROW, fold
+from kernels.ids import SPARE_BYTES, gather_customer_ids, size_customer_ids
 from kernels.layout import CHANGE, CUSTOMER, ENTRY, GROUP, STATE, TABLE_SLACK
+from kernels.restore import BLOCK as RESTORE_BLOCK
+from kernels.restore import load_customer_ids, load_entry_ids
 from kernels.snapshot import write_snapshot
 from kernels.table import is_crowded, regrow
-from kernels.wheel import PUSH_RESERVE, advance
+from kernels.wheel import PUSH_RESERVE, advance, rearm
 from schemas.codes import FOREVER_US, ID_BYTES_MAX, NEVER_US
 
 _ROOM_ENTRIES: Final = BLOCK * ENTRIES_PER_ROW
@@ -120,19 +126,55 @@ class Shard:
         state = self.state.copy()
         state.point(changes=np.zeros(1, dtype=CHANGE))
         scratch = np.zeros(1, dtype=CUSTOMER)
-        write_snapshot(
-            state.rows, self.rules.rows, as_of_us, first, end, scratch, words, numbers, codes
-        )
+        write_snapshot(state.rows, self.rules.rows, as_of_us, first, end, scratch, words, numbers, codes)
         return words, numbers, codes
+
+    def load(
+        self,
+        clock_us: int,
+        wheel_key: int,
+        customers: tuple[int, int, Iterable[pa.RecordBatch]],
+        entries: tuple[int, int, Iterable[pa.RecordBatch]],
+    ) -> None:
+        """Fill this empty shard from the columns of a checkpoint.
+
+        customers, entries  rows, bytes of ids, and batches: an id column, then fields of the record by name
+        """
+        hashes = np.zeros(customers[0] + 1, dtype=np.uint64)
+        scratch = np.empty(RESTORE_BLOCK, dtype=np.uint64)
+        self.state.row.clock_us = clock_us
+        self.state.row.wheel_key = wheel_key
+        self._make_room_for(customers[0], entries[0], customers[1], entries[1])
+        for batch in customers[2]:
+            self._fill("customers", int(self.state.row.n_customers), batch)
+            load_customer_ids(self.state.rows, *offsets_and_data(batch.column(0)), hashes)
+        for batch in entries[2]:
+            self._fill("entries", int(self.state.row.n_entries), batch)
+            load_entry_ids(self.state.rows, *offsets_and_data(batch.column(0)), hashes, scratch)
+        first, end = 1, int(self.state.row.n_customers)
+        while (first := rearm(self.state.rows, first, end)) < end:
+            self._make_room(layout.GROW)
 
     def customer_records(self) -> tuple[NDArray[Any], NDArray[np.uint8]]:
         """Return CUSTOMER[c] by handle and the bytes of long ids; hold them no longer than until the next event."""
         return self._arenas["customers"].array, self._arenas["key_data"].array
 
+    def entry_records(self) -> NDArray[Any]:
+        """Return ENTRY[e] by handle; hold it no longer than until the next event."""
+        return self._arenas["entries"].array[: int(self.state.row.n_entries)]
+
+    def customer_ids(self, handles: NDArray[np.uint32]) -> tuple[NDArray[np.int32], NDArray[np.uint8]]:
+        """Return offsets i32[n + 1] and bytes of the ids of customers (u32[n]), as Arrow has them."""
+        customers, key_data = self.customer_records()
+        offsets = np.empty(handles.size + 1, dtype=np.int32)
+        data = np.empty(size_customer_ids(customers, handles, offsets) + SPARE_BYTES, dtype=np.uint8)
+        gather_customer_ids(customers, key_data, handles, offsets, data)
+        return offsets, data
+
     def entry_ids(self, entries: NDArray[np.int64]) -> tuple[NDArray[np.int32], NDArray[np.uint8]]:
         """Return offsets i32[n + 1] and bytes of the ids of entries (i64[n], 0: none), as Arrow has them."""
         offsets = np.empty(entries.size + 1, dtype=np.int32)
-        data = np.empty(size_entry_ids(self.state.rows, entries, offsets) + WORD_BYTES, dtype=np.uint8)
+        data = np.empty(size_entry_ids(self.state.rows, entries, offsets) + SPARE_BYTES, dtype=np.uint8)
         gather_entry_ids(self.state.rows, entries, offsets, data)
         return offsets, data
 
@@ -149,21 +191,29 @@ class Shard:
             "ids": int(state.id_bytes + state.key_bytes),
         }
 
+    def _fill(self, name: str, first: int, batch: pa.RecordBatch) -> None:
+        part = self._arenas[name].array[first : first + batch.num_rows]
+        for field, column in zip(batch.schema.names[1:], batch.columns[1:], strict=True):
+            part[field] = column.to_numpy()
+
     def _make_room(self, status: int) -> None:
         if status == layout.OUTPUT_FULL:
             self._changes = np.concatenate([self._changes, np.empty_like(self._changes)])
             self.state.point(changes=self._changes)
         elif status == layout.GROW:
-            state = self.state.row
-            entries = int(state.n_entries) + _ROOM_ENTRIES
-            self._reserve("customers", int(state.n_customers) + BLOCK)
-            self._reserve("entries", entries)
-            self._reserve("id_data", int(state.id_bytes) + _ROOM_ID_BYTES)
-            self._reserve("id_base", entries // GROUP + 1)
-            self._reserve("key_data", int(state.key_bytes) + _ROOM_KEY_BYTES)
-            self._reserve("chunks", int(state.n_chunks - state.n_free_chunks) + 2 * PUSH_RESERVE)
-            self._uncrowd("index", int(state.n_customers), BLOCK)
-            self._uncrowd("orders", int(state.n_table), _ROOM_ENTRIES)
+            self._make_room_for(BLOCK, _ROOM_ENTRIES, _ROOM_KEY_BYTES, _ROOM_ID_BYTES)
+
+    def _make_room_for(self, customers: int, entries: int, key_bytes: int, id_bytes: int) -> None:
+        """Make room for so much more of everything."""
+        state = self.state.row
+        self._reserve("customers", int(state.n_customers) + customers)
+        self._reserve("entries", int(state.n_entries) + entries)
+        self._reserve("id_data", int(state.id_bytes) + id_bytes)
+        self._reserve("id_base", (int(state.n_entries) + entries) // GROUP + 1)
+        self._reserve("key_data", int(state.key_bytes) + key_bytes)
+        self._reserve("chunks", int(state.n_chunks - state.n_free_chunks) + 2 * PUSH_RESERVE)
+        self._uncrowd("index", int(state.n_customers), customers)
+        self._uncrowd("orders", int(state.n_table), entries)
 
     def _reserve(self, name: str, least: int) -> None:
         arena = self._arenas[name]
@@ -175,7 +225,7 @@ class Shard:
     def _uncrowd(self, name: str, used: int, more: int) -> None:
         table = self._tables[name]
         if is_crowded(table, used, more):
-            larger = _new_table(int((table.size - TABLE_SLACK) * _TABLE_GROWTH) + more)
+            larger = _new_table(int(max(table.size - TABLE_SLACK, more) * _TABLE_GROWTH) + more // 4)
             regrow(table, larger)
             self._tables[name] = larger
             self.state.point(**{name: larger})

@@ -7,7 +7,6 @@ from kernels.entries import id_start_of
 from kernels.ids import word_at
 from kernels.memory import entries_of, id_data_of
 
-WORD_BYTES = 8
 AHEAD = 16
 
 
@@ -28,7 +27,7 @@ def size_entry_ids(states, handles, offset):
 
 @jit
 def gather_entry_ids(states, handles, offset, out):
-    """Write the ids of entries to `out` (u8), which has WORD_BYTES to spare at its end."""
+    """Write the ids of entries to `out` (u8), which has eight bytes to spare at its end."""
     state = states[0]
     data = id_data_of(state)
     for i in range(handles.size):

@@ -10,6 +10,8 @@ import numpy as np
 from kernels._jit import fold_multiply, inline, jit, keep_apart, load_word, part, store_word
 
 INLINE_BYTES = 16
+SPARE_BYTES = 16
+"""The gathers write whole words, so a buffer they write to has this many bytes to spare at its end."""
 
 
 @inline
@@ -137,7 +139,7 @@ def size_customer_ids(customers, handles, offset):
 
 @jit
 def gather_customer_ids(customers, key_data, handles, offset, out):
-    """Write the ids of `handles` to `out`, u8, which must have sixteen spare bytes at its end."""
+    """Write the ids of `handles` to `out`, u8, which has SPARE_BYTES at its end."""
     for i in range(handles.size):
         customer = customers[handles[i]]
         start = np.int64(offset[i])
@@ -166,7 +168,7 @@ def size_rows(offset, rows, out_offset):
 
 @jit
 def gather_rows(offset, data, rows, out_offset, out):
-    """Write the bytes of a gather of rows of an id column; `out` must have eight spare bytes at its end."""
+    """Write the bytes of a gather of rows of an id column to `out`, u8, which has SPARE_BYTES at its end."""
     for i in range(rows.size):
         row = rows[i]
         if row < 0:

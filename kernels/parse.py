@@ -11,7 +11,7 @@ from typing import Final
 
 import numpy as np
 
-from kernels._jit import inline, jit, part
+from kernels._jit import inline, jit, load_word, part
 from schemas.codes import ID_BYTES_MAX
 
 OK: Final = 0
@@ -333,10 +333,13 @@ def parse_instants(offsets, data, valid, out, status):
 @jit
 def is_ascii(data, start, end):
     """Return whether data[start:end] holds no byte above 127: then any cut of it is valid UTF-8."""
-    seen = np.uint8(0)
-    for i in range(start, end):
-        seen |= data[i]
-    return seen < 128
+    seen = np.uint64(0)
+    words = (end - start) // 8
+    for i in range(words):
+        seen |= load_word(data, start + i * 8)
+    for i in range(start + words * 8, end):
+        seen |= np.uint64(data[i])
+    return seen & np.uint64(0x8080808080808080) == 0
 
 
 @jit
@@ -397,6 +400,20 @@ def ids_are_clean(offsets, data):
     )
 
 
+@inline
+def _rows_are_equal(offsets, data):
+    """Return whether all rows hold the same text: one currency, only paid orders."""
+    start, length = np.int64(offsets[0]), np.int64(offsets[1] - offsets[0])
+    different = 0
+    for i in range(1, len(offsets)):
+        different |= offsets[i] - offsets[i - 1] - length
+    if different != 0:
+        return False
+    for i in range(start + length, np.int64(offsets[-1])):
+        different |= data[i] ^ data[i - length]
+    return different == 0
+
+
 @jit
 def match_words(offsets, data, valid, word_offsets, word_data, absent, out):
     """Find each row's text among a few words.
@@ -406,9 +423,14 @@ def match_words(offsets, data, valid, word_offsets, word_data, absent, out):
     Returns whether every row was found
     """
     unknown = 0
+    all_equal = len(out) > 1 and len(valid) == 0 and _rows_are_equal(offsets, data)
     for i in range(len(out)):
         start = offsets[i]
         length = offsets[i + 1] - start
+        if all_equal and i > 0:
+            out[i:] = out[0]
+            unknown *= len(out)
+            break
         if length == 0 or (len(valid) and not valid[i]):
             out[i] = absent
             unknown += absent == UNKNOWN_WORD
@@ -416,7 +438,7 @@ def match_words(offsets, data, valid, word_offsets, word_data, absent, out):
         code = UNKNOWN_WORD
         for word in range(len(word_offsets) - 1):
             first = word_offsets[word]
-            if word_offsets[word + 1] - first != length:
+            if word_offsets[word + 1] - first != length or data[start] != word_data[first]:
                 continue
             same = True
             for j in range(length):

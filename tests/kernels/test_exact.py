@@ -5,9 +5,10 @@ from decimal import Decimal, localcontext
 import numpy as np
 import pyarrow as pa
 import pytest
-from engine.ingest.numbers import Number, NumberAmount
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from engine.ingest.numbers import Number, NumberAmount
 from kernels.parse import ABSENT, BAD, OK
 
 DECIMALS = st.decimals(allow_nan=False, allow_infinity=False, min_value=-(10**7), max_value=10**7, places=4)

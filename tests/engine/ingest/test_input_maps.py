@@ -5,6 +5,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+
 from engine.ingest import load_map, open_orders
 from schemas.errors import ConfigError, InputError
 
@@ -14,7 +15,7 @@ EVENT = f'[[event]]\n{IDS}occurred_at = "t"\n'
 COLUMNS = {"c": ["x"], "o": ["1"], "t": ["2024-01-02T03:04:05Z"], "a": ["1.50"]}
 
 
-def run(tmp_path: Path, toml: str, columns: dict, **options) -> tuple[list[dict], list[dict]]:
+def run(tmp_path: Path, toml: str, columns: dict, **options: object) -> tuple[list[dict], list[dict]]:
     (tmp_path / "map.toml").write_text(HEAD + toml)
     count = len(next(iter(columns.values())))
     whole = {name: values * count for name, values in COLUMNS.items() if name not in columns} | columns
@@ -31,21 +32,21 @@ def run(tmp_path: Path, toml: str, columns: dict, **options) -> tuple[list[dict]
 
 
 def amounts(tmp_path: Path, amount: str, columns: dict) -> list[int | str]:
-    """Minor units or reason of each row, in order of row, all taken as adjustments."""
+    """Return minor units or reason of each row, in order of row, all taken as adjustments."""
     good, bad = run(tmp_path, f'{EVENT}type = "adjusted"\namount = {amount}\n', columns)
     found = {row["row"]: row["amount_minor"] for row in good} | {row["row"]: row["reason"] for row in bad}
     return [found[row] for row in sorted(found)]
 
 
 def texts(tmp_path: Path, value: str, columns: dict) -> list[str | None]:
-    """What an expression says of each row, seen as its event id."""
+    """Return what an expression says of each row, seen as its event id."""
     good, bad = run(tmp_path, f'{EVENT}amount = "a"\nevent_id = {value}\n', columns)
     assert bad == []
     return [row["event_id"] for row in good]
 
 
 def held(tmp_path: Path, condition: str, columns: dict) -> list[int]:
-    """The rows for which a condition holds."""
+    """Return the rows for which a condition holds."""
     toml = f'[[exclude]]\nwhen = {{ not = {condition} }}\n{EVENT}amount = "a"\n'
     return [row["row"] for row in run(tmp_path, toml, columns)[0]]
 
@@ -59,7 +60,7 @@ def held(tmp_path: Path, condition: str, columns: dict) -> list[int]:
         ('{ column = "s", remove = ["1", "0"] }', ["785.", "Ab", None, None]),
         ('{ column = "s", case = "upper", prefix = "<", suffix = ">" }', ["<17850.0>", "<AB>", None, None]),
         ('{ constant = "k" }', ["k"] * 4),
-        ('{ constant = 5 }', ["5"] * 4),
+        ("{ constant = 5 }", ["5"] * 4),
         ('{ row_number = true, prefix = "line-" }', ["line-0", "line-1", "line-2", "line-3"]),
         ('{ first_of = ["s", "i"] }', ["17850.0", "Ab", "3", None]),
         ('{ first_of = ["nowhere", { column = "i", prefix = "n" }] }', ["n1", "n2", "n3", None]),
@@ -81,7 +82,10 @@ def test_values(tmp_path: Path, value: str, expected: list[str | None]) -> None:
         ('{ sum = ["p", "q"] }', [310, 155, "bad_amount", 700, "bad_amount"]),
         ('{ difference = ["q", "p"] }', [290, -355, "bad_amount", 700, "bad_amount"]),
         ('{ difference = ["p", "q"] }', [-290, 355, "bad_amount", "bad_amount", "bad_amount"]),
-        ('{ product = ["q", { sum = ["p", { constant = "0.01" }] }] }', [33, -256, "bad_amount", 7, "bad_amount"]),
+        (
+            '{ product = ["q", { sum = ["p", { constant = "0.01" }] }] }',
+            [33, -256, "bad_amount", 7, "bad_amount"],
+        ),
         ('{ column = "q", negate = true }', [-300, 100, -100, -700, -800]),
         ('{ column = "q", absolute = true }', [300, 100, 100, 700, 800]),
         ('{ column = "q", absolute = true, negate = true }', [-300, -100, -100, -700, -800]),
@@ -110,7 +114,11 @@ def test_amount_minor(tmp_path: Path) -> None:
         ('"t"', ["2024-01-02T03:04:05+01:00"], "2024-01-02 02:04:05"),
         ('{ column = "t", time_zone = "Europe/Paris" }', ["2024-07-02T03:04:05"], "2024-07-02 01:04:05"),
         ('{ column = "t", format = "%d/%m/%Y %H:%M" }', ["02/01/2024 03:04"], "2024-01-02 03:04:00"),
-        ('{ column = "t", format = "%Y%m%d", time_zone = "Asia/Shanghai" }', ["20240102"], "2024-01-01 16:00:00"),
+        (
+            '{ column = "t", format = "%Y%m%d", time_zone = "Asia/Shanghai" }',
+            ["20240102"],
+            "2024-01-01 16:00:00",
+        ),
         ('{ column = "t", format = "%Y%m%d" }', [20240102], "2024-01-02 00:00:00"),
         ('{ column = "t", format = "unix_s" }', [1704164645], "2024-01-02 03:04:05"),
         ('{ column = "t", format = "unix_s" }', ["1704164645.9999999"], "2024-01-02 03:04:05.999999"),
@@ -206,7 +214,16 @@ def test_lines_are_summed_exactly_and_rounded_once(tmp_path: Path) -> None:
     columns = {
         "c": ["x", "y", "x", "x", None, "y", "z", "z"],
         "o": ["1", "1", "1", "2", "2", "", "9", "9"],
-        "t": ["2024-01-02", "2024-01-01", "2020-01-01", "2024-01-03", "2024", "2024", "2024-01-05", "2024-01-05"],
+        "t": [
+            "2024-01-02",
+            "2024-01-01",
+            "2020-01-01",
+            "2024-01-03",
+            "2024",
+            "2024",
+            "2024-01-05",
+            "2024-01-05",
+        ],
         "q": [1, 1, 1, 2, 1, 1, 1, 1],
         "p": ["0.004", "5", "0.002", "-1", "1", "1", "7", "x"],
     }
@@ -253,24 +270,39 @@ def test_struct_columns_by_dotted_path(tmp_path: Path) -> None:
         (EVENT, r"event\[0\]\.amount: is missing"),
         (EVENT + 'amount = "a"\namount_minor = "a"', r"event\[0\]\.amount: amount and amount_minor"),
         (EVENT + 'amout = "a"', r"event\[0\]\.amout: is not a key.*did you mean amount\?"),
-        (EVENT + 'amount = { colum = "a" }', r"event\[0\]\.amount: says no value; give exactly one of column"),
+        (
+            EVENT + 'amount = { colum = "a" }',
+            r"event\[0\]\.amount: says no value; give exactly one of column",
+        ),
         (EVENT + 'amount = { column = "a", constant = "b" }', r"amount: has column and constant"),
         (EVENT + 'amount = { sum = ["a"], case = "lower" }', r"amount\.case: is for text"),
-        (EVENT + 'amount = { sum = [] }', r"amount\.sum: is empty"),
-        (EVENT + 'amount = { column = "a", rounding = "up" }', r"amount\.rounding: 'up' is not known; use one of refuse"),
+        (EVENT + "amount = { sum = [] }", r"amount\.sum: is empty"),
+        (
+            EVENT + 'amount = { column = "a", rounding = "up" }',
+            r"amount\.rounding: 'up' is not known; use one of refuse",
+        ),
         (EVENT + 'amount = { column = "a", round_to = 99 }', r"amount\.round_to: must lie within"),
         (EVENT + 'amount = "a"\ntype = "gift"', r"event\[0\]\.type: 'gift' is not known; use one of paid"),
         (EVENT + 'amount = "a"\nwhen = { column = "a" }', r"when\[0\]: says no test"),
         (EVENT + 'amount = "a"\nwhen = []', r"event\[0\]\.when: says no condition"),
-        (EVENT + 'amount = "a"\nwhen = { column = "a", less_than = 0.1 }', r"less_than: must be an integer, or a decimal in"),
+        (
+            EVENT + 'amount = "a"\nwhen = { column = "a", less_than = 0.1 }',
+            r"less_than: must be an integer, or a decimal in",
+        ),
         (EVENT + 'amount = "a"\nwhen = { column = "a", one_of = "b" }', r"one_of: must be a list"),
-        ('[[event]]\ncustomer_id = "c"\norder_id = "o"\namount = "a"', r"event\[0\]\.occurred_at: is missing"),
+        (
+            '[[event]]\ncustomer_id = "c"\norder_id = "o"\namount = "a"',
+            r"event\[0\]\.occurred_at: is missing",
+        ),
         (
             f'[[event]]\n{IDS}amount = "a"\noccurred_at = {{ column = "t", time_zone = "Mars" }}',
             r"occurred_at\.time_zone: 'Mars' is not an IANA",
         ),
         ('[input]\ndelimiter = "::"\n' + EVENT + 'amount = "a"', r"input\.delimiter: '::' is no delimiter"),
-        ('[input]\nencoding = "martian"\n' + EVENT + 'amount = "a"', r"input\.encoding: 'martian' is no encoding"),
+        (
+            '[input]\nencoding = "martian"\n' + EVENT + 'amount = "a"',
+            r"input\.encoding: 'martian' is no encoding",
+        ),
         ('[input]\nformat = "xlsx"\n' + EVENT + 'amount = "a"', r"input\.format: 'xlsx' is not known"),
         ("title = 5\n" + EVENT + 'amount = "a"', r"title: must be text"),
     ],

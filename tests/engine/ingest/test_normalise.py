@@ -7,23 +7,24 @@ from zoneinfo import ZoneInfo
 import numpy as np
 import pyarrow as pa
 import pytest
-from engine.ingest import normalise
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from engine.ingest import normalise
 from schemas.errors import ConfigError, InputError
 from schemas.orders import CANONICAL_SCHEMA, REJECTED_SCHEMA
 
 GOOD = {"customer_id": "c", "order_id": "o", "occurred_at": "2024-01-02T03:04:05Z", "amount": "1.50"}
 
 
-def table(**columns) -> pa.RecordBatch:
+def table(**columns: object) -> pa.RecordBatch:
     """One good row per value given; the columns not given hold the good value."""
     count = len(next(iter(columns.values())))
     merged = {name: [value] * count for name, value in GOOD.items() if name not in columns} | columns
     return pa.RecordBatch.from_pydict(merged)
 
 
-def accepted(batch: pa.RecordBatch, **options) -> list[dict]:
+def accepted(batch: pa.RecordBatch, **options: object) -> list[dict]:
     orders, rejected = normalise(batch, currency=options.pop("currency", "CNY"), **options)
     orders.validate(full=True)
     assert orders.schema.equals(CANONICAL_SCHEMA, check_metadata=True)
@@ -31,7 +32,7 @@ def accepted(batch: pa.RecordBatch, **options) -> list[dict]:
     return orders.to_pylist()
 
 
-def reasons(batch: pa.RecordBatch, **options) -> list[tuple[int, str]]:
+def reasons(batch: pa.RecordBatch, **options: object) -> list[tuple[int, str]]:
     orders, rejected = normalise(batch, currency=options.pop("currency", "CNY"), **options)
     orders.validate(full=True)
     rejected.validate(full=True)
@@ -64,12 +65,21 @@ def test_clean_columns_pass_without_a_copy() -> None:
 
 @pytest.mark.parametrize(
     "kind",
-    [pa.string(), pa.large_string(), pa.string_view(), pa.binary(), pa.large_binary(), pa.dictionary(pa.int8(), pa.string())],
+    [
+        pa.string(),
+        pa.large_string(),
+        pa.string_view(),
+        pa.binary(),
+        pa.large_binary(),
+        pa.dictionary(pa.int8(), pa.string()),
+    ],
 )
 def test_ids_of_any_text_type(kind: pa.DataType) -> None:
     ids = pa.array(["00042", "42", "客户"], pa.string()).cast(kind)
     rows = accepted(table(customer_id=ids, order_id=ids.slice(0)))
-    assert [row["customer_id"] for row in rows] == [row["order_id"] for row in rows] == ["00042", "42", "客户"]
+    assert (
+        [row["customer_id"] for row in rows] == [row["order_id"] for row in rows] == ["00042", "42", "客户"]
+    )
 
 
 @pytest.mark.parametrize("kind", [pa.int8(), pa.int64(), pa.uint64(), pa.decimal128(38, 0)])
@@ -112,15 +122,29 @@ def test_dates_are_midnights_of_the_zone() -> None:
 
 @settings(deadline=None)
 @given(
-    st.lists(st.datetimes(datetime(1850, 1, 1), datetime(2100, 1, 1)), max_size=5),
+    st.lists(
+        st.datetimes(datetime.fromisoformat("1850-01-01"), datetime.fromisoformat("2100-01-01")), max_size=5
+    ),
     st.sampled_from(
-        ["Europe/London", "America/Sao_Paulo", "Australia/Lord_Howe", "Asia/Shanghai", "Africa/Casablanca", "Pacific/Apia"]
+        [
+            "Europe/London",
+            "America/Sao_Paulo",
+            "Australia/Lord_Howe",
+            "Asia/Shanghai",
+            "Africa/Casablanca",
+            "Pacific/Apia",
+        ]
     ),
     st.sampled_from(["2018-11-04", "2024-03-31", "2024-10-27", "1940-06-01", "2011-12-30", "1900-12-31"]),
     st.integers(0, 24 * 60 - 1),
 )
-def test_naive_times_as_zoneinfo_reads_them(moments, zone, day, minute) -> None:
-    moments = [*moments, datetime.fromisoformat(f"{day}T{minute // 60:02}:{minute % 60:02}")]  # often a gap or fold
+def test_naive_times_as_zoneinfo_reads_them(
+    moments: list[datetime], zone: str, day: str, minute: int
+) -> None:
+    moments = [
+        *moments,
+        datetime.fromisoformat(f"{day}T{minute // 60:02}:{minute % 60:02}"),
+    ]  # often a gap or fold
     expected = [moment.replace(tzinfo=ZoneInfo(zone)).astimezone(UTC) for moment in moments]
     for values in (pa.array(moments, pa.timestamp("us")), [moment.isoformat() for moment in moments]):
         rows = accepted(table(occurred_at=values), time_zone=zone)
@@ -132,7 +156,9 @@ def test_instants_at_the_limits() -> None:
         return (datetime(*parts, tzinfo=UTC) - datetime(1970, 1, 1, tzinfo=UTC)) // (datetime.resolution)
 
     first, last = us(1, 1, 1), us(9999, 12, 31, 23, 59, 59, 999999)
-    values = pa.array([first, last, first - 1, last + 1, -(2**63), 2**63 - 1, None], pa.timestamp("us", "UTC"))
+    values = pa.array(
+        [first, last, first - 1, last + 1, -(2**63), 2**63 - 1, None], pa.timestamp("us", "UTC")
+    )
     assert reasons(table(occurred_at=values)) == [(row, "bad_time") for row in (2, 3, 4, 5, 6)]
     seconds = pa.array([-(2**62), 2**62, last // 10**6, last // 10**6 + 1], pa.timestamp("s"))
     assert reasons(table(occurred_at=seconds)) == [(row, "bad_time") for row in (0, 1, 3)]
@@ -156,7 +182,7 @@ def test_a_number_is_no_time() -> None:
         pa.array(["1.50", "-0.01"]).dictionary_encode(),
     ],
 )
-def test_amounts_of_any_type(values) -> None:
+def test_amounts_of_any_type(values: object) -> None:
     rows = accepted(table(amount=values, type=["adjusted", "adjusted"]))
     assert [row["amount_minor"] for row in rows] == [150, -1]
 
@@ -174,13 +200,19 @@ def test_amounts_at_the_limits() -> None:
     assert reasons(table(amount=over, type=kinds)) == bad
     assert reasons(table(amount=[str(value) for value in over], type=kinds)) == bad
     assert reasons(table(amount=[float(value) for value in over], type=kinds)) == bad
-    assert reasons(table(amount=pa.array([Decimal(value) for value in over], pa.decimal128(38, 2)), type=kinds)) == bad
+    assert (
+        reasons(table(amount=pa.array([Decimal(value) for value in over], pa.decimal128(38, 2)), type=kinds))
+        == bad
+    )
     minor = pa.RecordBatch.from_pydict(
-        {k: [v] * 3 for k, v in GOOD.items() if k != "amount"} | {"amount_minor": [10**12, 10**12 + 1, -(2**63)]}
+        {k: [v] * 3 for k, v in GOOD.items() if k != "amount"}
+        | {"amount_minor": [10**12, 10**12 + 1, -(2**63)]}
     )
     assert reasons(minor) == [(1, "bad_amount"), (2, "bad_amount")]
     assert reasons(table(amount=pa.array([2**64 - 1], pa.uint64()))) == [(0, "bad_amount")]
-    assert reasons(table(amount=[0.1 + 0.2, 1e300, float("inf"), float("nan")])) == [(at, "bad_amount") for at in range(4)]
+    assert reasons(table(amount=[0.1 + 0.2, 1e300, float("inf"), float("nan")])) == [
+        (at, "bad_amount") for at in range(4)
+    ]
 
 
 def test_amount_minor_counts_where_it_is_there() -> None:
@@ -216,7 +248,9 @@ def test_negative_amounts() -> None:
 
 
 def test_a_foreign_amount_is_rejected_for_its_currency() -> None:
-    batch = table(amount=["12.50", "1.234", "1.234", "12.50", "x"], currency=["USD", "BHD", "USD", None, "USD"])
+    batch = table(
+        amount=["12.50", "1.234", "1.234", "12.50", "x"], currency=["USD", "BHD", "USD", None, "USD"]
+    )
     found = reasons(batch, currency="JPY")
     expected = ["currency_mismatch", "currency_mismatch", "bad_amount", "bad_amount", "bad_amount"]
     assert found == list(enumerate(expected))
@@ -231,7 +265,13 @@ def test_ids_at_the_limits() -> None:
 
 
 def test_precedence_of_reasons() -> None:
-    good = {"customer_id": b"c", "order_id": b"o", "occurred_at": b"2024-01-01", "amount": b"1", "currency": b"CNY"}
+    good = {
+        "customer_id": b"c",
+        "order_id": b"o",
+        "occurred_at": b"2024-01-01",
+        "amount": b"1",
+        "currency": b"CNY",
+    }
     faults = [
         ("malformed", {"order_id": b"\xff"}),
         ("missing_customer_id", {"customer_id": b""}),
@@ -285,12 +325,14 @@ def test_a_rejected_row_shows_itself_as_it_came() -> None:
 
 
 def test_missing_columns_are_named_with_those_there() -> None:
-    with pytest.raises(InputError, match=r"no column order_id, amount \(or amount_minor\); the columns are customer_id"):
+    with pytest.raises(
+        InputError, match=r"no column order_id, amount \(or amount_minor\); the columns are customer_id"
+    ):
         normalise(pa.record_batch({"customer_id": ["c"], "occurred_at": ["2024"]}), currency="CNY")
+    twice = pa.RecordBatch.from_arrays(
+        [pa.array(["x"])] * 5, names=["customer_id", "order_id", "order_id", "occurred_at", "amount"]
+    )
     with pytest.raises(InputError, match="2 columns order_id"):
-        twice = pa.RecordBatch.from_arrays(
-            [pa.array(["x"])] * 5, names=["customer_id", "order_id", "order_id", "occurred_at", "amount"]
-        )
         normalise(twice, currency="CNY")
 
 

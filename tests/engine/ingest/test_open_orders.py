@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
+
 from engine.ingest import open_orders
 from engine.ingest.files import find_files
 from engine.ingest.jsonlines import read_json_lines
@@ -36,7 +37,9 @@ def history(*, seed: int = 1, in_order: bool = False) -> pa.Table:
 
 
 def expected(table: pa.Table) -> list[tuple]:
-    rows = zip(*(table.column(name).to_pylist() for name in table.column_names), range(table.num_rows), strict=True)
+    rows = zip(
+        *(table.column(name).to_pylist() for name in table.column_names), range(table.num_rows), strict=True
+    )
     return sorted(
         (((t, row), c, o, int(Decimal(a) * 100)) for c, o, t, a, row in rows), key=lambda order: order[0]
     )
@@ -71,7 +74,7 @@ def write(table: pa.Table, path: Path) -> Path:
     return path
 
 
-def orders(*paths: Path, **options) -> tuple[list[tuple], list[dict]]:
+def orders(*paths: Path, **options: object) -> tuple[list[tuple], list[dict]]:
     found, rejected = [], []
     for good, bad in open_orders(list(paths), currency="CNY", **options):
         good.validate(full=True)
@@ -95,7 +98,9 @@ def test_every_format_and_packing(tmp_path: Path, suffix: str, packing: str) -> 
 @pytest.mark.parametrize("suffix", [".parquet", ".csv", ".jsonl.gz"])
 @pytest.mark.parametrize("budget_bytes", [1, 20_000, 100_000, 10**9])
 @pytest.mark.parametrize("in_order", [True, False])
-def test_the_budget_changes_nothing(tmp_path: Path, suffix: str, budget_bytes: int, *, in_order: bool) -> None:
+def test_the_budget_changes_nothing(
+    tmp_path: Path, suffix: str, budget_bytes: int, *, in_order: bool
+) -> None:
     tables = [history(seed=seed, in_order=in_order) for seed in (1, 2, 3)]
     paths = [write(table, tmp_path / f"{at}{suffix}") for at, table in enumerate(tables)]
     found, rejected = orders(*paths, memory_budget_bytes=budget_bytes)

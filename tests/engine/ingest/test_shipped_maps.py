@@ -5,6 +5,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+
 from engine.ingest import list_maps, load_map, open_orders
 
 
@@ -13,7 +14,13 @@ def run(path: Path, name: str, currency: str) -> tuple[list[tuple], list[tuple],
     good, bad = [], []
     for orders, rejected in stream:
         good += [
-            (row["customer_id"], row["order_id"], row["type"], str(row["occurred_at"])[:19], row["amount_minor"])
+            (
+                row["customer_id"],
+                row["order_id"],
+                row["type"],
+                str(row["occurred_at"])[:19],
+                row["amount_minor"],
+            )
             for row in orders.to_pylist()
         ]
         bad += [(row["row"], row["reason"]) for row in rejected.to_pylist()]
@@ -35,7 +42,9 @@ def test_online_retail(tmp_path: Path) -> None:
                 "InvoiceNo": ["536365", "536365", "536366", "C536379", "536365", "A563185"],
                 "StockCode": ["85123A", "71053", "22633", "D", "POST", "B"],
                 "Quantity": pa.array([6, 6, 1, -1, 1, 1], pa.int32()),
-                "InvoiceDate": pa.array([0, 60, 120, 180, 240, 300], pa.timestamp("s")).cast(pa.timestamp("us")),
+                "InvoiceDate": pa.array([0, 60, 120, 180, 240, 300], pa.timestamp("s")).cast(
+                    pa.timestamp("us")
+                ),
                 "UnitPrice": [2.55, 3.39, 0.001, 27.5, 0.001, 11062.06],
                 "CustomerID": ["17850.0", "17850.0", "17850.0", "14527.0", "17850.0", None],
             }
@@ -57,7 +66,8 @@ def test_cdnow(tmp_path: Path) -> None:
     path = tmp_path / "CDNOW_master.txt"
     path.write_bytes(
         b"customer_id  date  number_of_cds  dollar_value\r\n"
-        b" 00001 19970101  1  11.77\r\n 00002 19970112  1  12.00\r\n 00002 19970112  5  77.00\r\n 00003 19970102  2   0.00"
+        b" 00001 19970101  1  11.77\r\n 00002 19970112  1  12.00\r\n"
+        b" 00002 19970112  5  77.00\r\n 00003 19970102  2   0.00"
     )
     assert run(path, "cdnow", "USD") == (
         [
@@ -130,7 +140,8 @@ def test_stripe_charges(tmp_path: Path) -> None:
         "id,Created date (UTC),Amount,Amount Refunded,Currency,Captured,Converted Amount,Description,Fee,"
         "Refunded date (UTC),Status,Customer ID,Customer Email\n"
         'ch_1,2024-06-05 20:38:34,"1,250.00",0.00,usd,true,1250.00,Plan,36.55,,Paid,cus_A,a@example.com\n'
-        "ch_2,2024-06-06 08:00:00,49.00,19.00,usd,true,49.00,Plan,1.72,2024-06-09 10:00:00,Partially refunded,,B@Example.com\n"
+        "ch_2,2024-06-06 08:00:00,49.00,19.00,usd,true,49.00,Plan,1.72,2024-06-09 10:00:00,"
+        "Partially refunded,,B@Example.com\n"
         "ch_3,2024-06-07 08:00:00,49.00,49.00,usd,true,49.00,Plan,1.72,,Refunded,cus_C,c@example.com\n"
         "ch_4,2024-06-08 08:00:00,49.00,0.00,usd,false,49.00,Plan,0.00,,Failed,cus_C,c@example.com\n"
         "ch_5,2024-06-08 09:00:00,49.00,0.00,usd,false,49.00,Hold,0.00,,Paid,cus_C,c@example.com\n"
@@ -155,14 +166,16 @@ def test_stripe_export_with_the_older_column_names(tmp_path: Path) -> None:
         "id,Amount,Amount Refunded,Currency,Created (UTC),Customer Email,Status\n"
         "ch_1,49.00,0.00,usd,2024-07-02 15:04,jo@example.com,Paid\n"
     )
-    assert run(path, "stripe-charges", "USD")[0] == [("jo@example.com", "ch_1", 0, "2024-07-02 15:04:00", 4900)]
+    assert run(path, "stripe-charges", "USD")[0] == [
+        ("jo@example.com", "ch_1", 0, "2024-07-02 15:04:00", 4900)
+    ]
 
 
 def test_segment_orders(tmp_path: Path) -> None:
     path = tmp_path / "tracks.jsonl"
     path.write_text(
-        '{"type":"track","event":"Order Completed","userId":"u1","messageId":"m1","timestamp":"2024-05-01T10:00:00.123Z",'
-        '"properties":{"order_id":"50314b8e","total":27.50,"revenue":25.00,"currency":"usd","products":[{"sku":"45790"}]}}\n'
+        '{"type":"track","event":"Order Completed","userId":"u1","messageId":"m1","timestamp":'
+        '"2024-05-01T10:00:00.123Z","properties":{"order_id":"50314b8e","total":27.50,"revenue":25.00,"currency":"usd","products":[{"sku":"45790"}]}}\n'
         '{"type":"track","event":"Product Viewed","userId":"u1","messageId":"m2","timestamp":"2024-05-01T10:01:00Z",'
         '"properties":{"sku":"45790"}}\n'
         '{"type":"identify","userId":"u1","traits":{}}\n'

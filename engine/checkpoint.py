@@ -1,0 +1,310 @@
+"""Write the whole state of an engine to a directory, and build the engine again from it.
+
+A checkpoint is a manifest and, for each shard, two Arrow IPC files: its customers and its entries (orders and the other
+events that must be remembered), in order of their handles. Hash tables and timers follow from them and are built anew.
+Files of a new checkpoint get new names; the checkpoint becomes the present one when its manifest is renamed over the
+old one, so a crash at any moment leaves one whole checkpoint. The format is described in docs/formats.md.
+"""
+
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import IO, Any, Final
+
+import numpy as np
+import orjson
+import pyarrow as pa
+import xxhash
+from numpy.typing import NDArray
+
+from engine.buffers import offsets_and_data
+from engine.engine import Counters, Engine
+from engine.shard import Shard
+from kernels import layout
+from kernels.layout import CUSTOMER, ENTRY
+from schemas.errors import ConfigError, StateError
+from schemas.ruleset import Ruleset, load_ruleset
+
+FORMAT: Final = "rfmstream-checkpoint"
+VERSION: Final = 1
+MANIFEST: Final = "manifest.json"
+_ROWS: Final = 1 << 16
+"""Rows of a record batch: few enough that splitting records into columns stays in the cache."""
+
+# What is written of each record; the rest (ids, slots of tables and timers) is written as ids or built anew.
+_CUSTOMER_FIELDS: Final = tuple(
+    name for name in CUSTOMER.names or () if name not in ("key0", "key1", "key_size", "armed")
+)
+_ENTRY_FIELDS: Final = tuple(name for name in ENTRY.names or () if name not in ("id_start", "id_size"))
+
+
+def _schema(dtype: np.dtype[Any], fields: Iterable[str], id_name: str) -> pa.Schema:
+    return pa.schema(
+        [
+            (id_name, pa.string()),
+            *((name, pa.from_numpy_dtype(dtype[name])) for name in fields),
+        ]
+    )
+
+
+_CUSTOMER_SCHEMA: Final = _schema(CUSTOMER, _CUSTOMER_FIELDS, "customer_id")
+_ENTRY_SCHEMA: Final = _schema(ENTRY, _ENTRY_FIELDS, "id")
+
+
+def write_checkpoint(engine: Engine, directory: str | os.PathLike[str]) -> None:
+    """Write the state of an engine; the checkpoint that was in the directory is replaced in one step.
+
+    Raises  StateError where the directory holds something else or cannot be written
+    """
+    folder = Path(directory)
+    old = _files_of(folder)
+    generation = 1 + max((int(name.split("-")[0]) for name in old), default=0)
+    written: list[Path] = []
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        files = []
+        for number, shard in enumerate(engine.shards):
+            for kind, schema, batches in (
+                ("customers", _CUSTOMER_SCHEMA, _customer_batches(shard)),
+                ("entries", _ENTRY_SCHEMA, _entry_batches(shard)),
+            ):
+                written.append(folder / f"{generation}-{number}-{kind}.arrow")
+                files.append(_write_file(written[-1], schema, batches))
+        manifest = {
+            "format": FORMAT,
+            "version": VERSION,
+            "ruleset": engine.ruleset.identity,
+            "ruleset_name": engine.ruleset.name,
+            "fingerprint": engine.ruleset.fingerprint,
+            "time_zone": engine.ruleset.time_zone,
+            "currency": engine.ruleset.currency,
+            "mode": engine.mode,
+            "clock_us": engine.clock_us,
+            "counters": asdict(engine.counters),
+            "shards": [
+                {"clock_us": shard.clock_us, "wheel_key": int(shard.state.row.wheel_key)}
+                for shard in engine.shards
+            ],
+            "hash_keys": [int(key) for key in engine.shards[0].seeds],
+            "files": files,
+        }
+        written.append(folder / f"{generation}-{MANIFEST}")
+        with written[-1].open("wb") as file:
+            file.write(orjson.dumps(manifest, option=orjson.OPT_INDENT_2))
+            _sync(file)
+        written.pop().replace(folder / MANIFEST)
+        _sync_folder(folder)
+    except BaseException as error:
+        for path in written:
+            path.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise StateError(
+                f"cannot write a checkpoint: {error.strerror or error}",
+                path=folder,
+                fix="name a directory that can be written to, on a disk with room",
+            ) from error
+        raise
+    for name in old:
+        (folder / name).unlink(missing_ok=True)
+
+
+def has_checkpoint(directory: str | os.PathLike[str]) -> bool:
+    """Tell whether a directory holds a checkpoint, whole or not."""
+    return (Path(directory) / MANIFEST).exists()
+
+
+def read_checkpoint(
+    directory: str | os.PathLike[str], *, ruleset: Ruleset | str | None = None, threads: int | None = None
+) -> Engine:
+    """Return the engine a checkpoint holds; see `Engine.restore`."""
+    folder = Path(directory)
+    manifest = _read_manifest(folder)
+    own = _own_ruleset(manifest, ruleset, folder)
+    keys = np.array(manifest["hash_keys"], dtype=np.uint64)
+    engine = Engine(own, threads=len(manifest["shards"]), mode=manifest["mode"], hash_keys=keys)
+    if threads is not None:
+        engine.use_threads(threads)
+    files = iter(manifest["files"])
+    parts = [
+        (shard, saved, next(files), next(files))
+        for shard, saved in zip(engine.shards, manifest["shards"], strict=True)
+    ]
+
+    def load(part: tuple[Shard, dict[str, int], dict[str, Any], dict[str, Any]]) -> None:
+        shard, saved, customers, entries = part
+        shard.load(
+            saved["clock_us"],
+            saved["wheel_key"],
+            (customers["rows"], customers["id_bytes"], _read_columns(folder, customers, _CUSTOMER_SCHEMA)),
+            (entries["rows"], entries["id_bytes"], _read_columns(folder, entries, _ENTRY_SCHEMA)),
+        )
+
+    engine.for_each(load, parts)
+    engine.counters = Counters(**manifest["counters"])
+    return engine
+
+
+def _own_ruleset(manifest: dict[str, Any], ruleset: Ruleset | str | None, folder: Path) -> Ruleset:
+    """Return the ruleset to go on with, which must decide exactly as the checkpoint's did."""
+    if ruleset is None:
+        try:
+            given = load_ruleset(
+                manifest["ruleset_name"], time_zone=manifest["time_zone"], currency=manifest["currency"]
+            )
+        except ConfigError as error:
+            raise StateError(
+                f"the checkpoint's ruleset {manifest['ruleset']} is not a built-in one",
+                path=folder,
+                fix="name its file with the ruleset option",
+            ) from error
+    else:
+        given = ruleset if isinstance(ruleset, Ruleset) else load_ruleset(ruleset)
+    if given.fingerprint != manifest["fingerprint"] or given.identity != manifest["ruleset"]:
+        raise StateError(
+            f"the checkpoint belongs to ruleset {manifest['ruleset']}, not to {given.identity}",
+            path=folder,
+            fix="use the ruleset, time zone and currency it was made with, or another directory",
+        )
+    return given
+
+
+def _customer_batches(shard: Shard) -> Iterator[pa.RecordBatch]:
+    customers, _ = shard.customer_records()
+    for first in range(1, shard.customers + 1, _ROWS):
+        end = min(first + _ROWS, shard.customers + 1)
+        offsets, data = shard.customer_ids(np.arange(first, end, dtype=np.uint32))
+        yield _split(customers[first:end], _CUSTOMER_SCHEMA, offsets, data)
+
+
+def _entry_batches(shard: Shard) -> Iterator[pa.RecordBatch]:
+    entries = shard.entry_records()
+    for first in range(1, entries.size, _ROWS):
+        part = entries[first : first + _ROWS]
+        kinds = part["flags"] & layout.KIND_MASK
+        # An id of no bytes: notes that remember something of an order by its handle.
+        handles = np.where(
+            (kinds == layout.REFUND) | (kinds == layout.ORIGINAL), 0, np.arange(first, first + part.size)
+        )
+        offsets, data = shard.entry_ids(handles)
+        yield _split(part, _ENTRY_SCHEMA, offsets, data)
+
+
+def _split(
+    records: NDArray[Any], schema: pa.Schema, offsets: NDArray[np.int32], data: NDArray[np.uint8]
+) -> pa.RecordBatch:
+    ids = pa.StringArray.from_buffers(records.size, pa.py_buffer(offsets), pa.py_buffer(data))
+    columns = [pa.array(np.ascontiguousarray(records[name])) for name in schema.names[1:]]
+    return pa.RecordBatch.from_arrays([ids, *columns], schema=schema)
+
+
+class _Digested:
+    """A file being written, and the digest of what was written."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self.digest = xxhash.xxh3_128()
+        self.size = 0
+        self.closed = False
+
+    def write(self, data: Any) -> int:  # noqa: ANN401 - anything with a buffer
+        view = memoryview(data)
+        self.digest.update(view)
+        self.size += view.nbytes
+        return self._file.write(view)
+
+    def flush(self) -> None:
+        self._file.flush()
+
+
+def _write_file(path: Path, schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> dict[str, Any]:
+    rows = id_bytes = 0
+    with path.open("wb", buffering=0) as file:
+        digested = _Digested(file)
+        with pa.ipc.new_stream(pa.PythonFile(digested, mode="w"), schema) as writer:
+            for batch in batches:
+                rows += batch.num_rows
+                id_bytes += offsets_and_data(batch.column(0))[0][-1].item()
+                writer.write_batch(batch)
+        _sync(file)
+    return {
+        "name": path.name,
+        "rows": rows,
+        "id_bytes": id_bytes,
+        "bytes": digested.size,
+        "xxh3_128": digested.digest.hexdigest(),
+    }
+
+
+def _read_columns(folder: Path, saved: dict[str, Any], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+    path = folder / saved["name"]
+    try:
+        with pa.memory_map(os.fspath(path)) as source:
+            whole = source.read_buffer()
+            if len(whole) != saved["bytes"] or xxhash.xxh3_128_hexdigest(whole) != saved["xxh3_128"]:
+                raise StateError(
+                    "the checkpoint is damaged: its checksum differs",
+                    path=path,
+                    fix="restore it from a copy, or start without it",
+                )
+            with pa.ipc.open_stream(whole) as reader:
+                if reader.schema != schema:
+                    raise StateError("the checkpoint has other columns", path=path)
+                yield from reader
+    except FileNotFoundError as error:
+        raise StateError(
+            "the checkpoint is not whole: a file is missing", path=path, fix="start without it"
+        ) from error
+
+
+def _read_manifest(folder: Path) -> dict[str, Any]:
+    path = folder / MANIFEST
+    try:
+        manifest = orjson.loads(path.read_bytes())
+        if manifest["format"] != FORMAT:
+            raise KeyError("format")
+        if manifest["version"] != VERSION:
+            raise StateError(
+                f"the checkpoint has format version {manifest['version']}, this program reads {VERSION}",
+                path=path,
+                fix="use the version of rfmstream that wrote it",
+            )
+    except FileNotFoundError as error:
+        raise StateError("there is no checkpoint here", path=folder) from error
+    except (orjson.JSONDecodeError, KeyError, TypeError) as error:
+        raise StateError("this is not a checkpoint's manifest", path=path) from error
+    return dict(manifest)
+
+
+def _files_of(folder: Path) -> list[str]:
+    """Return the data files of the present checkpoint and of any that was not finished.
+
+    Raises  StateError where the directory holds anything else: nothing of it may be lost
+    """
+    names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    ours = [
+        name for name in names if name.endswith((".arrow", f"-{MANIFEST}")) and name.split("-")[0].isdigit()
+    ]
+    strange = [name for name in names if name not in ours and name != MANIFEST]
+    if strange:
+        raise StateError(
+            f"the directory holds {strange[0]}, which is no part of a checkpoint",
+            path=folder,
+            fix="name an empty or new directory",
+        )
+    return ours
+
+
+def _sync(file: IO[bytes]) -> None:
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    with suppress(OSError):  # not every system lets a directory be opened
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

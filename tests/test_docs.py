@@ -1,0 +1,40 @@
+"""The documents say what the program does: columns, commands, options."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+
+from engine.cli.app import cli
+from schemas.changes import CHANGE_COLUMNS, CHANGE_REASONS
+from schemas.columns import Column
+from schemas.orders import ORDER_COLUMNS, REJECTED_COLUMNS
+from schemas.snapshots import SNAPSHOT_COLUMNS
+
+ROOT = Path(__file__).resolve().parent.parent
+FORMATS = (ROOT / "docs" / "formats.md").read_text(encoding="utf-8")
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("columns", [ORDER_COLUMNS, CHANGE_COLUMNS, SNAPSHOT_COLUMNS, REJECTED_COLUMNS])
+def test_every_column_is_described(columns: Iterable[Column]) -> None:
+    lines = FORMATS.splitlines()
+    for column in columns:
+        ending = f"| {'yes' if column.nullable else 'no'} | {column.unit} | {column.description} |"
+        assert any(line.startswith(f"| `{column.name}` |") and line.endswith(ending) for line in lines), column.name
+
+
+def test_every_reason_is_named() -> None:
+    assert all(f"`{reason}`" in FORMATS for reason in CHANGE_REASONS)
+
+
+def test_every_command_is_shown() -> None:
+    assert all(f"rfmstream {name}" in README for name in cli.commands)
+
+
+def test_links_lead_somewhere() -> None:
+    for document in (ROOT / "README.md", ROOT / "docs" / "formats.md"):
+        for part in document.read_text(encoding="utf-8").split("](")[1:]:
+            target = part.partition(")")[0].partition("#")[0]
+            if target and "://" not in target:
+                assert (document.parent / target).exists(), f"{document.name}: {target}"
