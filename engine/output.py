@@ -34,7 +34,7 @@ class OutputFile:
 
     Fields  path  where it will be
             rows  written so far
-    Errors  ConfigError     at the start: unknown suffix, no such folder, not allowed to write there
+    Errors  ConfigError     an unknown suffix; when it is opened: no such folder, not allowed to write there
             TransportError  later: the disk is full or failed
     """
 
@@ -44,18 +44,27 @@ class OutputFile:
         # A link stays a link: it is the file behind it that is replaced.
         self._target = Path(os.path.realpath(self.path))
         self._part: Path | None = self._target.with_name(f".{self._target.name}.{os.getpid()}.part")
+        self._schema = schema
+        self._sink: _Sink | None = None
+
+    def open(self) -> None:
+        """Make the file. Whoever calls it has seen to it that `discard` follows, even if this is interrupted."""
+        assert self._part is not None, "opened after the end"
         try:
             if self._target.is_dir():
                 raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-            self._sink: _Sink = _SINKS[self.path.suffix.lower()](self._part, schema)
+            self._sink = _SINKS[self.path.suffix.lower()](self._part, self._schema)
         except OSError as error:
-            self._part.unlink(missing_ok=True)
             raise ConfigError(
-                f"cannot be written: {_words(error)}", file=path, fix="name another file or folder"
+                f"cannot be written: {_words(error)}", file=self.path, fix="name another file or folder"
             ) from error
-        self._is_open = True
 
     def __enter__(self) -> Self:
+        try:
+            self.open()
+        except BaseException:
+            self.discard()
+            raise
         return self
 
     def __exit__(
@@ -65,23 +74,25 @@ class OutputFile:
 
     def write(self, batch: pa.RecordBatch) -> None:
         """Add the rows of a batch."""
-        assert self._is_open, "rows after the end"
+        sink = self._sink
+        assert sink is not None, "rows before the beginning or after the end"
         if batch.num_rows:
-            self._attempt(lambda: self._sink.write(batch))
+            self._attempt(lambda: sink.write(batch))
             self.rows += batch.num_rows
 
     def finish(self) -> None:
         """Write the end of the file and force it to the disk, still under its temporary name."""
-        if self._is_open:
-            self._is_open = False
-            self._attempt(self._sink.close)
-            self._attempt(lambda: _force(self._part or self._target))
+        sink, part = self._sink, self._part
+        if sink is not None and part is not None:
+            self._sink = None
+            self._attempt(sink.close)
+            self._attempt(lambda: _force(part))
 
     def publish(self) -> None:
         """Give the file its name, in place of what had it."""
         self.finish()
-        assert self._part is not None, "published twice"
         part = self._part
+        assert part is not None, "published twice"
         self._attempt(lambda: part.replace(self._target))
         self._part = None
         self._attempt(lambda: _force(self._target.parent))
@@ -89,12 +100,12 @@ class OutputFile:
     def discard(self) -> None:
         """Remove the file unless it was published."""
         part, self._part = self._part, None
+        sink, self._sink = self._sink, None
         if part is None:
             return
         try:
-            if self._is_open:
-                self._is_open = False
-                self._sink.close()
+            if sink is not None:
+                sink.close()
         except (OSError, pa.ArrowException):
             pass  # It goes anyway, and the failure that led here is the one to tell.
         finally:

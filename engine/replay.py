@@ -15,6 +15,7 @@ from typing import Any, Final
 import pyarrow as pa
 
 from engine.background import WriteBehind, read_ahead
+from engine.checkpoint import has_checkpoint
 from engine.engine import Counters, Engine, to_text
 from engine.ingest.files import InputFile, find_files
 from engine.ingest.source import Progress, open_orders
@@ -84,9 +85,13 @@ def open_engine(
     if checkpoint is not None and checkpoint.exists():
         if not checkpoint.is_dir():
             raise ConfigError("is not a directory", file=checkpoint, key="checkpoint")
-        # Whatever is in there is not ours to replace unless it is a whole checkpoint.
-        if any(checkpoint.iterdir()):
+        if has_checkpoint(checkpoint):
             return Engine.restore(checkpoint, ruleset=ruleset, threads=threads)
+        if any(checkpoint.iterdir()):
+            # Better known now than when the checkpoint is to be written, after hours perhaps.
+            raise StateError(
+                "holds no checkpoint but other files", path=checkpoint, fix="name a new or empty directory"
+            )
     return Engine("rfm8" if ruleset is None else ruleset, threads=threads or 1)
 
 
@@ -143,7 +148,7 @@ def replay(  # noqa: PLR0913 - the options of one command
         snapshot = engine.snapshot()
         _publish(made, snapshot)
     if checkpoint is not None:
-        _checkpoint(engine, checkpoint)
+        engine.checkpoint(checkpoint)
     return ReplayResult(
         engine=engine,
         counters=counters,
@@ -220,9 +225,13 @@ def _open_outputs(stack: ExitStack, outputs: Outputs, ruleset: Ruleset) -> dict[
         "snapshot": snapshot_schema(ruleset),
         "rejected": REJECTED_SCHEMA,
     }
-    return {
-        name: stack.enter_context(OutputFile(path, schemas[name])) for name, path in outputs.paths().items()
-    }
+    made = {}
+    for name, path in outputs.paths().items():
+        made[name] = OutputFile(path, schemas[name])
+        # Before the file is there, so that no interruption can come between the two.
+        stack.push(made[name])
+        made[name].open()
+    return made
 
 
 def _publish(made: Mapping[str, OutputFile], snapshot: pa.Table) -> None:
@@ -247,17 +256,6 @@ def _check_as_of(engine: Engine, as_of_us: int | None) -> None:
             key="as-of",
             fix="choose that instant or a later one; time does not go back",
         )
-
-
-def _checkpoint(engine: Engine, directory: Path) -> None:
-    try:
-        engine.checkpoint(directory)
-    except OSError as error:
-        raise StateError(
-            f"the checkpoint cannot be written: {error.strerror or error}",
-            path=directory,
-            fix="the outputs are whole; run again with another directory",
-        ) from error
 
 
 def _copied(counters: Counters) -> Counters:

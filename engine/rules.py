@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from engine.records import KernelRecord
 from engine.zone import zone_table
-from kernels.layout import RULES
+from kernels.layout import DAY_US, RULES
 from schemas.ruleset import Ruleset
 
 LIFETIME: Final = -1
@@ -19,6 +19,7 @@ def compile_rules(ruleset: Ruleset) -> KernelRecord:
     rules = KernelRecord(
         RULES,
         calendar=ruleset.day_unit == "calendar_day",
+        day_can_fall=ruleset.day_unit == "calendar_day" and _day_can_fall(starts, offsets),
         window_days=LIFETIME if ruleset.window_days is None else ruleset.window_days,
         zone_cycle_us=cycle_us,
     )
@@ -33,6 +34,13 @@ def compile_rules(ruleset: Ruleset) -> KernelRecord:
         settled_any=_settled(ruleset.lookup, moving_m=True),
     )
     return rules
+
+
+def _day_can_fall(starts_us: NDArray[np.int64], offsets_us: NDArray[np.int64]) -> bool:
+    """Tell whether the local date ever goes back: a clock set back across midnight."""
+    before = (starts_us[1:] - 1 + offsets_us[:-1]) // DAY_US
+    after = (starts_us[1:] + offsets_us[1:]) // DAY_US
+    return bool(np.any(after < before))
 
 
 def _settled(lookup: NDArray[np.int8], *, moving_m: bool) -> NDArray[np.uint8]:

@@ -74,6 +74,7 @@ class Shard:
         self._changes = np.empty(2 * BLOCK, dtype=CHANGE)
         self._rows = np.empty(BLOCK, dtype=np.int64)
         self._handles = np.empty(BLOCK, dtype=np.int64)
+        self._hashes = np.empty(BLOCK, dtype=np.uint64)
         self.state.point(
             **{name: arena.array for name, arena in self._arenas.items()},
             **self._tables,
@@ -99,7 +100,14 @@ class Shard:
         row, status = 0, layout.GROW
         while status != layout.DONE:
             row, status = fold(
-                self.state.rows, self.rules.rows, batch.rows, row, outcome, self._rows, self._handles
+                self.state.rows,
+                self.rules.rows,
+                batch.rows,
+                row,
+                outcome,
+                self._rows,
+                self._handles,
+                self._hashes,
             )
             self._make_room(status)
 
@@ -232,4 +240,5 @@ class Shard:
 
 
 def _new_table(capacity: int) -> NDArray[np.int64]:
-    return np.zeros(capacity + TABLE_SLACK, dtype=np.int64)
+    # An arena's memory, for its large pages.
+    return Arena(np.int64, capacity + TABLE_SLACK).array

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from engine.columns import offsets_and_data
+from engine.buffers import offsets_and_data
 
 ROWS_AT_ONCE: Final = 1 << 16
 """Lines joined at a time: their bytes must fit the 2 GiB of one string array, whatever the ids are."""

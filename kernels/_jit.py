@@ -121,6 +121,17 @@ def _pointer(typingctx: Any, address: Any) -> Any:  # noqa: ARG001
 
 
 @intrinsic
+def _borrow(typingctx: Any, array: Any) -> Any:  # noqa: ARG001
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        view = context.make_array(signature.args[0])(context, builder, args[0])
+        view.meminfo = ir.Constant(view.meminfo.type, None)
+        view.parent = ir.Constant(view.parent.type, None)
+        return view._getvalue()  # noqa: SLF001 - how numba's own intrinsics end
+
+    return array(array), codegen
+
+
+@intrinsic
 def _keep_apart(typingctx: Any) -> Any:  # noqa: ARG001
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:  # noqa: ARG001
         builder.function.attributes.add("noinline")
@@ -133,6 +144,10 @@ if config.DISABLE_JIT:
 
     def keep_apart() -> None:
         """Do nothing: there is nothing to inline."""
+
+    def borrow(array: Any) -> Any:
+        """Return the array."""
+        return array
 
     def array_at(address: Any, shape: Any, dtype: Any) -> Any:
         """Return the C-ordered array of a shape at an address; the caller keeps its memory alive."""
@@ -160,6 +175,11 @@ if config.DISABLE_JIT:
 else:
     keep_apart = _keep_apart
     """Said in a function, forbids inlining it: a kernel of one copy of each helper compiles in a third of the time."""
+
+    @inline
+    def borrow(array: Any) -> Any:
+        """Return the array without a reference count: handing an owned one to a helper costs two atomic operations."""
+        return _borrow(array)
 
     @inline
     def array_at(address: Any, shape: Any, dtype: Any) -> Any:

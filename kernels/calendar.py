@@ -73,12 +73,16 @@ def midnight_of(rules, day):
 
 
 @inline
+def stops_after(rules, at_us, day, days):
+    """Return what `stops_us` does, given the local day of `at_us` (of no matter for durations)."""
+    stop_us = midnight_of(rules, day + days + 1) if rules.calendar else at_us + days * DAY_US
+    return stop_us if stop_us < END_OF_TIME_US else FOREVER_US
+
+
+@inline
 def stops_us(rules, at_us, days):
     """Return the instant at which something of `at_us` is no longer within `days` days; FOREVER_US: after 9999."""
-    stop_us = at_us + days * DAY_US
-    if rules.calendar:
-        stop_us = midnight_of(rules, day_of(rules, at_us) + days + 1)
-    return stop_us if stop_us < END_OF_TIME_US else FOREVER_US
+    return stops_after(rules, at_us, day_of(rules, at_us) if rules.calendar else np.int64(0), days)
 
 
 @inline
@@ -96,7 +100,7 @@ def is_older(rules, left_us, right_us):
     The list is in the order in which entries leave the window. That is the order of time except where a clock was
     set back across midnight, when the later instant has the earlier date.
     """
-    if rules.calendar and rules.zone_start_us_size > 1:
+    if rules.day_can_fall:
         left_day, right_day = day_of(rules, left_us), day_of(rules, right_us)
         if left_day != right_day:
             return left_day < right_day

@@ -112,22 +112,20 @@ def hash_about(order, kind, at_us, seeds):
     return hash_instant(np.uint64(order), kind, at_us, seeds)
 
 
-@part
-def add_entry(state, value, kind, customer, at_us, amount_minor, data, start, size):
-    """Append an entry, with its id, and put it in the table under a hash; return its handle.
+@inline
+def append_entry(state, kind, customer, at_us, amount_minor, data, start, size):
+    """Append an entry with its id; return its handle. The caller puts it in the table.
 
     Room for one entry, its id and eight spare bytes must have been made before.
     """
-    keep_apart()
     handle = state.n_entries
     id_start = state.id_bytes
-    if handle % GROUP == 0:
+    if handle % GROUP == 0 or handle == 1:
         id_base_of(state)[handle // GROUP] = id_start
+    id_data = id_data_of(state)
     done = np.int64(0)
     while done < size:
-        store_word(
-            id_data_of(state), id_start + done, word_at(data, start + done, min(size - done, np.int64(8)))
-        )
+        store_word(id_data, id_start + done, word_at(data, start + done, min(size - done, np.int64(8))))
         done += 8
     state.id_bytes = id_start + size
     entry = entries_of(state)[handle]
@@ -140,11 +138,19 @@ def add_entry(state, value, kind, customer, at_us, amount_minor, data, start, si
     entry.id_size = max(size - 1, 0)
     entry.flags = kind
     state.n_entries = handle + 1
+    state.n_table += 1
     if kind == ORDER:
         state.n_orders += 1
+    return handle
+
+
+@part
+def add_entry(state, value, kind, customer, at_us, amount_minor, data, start, size):
+    """Append an entry and put it in the table under a hash; return its handle."""
+    keep_apart()
+    handle = append_entry(state, kind, customer, at_us, amount_minor, data, start, size)
     tag = tag_of(value)
     insert_at(orders_of(state), first_of(orders_of(state), tag), tag, handle)
-    state.n_table += 1
     return handle
 
 

@@ -8,11 +8,12 @@ set of changes, and their order for each customer, is that of visiting every ins
 
 import numpy as np
 
-from kernels._jit import inline, jit, keep_apart, part, prefetch
+from kernels._jit import borrow, inline, jit, keep_apart, part, prefetch
 from kernels.calendar import leaves_us
 from kernels.entries import (
     add_entry,
     add_note,
+    append_entry,
     find_about,
     find_adjustment,
     find_by_id,
@@ -394,13 +395,12 @@ def _apply_other(state, rules, batch, i, customer, handle, value, order, now_us,
 
 
 @inline
-def _apply_row(state, rules, batch, i, handle, clock_us):
+def _apply_row(state, rules, batch, i, handle, value, clock_us):
     """Apply one row whose customer is `handle`; return its outcome, or -1 where the output is full."""
     customer = customers_of(state)[handle]
     start = np.int64(order_offset_of(batch)[i])
     size = np.int64(order_offset_of(batch)[i + 1]) - start
     kind = np.int64(kind_of(batch)[i])
-    value = hash_pair(customer_hash_of(batch)[i], order_hash_of(batch)[i], seeds_of(state))
     tag = tag_of(value)
     order = np.int64(0)
     position = first_of(orders_of(state), tag)
@@ -420,9 +420,8 @@ def _apply_row(state, rules, batch, i, handle, clock_us):
         return np.int64(-1)
     expire_window(state, rules, customer, now_us)
     if kind == PAID:
-        about = add_entry(
+        about = append_entry(
             state,
-            value,
             ORDER,
             handle,
             at_us_of(batch)[i],
@@ -431,6 +430,7 @@ def _apply_row(state, rules, batch, i, handle, clock_us):
             start,
             size,
         )
+        insert_at(orders_of(state), position, tag, about)
         _count_in(state, rules, customer, about, now_us, kind)
     else:
         about = _apply_other(state, rules, batch, i, customer, handle, value, order, now_us, own_event_id)
@@ -447,17 +447,17 @@ def _apply_row(state, rules, batch, i, handle, clock_us):
 
 
 @inline
-def _look_up(state, batch, rules, first, end, rows, handles):
+def _look_up(state, batch, rules, first, end, rows, handles, hashes):
     """Find, or for a first event make, the customer of each row of a block; return how many rows are this shard's."""
     count = np.int64(0)
     for i in range(first, end):
         value = customer_hash_of(batch)[i]
         if state.shards == 1 or shard_of(value, state.shards) == state.shard:
             rows[count] = i
-            count += 1
             prefetch(index_of(state), home_of(index_of(state), tag_of(value)), 0)
-            both = hash_pair(value, order_hash_of(batch)[i], seeds_of(state))
-            prefetch(orders_of(state), home_of(orders_of(state), tag_of(both)), 0)
+            hashes[count] = hash_pair(value, order_hash_of(batch)[i], seeds_of(state))
+            prefetch(orders_of(state), home_of(orders_of(state), tag_of(hashes[count])), 0)
+            count += 1
     for k in range(count):
         tag = tag_of(customer_hash_of(batch)[rows[k]])
         position = first_of(index_of(state), tag)
@@ -486,7 +486,7 @@ def _look_up(state, batch, rules, first, end, rows, handles):
 
 
 @jit
-def fold(states, rulesets, batches, first, outcome, rows, handles):
+def fold(states, rulesets, batches, first, outcome, rows, handles, hashes):
     """Fold the rows of a batch, from `first` on, that belong to a shard.
 
     In      batches  BATCH[1], its n rows in the order in which they are to be applied; rows whose customer's hash
@@ -495,20 +495,21 @@ def fold(states, rulesets, batches, first, outcome, rows, handles):
     State   states   STATE[1]; its clock becomes the newest instant applied, or the log's clock; changes are added
                      to its output
     Out     outcome  u8[n], Outcome of each of this shard's rows
-    Scratch rows, handles i64[BLOCK]
+    Scratch rows, handles i64[BLOCK]; hashes u64[BLOCK], of customer and order id together
     Holds   a row that is not applied changes nothing; a second call goes on where the first stopped
     Returns (row to go on from, DONE | OUTPUT_FULL | GROW)
     Cost    O(rows), no allocation
     Source  SEMANTICS.md 3-5; oracle tests/oracle.py
     """
     state, rules, batch = states[0], rulesets[0], batches[0]
+    rows, handles, hashes, outcome = borrow(rows), borrow(handles), borrow(hashes), borrow(outcome)
     total = batch.at_us_size
     is_log = batch.log_us_size > 0
     while first < total:
         if _needs_room(state):
             return first, GROW
         end = min(first + BLOCK, total)
-        count = _look_up(state, batch, rules, first, end, rows, handles)
+        count = _look_up(state, batch, rules, first, end, rows, handles, hashes)
         for k in range(count):
             i = np.int64(rows[k])
             if is_log:
@@ -520,7 +521,7 @@ def fold(states, rulesets, batches, first, outcome, rows, handles):
             if handle == 0:
                 outcome[i] = UNKNOWN_ORDER
                 continue
-            made = _apply_row(state, rules, batch, i, handle, state.clock_us)
+            made = _apply_row(state, rules, batch, i, handle, hashes[k], state.clock_us)
             if made < 0:
                 return i, OUTPUT_FULL
             outcome[i] = made

@@ -7,7 +7,7 @@ equality is decided by the bytes.
 
 import numpy as np
 
-from kernels._jit import fold_multiply, inline, jit, keep_apart, load_word, part, store_word
+from kernels._jit import borrow, fold_multiply, inline, jit, keep_apart, load_word, part, store_word
 
 INLINE_BYTES = 16
 SPARE_BYTES = 16
@@ -83,6 +83,7 @@ def hash_ids(offset, data, seeds, out):
     In      offset  i32[n + 1], data u8[], seeds u64[4]
     Out     out     u64[n]
     """
+    data, seeds = borrow(data), borrow(seeds)
     for i in range(out.size):
         start = np.int64(offset[i])
         out[i] = hash_bytes(data, start, np.int64(offset[i + 1]) - start, seeds)
@@ -140,6 +141,7 @@ def size_customer_ids(customers, handles, offset):
 @jit
 def gather_customer_ids(customers, key_data, handles, offset, out):
     """Write the ids of `handles` to `out`, u8, which has SPARE_BYTES at its end."""
+    customers, key_data, out = borrow(customers), borrow(key_data), borrow(out)
     for i in range(handles.size):
         customer = customers[handles[i]]
         start = np.int64(offset[i])
@@ -169,6 +171,7 @@ def size_rows(offset, rows, out_offset):
 @jit
 def gather_rows(offset, data, rows, out_offset, out):
     """Write the bytes of a gather of rows of an id column to `out`, u8, which has SPARE_BYTES at its end."""
+    data, out = borrow(data), borrow(out)
     for i in range(rows.size):
         row = rows[i]
         if row < 0:

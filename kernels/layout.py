@@ -175,6 +175,7 @@ RULES: Final = _record(
     [
         # A ruleset as kernels read it; cuts ascend, in days, orders and minor units.
         ("calendar", "i8"),  # 1: calendar days, 0: durations
+        ("day_can_fall", "i8"),  # 1: calendar days in a zone whose clocks were once set back across midnight
         ("window_days", "i8"),  # -1: lifetime
         *_arrays("zone_start_us"),  # first instant of each offset from UTC
         *_arrays("zone_offset_us"),

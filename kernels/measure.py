@@ -9,7 +9,7 @@ Source: SEMANTICS.md 2-5.
 import numpy as np
 
 from kernels._jit import inline, keep_apart, part
-from kernels.calendar import leaves_us, stops_us
+from kernels.calendar import day_of, leaves_us, stops_after
 from kernels.entries import kind_of
 from kernels.layout import (
     HAS_ADJUSTMENT,
@@ -31,26 +31,32 @@ from schemas.codes import FOREVER_US, NEVER_US, NO_TIER, ChangeReason
 RECENCY_EXPIRED = int(ChangeReason.RECENCY_EXPIRED)
 WINDOW_EXPIRED = int(ChangeReason.WINDOW_EXPIRED)
 
+BY_TIME = -1
+
 STEPS_BOUND = 64
 """Entries looked at when only a deadline is wanted: a customer of a million orders is looked at again later."""
 
 
 @inline
-def recency_stop_us(rules, last_paid_us, k):
-    """Return the instant at which `last_paid_us` is no longer within the k-th recency cut."""
-    return stops_us(rules, last_paid_us, recency_cuts_of(rules)[k])
+def measure_recency(rules, last_paid_us, now_us):
+    """Measure R at an instant; the widest cuts hold longest.
 
-
-@inline
-def recency_band(rules, last_paid_us, now_us):
-    """Return how many recency cuts `last_paid_us` is within at `now_us`; the widest cuts hold longest."""
-    cuts = np.int64(rules.recency_cuts_size)
+    Returns (band: how many cuts `last_paid_us` is within; the next instant at which it falls, FOREVER_US if it cannot;
+            the newest instant at which it has fallen, NEVER_US if it has not)
+    """
+    cuts = recency_cuts_of(rules)
+    band = np.int64(rules.recency_cuts_size)
+    fell_us = np.int64(NEVER_US)
     if last_paid_us == NEVER_US:
-        return np.int64(0)
-    k = np.int64(0)
-    while k < cuts and recency_stop_us(rules, last_paid_us, k) <= now_us:
-        k += 1
-    return cuts - k
+        return np.int64(0), np.int64(FOREVER_US), fell_us
+    day = day_of(rules, last_paid_us) if rules.calendar else np.int64(0)
+    for k in range(rules.recency_cuts_size):
+        stop_us = stops_after(rules, last_paid_us, day, cuts[k])
+        if stop_us > now_us:
+            return band, stop_us, fell_us
+        fell_us = stop_us
+        band -= 1
+    return band, np.int64(FOREVER_US), fell_us
 
 
 @inline
@@ -98,11 +104,11 @@ def is_counted(state, rules, customer, entry):
 
 
 @part
-def next_change(state, rules, customer, r_band, now_us, steps_max):
-    """Find the next instant at which time alone changes the tier of a customer measured at `now_us`.
+def next_change(state, rules, customer, cell, r_band, r_stop_us, steps_max):
+    """Find the next instant at which time alone changes the tier of a customer.
 
-    In      customer   its window moved to now_us, its tier that of now_us
-            r_band     its recency band at now_us
+    In      customer   as of the instant it was measured at: its window, tier
+            cell       of its bands; r_band, r_stop_us: its recency band, and when that falls
             steps_max  entries to look at, at most
     Returns (instant, tier code); (FOREVER_US, NO_TIER) if never; when the search ended at `steps_max`, an instant
             before which nothing changes and the present tier
@@ -111,13 +117,31 @@ def next_change(state, rules, customer, r_band, now_us, steps_max):
     tier = np.int64(customer.tier)
     if tier == NO_TIER:
         return FOREVER_US, np.int64(NO_TIER)
+    lookup, entries = lookup_of(rules), entries_of(state)
     settled = settled_any_of(rules) if np.int64(customer.flags) & HAS_ADJUSTMENT else settled_of(rules)
-    r_cuts = np.int64(rules.recency_cuts_size)
     frequency = np.int64(customer.frequency)
     monetary = np.int64(customer.monetary_minor)
-    handle = np.int64(customer.head) if rules.window_days >= 0 else np.int64(0)
-    at_us = now_us
-    while True:
+    handle = np.int64(0)
+    leaves_next_us = np.int64(FOREVER_US)
+    if rules.window_days >= 0 and customer.head != 0:
+        handle = np.int64(customer.head)
+        leaves_next_us = leaves_us(rules, entries[handle].at_us)
+    while settled[cell] == 0:
+        at_us = min(r_stop_us, leaves_next_us)
+        if at_us == FOREVER_US or steps_max <= 0:
+            break
+        while leaves_next_us <= at_us:
+            entry = entries[handle]
+            if kind_of(entry) == ORDER:
+                frequency -= 1
+            monetary -= entry.amount_minor
+            steps_max -= 1
+            handle = np.int64(entry.next)
+            leaves_next_us = np.int64(FOREVER_US)
+            if handle != 0:
+                leaves_next_us = leaves_us(rules, entries[handle].at_us)
+        if r_stop_us <= at_us:
+            r_band, r_stop_us, _ = measure_recency(rules, customer.last_paid_us, at_us)
         cell = cell_of(
             rules,
             customer,
@@ -125,32 +149,11 @@ def next_change(state, rules, customer, r_band, now_us, steps_max):
             count_band(frequency_cuts_of(rules), frequency),
             count_band(monetary_cuts_of(rules), monetary),
         )
-        if np.int64(lookup_of(rules)[cell]) != tier:
-            return at_us, np.int64(lookup_of(rules)[cell])
-        if settled[cell] != 0:
-            return FOREVER_US, np.int64(NO_TIER)
-        at_us = FOREVER_US
-        if r_band > 0:
-            at_us = recency_stop_us(rules, customer.last_paid_us, r_cuts - r_band)
-        leaves = FOREVER_US
-        if handle != 0:
-            leaves = leaves_us(rules, entries_of(state)[handle].at_us)
-            at_us = min(at_us, leaves)
-        if at_us == FOREVER_US:
-            return FOREVER_US, np.int64(NO_TIER)
-        if steps_max <= 0:
-            return at_us, tier
-        while r_band > 0 and recency_stop_us(rules, customer.last_paid_us, r_cuts - r_band) <= at_us:
-            r_band -= 1
-        while handle != 0 and leaves <= at_us:
-            entry = entries_of(state)[handle]
-            if kind_of(entry) == ORDER:
-                frequency -= 1
-            monetary -= entry.amount_minor
-            handle = np.int64(entry.next)
-            steps_max -= 1
-            if handle != 0:
-                leaves = leaves_us(rules, entries_of(state)[handle].at_us)
+        if np.int64(lookup[cell]) != tier:
+            return at_us, np.int64(lookup[cell])
+    if settled[cell] == 0 and steps_max <= 0:
+        return min(r_stop_us, leaves_next_us), tier
+    return FOREVER_US, np.int64(NO_TIER)
 
 
 @part
@@ -158,28 +161,31 @@ def evaluate(state, rules, customer, handle, now_us, reason, row, entry):
     """Measure a customer at `now_us`, emit a tier change if its tier differs, and set its deadline.
 
     In      handle   its handle, for the change; entry: the handle whose id the change names, 0 for time
-            reason   ChangeReason of a change
+            reason   ChangeReason of a change; BY_TIME: whichever of the two reasons time has
             row      row of the batch the change names, -1 for time
     State   customer; the change goes to the output, which has room for one more
     """
     keep_apart()
-    r_band = recency_band(rules, customer.last_paid_us, now_us)
+    r_band, r_stop_us, r_fell_us = measure_recency(rules, customer.last_paid_us, now_us)
     f_band = count_band(frequency_cuts_of(rules), np.int64(customer.frequency))
     m_band = count_band(monetary_cuts_of(rules), customer.monetary_minor)
+    cell = cell_of(rules, customer, r_band, f_band, m_band)
     tier = np.int64(NO_TIER)
     if customer.lifetime_orders > 0:
-        tier = np.int64(lookup_of(rules)[cell_of(rules, customer, r_band, f_band, m_band)])
+        tier = np.int64(lookup_of(rules)[cell])
     before = np.int64(customer.tier)
     if tier == before:
-        customer.deadline_us = next_change(state, rules, customer, r_band, now_us, STEPS_BOUND)[0]
+        customer.deadline_us = next_change(state, rules, customer, cell, r_band, r_stop_us, STEPS_BOUND)[0]
         return
+    if reason == BY_TIME:
+        reason = RECENCY_EXPIRED if r_fell_us == now_us else WINDOW_EXPIRED
     customer.tier = tier
     customer.from_tier = before
     customer.seq += 1
     customer.tier_since_us = now_us
     customer.change_entry = entry
     customer.flags = (np.int64(customer.flags) & HAS_ADJUSTMENT) | (reason << REASON_SHIFT)
-    next_us, next_tier = next_change(state, rules, customer, r_band, now_us, FOREVER_US)
+    next_us, next_tier = next_change(state, rules, customer, cell, r_band, r_stop_us, FOREVER_US)
     customer.deadline_us = next_us
     change = changes_of(state)[state.n_changes]
     change.effective_us = now_us
@@ -200,15 +206,9 @@ def evaluate(state, rules, customer, handle, now_us, reason, row, entry):
     state.n_changes += 1
 
 
-@part
+@inline
 def expire_deadline(state, rules, customer, handle):
     """Move a customer to its deadline: measure it there, emit the change if there is one, set the next deadline."""
-    keep_apart()
     now_us = np.int64(customer.deadline_us)
     expire_window(state, rules, customer, now_us)
-    reason = WINDOW_EXPIRED
-    if recency_band(rules, customer.last_paid_us, now_us) != recency_band(
-        rules, customer.last_paid_us, now_us - 1
-    ):
-        reason = RECENCY_EXPIRED
-    evaluate(state, rules, customer, handle, now_us, reason, -1, 0)
+    evaluate(state, rules, customer, handle, now_us, BY_TIME, -1, 0)

@@ -8,7 +8,7 @@ import numpy as np
 from kernels._jit import jit, prefetch
 from kernels.calendar import day_of
 from kernels.layout import DAY_US, REASON_SHIFT
-from kernels.measure import count_band, expire_deadline, expire_window, next_change, recency_band
+from kernels.measure import cell_of, count_band, expire_deadline, expire_window, measure_recency, next_change
 from kernels.memory import customers_of, entries_of, frequency_cuts_of, monetary_cuts_of
 from schemas.codes import FOREVER_US
 
@@ -42,8 +42,11 @@ def write_snapshot(states, rulesets, as_of_us, first, end, scratch, words, numbe
             expire_deadline(state, rules, customer, handle)
         now_us = max(as_of_us, np.int64(customer.tier_since_us))
         expire_window(state, rules, customer, now_us)
-        r_band = recency_band(rules, customer.last_paid_us, now_us)
-        next_us, next_tier = next_change(state, rules, customer, r_band, now_us, FOREVER_US)
+        r_band, r_stop_us, _ = measure_recency(rules, customer.last_paid_us, now_us)
+        f_band = count_band(frequency_cuts_of(rules), np.int64(customer.frequency))
+        m_band = count_band(monetary_cuts_of(rules), customer.monetary_minor)
+        cell = cell_of(rules, customer, r_band, f_band, m_band)
+        next_us, next_tier = next_change(state, rules, customer, cell, r_band, r_stop_us, FOREVER_US)
         words[0, i] = customer.last_paid_us
         words[1, i] = customer.tier_since_us
         words[2, i] = customer.first_paid_us
@@ -63,8 +66,8 @@ def write_snapshot(states, rulesets, as_of_us, first, end, scratch, words, numbe
             else:
                 words[10, i] = (as_of_us - customer.last_paid_us) // DAY_US
         numbers[0, i] = r_band
-        numbers[1, i] = count_band(frequency_cuts_of(rules), np.int64(customer.frequency))
-        numbers[2, i] = count_band(monetary_cuts_of(rules), customer.monetary_minor)
+        numbers[1, i] = f_band
+        numbers[2, i] = m_band
         codes[0, i] = customer.tier
         codes[1, i] = customer.from_tier
         codes[2, i] = next_tier

@@ -23,7 +23,8 @@ def tag_of(value):
 @inline
 def home_of(table, tag):
     """Return the slot where a search for `tag` begins."""
-    return (tag * np.int64(table.size - TABLE_SLACK)) >> 32
+    # Unsigned, so that the compiler knows the slot is not negative.
+    return np.int64(np.uint64(tag * np.int64(table.size - TABLE_SLACK)) >> np.uint64(32))
 
 
 @inline

@@ -13,7 +13,15 @@ OWN = ("engine", "kernels", "schemas")
 SCHEMAS = {"numpy", "pyarrow"}
 KERNELS = {"numpy", "numba", "llvmlite"}
 CORE = {
-    *("engine.arena", "engine.columns", "engine.engine", "engine.records", "engine.rules", "engine.shard"),
+    *(
+        "engine.arena",
+        "engine.buffers",
+        "engine.columns",
+        "engine.engine",
+        "engine.records",
+        "engine.rules",
+        "engine.shard",
+    ),
     "engine.zone",
 }
 """The deterministic state machine: no files, no clock, no network."""

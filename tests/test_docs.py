@@ -21,7 +21,9 @@ def test_every_column_is_described(columns: Iterable[Column]) -> None:
     lines = FORMATS.splitlines()
     for column in columns:
         ending = f"| {'yes' if column.nullable else 'no'} | {column.unit} | {column.description} |"
-        assert any(line.startswith(f"| `{column.name}` |") and line.endswith(ending) for line in lines), column.name
+        assert any(line.startswith(f"| `{column.name}` |") and line.endswith(ending) for line in lines), (
+            column.name
+        )
 
 
 def test_every_reason_is_named() -> None:

@@ -24,6 +24,9 @@ from schemas.ruleset import Ruleset, Tier
 _WIDTH_ELSEWHERE: Final = 120
 """Columns when stdout is no terminal."""
 
+_WIDTH_WIDE: Final = 112
+"""Columns from which on the table of tiers has room for both labels."""
+
 _COMBINATIONS_LISTED: Final = 4
 
 _WHY: Final = {
@@ -68,7 +71,7 @@ def print_summary(summary: Summary) -> None:
     )
     changes = in_order(rows.changes, CHANGE_REASONS)
     console.print(f"[bold]{sum(changes.values()):,}[/] tier changes{_listed(changes)}")
-    console.print(_tier_table(summary, exponent))
+    console.print(_tier_table(summary, exponent, is_wide=console.width >= _WIDTH_WIDE))
     console.print(
         f"memory {summary.memory_bytes_total / 1e6:,.1f} MB: {_bytes(summary.bytes_per_customer)} a customer, "
         f"{_bytes(summary.bytes_per_order)} a retained order, {summary.memory_bytes['ids'] / 1e6:,.1f} MB of ids"
@@ -78,25 +81,26 @@ def print_summary(summary: Summary) -> None:
         console.print(Text(f"wrote {count:,} rows: {path}"), soft_wrap=True)
 
 
-def _tier_table(summary: Summary, exponent: int) -> Table:
-    currency = summary.ruleset.currency
+def _tier_table(summary: Summary, exponent: int, *, is_wide: bool) -> Table:
     table = Table(
         # Text, because the brackets of an identity would be read as markup.
         title=Text(f"{summary.ruleset.identity} as of {to_text(summary.as_of_us)}"),
-        caption="orders and revenue over each customer's lifetime, refunds taken off",
+        caption="orders and revenue over each customer's lifetime, refunds taken off; average: revenue an order",
         box=box.SIMPLE_HEAD,
+        padding=(0, 1) if is_wide else (0, 0),
         title_justify="left",
         caption_justify="left",
     )
-    table.add_column("tier")
+    table.add_column("tier", no_wrap=True)
     table.add_column("label")
-    for name in ("customers", "share", "orders", f"revenue {currency}", "share", "average order"):
-        table.add_column(name, justify="right")
+    # Where room is short the labels are broken, never a number.
+    for name in ("customers", "share", "orders", f"revenue {summary.ruleset.currency}", "share", "average"):
+        table.add_column(name, justify="right", no_wrap=True)
     for tier in summary.tiers:
         average = tier.average_order_minor
         table.add_row(
             Text(tier.id or "-"),
-            Text(f"{tier.label_zh} {tier.label_en}"),
+            Text(f"{tier.label_zh} {tier.label_en}" if is_wide else tier.label_en),
             f"{tier.customers:,}",
             _percent(tier.customer_share),
             f"{tier.orders:,}",
@@ -176,6 +180,7 @@ def print_timeline(story: Timeline, ruleset: Ruleset | None, limit: int) -> None
     """Print the newest `limit` changes of a customer, oldest first."""
     zone = ruleset.time_zone if ruleset else "UTC"
     labels = {tier.id: tier.label_en for tier in ruleset.tiers} if ruleset else {}
+    console = _console()
     shown = story.changes[-limit:]
     table = Table(
         title=Text(
@@ -183,17 +188,18 @@ def print_timeline(story: Timeline, ruleset: Ruleset | None, limit: int) -> None
         ),
         caption=f"times in {zone}; orders and amount as the ruleset's window counts them",
         box=box.SIMPLE_HEAD,
+        padding=(0, 1) if console.width >= _WIDTH_WIDE else (0, 0),
         title_justify="left",
         caption_justify="left",
     )
-    table.add_column("#", justify="right")
+    table.add_column("#", justify="right", no_wrap=True)
     table.add_column("when", no_wrap=True)
-    table.add_column("tier")
-    table.add_column("why")
-    table.add_column("RFM")
-    table.add_column("orders", justify="right")
-    table.add_column(f"amount {ruleset.currency if ruleset else 'in minor units'}", justify="right")
-    table.add_column("next if no order")
+    table.add_column("tier", overflow="fold")
+    table.add_column("why", overflow="fold")
+    table.add_column("RFM", no_wrap=True)
+    table.add_column("orders", justify="right", no_wrap=True)
+    table.add_column(f"amount {ruleset.currency if ruleset else 'minor'}", justify="right", no_wrap=True)
+    table.add_column("next if no order", overflow="fold")
     for change in shown:
         amount = change["monetary_minor"]
         table.add_row(
@@ -206,7 +212,7 @@ def print_timeline(story: Timeline, ruleset: Ruleset | None, limit: int) -> None
             money(amount, ruleset.currency_exponent) if ruleset else f"{amount:,}",
             Text(_next(change, zone)),
         )
-    _console().print(table)
+    console.print(table)
 
 
 def _next(change: Mapping[str, Any], zone: str) -> str:

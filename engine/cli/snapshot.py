@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from engine.cli.options import FILE, SUFFIXES
+from engine.cli.options import FILE, SUFFIXES, chosen_ruleset, ruleset_options
 
 
 @click.command(
@@ -31,8 +31,17 @@ Exit codes: 0 done · 2 usage or configuration · 4 state or checkpoint · 130 i
     "forecast if no order comes. A date alone or a time without an offset is local in the ruleset's time zone. "
     "[default: the checkpoint's clock]",
 )
+@ruleset_options("the checkpoint's own; give the FILE if it was your own")
 @click.option("--out", metavar="FILE", type=FILE, required=True, help="Write one row a customer here.")
-def snapshot(*, checkpoint: Path, as_of: str | None, out: Path) -> None:
+def snapshot(
+    *,
+    checkpoint: Path,
+    as_of: str | None,
+    ruleset: str | None,
+    time_zone: str | None,
+    currency: str | None,
+    out: Path,
+) -> None:
     """Write one row a customer: tier, bands, R, F and M, and when the tier will change by time alone.
 
     The checkpoint is not changed.
@@ -42,7 +51,7 @@ def snapshot(*, checkpoint: Path, as_of: str | None, out: Path) -> None:
     from engine.output import check_output, write_table
 
     check_output(out)
-    engine = Engine.restore(checkpoint)
+    engine = Engine.restore(checkpoint, ruleset=chosen_ruleset(ruleset, time_zone, currency))
     as_of_us = (
         engine.clock_us if as_of is None else parse_instant(as_of, engine.ruleset.time_zone, key="--as-of")
     )

@@ -120,13 +120,13 @@ def test_an_unknown_suffix_names_the_known_ones() -> None:
 def test_a_folder_that_is_not_there_is_told_at_once(tmp_path: Path) -> None:
     for suffix in SUFFIXES:
         with pytest.raises(ConfigError, match="cannot be written: No such file or directory"):
-            OutputFile(tmp_path / "none" / f"out{suffix}", TABLE.schema)
+            OutputFile(tmp_path / "none" / f"out{suffix}", TABLE.schema).open()
 
 
 def test_a_folder_in_the_place_of_the_file_is_told_at_once(tmp_path: Path) -> None:
     (tmp_path / "out.csv").mkdir()
     with pytest.raises(ConfigError, match="cannot be written: Is a directory"):
-        OutputFile(tmp_path / "out.csv", TABLE.schema)
+        OutputFile(tmp_path / "out.csv", TABLE.schema).open()
     assert [path.name for path in tmp_path.iterdir()] == ["out.csv"]
 
 

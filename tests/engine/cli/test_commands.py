@@ -12,8 +12,9 @@ from engine.cli.show import money
 from schemas.ruleset import list_rulesets, load_ruleset
 
 
-def run(*arguments: object) -> Result:
-    return CliRunner().invoke(cli, [str(argument) for argument in arguments], prog_name="rfmstream")
+def run(*arguments: object, columns: int = 120) -> Result:
+    words = [str(argument) for argument in arguments]
+    return CliRunner(env={"COLUMNS": str(columns)}).invoke(cli, words, prog_name="rfmstream")
 
 
 def refused(code: int, words: str, *arguments: object) -> None:
@@ -84,6 +85,13 @@ def test_the_summary_for_people(history: Path) -> None:
     assert re.search(r"- +无分层 No tier +1 +50\.0% +0 +0\.00", output)
 
 
+def test_a_narrow_terminal_breaks_no_number(history: Path, tmp_path: Path) -> None:
+    history.write_text(history.read_text() + "eve,e1,paid,2026-01-09T00:00:00Z,987654321.00\n")
+    changes = tmp_path / "changes.csv"
+    assert "987,655,621.00" in run("replay", history, "--changes", changes, columns=80).output
+    assert "987,654,321.00" in run("timeline", changes, "--customer", "eve", columns=80).output
+
+
 def test_brackets_of_an_identity_are_shown(history: Path) -> None:
     output = run("replay", history, "--time-zone", "Asia/Shanghai", "--currency", "USD").output
     assert "rfm8[currency=USD,time_zone=Asia/Shanghai] as of" in output
@@ -124,8 +132,27 @@ def test_input_that_is_refused_ends_in_3(history: Path, tmp_path: Path) -> None:
 
 
 def test_what_is_wrong_with_the_state_ends_in_4(history: Path, tmp_path: Path) -> None:
-    refused(4, "", "replay", history, "--checkpoint", history.parent)
-    refused(4, "", "snapshot", "--checkpoint", tmp_path / "none", "--out", tmp_path / "s.csv")
+    refused(4, "holds no checkpoint but other files", "replay", history, "--checkpoint", history.parent)
+    refused(4, "there is no checkpoint here", *snapshot_of(tmp_path / "none"))
+    state = tmp_path / "state"
+    run("replay", history, "--checkpoint", state)
+    refused(4, "belongs to ruleset rfm8", "replay", history, "--checkpoint", state, "--ruleset", "types7")
+    refused(4, "belongs to ruleset rfm8", "replay", history, "--checkpoint", state, "--currency", "USD")
+    next(state.glob("*-customers.arrow")).write_bytes(b"damaged")
+    refused(4, "damaged", *snapshot_of(state))
+
+
+def snapshot_of(state: Path) -> tuple[object, ...]:
+    return ("snapshot", "--checkpoint", state, "--out", state.parent / "snapshot.csv")
+
+
+def test_a_checkpoint_by_a_ruleset_of_ones_own(history: Path, tmp_path: Path) -> None:
+    state, own = tmp_path / "state", tmp_path / "own.toml"
+    own.write_text('name = "own"\nextends = "rfm8"\n[cuts]\nrecency_days = [60]\n')
+    assert run("replay", history, "--checkpoint", state, "--ruleset", own).exit_code == 0
+    refused(4, "name its file", *snapshot_of(state))
+    assert run(*snapshot_of(state), "--ruleset", own, "--as-of", "2026-03-01").exit_code == 0
+    assert "ann,101," in (tmp_path / "snapshot.csv").read_text()
 
 
 def test_interruption_ends_in_130(history: Path, monkeypatch: pytest.MonkeyPatch) -> None:

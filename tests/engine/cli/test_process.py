@@ -21,7 +21,7 @@ def run(*arguments: object) -> subprocess.CompletedProcess[str]:
 def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
     # Takes seconds to read.
     path = tmp_path_factory.mktemp("large") / "orders.csv"
-    made = run("generate", "--customers", 100_000, "--orders", 2_000_000, "--seed", 1, "--out", path)
+    made = run("generate", "--customers", 100_000, "--orders", 1_000_000, "--seed", 1, "--out", path)
     assert made.returncode == 0, made.stderr
     return path
 

@@ -1,0 +1,68 @@
+"""What all benches share. `pytest bench` finds bench_*.py and the functions bench_* in them."""
+
+import gc
+from collections.abc import Iterator
+
+import pyarrow as pa
+import pytest
+from loads import Loads
+from report import Report
+from scale import SCALE
+
+from engine import Engine
+from engine.generate import generate_batches
+
+_REPORT = pytest.StashKey[Report]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("python_files", "bench_*.py")
+    config.addinivalue_line("python_functions", "bench_*")
+    config.stash[_REPORT] = Report()
+
+
+@pytest.fixture(scope="session")
+def report(request: pytest.FixtureRequest) -> Report:
+    return request.config.stash[_REPORT]
+
+
+@pytest.fixture(scope="session")
+def loads(tmp_path_factory: pytest.TempPathFactory) -> Loads:
+    return Loads(tmp_path_factory.mktemp("loads"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _warm(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Compile every kernel, or load it from the cache: that is measured apart, in bench_start."""
+    folder = tmp_path_factory.mktemp("warm") / "state"
+    for ruleset in ("rfm8", "rfm8-annual"):
+        engine = Engine(ruleset, threads=2)
+        for batch in generate_batches(customers=500, orders=2_000, seed=1):
+            engine.step(batch)
+        engine.advance("2030-01-01")
+        engine.snapshot()
+        engine.checkpoint(folder)
+        Engine.restore(folder)
+        for path in folder.iterdir():
+            path.unlink()
+
+
+@pytest.fixture(autouse=True)
+def _collected() -> Iterator[None]:
+    """Begin with what the bench before left behind given back."""
+    gc.collect()
+    pa.default_memory_pool().release_unused()
+    yield
+    gc.collect()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    report = config.stash[_REPORT]
+    if report.figures:
+        terminalreporter.section(f"figures, scale {SCALE.name}")
+        for line in report.lines():
+            terminalreporter.write_line(line)
+        terminalreporter.write_line(
+            "Figures are medians. Targets are stated for scale full; those in seconds shrink with the scale. "
+            "cores: processor time over wall time. result: digest of the rows, whatever their order."
+        )

@@ -1,0 +1,107 @@
+"""What the benches found, beside what it should be: extra_info of the JSON, and a table at the end.
+
+A figure is taken from the median of the rounds; the best round stands beside it, because the machine may be noisy.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from pytest_benchmark.fixture import BenchmarkFixture
+
+HEADINGS: Final = ("regime", "figure", "best", "target", "met", "cores", "result")
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One line of the table.
+
+    Fields  best      of all rounds, where there are several
+            at_least, at_most  the target, if there is one
+            cores     processor time over wall time of the last round
+            result    digest of what was computed
+    """
+
+    regime: str
+    value: float
+    unit: str
+    best: float | None = None
+    at_least: float | None = None
+    at_most: float | None = None
+    cores: float | None = None
+    result: str = ""
+
+    @property
+    def is_met(self) -> bool | None:
+        """Whether the target is met; None without one."""
+        if self.at_least is not None:
+            return self.value >= self.at_least
+        return None if self.at_most is None else self.value <= self.at_most
+
+    @property
+    def target(self) -> str:
+        """The target as text."""
+        if self.at_least is not None:
+            return f"≥ {self.at_least:.3g}"
+        return "" if self.at_most is None else f"≤ {self.at_most:.3g}"
+
+    def cells(self) -> tuple[str, ...]:
+        """Return the line's cells in the order of HEADINGS."""
+        return (
+            self.regime,
+            f"{self.value:.3g} {self.unit}",
+            "" if self.best is None else f"{self.best:.3g}",
+            self.target,
+            {True: "yes", False: "NO", None: ""}[self.is_met],
+            "" if self.cores is None else f"{self.cores:.1f}",
+            self.result,
+        )
+
+
+@dataclass
+class Report:
+    """Collects figures. With --benchmark-disable nothing is timed, and nothing collected."""
+
+    figures: dict[str, Figure] = field(default_factory=dict)
+
+    def seconds(self, benchmark: BenchmarkFixture, regime: str, **more: Any) -> None:  # noqa: ANN401 - pytest-benchmark is untyped
+        """Report how long a round took; `more` are fields of Figure."""
+        if benchmark.enabled:
+            stats = benchmark.stats.stats
+            self._add(benchmark, Figure(regime, stats.median, "s", stats.min, **more))
+
+    def micros(self, benchmark: BenchmarkFixture, regime: str, **more: Any) -> None:  # noqa: ANN401
+        """Report how long an iteration took, in µs."""
+        if benchmark.enabled:
+            stats = benchmark.stats.stats
+            self._add(benchmark, Figure(regime, 1e6 * stats.median, "µs", 1e6 * stats.min, **more))
+
+    def rate(self, benchmark: BenchmarkFixture, regime: str, orders: int, **more: Any) -> None:  # noqa: ANN401
+        """Report how many million orders a second a round did."""
+        if benchmark.enabled:
+            stats, millions = benchmark.stats.stats, orders / 1e6
+            figure = Figure(regime, millions / stats.median, "M orders/s", millions / stats.min, **more)
+            self._add(benchmark, figure)
+
+    def size(self, benchmark: BenchmarkFixture, regime: str, value: float, unit: str, **more: Any) -> None:  # noqa: ANN401
+        """Report something that is not a time."""
+        if benchmark.enabled:
+            self._add(benchmark, Figure(regime, value, unit, **more))
+
+    def ratio(self, benchmark: BenchmarkFixture, regime: str, over: str, under: str, **more: Any) -> None:  # noqa: ANN401
+        """Report how many times the figure of regime `under` that of `over` is, if both were measured."""
+        if over in self.figures and under in self.figures:
+            value = self.figures[over].value / self.figures[under].value
+            self._add(benchmark, Figure(regime, value, "times", **more))
+
+    def _add(self, benchmark: BenchmarkFixture, figure: Figure) -> None:
+        assert figure.regime not in self.figures, figure.regime
+        self.figures[figure.regime] = figure
+        benchmark.extra_info[figure.regime] = dict(zip(HEADINGS[1:], figure.cells()[1:], strict=True))
+
+    def lines(self) -> Iterator[str]:
+        """Yield the table."""
+        rows = [HEADINGS, *(figure.cells() for figure in self.figures.values())]
+        widths = [max(len(row[column]) for row in rows) for column in range(len(HEADINGS))]
+        for row in rows:
+            yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()

@@ -1,0 +1,73 @@
+"""How large the benches are: RFM_BENCH_SCALE = tiny, small (default) or full.
+
+Tiny only shows that the benches run; small takes about five minutes; full has the sizes the targets are stated for
+and takes most of an hour and 18 GiB of memory.
+"""
+
+import os
+from dataclasses import dataclass
+from typing import Final
+
+
+@dataclass(frozen=True)
+class Scale:
+    """The sizes of one run.
+
+    Fields  customers, orders  of the usual load; customers_many is the load with few orders a customer
+            drained            customers that age out at one midnight, out of `customers`
+            ticked             customers of the engines whose quiet ticks are compared
+            peer_customers, peer_orders  of the file that all programs read: the peers hold it in memory several times
+            cores              given to each program in turn
+            rounds             of which the median counts
+            compiles           whether to measure the first run, which compiles
+    """
+
+    name: str
+    customers: int
+    orders: int
+    customers_many: int
+    drained: int
+    ticked: tuple[int, ...]
+    peer_customers: int
+    peer_orders: int
+    cores: tuple[int, ...]
+    rounds: int
+    compiles: bool = True
+
+    @property
+    def whole(self) -> float:
+        """What a target in seconds, which is stated for 5 M customers, is multiplied by."""
+        return self.customers / SCALES["full"].customers
+
+
+SCALES: Final = {
+    scale.name: scale
+    for scale in (
+        Scale("tiny", 400, 2_000, 1_600, 100, (10, 200), 200, 1_000, (1,), 1, compiles=False),
+        Scale(
+            "small", 500_000, 5_000_000, 2_000_000, 100_000, (10_000, 500_000), 200_000, 2_000_000, (1, 2), 3
+        ),
+        Scale(
+            name="full",
+            customers=5_000_000,
+            orders=50_000_000,
+            customers_many=20_000_000,
+            drained=1_000_000,
+            ticked=(10_000, 1_000_000, 5_000_000),
+            peer_customers=2_000_000,
+            peer_orders=20_000_000,
+            cores=(1, 2),
+            rounds=3,
+        ),
+    )
+}
+
+SCALE: Final = SCALES[os.environ.get("RFM_BENCH_SCALE") or "small"]
+
+
+def short(count: int) -> str:
+    """Return a count as in the names of regimes: 5 M, 500 k, 400."""
+    for size, letter in ((1_000_000, " M"), (1_000, " k")):
+        if count >= size:
+            return f"{count / size:g}{letter}"
+    return str(count)

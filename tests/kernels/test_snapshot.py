@@ -1,0 +1,112 @@
+"""A snapshot measures copies: hand-made customers, and nothing changed by looking."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from kernel_shards import event, fold_events, memory_of, shard_in
+from oracle_days import DAY_US
+
+from engine import Engine
+from schemas.codes import FOREVER_US, NEVER_US, NO_TIER, ChangeReason
+from schemas.ruleset import load_ruleset
+
+NAMES = (
+    "last_paid_us tier_since_us first_paid_us next_change_us monetary lifetime_monetary average frequency "
+    "lifetime_orders seq recency_days change_entry"
+).split()
+
+
+def measured(engine: Engine, as_of_us: int) -> list[dict[str, object]]:
+    """Return each customer's words by name, its bands, and its tiers and reason as text."""
+    shard = shard_in(engine)
+    words, numbers, codes = shard.measure(as_of_us, 1, shard.customers + 1)
+
+    def tier(code: int) -> str | None:
+        return None if code == NO_TIER else engine.ruleset.tiers[code].id
+
+    return [
+        {
+            **dict(zip(NAMES, words[:, i].tolist(), strict=True)),
+            "bands": tuple(numbers[:, i].tolist()),
+            "tiers": tuple(tier(code) for code in codes[:3, i]),
+            "reason": ChangeReason(codes[3, i]).name.lower(),
+        }
+        for i in range(shard.customers)
+    ]
+
+
+def test_a_customer_now_and_later() -> None:
+    engine = Engine("rfm8-annual")
+    fold_events(engine, [event("a", f"o{day}", day * DAY_US, 40_001) for day in (0, 10, 20)])
+    (now,) = measured(engine, 20 * DAY_US)
+    assert now == {
+        "last_paid_us": 20 * DAY_US,
+        "tier_since_us": 20 * DAY_US,
+        "first_paid_us": 0,
+        "next_change_us": 51 * DAY_US,
+        "monetary": 120_003,
+        "lifetime_monetary": 120_003,
+        "average": 40_001,
+        "frequency": 3,
+        "lifetime_orders": 3,
+        "seq": 2,
+        "recency_days": 0,
+        "change_entry": 3,
+        "bands": (1, 1, 1),
+        "tiers": ("111", "100", "011"),
+        "reason": "order",
+    }
+    (lapsed,) = measured(engine, 51 * DAY_US)
+    assert lapsed["tiers"] == ("011", "111", "000")
+    assert (lapsed["tier_since_us"], lapsed["next_change_us"]) == (51 * DAY_US, 366 * DAY_US)
+    assert (lapsed["recency_days"], lapsed["reason"], lapsed["change_entry"]) == (31, "recency_expired", 0)
+    (gone,) = measured(engine, 1000 * DAY_US)
+    assert gone["tiers"] == ("000", "011", None)
+    assert (gone["frequency"], gone["monetary"], gone["lifetime_monetary"]) == (0, 0, 120_003)
+    assert (gone["next_change_us"], gone["seq"], gone["reason"]) == (FOREVER_US, 4, "window_expired")
+
+
+def test_looking_changes_nothing() -> None:
+    engine = Engine("scores4")
+    fold_events(engine, [event(f"c{i % 50}", f"o{i}", i * DAY_US // 3, 10_000 * i) for i in range(500)])
+    before = memory_of(shard_in(engine))
+    far = measured(engine, 10_000 * DAY_US)
+    assert memory_of(shard_in(engine)) == before
+    assert measured(engine, 10_000 * DAY_US) == far
+
+
+def test_a_customer_without_orders() -> None:
+    engine = Engine()
+    fold_events(engine, [event("a", "credit", 5, -70, type="adjusted")])
+    (row,) = measured(engine, 10)
+    assert (row["last_paid_us"], row["first_paid_us"], row["tier_since_us"]) == (NEVER_US, FOREVER_US, NEVER_US)
+    assert (row["monetary"], row["average"], row["recency_days"], row["seq"]) == (-70, 0, 0, 0)
+    assert row["tiers"] == (None, None, None)
+
+
+@pytest.mark.parametrize(("total", "average"), [(-1, -1), (-4, -2), (-5, -3), (5, 2), (0, 0)])
+def test_an_average_is_rounded_down(total: int, average: int) -> None:
+    engine = Engine()
+    rows = [event("a", "o1", 0, 0), event("a", "o2", 0, 0), event("a", "x", 0, total, type="adjusted")]
+    fold_events(engine, rows)
+    assert measured(engine, 0)[0]["average"] == average
+
+
+@pytest.mark.parametrize(("unit", "days"), [("calendar_day", [0, 1, 1, 2]), ("duration", [0, 0, 1, 1])])
+def test_recency_in_the_unit_of_the_ruleset(unit: str, days: list[int]) -> None:
+    engine = Engine(replace(load_ruleset("rfm8"), day_unit=unit))
+    noon = DAY_US // 2
+    fold_events(engine, [event("a", "o", noon)])
+    instants = [noon, DAY_US, noon + DAY_US, 2 * DAY_US]
+    assert [measured(engine, at)[0]["recency_days"] for at in instants] == days
+
+
+def test_a_part_of_the_customers() -> None:
+    engine = Engine()
+    fold_events(engine, [event(f"c{i}", "o", 0, i) for i in range(100)])
+    shard = shard_in(engine)
+    words, numbers, codes = shard.measure(0, 40, 43)
+    assert words[NAMES.index("monetary")].tolist() == [39, 40, 41]
+    assert (numbers.shape, codes.shape) == ((3, 3), (4, 3))
+    assert np.size(shard.measure(0, 1, 1)[0]) == 0
