@@ -9,7 +9,7 @@ from digest import digest
 from loads import UNIFORM, Loads, day_of_orders
 from pytest_benchmark.fixture import BenchmarkFixture
 from report import Report
-from scale import SCALE, short
+from scale import SCALE, several, short
 
 from engine import Engine
 
@@ -44,7 +44,7 @@ def bench_checkpoint(  # noqa: PLR0917 - fixtures
     engine = STATES[state](loads, threads)
     benchmark.pedantic(lambda: engine.checkpoint(tmp_path / "state"), rounds=SCALE.rounds, warmup_rounds=1)
     bytes_written = sum(path.stat().st_size for path in (tmp_path / "state").iterdir())
-    regime = f"checkpoint {state}, {threads} threads"
+    regime = f"checkpoint {state}, {several(threads, 'thread')}"
     report.seconds(benchmark, regime, at_most=SECONDS_MAX)
     report.size(benchmark, f"{regime}: on disk", bytes_written / 1e6, "MB")
 
@@ -66,4 +66,6 @@ def bench_restore(  # noqa: PLR0917 - fixtures
         rounds=SCALE.rounds,
     )
     assert digest(restored[-1].snapshot().to_batches()) == expected
-    report.seconds(benchmark, f"restore {state}, {threads} threads", at_most=SECONDS_MAX, result=expected)
+    report.seconds(
+        benchmark, f"restore {state}, {several(threads, 'thread')}", at_most=SECONDS_MAX, result=expected
+    )

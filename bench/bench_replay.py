@@ -13,8 +13,8 @@ from digest import digest
 from loads import CUSTOMER_ID_BYTES, MANY, ORDER_ID_BYTES, UNIFORM, ZIPF, Load, Loads
 from process import Stopwatch, rss_bytes
 from pytest_benchmark.fixture import BenchmarkFixture
-from report import Report
-from scale import SCALE, short
+from report import Memory, Report
+from scale import SCALE, several, short
 
 from engine import Engine
 from engine.background import read_ahead
@@ -72,8 +72,7 @@ class Regime:
     at_least: float | None = None
 
     def __str__(self) -> str:
-        plural = "s" if self.threads > 1 else ""
-        return f"replay {self.ruleset}, {self.keys}, {self.threads} thread{plural}"
+        return f"replay {self.ruleset}, {self.keys}, {several(self.threads, 'thread')}"
 
 
 ONE = {
@@ -115,19 +114,17 @@ def _check_memory(run: Replay, regime: Regime, report: Report, benchmark: Benchm
     id_bytes = customers * CUSTOMER_ID_BYTES + orders * ORDER_ID_BYTES
     assert used["ids"] <= id_bytes
     bound = customers * CUSTOMER_BYTES_MAX + orders * ORDER_BYTES_MAX + used["ids"]
-    # What grew while the engine was built and stayed when the changes had gone, less what the allocator kept.
-    held = rss_bytes() - run.rss_before_bytes
-    for word, value, at_most in (
-        (
-            "a customer",
-            (used["customers"] + used["customer_index"] + used["timers"]) / customers,
-            CUSTOMER_BYTES_MAX,
+    report.memory(
+        benchmark,
+        Memory(
+            regime=str(regime),
+            customer_bytes=(used["customers"] + used["customer_index"] + used["timers"]) / customers,
+            order_bytes=(used["orders"] + used["order_index"]) / orders,
+            of_bound=sum(used.values()) / bound,
+            # What grew while the engine was built and stayed when the changes had gone.
+            resident_of_bound=(rss_bytes() - run.rss_before_bytes) / bound,
         ),
-        ("an order", (used["orders"] + used["order_index"]) / orders, ORDER_BYTES_MAX),
-    ):
-        report.size(benchmark, f"{regime}: memory {word}", value, "bytes", at_most=at_most)
-    report.size(benchmark, f"{regime}: memory over bound", sum(used.values()) / bound, "times", at_most=1)
-    report.size(benchmark, f"{regime}: resident over bound", held / bound, "times")
+    )
     assert sum(used.values()) <= bound + FIXED_BYTES_MAX * regime.threads
 
 
@@ -143,7 +140,11 @@ def bench_parquet(
     regime = memory.replace("replay", "replay from Parquet")
     report.rate(benchmark, regime, SCALE.orders, cores=run.cores, result=run.take_digest())
     report.ratio(
-        benchmark, f"{ruleset}, {threads} threads: Parquet over memory", regime, memory, at_least=0.6
+        benchmark,
+        f"{ruleset}, {several(threads, 'thread')}: Parquet over memory",
+        regime,
+        memory,
+        at_least=0.6,
     )
 
 

@@ -11,7 +11,7 @@ from loads import UNIFORM, Loads
 from process import Stopwatch
 from pytest_benchmark.fixture import BenchmarkFixture
 from report import Report
-from scale import SCALE, short
+from scale import SCALE, several, short
 
 from engine.output import OutputFile
 
@@ -62,7 +62,7 @@ def bench_snapshot(  # noqa: PLR0917 - fixtures
     assert run.result.num_rows == engine.customers
     report.seconds(
         benchmark,
-        f"snapshot {ruleset}, {CUSTOMERS} customers, {threads} threads, {form}",
+        f"snapshot {ruleset}, {CUSTOMERS} customers, {several(threads, 'thread')}, {form}",
         at_most={"Arrow": 0.5, "Parquet": 3.0}[form] * SCALE.whole,
         cores=run.cores,
         result=digest(run.result.to_batches()),

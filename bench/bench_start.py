@@ -10,10 +10,11 @@ from scale import SCALE
 
 from engine.generate import generate
 
-ROUNDS = 5 if SCALE.compiles else 1
+ROUNDS = 1 if SCALE.is_quick else 5
+FORMATS = ["csv"] if SCALE.is_quick else ["csv", "parquet"]
 
 
-@pytest.fixture(scope="module", params=["csv", "parquet"])
+@pytest.fixture(scope="module", params=FORMATS)
 def orders(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("start") / f"orders.{request.param}"
     generate(customers=100, orders=1_000, seed=1, out=path)
@@ -30,7 +31,7 @@ def bench_help(report: Report, benchmark: BenchmarkFixture) -> None:
     report.seconds(benchmark, "rfmstream --help", at_most=0.3)
 
 
-@pytest.mark.skipif(not SCALE.compiles, reason="compiling takes longer than a test may")
+@pytest.mark.skipif(SCALE.is_quick, reason="compiling takes longer than a test may")
 def bench_first_run(orders: Path, report: Report, benchmark: BenchmarkFixture, tmp_path: Path) -> None:
     """Begin with an empty cache: every kernel that a replay needs is compiled."""
     benchmark.pedantic(lambda: _replay(orders, tmp_path, tmp_path / "cache"), rounds=1)

@@ -3,13 +3,20 @@
 A figure is taken from the median of the rounds; the best round stands beside it, because the machine may be noisy.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from pytest_benchmark.fixture import BenchmarkFixture
 
 HEADINGS: Final = ("regime", "figure", "best", "target", "met", "cores", "result")
+MEMORY_HEADINGS: Final = (
+    "memory",
+    "bytes a customer",
+    "bytes an order",
+    "of the bound",
+    "resident, of the bound",
+)
 
 
 @dataclass(frozen=True)
@@ -58,11 +65,34 @@ class Figure:
         )
 
 
+@dataclass(frozen=True)
+class Memory:
+    """What the state of an engine takes.
+
+    Fields  customer_bytes  record, index and timer of a customer
+            order_bytes     record and index of a retained order
+            of_bound        all it says it uses, ids included, as a share of the bound
+            resident_of_bound  what the process grew by, which is what the system really gave
+    """
+
+    regime: str
+    customer_bytes: float
+    order_bytes: float
+    of_bound: float
+    resident_of_bound: float
+
+    def cells(self) -> tuple[str, ...]:
+        """Return the line's cells in the order of MEMORY_HEADINGS."""
+        sizes = (f"{self.customer_bytes:.0f}", f"{self.order_bytes:.1f}")
+        return (self.regime, *sizes, f"{self.of_bound:.0%}", f"{self.resident_of_bound:.0%}")
+
+
 @dataclass
 class Report:
     """Collects figures. With --benchmark-disable nothing is timed, and nothing collected."""
 
     figures: dict[str, Figure] = field(default_factory=dict)
+    memories: list[Memory] = field(default_factory=list)
 
     def seconds(self, benchmark: BenchmarkFixture, regime: str, **more: Any) -> None:  # noqa: ANN401 - pytest-benchmark is untyped
         """Report how long a round took; `more` are fields of Figure."""
@@ -94,14 +124,27 @@ class Report:
             value = self.figures[over].value / self.figures[under].value
             self._add(benchmark, Figure(regime, value, "times", **more))
 
+    def memory(self, benchmark: BenchmarkFixture, memory: Memory) -> None:
+        """Report what an engine takes."""
+        if benchmark.enabled:
+            self.memories.append(memory)
+            benchmark.extra_info["memory"] = vars(memory)
+
     def _add(self, benchmark: BenchmarkFixture, figure: Figure) -> None:
         assert figure.regime not in self.figures, figure.regime
         self.figures[figure.regime] = figure
         benchmark.extra_info[figure.regime] = dict(zip(HEADINGS[1:], figure.cells()[1:], strict=True))
 
     def lines(self) -> Iterator[str]:
-        """Yield the table."""
-        rows = [HEADINGS, *(figure.cells() for figure in self.figures.values())]
-        widths = [max(len(row[column]) for row in rows) for column in range(len(HEADINGS))]
-        for row in rows:
-            yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        """Yield the tables."""
+        yield from _table(HEADINGS, self.figures.values())
+        if self.memories:
+            yield ""
+            yield from _table(MEMORY_HEADINGS, self.memories)
+
+
+def _table(headings: tuple[str, ...], entries: Iterable[Figure | Memory]) -> Iterator[str]:
+    rows = [headings, *(entry.cells() for entry in entries)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(headings))]
+    for row in rows:
+        yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()

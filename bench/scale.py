@@ -19,7 +19,7 @@ class Scale:
             peer_customers, peer_orders  of the file that all programs read: the peers hold it in memory several times
             cores              given to each program in turn
             rounds             of which the median counts
-            compiles           whether to measure the first run, which compiles
+            is_quick           leaves out what takes longer than a test may, such as the first run, which compiles
     """
 
     name: str
@@ -32,7 +32,7 @@ class Scale:
     peer_orders: int
     cores: tuple[int, ...]
     rounds: int
-    compiles: bool = True
+    is_quick: bool = False
 
     @property
     def whole(self) -> float:
@@ -43,7 +43,7 @@ class Scale:
 SCALES: Final = {
     scale.name: scale
     for scale in (
-        Scale("tiny", 400, 2_000, 1_600, 100, (10, 200), 200, 1_000, (1,), 1, compiles=False),
+        Scale("tiny", 400, 2_000, 1_600, 100, (10, 200), 200, 1_000, (1,), 1, is_quick=True),
         Scale(
             "small", 500_000, 5_000_000, 2_000_000, 100_000, (10_000, 500_000), 200_000, 2_000_000, (1, 2), 3
         ),
@@ -71,3 +71,8 @@ def short(count: int) -> str:
         if count >= size:
             return f"{count / size:g}{letter}"
     return str(count)
+
+
+def several(count: int, word: str) -> str:
+    """Return a count with its word: 1 thread, 2 threads."""
+    return f"{count} {word}{'' if count == 1 else 's'}"

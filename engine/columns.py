@@ -3,13 +3,13 @@
 Source: SEMANTICS.md 6 and 7; the schemas are in schemas/changes.py and schemas/snapshots.py.
 """
 
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from engine.buffers import offsets_and_data
+from engine.buffers import Slab, offsets_and_data
 from engine.shard import Shard
 from kernels.emit import order_keys, split_changes
 from kernels.ids import SPARE_BYTES, gather_rows, size_rows
@@ -18,6 +18,8 @@ from schemas.codes import FOREVER_US, NEVER_US
 from schemas.columns import TIMESTAMP
 from schemas.ruleset import Ruleset
 from schemas.snapshots import snapshot_schema
+
+_NO_IDS: Final = np.empty(0, dtype=np.int32), np.empty(0, dtype=np.uint8)
 
 
 class ColumnWriter:
@@ -37,22 +39,38 @@ class ColumnWriter:
     ) -> pa.RecordBatch:
         """Build the tier changes CHANGE[n] of a shard, in order of time; `order_ids` are those of its batch."""
         n = changes.size
+        offsets, data = _NO_IDS if order_ids is None else offsets_and_data(order_ids)
         keys = np.empty(n, dtype=np.int64)
-        order = np.arange(n) if order_keys(changes, keys) else np.argsort(keys, kind="stable")
-        words = np.empty((6, n), dtype=np.int64)
-        numbers = np.empty((3, n), dtype=np.int16)
-        codes = np.empty((4, n), dtype=np.int8)
+        ascending, customer_bytes, order_bytes = order_keys(changes, offsets, keys)
+        order = np.arange(n) if ascending else np.argsort(keys, kind="stable")
         handles, rows = np.empty(n, dtype=np.uint32), np.empty(n, dtype=np.int64)
-        valid = np.zeros((6, (n + 7) // 8), dtype=np.uint8)
+        bits = (n + 7) // 8
+        ids = (customer_bytes + SPARE_BYTES, order_bytes + SPARE_BYTES)
+        slab = Slab(Slab.room(6 * 8 * n, 3 * 2 * n, 6 * n, 6 * bits, 4 * (n + 1), 4 * (n + 1), *ids))
+        words, numbers, codes = (
+            slab.take((6, n), np.int64),
+            slab.take((3, n), np.int16),
+            slab.take((6, n), np.int8),
+        )
+        valid = slab.take((6, bits), np.uint8)
+        valid[:] = 0
         split_changes(changes, order, words, numbers, codes, handles, rows, valid)
+        codes[4] = 0
+        codes[5] = self._mode
+        customer_ids = shard.customer_ids(
+            handles, slab.take((n + 1,), np.int32), slab.take((ids[0],), np.uint8)
+        )
+        named = slab.take((n + 1,), np.int32), slab.take((ids[1],), np.uint8)
+        size_rows(offsets, rows, named[0])
+        gather_rows(offsets, data, rows, *named)
         columns = {
-            "customer_id": _strings(*shard.customer_ids(handles)),
+            "customer_id": _strings(*customer_ids),
             "seq": pa.array(words[0]),
             "effective_at": _instants(words[1]),
             "from_tier": _words(self._tiers, codes[0], valid[0]),
             "to_tier": _words(self._tiers, codes[1], valid[1]),
             "reason": _words(self._reasons, codes[3]),
-            "order_id": _order_ids(order_ids, rows, valid[3]),
+            "order_id": _strings(*named, valid[3]),
             "r_band": pa.array(numbers[0]),
             "f_band": pa.array(numbers[1]),
             "m_band": pa.array(numbers[2]),
@@ -61,7 +79,8 @@ class ColumnWriter:
             "monetary_minor": pa.array(words[4]),
             "next_change_at": _instants(words[5], valid[5]),
             "next_tier": _words(self._tiers, codes[2], valid[2]),
-            **self._stamps(n),
+            "ruleset": _words(self._ruleset, codes[4]),
+            "mode": _words(self._modes, codes[5]),
         }
         return _batch(columns, self.change_schema)
 
@@ -96,15 +115,10 @@ class ColumnWriter:
             "average_order_minor": _numbers(average, paid),
             "next_change_at": _instants(next_change, _bits(next_change != FOREVER_US)),
             "next_tier": _words(self._tiers, codes[2], _bits(codes[2] >= 0)),
-            **self._stamps(n),
-        }
-        return _batch(columns, self.snapshot_schema)
-
-    def _stamps(self, n: int) -> dict[str, pa.Array]:
-        return {
             "ruleset": _words(self._ruleset, np.zeros(n, dtype=np.int8)),
             "mode": _words(self._modes, np.full(n, self._mode, dtype=np.int8)),
         }
+        return _batch(columns, self.snapshot_schema)
 
 
 def _batch(columns: dict[str, pa.Array], schema: pa.Schema) -> pa.RecordBatch:
@@ -140,18 +154,6 @@ def _strings(
 ) -> pa.StringArray:
     validity = None if valid is None else pa.py_buffer(valid)
     return pa.StringArray.from_buffers(offsets.size - 1, pa.py_buffer(offsets), pa.py_buffer(data), validity)
-
-
-def _order_ids(
-    order_ids: pa.StringArray | None, rows: NDArray[np.int64], valid: NDArray[np.uint8]
-) -> pa.StringArray:
-    if order_ids is None:
-        return pa.nulls(rows.size, pa.string())
-    source_offsets, source = offsets_and_data(order_ids)
-    offsets = np.empty(rows.size + 1, dtype=np.int32)
-    data = np.empty(size_rows(source_offsets, rows, offsets) + SPARE_BYTES, dtype=np.uint8)
-    gather_rows(source_offsets, source, rows, offsets, data)
-    return _strings(offsets, data, valid)
 
 
 def _entry_ids(shard: Shard, entries: NDArray[np.int64]) -> pa.StringArray:

@@ -68,8 +68,8 @@ class StepResult:
             rejected  rows that changed nothing, schemas.orders.REJECTED_SCHEMA
     """
 
-    changes: pa.RecordBatch
-    rejected: pa.RecordBatch
+    changes: pa.Table
+    rejected: pa.Table
 
 
 class Engine:
@@ -151,25 +151,25 @@ class Engine:
         result = self.step_canonical(canonical)
         if not malformed.num_rows:
             return result
-        both = pa.Table.from_batches([malformed, result.rejected]).sort_by("row")
-        return StepResult(result.changes, one_batch(both))
+        rejected = pa.concat_tables([pa.Table.from_batches([malformed]), result.rejected])
+        return StepResult(result.changes, rejected.sort_by("row"))
 
     def step_canonical(self, orders: pa.RecordBatch) -> StepResult:
         """Apply a batch of schemas.orders.CANONICAL_SCHEMA, whose rows are valid in themselves."""
-        results = [
-            self._step(orders.slice(start, _STEP_ROWS)) for start in range(0, orders.num_rows, _STEP_ROWS)
-        ]
-        changes = [batch for result in results for batch in result[0]]
-        rejected = [result[1] for result in results]
+        changes, rejected = [], []
+        for start in range(0, orders.num_rows, _STEP_ROWS):
+            part = orders.slice(start, _STEP_ROWS)
+            brought, refused = self._step(part)
+            changes += brought
+            rejected += refused
         return StepResult(
-            one_batch(pa.Table.from_batches(changes, schema=self._columns.change_schema)),
-            one_batch(pa.Table.from_batches(rejected, schema=REJECTED_SCHEMA)),
+            pa.Table.from_batches(changes, schema=self._columns.change_schema),
+            pa.Table.from_batches(rejected, schema=REJECTED_SCHEMA),
         )
 
-    def advance(self, now: Instant) -> pa.RecordBatch:
-        """Let time pass up to `now` and return the tier changes that brings; a `now` behind the clock changes nothing."""
-        changes = self._advance(to_us(now))
-        return one_batch(pa.Table.from_batches(changes, schema=self._columns.change_schema))
+    def advance(self, now: Instant) -> pa.Table:
+        """Let time pass up to `now` and return the tier changes that brings; before the clock: none, nothing happens."""
+        return pa.Table.from_batches(self._advance(to_us(now)), schema=self._columns.change_schema)
 
     def snapshot(self, as_of: Instant | None = None) -> pa.Table:
         """Return one row a customer as of an instant (default: the clock), without changing anything.
@@ -218,7 +218,7 @@ class Engine:
 
         return read_checkpoint(directory, ruleset=ruleset, threads=threads)
 
-    def _step(self, orders: pa.RecordBatch) -> tuple[list[pa.RecordBatch], pa.RecordBatch]:
+    def _step(self, orders: pa.RecordBatch) -> tuple[list[pa.RecordBatch], list[pa.RecordBatch]]:
         batch = self._kernel_batch(orders)
         outcome = np.zeros(orders.num_rows, dtype=np.uint8)
         self.for_each(lambda shard: shard.fold(batch, outcome), self.shards)
@@ -227,26 +227,29 @@ class Engine:
         self.counters.read += orders.num_rows - int(counts[Outcome.MALFORMED :].sum())
         self.counters.applied += int(counts[Outcome.APPLIED])
         self.counters.duplicates += int(counts[Outcome.DUPLICATE])
+        if not counts[Outcome.MALFORMED :].any():
+            return changes, []
         rejected = _rejected_rows(orders, outcome, self.ruleset)
         self.counters.reject(rejected["reason"].to_pylist())
-        return changes, rejected
+        return changes, [rejected]
 
     def _advance(self, now_us: int, order_ids: pa.StringArray | None = None) -> list[pa.RecordBatch]:
         """Advance every shard and collect the changes there are, those of a batch's fold included."""
 
-        def advance(shard: Shard) -> pa.RecordBatch:
+        def advance(shard: Shard) -> tuple[pa.RecordBatch | None, NDArray[np.int64]]:
             if now_us != NEVER_US:
                 shard.advance(now_us)
             changes = shard.take_changes()
             reasons = np.bincount(changes["reason"], minlength=len(CHANGE_REASONS))
-            return self._columns.changes(shard, changes, order_ids), reasons
+            return self._columns.changes(shard, changes, order_ids) if changes.size else None, reasons
 
         batches = []
         for batch, reasons in self.for_each(advance, self.shards):
             for code in np.flatnonzero(reasons):
                 reason = CHANGE_REASONS[code]
                 self.counters.changes[reason] = self.counters.changes.get(reason, 0) + int(reasons[code])
-            batches.append(batch)
+            if batch is not None:
+                batches.append(batch)
         return batches
 
     def _kernel_batch(self, orders: pa.RecordBatch) -> KernelRecord:
@@ -329,18 +332,9 @@ def to_table(orders: Any) -> pa.Table:  # noqa: ANN401 - see Engine.step
     )
 
 
-def one_batch(table: pa.Table) -> pa.RecordBatch:
-    """Return a table as a single record batch."""
-    if table.num_rows == 0:
-        return pa.RecordBatch.from_pylist([], schema=table.schema)
-    return table.combine_chunks().to_batches()[0]
-
-
 def _rejected_rows(orders: pa.RecordBatch, outcome: NDArray[np.uint8], ruleset: Ruleset) -> pa.RecordBatch:
     """Return the rows of a canonical batch that the kernels rejected, as text."""
     rows = np.flatnonzero(outcome >= Outcome.MALFORMED)
-    if not rows.size:
-        return pa.RecordBatch.from_pylist([], schema=REJECTED_SCHEMA)
     exponent = ruleset.currency_exponent
     records = [
         {

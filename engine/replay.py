@@ -136,12 +136,14 @@ def replay(  # noqa: PLR0913 - the options of one command
             for batch, malformed in read_ahead(orders, listener.stop):
                 engine.counters.reject(malformed["reason"].to_pylist())
                 step = engine.step_canonical(batch)
-                rejections.add(malformed)
-                rejections.add(step.rejected)
-                changes.put(step.changes)
+                for rejected in (malformed, *step.rejected.to_batches()):
+                    rejections.add(rejected)
+                for part in step.changes.to_batches():
+                    changes.put(part)
             if as_of_us is not None:
                 _check_as_of(engine, as_of_us)
-                changes.put(engine.advance(as_of_us))
+                for part in engine.advance(as_of_us).to_batches():
+                    changes.put(part)
         counters = _difference(engine.counters, before)
         if strict and counters.rejected:
             raise rejections.refusal(counters)

@@ -115,7 +115,7 @@ class Shard:
         """Let time pass up to `now_us`; the changes that brings go to `take_changes`."""
         status = layout.GROW
         while status != layout.DONE:
-            status = advance(self.state.rows, self.rules.rows, now_us)
+            status = advance(self.state.rows, self.rules.rows, now_us, self._rows)
             self._make_room(status)
 
     def take_changes(self) -> NDArray[Any]:
@@ -171,11 +171,22 @@ class Shard:
         """Return ENTRY[e] by handle; hold it no longer than until the next event."""
         return self._arenas["entries"].array[: int(self.state.row.n_entries)]
 
-    def customer_ids(self, handles: NDArray[np.uint32]) -> tuple[NDArray[np.int32], NDArray[np.uint8]]:
-        """Return offsets i32[n + 1] and bytes of the ids of customers (u32[n]), as Arrow has them."""
+    def customer_ids(
+        self,
+        handles: NDArray[np.uint32],
+        offsets: NDArray[np.int32] | None = None,
+        data: NDArray[np.uint8] | None = None,
+    ) -> tuple[NDArray[np.int32], NDArray[np.uint8]]:
+        """Return offsets i32[n + 1] and bytes of the ids of customers (u32[n]), as Arrow has them.
+
+        offsets, data  where to write them, SPARE_BYTES more than there are; default: new arrays
+        """
         customers, key_data = self.customer_records()
-        offsets = np.empty(handles.size + 1, dtype=np.int32)
-        data = np.empty(size_customer_ids(customers, handles, offsets) + SPARE_BYTES, dtype=np.uint8)
+        if offsets is None:
+            offsets = np.empty(handles.size + 1, dtype=np.int32)
+        size = size_customer_ids(customers, handles, offsets)
+        if data is None:
+            data = np.empty(size + SPARE_BYTES, dtype=np.uint8)
         gather_customer_ids(customers, key_data, handles, offsets, data)
         return offsets, data
 

@@ -5,19 +5,35 @@ Source: SEMANTICS.md 6.
 
 import numpy as np
 
-from kernels._jit import inline, jit
+from kernels._jit import borrow, inline, jit
 from schemas.codes import FOREVER_US, NEVER_US
 
 
 @jit
-def order_keys(changes, out):
-    """Write the sort key of each change: its instant, time before events; return whether they already ascend."""
+def order_keys(changes, order_offset, out):
+    """Write the sort key of each change: its instant, time before events.
+
+    In      changes      CHANGE[n]
+            order_offset i32[rows + 1] of the batch's order ids; i32[0] where there was no batch
+    Out     out          i64[n]
+    Returns (whether the keys already ascend, bytes of all customer ids, bytes of all order ids)
+    """
     ascending = True
+    customer_bytes = np.int64(0)
+    order_bytes = np.int64(0)
+    before = np.int64(NEVER_US)
     for i in range(out.size):
-        out[i] = (changes[i].effective_us << 1) | (1 if changes[i].row >= 0 else 0)
-        if i > 0 and out[i] < out[i - 1]:
-            ascending = False
-    return ascending
+        change = changes[i]
+        row = np.int64(change.row)
+        key = change.effective_us << 1
+        customer_bytes += np.int64(change.key_size) + 1
+        if row >= 0:
+            key |= 1
+            order_bytes += np.int64(order_offset[row + 1]) - np.int64(order_offset[row])
+        ascending &= key >= before
+        before = key
+        out[i] = key
+    return ascending, customer_bytes, order_bytes
 
 
 @inline
@@ -38,6 +54,8 @@ def split_changes(changes, order, words, numbers, codes, handles, rows, valid):
             valid    u8[6, ceil(n / 8)], zeroed: Arrow validity of from_tier, to_tier, next_tier, order_id,
                      last_paid_us, next_change_us
     """
+    changes, words, numbers, codes = borrow(changes), borrow(words), borrow(numbers), borrow(codes)
+    valid = borrow(valid)
     for i in range(order.size):
         change = changes[order[i]]
         words[0, i] = change.seq

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from kernels._jit import jit, prefetch, store_word
+from kernels._jit import borrow, jit, prefetch, store_word
 from kernels.entries import id_start_of
 from kernels.ids import word_at
 from kernels.memory import entries_of, id_data_of
@@ -14,6 +14,7 @@ AHEAD = 16
 def size_entry_ids(states, handles, offset):
     """Write the Arrow offsets (i32[n + 1]) of the ids of entries (i64[n], 0: none, no bytes); return the bytes."""
     entries = entries_of(states[0])
+    handles = borrow(handles)
     total = np.int64(0)
     offset[0] = 0
     for i in range(handles.size):
@@ -29,6 +30,7 @@ def size_entry_ids(states, handles, offset):
 def gather_entry_ids(states, handles, offset, out):
     """Write the ids of entries to `out` (u8), which has eight bytes to spare at its end."""
     state = states[0]
+    handles, out = borrow(handles), borrow(out)
     data = id_data_of(state)
     for i in range(handles.size):
         if i + AHEAD < handles.size:

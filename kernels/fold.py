@@ -482,6 +482,10 @@ def _look_up(state, batch, rules, first, end, rows, handles, hashes):
         prefetch(entries_of(state), np.int64(customers_of(state)[handle].tail), 0)
         if rules.window_days >= 0:
             prefetch(entries_of(state), np.int64(customers_of(state)[handle].head), 0)
+    if rules.window_days >= 0:
+        for k in range(count):
+            head = np.int64(customers_of(state)[np.int64(handles[k])].head)
+            prefetch(entries_of(state), np.int64(entries_of(state)[head].next), 0)
     return count
 
 

@@ -80,8 +80,7 @@ CHANGE: Final = np.dtype(
                 ("to_tier", "i1"),
                 ("next_tier", "i1"),
                 ("reason", "u1"),
-                ("pad", "u2"),
-                ("pad2", "u4"),
+                ("key_size", "u1"),  # bytes of the customer's id less one
             ],
             align=True,
         ),

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from kernels._jit import inline, jit, prefetch
+from kernels._jit import borrow, inline, jit, prefetch
 from kernels.entries import hash_about, hash_instant, kind_of
 from kernels.ids import hash_bytes, hash_pair, set_customer_id
 from kernels.layout import ADJUSTMENT, GROUP, ORDER, ORIGINAL, REFUND
@@ -30,6 +30,7 @@ def load_customer_ids(states, offset, data, hashes):
     Out     hashes  u64[handles], at the handles of these customers
     """
     state = states[0]
+    offset, data, hashes = borrow(offset), borrow(data), borrow(hashes)
     first = state.n_customers
     for i in range(offset.size - 1):
         start = np.int64(offset[i])
@@ -72,6 +73,7 @@ def load_entry_ids(states, offset, data, customer_hashes, scratch):
     Scratch scratch  u64[BLOCK]
     """
     state = states[0]
+    offset, customer_hashes, scratch = borrow(offset), borrow(customer_hashes), borrow(scratch)
     base = np.int64(offset[0])
     total = np.int64(offset[offset.size - 1]) - base
     id_data = id_data_of(state)

@@ -5,7 +5,7 @@ Source: SEMANTICS.md 7. An instant after the clock is exact, too: each customer 
 
 import numpy as np
 
-from kernels._jit import jit, prefetch
+from kernels._jit import borrow, jit, prefetch
 from kernels.calendar import day_of
 from kernels.layout import DAY_US, REASON_SHIFT
 from kernels.measure import cell_of, count_band, expire_deadline, expire_window, measure_recency, next_change
@@ -30,6 +30,7 @@ def write_snapshot(states, rulesets, as_of_us, first, end, scratch, words, numbe
     Cost    O(customers + changes and window exits between the clock and as_of_us)
     """
     state, rules = states[0], rulesets[0]
+    scratch, words, numbers, codes = borrow(scratch), borrow(words), borrow(numbers), borrow(codes)
     today = day_of(rules, as_of_us)
     for handle in range(first, end):
         i = handle - first

@@ -8,7 +8,7 @@ Growth keeps the load between 0.53 and 0.8.
 
 import numpy as np
 
-from kernels._jit import inline, jit
+from kernels._jit import borrow, inline, jit
 from kernels.layout import TABLE_SLACK
 
 TAG_MASK = 0xFFFFFFFF
@@ -70,8 +70,12 @@ def regrow(old, new):
 
     Cost    O(slots), sequential reads and writes
     """
-    position = np.int64(-1)
+    old, new = borrow(old), borrow(new)
+    free = np.int64(0)  # the first slot behind the last pair
     for i in range(old.size):
-        if old[i] != 0:
-            position = max(position + 1, home_of(new, tag_at(old, i)))
-            new[position] = old[i]
+        pair = old[i]
+        position = max(free, home_of(new, (pair >> 32) & TAG_MASK))
+        # Without a branch: an empty slot writes a zero where the next pair may go.
+        position = position if pair != 0 else free
+        new[position] = pair
+        free = position + 1 if pair != 0 else free

@@ -11,7 +11,7 @@ Source: ARCHITECTURE.md S4; SEMANTICS.md 5.
 
 import numpy as np
 
-from kernels._jit import inline, jit, keep_apart, part, prefetch
+from kernels._jit import borrow, inline, jit, keep_apart, part, prefetch
 from kernels.layout import (
     BUCKET_SLOT_BITS,
     BUCKET_SLOTS,
@@ -27,6 +27,8 @@ from kernels.layout import (
 from kernels.measure import expire_deadline
 from kernels.memory import buckets_of, chunks_of, customers_of, entries_of, slot_min_us_of, slots_of
 from schemas.codes import FOREVER_US
+
+ENTRIES_AHEAD = 3
 
 PUSH_RESERVE = BUCKET_SLOTS + 2
 """Chunks that filing one chunk's customers anew can take at the most."""
@@ -117,10 +119,18 @@ def _prefetch_chunk(state, chunk):
 
 
 @inline
-def _prefetch_windows(state, chunk):
-    for k in range(np.int64(chunks_of(state)[chunk, 1])):
-        handle = np.int64(chunks_of(state)[chunk, CHUNK_HEAD + k])
-        prefetch(entries_of(state), np.int64(customers_of(state)[handle].head), 0)
+def _prefetch_windows(state, chunk, now_us, ahead):
+    """Ask for the oldest entries in the window of each customer that is due: its tier depends on when they leave."""
+    entries = entries_of(state)
+    used = np.int64(chunks_of(state)[chunk, 1])
+    for k in range(used):
+        customer = customers_of(state)[np.int64(chunks_of(state)[chunk, CHUNK_HEAD + k])]
+        ahead[k] = np.int64(customer.head) if customer.deadline_us <= now_us else 0
+        prefetch(entries, ahead[k], 0)
+    for _ in range(ENTRIES_AHEAD):
+        for k in range(used):
+            ahead[k] = np.int64(entries[ahead[k]].next)
+            prefetch(entries, ahead[k], 0)
 
 
 @part
@@ -145,7 +155,7 @@ def _open_bucket(state):
 
 
 @part
-def _drain_slot(state, rules, now_us):
+def _drain_slot(state, rules, now_us, ahead):
     """Look at every customer filed in the present slot; return DONE, OUTPUT_FULL or GROW to be called again."""
     keep_apart()
     key = state.wheel_key
@@ -156,7 +166,7 @@ def _drain_slot(state, rules, now_us):
             return GROW
         _prefetch_chunk(state, chunk)
         if rules.window_days >= 0:
-            _prefetch_windows(state, chunk)
+            _prefetch_windows(state, chunk, now_us, ahead)
         while chunks_of(state)[chunk, 1] != 0:
             used = np.int64(chunks_of(state)[chunk, 1])
             handle = np.int64(chunks_of(state)[chunk, CHUNK_HEAD + used - 1])
@@ -185,15 +195,17 @@ def _drain_slot(state, rules, now_us):
 
 
 @jit
-def advance(states, rulesets, now_us):
+def advance(states, rulesets, now_us, ahead):
     """Let time pass up to `now_us`: every customer whose tier time alone changed is measured at that very instant.
 
     State   STATE[1] (its clock becomes now_us when DONE; changes are added to its output), RULES[1]
+    Scratch ahead    i64[CHUNK_WORDS]
     Holds   afterwards every deadline is later than now_us; the clock never goes back
     Returns DONE; OUTPUT_FULL or GROW: the caller empties or enlarges and calls again
     Cost    O(customers due) + O(slots passed); none due: a few instructions
     """
     state, rules = states[0], rulesets[0]
+    ahead = borrow(ahead)
     if now_us <= state.clock_us:
         now_us = state.clock_us
     if state.n_customers > 1:
@@ -207,7 +219,7 @@ def advance(states, rulesets, now_us):
             if (slots_of(state)[slot] != 0 or state.kept_chunk != 0) and slot_min_us_of(state)[
                 slot
             ] <= now_us:
-                status = _drain_slot(state, rules, now_us)
+                status = _drain_slot(state, rules, now_us, ahead)
                 if status != DONE:
                     return status
             if key >= target:

@@ -15,7 +15,6 @@ from schemas.codes import Outcome
 from schemas.ruleset import Ruleset, load_ruleset
 
 SEEDS = np.array([3, 5, 7, 11], dtype=np.uint64)
-UTC_SECOND = 1_000_000
 
 
 def shard_by(ruleset: Ruleset | str = "rfm8", **options: Any) -> Shard:  # noqa: ANN401
@@ -30,7 +29,9 @@ def shard_in(engine: Engine) -> Shard:
     return shard
 
 
-def event(customer_id: str, order_id: str, at_us: int, amount_minor: int = 1, **fields: Any) -> dict[str, Any]:  # noqa: ANN401
+def event(
+    customer_id: str, order_id: str, at_us: int, amount_minor: int = 1, **fields: object
+) -> dict[str, Any]:
     """Return a paid event, or what the fields make of it."""
     return {
         "customer_id": customer_id,

@@ -130,7 +130,9 @@ def test_midnight_is_the_first_instant_of_a_day_or_a_later_one(zone: str, first:
     assert midnights_of(zone, wanted) == [int(at_us[np.argmax(local >= number)]) for number in wanted]
 
 
-@pytest.mark.parametrize("zone", ["Asia/Tokyo", "America/New_York", "Australia/Lord_Howe", "Africa/Casablanca"])
+@pytest.mark.parametrize(
+    "zone", ["Asia/Tokyo", "America/New_York", "Australia/Lord_Howe", "Africa/Casablanca"]
+)
 def test_days_all_over_history(zone: str) -> None:
     rng = np.random.default_rng(3)
     at_us = rng.integers(us("0001-01-03T00:00Z"), us("9999-12-29T00:00Z"), 2000)
@@ -183,7 +185,11 @@ def test_what_stops_after_9999_stops_never() -> None:
 def test_leaves_follows_the_window() -> None:
     out = np.empty(1, dtype=np.int64)
     at_us = np.array([us("2024-02-28T12:00Z")])
-    for window_days, expected in ((-1, FOREVER_US), (0, us("2024-02-29T00:00Z")), (365, us("2025-02-28T00:00Z"))):
+    for window_days, expected in (
+        (-1, FOREVER_US),
+        (0, us("2024-02-29T00:00Z")),
+        (365, us("2025-02-28T00:00Z")),
+    ):
         _leaves(rules_of("UTC", window_days=window_days).rows, at_us, out)
         assert out[0] == expected
 

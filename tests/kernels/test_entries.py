@@ -1,5 +1,6 @@
 """The list of a customer's entries against a sorted Python list, and entries found by what they are known by."""
 
+from itertools import pairwise
 from typing import Any
 
 import numba
@@ -29,7 +30,7 @@ FALL_BACK_US = 1_289_097_060_000_000
 
 
 @numba.njit
-def _add(states, values, kinds, customers, at_us, data, offset):
+def _add(states, values, kinds, customers, at_us, data, offset):  # noqa: PLR0917
     for i in range(values.size):
         size = offset[i + 1] - offset[i]
         add_entry(states[0], values[i], kinds[i], customers[i], at_us[i], i, data, offset[i], size)
@@ -70,7 +71,7 @@ def _ends(states, customer):
 
 
 @numba.njit
-def _find(states, values, customer, data, offset, kind, out):
+def _find(states, values, customer, data, offset, kind, out):  # noqa: PLR0917
     for i in range(values.size):
         size = offset[i + 1] - offset[i]
         out[i] = find_by_id(states[0], values[i], customer, data, offset[i], size, kind)
@@ -82,15 +83,17 @@ def _hash_instant(value, at_us, seeds):
 
 
 @numba.njit
-def _find_adjustment(states, value, customer, at_us, data, size):
-    return find_adjustment(states[0], value, customer, at_us, data, 0, size)
+def _find_adjustment(states, value, customer, at_us, data):
+    return find_adjustment(states[0], value, customer, at_us, data, 0, data.size)
 
 
 def column(ids: list[bytes]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     return np.frombuffer(b"".join(ids), np.uint8), np.cumsum([0, *map(len, ids)], dtype=np.int64)
 
 
-def add(shard: Shard, ids: list[bytes], values: Any, kind: int, at_us: Any, customer: int = 1) -> None:  # noqa: ANN401
+def add(  # noqa: PLR0917
+    shard: Shard, ids: list[bytes], values: Any, kind: int, at_us: Any, customer: int = 1
+) -> None:
     n = len(ids)
     shard._make_room_for(1, n, 0, sum(map(len, ids)) + 8)
     kinds, customers = np.full(n, kind), np.full(n, customer)
@@ -198,10 +201,10 @@ def test_adjustments_are_found_by_their_instant_unless_they_had_an_id_of_their_o
     add(shard, [b"credit"], [known_as[0]], ADJUSTMENT, [0])
     add(shard, [b"credit"], [known_as[1]], ADJUSTMENT | HAS_EVENT_ID, [1])
     data = column([b"credit"])[0]
-    assert _find_adjustment(shard.state.rows, known_as[0], 1, 0, data, 6) == 1
-    assert _find_adjustment(shard.state.rows, known_as[1], 1, 1, data, 6) == 0
-    assert _find_adjustment(shard.state.rows, known_as[-1], 1, -1, data, 6) == 0
-    assert _find_adjustment(shard.state.rows, known_as[0], 2, 0, data, 6) == 0
+    assert _find_adjustment(shard.state.rows, known_as[0], 1, 0, data) == 1
+    assert _find_adjustment(shard.state.rows, known_as[1], 1, 1, data) == 0
+    assert _find_adjustment(shard.state.rows, known_as[-1], 1, -1, data) == 0
+    assert _find_adjustment(shard.state.rows, known_as[0], 2, 0, data) == 0
 
 
 @pytest.mark.parametrize("size", [1, 255, 256])
@@ -211,7 +214,13 @@ def test_ids_of_a_whole_group_have_room(size: int) -> None:
     add(shard, ids, range(len(ids)), ORDER, np.zeros(len(ids), np.int64))
     handles = np.arange(1, len(ids) + 1)
     offset, data = shard.entry_ids(handles)
-    assert [data[a:b].tobytes() for a, b in zip(offset, offset[1:], strict=False)] == ids
+    assert [data[a:b].tobytes() for a, b in pairwise(offset)] == ids
     # None among them, and the same one twice.
     offset, data = shard.entry_ids(np.array([0, 7, 0, 7, 0]))
-    assert [data[a:b].tobytes() for a, b in zip(offset, offset[1:], strict=False)] == [b"", ids[6], b"", ids[6], b""]
+    assert [data[a:b].tobytes() for a, b in pairwise(offset)] == [
+        b"",
+        ids[6],
+        b"",
+        ids[6],
+        b"",
+    ]

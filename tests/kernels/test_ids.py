@@ -1,5 +1,7 @@
 """Ids are bytes: every length, every byte, and the ends of buffers."""
 
+from itertools import pairwise
+
 import numba
 import numpy as np
 import pytest
@@ -20,9 +22,13 @@ from kernels.layout import CUSTOMER
 SEEDS = np.array([0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB, 0x2545F4914F6CDD1D], np.uint64)
 
 LENGTHS = [bytes([65 + size % 26]) * size for size in range(1, 257)]
-LAST_BYTE = [b"x" * size + last for size in (0, 6, 7, 8, 14, 15, 16, 17, 23, 255) for last in (b"a", b"b", b"\xff")]
+LAST_BYTE = [
+    b"x" * size + last for size in (0, 6, 7, 8, 14, 15, 16, 17, 23, 255) for last in (b"a", b"b", b"\xff")
+]
 ZEROS_BEHIND = [b"a" + b"\0" * size for size in (*range(20), 255)] + [b"\0" * size for size in range(1, 20)]
-ANY_BYTE = [bytes([byte]) for byte in range(256)] + [b"customer-0123456" + bytes([byte]) for byte in range(256)]
+ANY_BYTE = [bytes([byte]) for byte in range(256)] + [
+    b"customer-0123456" + bytes([byte]) for byte in range(256)
+]
 IDS = list(dict.fromkeys(LENGTHS + LAST_BYTE + ZEROS_BEHIND + ANY_BYTE))
 
 
@@ -110,7 +116,7 @@ def test_customer_ids_come_back() -> None:
     out = np.empty(total + SPARE_BYTES, dtype=np.uint8)
     gather_customer_ids(customers, key_data, handles, offset, out)
     assert total == sum(map(len, IDS))
-    assert [out[a:b].tobytes() for a, b in zip(offset, offset[1:], strict=False)] == [IDS[i] for i in handles]
+    assert [out[a:b].tobytes() for a, b in pairwise(offset)] == [IDS[i] for i in handles]
 
 
 def test_rows_are_gathered_with_nulls_and_repeats() -> None:
@@ -120,5 +126,5 @@ def test_rows_are_gathered_with_nulls_and_repeats() -> None:
     out_offset = np.empty(rows.size + 1, dtype=np.int32)
     out = np.empty(size_rows(offset, rows, out_offset) + SPARE_BYTES, dtype=np.uint8)
     gather_rows(offset, data, rows, out_offset, out)
-    found = [out[a:b].tobytes() for a, b in zip(out_offset, out_offset[1:], strict=False)]
+    found = [out[a:b].tobytes() for a, b in pairwise(out_offset)]
     assert found == [ids[row] if row >= 0 else b"" for row in rows]

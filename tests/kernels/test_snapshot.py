@@ -11,10 +11,20 @@ from engine import Engine
 from schemas.codes import FOREVER_US, NEVER_US, NO_TIER, ChangeReason
 from schemas.ruleset import load_ruleset
 
-NAMES = (
-    "last_paid_us tier_since_us first_paid_us next_change_us monetary lifetime_monetary average frequency "
-    "lifetime_orders seq recency_days change_entry"
-).split()
+NAMES = [
+    "last_paid_us",
+    "tier_since_us",
+    "first_paid_us",
+    "next_change_us",
+    "monetary",
+    "lifetime_monetary",
+    "average",
+    "frequency",
+    "lifetime_orders",
+    "seq",
+    "recency_days",
+    "change_entry",
+]
 
 
 def measured(engine: Engine, as_of_us: int) -> list[dict[str, object]]:
@@ -80,7 +90,11 @@ def test_a_customer_without_orders() -> None:
     engine = Engine()
     fold_events(engine, [event("a", "credit", 5, -70, type="adjusted")])
     (row,) = measured(engine, 10)
-    assert (row["last_paid_us"], row["first_paid_us"], row["tier_since_us"]) == (NEVER_US, FOREVER_US, NEVER_US)
+    assert (row["last_paid_us"], row["first_paid_us"], row["tier_since_us"]) == (
+        NEVER_US,
+        FOREVER_US,
+        NEVER_US,
+    )
     assert (row["monetary"], row["average"], row["recency_days"], row["seq"]) == (-70, 0, 0, 0)
     assert row["tiers"] == (None, None, None)
 

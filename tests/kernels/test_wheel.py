@@ -1,6 +1,7 @@
 """The wheel against a dict: what is due comes up at its instant, whatever moved and however time passes."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numba
 import numpy as np
@@ -9,7 +10,6 @@ from kernel_shards import customers_of, event, fold_events, shard_in
 from oracle_days import DAY_US, FIRST_US, LAST_US
 
 from engine import Engine
-from engine.shard import Shard
 from kernels import memory
 from kernels.layout import CHANGE, DONE, GROW, OUTPUT_FULL, SLOT_BITS
 from kernels.wheel import advance, arm, key_of
@@ -33,12 +33,13 @@ class Calendar:
     def __init__(self, size: int, start_us: int) -> None:
         # By durations a deadline is any instant: thirty days after the newest order.
         ruleset = load_ruleset("rfm8")
-        self.engine = Engine(_by_durations(ruleset))
-        self.shard: Shard = shard_in(self.engine)
+        self.engine = Engine(replace(ruleset, day_unit="duration"))
+        self.shard = shard_in(self.engine)
         fold_events(self.engine, [event(f"c{i}", "o", start_us) for i in range(size)])
         self.shard.take_changes()
         self.recent, self.lapsed = (
-            next(code for code, tier in enumerate(ruleset.tiers) if tier.id == name) for name in ("100", "000")
+            next(code for code, tier in enumerate(ruleset.tiers) if tier.id == name)
+            for name in ("100", "000")
         )
         self.due = dict.fromkeys(range(1, size + 1), start_us + RECENT_US)
         self.now_us = start_us
@@ -65,10 +66,12 @@ class Calendar:
         self.shard.state.point(changes=changes)
         status = GROW
         while status != DONE:
-            status = advance(self.shard.state.rows, self.shard.rules.rows, now_us)
+            status = advance(self.shard.state.rows, self.shard.rules.rows, now_us, self.shard._rows)
             count = int(self.shard.state.row.n_changes)
             assert (count == output) or status != OUTPUT_FULL
-            found += zip(changes["customer"][:count].tolist(), changes["effective_us"][:count].tolist(), strict=True)
+            found += zip(
+                changes["customer"][:count].tolist(), changes["effective_us"][:count].tolist(), strict=True
+            )
             self.shard.state.row.n_changes = 0
             if status == GROW:
                 self.shard._make_room_for(0, 0, 0, 0)
@@ -79,12 +82,6 @@ class Calendar:
             del self.due[handle]
         self.now_us = max(self.now_us, now_us)
         assert self.shard.clock_us == self.now_us
-
-
-def _by_durations(ruleset):  # noqa: ANN001, ANN202
-    from dataclasses import replace  # noqa: PLC0415
-
-    return replace(ruleset, day_unit="duration")
 
 
 STEPS: dict[str, Callable[[np.random.Generator], int]] = {
