@@ -81,7 +81,7 @@ def bench_peers(  # noqa: PLR0917 - fixtures
         loads.parquet(ORDERS), kind, ruleset, cores, tmp_path / "out.parquet"
     )
     with confined(cores):
-        benchmark.pedantic(lambda: run(command), rounds=SCALE.rounds)
+        benchmark.pedantic(lambda: run(command), rounds=SCALE.peer_rounds)
     result = digest(pq.ParquetFile(tmp_path / "out.parquet").iter_batches(), COLUMNS[kind])
     assert result == results.setdefault((kind, ruleset), result)
     regime = f"{kind} {ruleset}, {short(SCALE.peer_orders)} orders, {several(cores, 'core')}, {{}}"

@@ -134,6 +134,7 @@ def bench_parquet(
     ruleset: str, threads: int, loads: Loads, report: Report, benchmark: BenchmarkFixture
 ) -> None:
     """Read a file: decoding has a thread of its own beside those that fold."""
+    loads.forget()
     memory = str((ONE if threads == 1 else TWO)[ruleset])
     run = Replay(ruleset, threads, loads.parquet(UNIFORM))
     benchmark.pedantic(run, setup=run.clear, rounds=SCALE.rounds)
@@ -153,6 +154,7 @@ def bench_files(
     ruleset: str, loads: Loads, report: Report, benchmark: BenchmarkFixture, tmp_path: Path
 ) -> None:
     """Do all that a user asks for: Parquet in, changes and snapshot as Parquet out."""
+    loads.forget()
     orders = loads.parquet(UNIFORM)
     outputs = Outputs(changes=tmp_path / "changes.parquet", snapshot=tmp_path / "snapshot.parquet")
 

@@ -2,6 +2,8 @@
 
 import gc
 from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pyarrow as pa
 import pytest
@@ -27,8 +29,16 @@ def report(request: pytest.FixtureRequest) -> Report:
 
 
 @pytest.fixture(scope="session")
-def loads(tmp_path_factory: pytest.TempPathFactory) -> Loads:
-    return Loads(tmp_path_factory.mktemp("loads"))
+def loads() -> Iterator[Loads]:
+    with TemporaryDirectory(prefix="rfm-bench-") as folder:
+        yield Loads(Path(folder))
+
+
+@pytest.fixture
+def tmp_path() -> Iterator[Path]:
+    """Give a folder that goes at once: pytest would keep gigabytes of the last three runs."""
+    with TemporaryDirectory(prefix="rfm-bench-") as folder:
+        yield Path(folder)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -18,7 +18,7 @@ class Scale:
             ticked             customers of the engines whose quiet ticks are compared
             peer_customers, peer_orders  of the file that all programs read: the peers hold it in memory several times
             cores              given to each program in turn
-            rounds             of which the median counts
+            rounds, peer_rounds  of which the median counts
             is_quick           leaves out what takes longer than a test may, such as the first run, which compiles
     """
 
@@ -32,6 +32,7 @@ class Scale:
     peer_orders: int
     cores: tuple[int, ...]
     rounds: int
+    peer_rounds: int
     is_quick: bool = False
 
     @property
@@ -43,9 +44,32 @@ class Scale:
 SCALES: Final = {
     scale.name: scale
     for scale in (
-        Scale("tiny", 400, 2_000, 1_600, 100, (10, 200), 200, 1_000, (1,), 1, is_quick=True),
         Scale(
-            "small", 500_000, 5_000_000, 2_000_000, 100_000, (10_000, 500_000), 200_000, 2_000_000, (1, 2), 3
+            name="tiny",
+            customers=400,
+            orders=2_000,
+            customers_many=1_600,
+            drained=100,
+            ticked=(10, 200),
+            peer_customers=200,
+            peer_orders=1_000,
+            cores=(1,),
+            rounds=1,
+            peer_rounds=1,
+            is_quick=True,
+        ),
+        Scale(
+            name="small",
+            customers=500_000,
+            orders=5_000_000,
+            customers_many=2_000_000,
+            drained=100_000,
+            ticked=(10_000, 500_000),
+            peer_customers=200_000,
+            peer_orders=2_000_000,
+            cores=(1, 2),
+            rounds=3,
+            peer_rounds=1,
         ),
         Scale(
             name="full",
@@ -58,6 +82,7 @@ SCALES: Final = {
             peer_orders=20_000_000,
             cores=(1, 2),
             rounds=3,
+            peer_rounds=3,
         ),
     )
 }

@@ -25,8 +25,8 @@ def values_of(column: pa.Array, dtype: Any) -> NDArray[Any]:  # noqa: ANN401 - a
 class Slab:
     """One block of memory from which the columns of a batch are cut.
 
-    Fresh memory costs a page fault for every page, and most of what writing a batch of columns costs is that. A block of
-    4 MiB and more gets large pages from numpy, of which there are 512 times fewer.
+    Fresh memory costs a page fault for every page, and most of what writing a batch of columns costs is that.
+    A block of 4 MiB and more gets large pages from numpy, of which there are 512 times fewer.
     """
 
     def __init__(self, size: int) -> None:
@@ -43,7 +43,7 @@ class Slab:
         size = math.prod(shape) * np.dtype(dtype).itemsize
         first = self._used
         self._used += _aligned(size)
-        return self._memory[first : first + size].view(dtype).reshape(shape)
+        return np.ndarray(shape, dtype=dtype, buffer=self._memory.data, offset=first)
 
 
 def _aligned(size: int) -> int:

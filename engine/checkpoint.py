@@ -262,19 +262,19 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
     path = folder / MANIFEST
     try:
         manifest = orjson.loads(path.read_bytes())
-        if manifest["format"] != FORMAT:
-            raise KeyError("format")
-        if manifest["version"] != VERSION:
-            raise StateError(
-                f"the checkpoint has format version {manifest['version']}, this program reads {VERSION}",
-                path=path,
-                fix="use the version of rfmstream that wrote it",
-            )
     except FileNotFoundError as error:
         raise StateError("there is no checkpoint here", path=folder) from error
-    except (orjson.JSONDecodeError, KeyError, TypeError) as error:
+    except orjson.JSONDecodeError as error:
         raise StateError("this is not a checkpoint's manifest", path=path) from error
-    return dict(manifest)
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        raise StateError("this is not a checkpoint's manifest", path=path)
+    if manifest.get("version") != VERSION:
+        raise StateError(
+            f"the checkpoint has format version {manifest.get('version')}, this program reads {VERSION}",
+            path=path,
+            fix="use the version of rfmstream that wrote it",
+        )
+    return manifest
 
 
 def _files_of(folder: Path) -> list[str]:

@@ -168,7 +168,7 @@ class Engine:
         )
 
     def advance(self, now: Instant) -> pa.Table:
-        """Let time pass up to `now` and return the tier changes that brings; before the clock: none, nothing happens."""
+        """Let time pass up to `now` and return the tier changes that brings: none if `now` is before the clock."""
         return pa.Table.from_batches(self._advance(to_us(now)), schema=self._columns.change_schema)
 
     def snapshot(self, as_of: Instant | None = None) -> pa.Table:

@@ -2,47 +2,38 @@
 
 Rows are taken in blocks: all rows of a block look their customer up, then all find its entries, then each is applied in
 order, so that the cache misses of different rows overlap (ARCHITECTURE.md S3). Customers do not touch each other, so a
-customer is brought up to the clock when its own event comes, and all others when the batch is done (`wheel.advance`); the
-set of changes, and their order for each customer, is that of visiting every instant in turn (SEMANTICS.md 5).
+customer is brought up to the clock when its own event comes, and all others when the batch is done
+(`wheel.advance`); the set of changes, and their order for each customer, is that of visiting every instant in turn
+(SEMANTICS.md 5).
 """
 
 import numpy as np
 
 from kernels._jit import borrow, inline, jit, keep_apart, part, prefetch
-from kernels.calendar import leaves_us
+from kernels.apply import apply_other, count_in
 from kernels.entries import (
-    add_entry,
-    add_note,
     append_entry,
-    find_about,
-    find_adjustment,
     find_by_id,
-    has_id,
-    hash_about,
-    hash_instant,
-    link,
-    newest_order_us,
-    oldest_order_us,
-    original_amount,
-    unlink,
 )
-from kernels.ids import hash_bytes, hash_pair, is_customer, same_bytes, set_customer_id
+from kernels.ids import hash_pair, is_customer, set_customer_id
+from kernels.judge import (
+    ADJUSTED,
+    APPLIED,
+    FUTURE_TIME,
+    PAID,
+    UNKNOWN_ORDER,
+    has_event_id,
+    judge_known,
+    remember_event_id,
+)
 from kernels.layout import (
-    ADJUSTMENT,
     DONE,
-    EVENT,
     GROW,
-    HAS_ADJUSTMENT,
     HAS_EVENT_ID,
-    IS_CANCELLED,
-    IS_REFUNDED,
-    IS_VOID,
     ORDER,
-    ORIGINAL,
     OUTPUT_FULL,
-    REFUND,
 )
-from kernels.measure import evaluate, expire_deadline, expire_window, is_counted
+from kernels.measure import evaluate, expire_deadline, expire_window
 from kernels.memory import (
     amount_minor_of,
     at_us_of,
@@ -51,9 +42,6 @@ from kernels.memory import (
     customer_offset_of,
     customers_of,
     entries_of,
-    event_data_of,
-    event_offset_of,
-    id_data_of,
     index_of,
     key_data_of,
     kind_of,
@@ -66,23 +54,11 @@ from kernels.memory import (
 )
 from kernels.table import first_of, handle_at, home_of, insert_at, is_crowded, tag_at, tag_of
 from kernels.wheel import arm, has_chunks, key_of
-from schemas.codes import FOREVER_US, ID_BYTES_MAX, NEVER_US, NO_TIER, ChangeReason, OrderType, Outcome
+from schemas.codes import FOREVER_US, ID_BYTES_MAX, NEVER_US, NO_TIER, ChangeReason
 
 BLOCK = 256
 ENTRIES_PER_ROW = 3  # an order with its event_id, or a refund with the original amount and its identity
 
-PAID, REFUNDED, CANCELLED, ADJUSTED = (
-    int(OrderType.PAID),
-    int(OrderType.REFUNDED),
-    int(OrderType.CANCELLED),
-    int(OrderType.ADJUSTED),
-)
-APPLIED = int(Outcome.APPLIED)
-DUPLICATE = int(Outcome.DUPLICATE)
-FUTURE_TIME = int(Outcome.FUTURE_TIME)
-UNKNOWN_ORDER = int(Outcome.UNKNOWN_ORDER)
-CONFLICTING = int(Outcome.CONFLICTING_DUPLICATE)
-EXCEEDS = int(Outcome.REFUND_EXCEEDS_ORDER)
 REASONS = np.array(
     [ChangeReason.ORDER, ChangeReason.REFUND, ChangeReason.CANCELLATION, ChangeReason.ADJUSTMENT],
     dtype=np.int64,
@@ -154,246 +130,6 @@ def _add_customer(state, value, data, start, size, at_us):
     return handle
 
 
-@part
-def _void(state, rules, customer, order):
-    """Take an order out of everything it counts in; its entry stays, so that its id stays known."""
-    keep_apart()
-    entry = entries_of(state)[order]
-    if is_counted(state, rules, customer, entry):
-        customer.frequency -= 1
-        customer.monetary_minor -= entry.amount_minor
-    customer.lifetime_orders -= 1
-    customer.lifetime_monetary_minor -= entry.amount_minor
-    unlink(state, customer, order)
-    entry.flags |= IS_VOID
-    if entry.at_us == customer.last_paid_us:
-        customer.last_paid_us = newest_order_us(state, customer)
-    if entry.at_us == customer.first_paid_us:
-        customer.first_paid_us = oldest_order_us(state, customer)
-
-
-@inline
-def _count_in(state, rules, customer, handle, now_us, kind):
-    """Let a new entry count: link it, and add it to F, M and the lifetime figures."""
-    entry = entries_of(state)[handle]
-    in_window = leaves_us(rules, entry.at_us) > now_us
-    link(state, rules, customer, handle, in_window)
-    customer.lifetime_monetary_minor += entry.amount_minor
-    if in_window:
-        customer.monetary_minor += entry.amount_minor
-    if kind == PAID:
-        customer.lifetime_orders += 1
-        if in_window:
-            customer.frequency += 1
-        customer.last_paid_us = max(customer.last_paid_us, entry.at_us)
-        customer.first_paid_us = min(customer.first_paid_us, entry.at_us)
-    else:
-        customer.flags |= HAS_ADJUSTMENT
-
-
-@part
-def _same_event(state, batch, i, note, order):
-    """Tell whether the event remembered under an event_id is the event of row i, word for word."""
-    keep_apart()
-    entry = entries_of(state)[note]
-    about = np.int64(entry.previous)
-    kind = np.int64(kind_of(batch)[i])
-    noted_kind = np.int64(entry.next)  # a note is in no list, so `next` holds its OrderType
-    if noted_kind != kind or entry.at_us != at_us_of(batch)[i]:
-        return False
-    if kind != CANCELLED and entry.amount_minor != amount_minor_of(batch)[i]:
-        return False
-    if kind != ADJUSTED:
-        return about == order
-    start = np.int64(order_offset_of(batch)[i])
-    size = np.int64(order_offset_of(batch)[i + 1]) - start
-    return has_id(state, about, np.int64(entry.customer), order_data_of(batch), start, size)
-
-
-@part
-def _check_event_id(state, batch, i, handle, order):
-    """Return what an event's own event_id makes of row i: APPLIED (never seen), DUPLICATE or CONFLICTING."""
-    keep_apart()
-    start = np.int64(event_offset_of(batch)[i])
-    size = np.int64(event_offset_of(batch)[i + 1]) - start
-    value = hash_pair(
-        customer_hash_of(batch)[i],
-        hash_bytes(event_data_of(batch), start, size, seeds_of(state)),
-        seeds_of(state),
-    )
-    note = find_by_id(state, value, handle, event_data_of(batch), start, size, EVENT)
-    if note != 0:
-        return DUPLICATE if _same_event(state, batch, i, note, order) else CONFLICTING
-    named = find_by_id(state, value, handle, event_data_of(batch), start, size, ORDER)
-    if named != 0 and np.int64(entries_of(state)[named].flags) & HAS_EVENT_ID == 0:
-        return CONFLICTING
-    return APPLIED
-
-
-@part
-def _remember_event_id(state, batch, i, about):
-    keep_apart()
-    start = np.int64(event_offset_of(batch)[i])
-    size = np.int64(event_offset_of(batch)[i + 1]) - start
-    value = hash_pair(
-        customer_hash_of(batch)[i],
-        hash_bytes(event_data_of(batch), start, size, seeds_of(state)),
-        seeds_of(state),
-    )
-    kind = np.int64(kind_of(batch)[i])
-    note = add_note(
-        state,
-        value,
-        EVENT,
-        about,
-        at_us_of(batch)[i],
-        amount_minor_of(batch)[i],
-        event_data_of(batch),
-        start,
-        size,
-    )
-    entries_of(state)[note].next = kind
-
-
-@inline
-def _has_event_id(batch, i):
-    """Tell whether row i has an event_id of its own: for a paid order its order_id is none."""
-    if batch.event_offset_size == 0 or event_offset_of(batch)[i + 1] == event_offset_of(batch)[i]:
-        return False
-    if kind_of(batch)[i] != PAID:
-        return True
-    start, order_start = np.int64(event_offset_of(batch)[i]), np.int64(order_offset_of(batch)[i])
-    size = np.int64(event_offset_of(batch)[i + 1]) - start
-    return size != np.int64(order_offset_of(batch)[i + 1]) - order_start or not same_bytes(
-        event_data_of(batch), start, order_data_of(batch), order_start, size
-    )
-
-
-@part
-def _check_known(state, batch, i, handle, value, order, own_event_id):
-    """Return what becomes of row i where its customer, and perhaps its order, is known.
-
-    APPLIED means: apply it. Source: SEMANTICS.md 1 (event_id) and 3.
-    """
-    keep_apart()
-    kind = np.int64(kind_of(batch)[i])
-    start = np.int64(order_offset_of(batch)[i])
-    size = np.int64(order_offset_of(batch)[i + 1]) - start
-    if kind in (REFUNDED, CANCELLED) and order == 0:
-        return UNKNOWN_ORDER
-    at_us, amount_minor = at_us_of(batch)[i], amount_minor_of(batch)[i]
-    if kind == PAID and order != 0:
-        entry = entries_of(state)[order]
-        same = entry.at_us == at_us and original_amount(state, order, seeds_of(state)) == amount_minor
-        return DUPLICATE if same else CONFLICTING
-    if kind == CANCELLED and np.int64(entries_of(state)[order].flags) & IS_CANCELLED:
-        return np.int64(DUPLICATE)
-    if own_event_id:
-        outcome = _check_event_id(state, batch, i, handle, order)
-        if outcome != APPLIED:
-            return outcome
-    if kind == PAID:
-        if (
-            not own_event_id
-            and find_by_id(state, value, handle, order_data_of(batch), start, size, EVENT) != 0
-        ):
-            return CONFLICTING
-        return APPLIED
-    if kind == ADJUSTED:
-        if not own_event_id:
-            identity = hash_instant(value, ADJUSTMENT, at_us, seeds_of(state))
-            known = find_adjustment(state, identity, handle, at_us, order_data_of(batch), start, size)
-            if known != 0:
-                return DUPLICATE if entries_of(state)[known].amount_minor == amount_minor else CONFLICTING
-        return APPLIED
-    if kind == CANCELLED:
-        return APPLIED
-    entry = entries_of(state)[order]
-    if not own_event_id:
-        known = find_about(state, hash_about(order, REFUND, at_us, seeds_of(state)), REFUND, order, at_us)
-        if known != 0:
-            return DUPLICATE if entries_of(state)[known].amount_minor == amount_minor else CONFLICTING
-    left = np.int64(0) if np.int64(entry.flags) & IS_VOID else entry.amount_minor
-    never_refundable = entry.amount_minor == 0 and np.int64(entry.flags) & IS_REFUNDED == 0
-    return EXCEEDS if amount_minor > left or never_refundable else APPLIED
-
-
-@part
-def _refund(state, rules, batch, i, customer, order, own_event_id):
-    """Take a refund off its order; when nothing is left the order is void."""
-    keep_apart()
-    entry = entries_of(state)[order]
-    at_us, amount_minor = at_us_of(batch)[i], amount_minor_of(batch)[i]
-    none = np.int64(0)
-    if np.int64(entry.flags) & IS_REFUNDED == 0:
-        add_note(
-            state,
-            hash_about(order, ORIGINAL, 0, seeds_of(state)),
-            ORIGINAL,
-            order,
-            0,
-            entry.amount_minor,
-            id_data_of(state),
-            none,
-            none,
-        )
-        entry.flags |= IS_REFUNDED
-    if not own_event_id:
-        add_note(
-            state,
-            hash_about(order, REFUND, at_us, seeds_of(state)),
-            REFUND,
-            order,
-            at_us,
-            amount_minor,
-            id_data_of(state),
-            none,
-            none,
-        )
-    if np.int64(entry.flags) & IS_VOID:
-        return
-    if amount_minor == entry.amount_minor:
-        _void(state, rules, customer, order)
-        entry.amount_minor = 0
-        return
-    entry.amount_minor -= amount_minor
-    customer.lifetime_monetary_minor -= amount_minor
-    if is_counted(state, rules, customer, entry):
-        customer.monetary_minor -= amount_minor
-
-
-@part
-def _apply_other(state, rules, batch, i, customer, handle, value, order, now_us, own_event_id):
-    """Apply a refund, a cancellation or an adjustment; return the entry whose id its change names."""
-    keep_apart()
-    kind = np.int64(kind_of(batch)[i])
-    about = order
-    if kind == REFUNDED:
-        _refund(state, rules, batch, i, customer, order, own_event_id)
-    elif kind == CANCELLED:
-        if np.int64(entries_of(state)[order].flags) & IS_VOID == 0:
-            _void(state, rules, customer, order)
-        entries_of(state)[order].flags |= IS_CANCELLED
-    else:
-        start = np.int64(order_offset_of(batch)[i])
-        size = np.int64(order_offset_of(batch)[i + 1]) - start
-        at_us = at_us_of(batch)[i]
-        identity = hash_instant(value, ADJUSTMENT, at_us, seeds_of(state))
-        about = add_entry(
-            state,
-            identity,
-            ADJUSTMENT,
-            handle,
-            at_us,
-            amount_minor_of(batch)[i],
-            order_data_of(batch),
-            start,
-            size,
-        )
-        _count_in(state, rules, customer, about, now_us, kind)
-    return about
-
-
 @inline
 def _apply_row(state, rules, batch, i, handle, value, clock_us):
     """Apply one row whose customer is `handle`; return its outcome, or -1 where the output is full."""
@@ -404,11 +140,11 @@ def _apply_row(state, rules, batch, i, handle, value, clock_us):
     tag = tag_of(value)
     order = np.int64(0)
     position = first_of(orders_of(state), tag)
-    own_event_id = _has_event_id(batch, i)
+    own_event_id = has_event_id(batch, i)
     if kind != PAID or own_event_id or tag_at(orders_of(state), position) == tag:
         if kind != ADJUSTED:
             order = find_by_id(state, value, handle, order_data_of(batch), start, size, ORDER)
-        outcome = _check_known(state, batch, i, handle, value, order, own_event_id)
+        outcome = judge_known(state, batch, i, handle, value, order, own_event_id)
         if outcome != APPLIED:
             return outcome
     now_us = max(clock_us, at_us_of(batch)[i], customer.tier_since_us)
@@ -431,13 +167,13 @@ def _apply_row(state, rules, batch, i, handle, value, clock_us):
             size,
         )
         insert_at(orders_of(state), position, tag, about)
-        _count_in(state, rules, customer, about, now_us, kind)
+        count_in(state, rules, customer, about, now_us, kind)
     else:
-        about = _apply_other(state, rules, batch, i, customer, handle, value, order, now_us, own_event_id)
+        about = apply_other(state, rules, batch, i, customer, handle, value, order, now_us, own_event_id)
     if own_event_id:
         if kind in (PAID, ADJUSTED):
             entries_of(state)[about].flags |= HAS_EVENT_ID
-        _remember_event_id(state, batch, i, about)
+        remember_event_id(state, batch, i, about)
     reason = REASONS[kind]
     if kind == PAID and customer.tier == NO_TIER:
         reason = FIRST_ORDER
@@ -475,9 +211,12 @@ def _look_up(state, batch, rules, first, end, rows, handles, hashes):
         ):
             handle = _find_customer(state, value, customer_data_of(batch), start, size)
         kind = kind_of(batch)[i]
-        if handle == 0 and (kind in (PAID, ADJUSTED)):
-            if batch.log_us_size == 0 or at_us_of(batch)[i] <= log_us_of(batch)[i] + batch.tolerance_us:
-                handle = _add_customer(state, value, customer_data_of(batch), start, size, at_us_of(batch)[i])
+        if (
+            handle == 0
+            and kind in (PAID, ADJUSTED)
+            and (batch.log_us_size == 0 or at_us_of(batch)[i] <= log_us_of(batch)[i] + batch.tolerance_us)
+        ):
+            handle = _add_customer(state, value, customer_data_of(batch), start, size, at_us_of(batch)[i])
         handles[k] = handle
         prefetch(entries_of(state), np.int64(customers_of(state)[handle].tail), 0)
         if rules.window_days >= 0:

@@ -51,7 +51,7 @@ def _is_digit(byte):
 
 
 @inline
-def read_number(data, start, end):  # noqa: PLR0911 - a parser leaves at the first wrong byte
+def read_number(data, start, end):
     """Read one decimal: (mantissa, scale, status), value = mantissa / 10**scale, no trailing zeros."""
     while start < end and _is_blank(data[start]):
         start += 1
@@ -228,7 +228,7 @@ def _days_in_month(year, month):
 
 
 @part
-def read_instant(data, start, end):  # noqa: PLR0911 - as above
+def read_instant(data, start, end):
     """Read one ISO 8601 instant: (µs, status).
 
     Accepts YYYY-MM-DD, then after a T or a blank HH:MM[:SS[.fraction]], then Z, UTC or an offset of +-HH[:]MM

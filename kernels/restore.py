@@ -1,4 +1,4 @@
-"""Rebuild a shard's memory from the columns of a checkpoint: what is not in them, tables and timers, follows from them."""
+"""Rebuild a shard's memory from the columns of a checkpoint: tables and timers follow from them."""
 
 import numpy as np
 

@@ -1,10 +1,10 @@
 """The calendar of deadlines: when must which customer be looked at although nothing came for it.
 
-A hierarchical timing wheel (Varghese and Lauck 1987) of two levels: 512 slots of 134 s in the open bucket, and one list
-for each later bucket of 19 h. Lists are chunks of 62 customer handles, so filing a deadline is a store and a drain reads
-in order. A customer's deadline usually only moves later (it paid again): its entry stays where it is and is filed anew when
-it comes up. Where the deadline moves earlier a second entry is filed and the first one, no longer the customer's
-`armed` slot, is dropped when it comes up. So timers follow from the customers and are in no checkpoint.
+A hierarchical timing wheel (Varghese and Lauck 1987) of two levels: 512 slots of 134 s in the open bucket, and one
+list for each later bucket of 19 h. Lists are chunks of 62 customer handles, so filing a deadline is a store and a
+drain reads in order. A customer's deadline usually only moves later (it paid again): its entry stays where it is and
+is filed anew when it comes up. Where the deadline moves earlier a second entry is filed and the first one, no longer
+the customer's `armed` slot, is dropped when it comes up. So timers follow from the customers and are in no checkpoint.
 
 Source: ARCHITECTURE.md S4; SEMANTICS.md 5.
 """
@@ -81,7 +81,7 @@ def _free(state, chunk):
 def _file_today(state, key, handle, deadline_us):
     """Put a customer in a slot of the open bucket.
 
-    Its deadline may have moved beyond the slot since it was armed; then it is due, to be filed anew, when the slot ends.
+    Its deadline may have moved beyond the slot since it was armed; then it is filed anew when the slot ends.
     """
     slot = key & (BUCKET_SLOTS - 1)
     slots_of(state)[slot] = _push(state, np.int64(slots_of(state)[slot]), handle)
@@ -206,8 +206,7 @@ def advance(states, rulesets, now_us, ahead):
     """
     state, rules = states[0], rulesets[0]
     ahead = borrow(ahead)
-    if now_us <= state.clock_us:
-        now_us = state.clock_us
+    now_us = max(now_us, state.clock_us)
     if state.n_customers > 1:
         target = key_of(now_us)
         while True:
@@ -225,7 +224,7 @@ def advance(states, rulesets, now_us, ahead):
             if key >= target:
                 break
             state.wheel_key = key + 1 if state.n_today > 0 else min(target, (bucket + 1) << BUCKET_SLOT_BITS)
-    state.clock_us = max(now_us, state.clock_us)
+    state.clock_us = now_us
     return DONE
 
 

@@ -83,7 +83,7 @@ def _matches(rule: Rule, ruleset: RulesetFile) -> NDArray[np.bool_]:
     for axis, span in rule.bands:
         match &= _within(bands[axis], span, 1)
     if rule.weighted_score is not None:
-        assert ruleset.weights is not None, "such a rule without weights is refused"  # noqa: S101
+        assert ruleset.weights is not None, "such a rule without weights is refused"
         # Over their common denominator the weights are integers, and the sum is exact.
         scale = lcm(*(weight.denominator for weight in ruleset.weights))
         total = sum(

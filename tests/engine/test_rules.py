@@ -4,8 +4,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from oracle_days import DAY_US
 
 from engine.rules import LIFETIME, compile_rules
+from engine.zone import zone_table
 from schemas.ruleset import list_rulesets, load_ruleset
 
 
@@ -46,3 +48,28 @@ def test_settled_cells_are_those_time_leaves_alone(name: str, field: str) -> Non
             for other_m in (range(lookup.shape[3]) if field == "settled_any" else range(m + 1))
         }
         assert settled[cell] == (len(reachable) == 1)
+
+
+@pytest.mark.parametrize(
+    ("zone", "falls"),
+    [
+        ("UTC", False),
+        ("Asia/Tokyo", False),
+        ("Europe/Berlin", False),  # back from 03:00 to 02:00
+        ("America/St_Johns", True),  # for years back from 00:01 to 23:01
+        ("America/Sao_Paulo", False),  # back from 24:00 to 23:00: the next date had not begun
+        ("America/Havana", False),  # back from 01:00 to 00:00
+    ],
+)
+def test_whether_a_later_instant_can_have_an_earlier_date(zone: str, *, falls: bool) -> None:
+    ruleset = load_ruleset("rfm8", time_zone=zone)
+    starts, offsets, _ = zone_table(zone)
+    days = [
+        ((start - 1 + before) // DAY_US, (start + after) // DAY_US)
+        for start, before, after in zip(
+            starts[1:].tolist(), offsets.tolist(), offsets[1:].tolist(), strict=False
+        )
+    ]
+    assert any(after < before for before, after in days) is falls
+    assert compile_rules(ruleset).row["day_can_fall"] == any(after < before for before, after in days)
+    assert not compile_rules(replace(ruleset, day_unit="duration")).row["day_can_fall"]

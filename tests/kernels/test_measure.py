@@ -138,7 +138,7 @@ def test_window_exits_are_counted_once_and_in_order() -> None:
 def test_next_change_of_a_customer_without_a_tier() -> None:
     customer = np.zeros(1, dtype=CUSTOMER)
     customer["tier"] = NO_TIER
-    assert next_of(Engine(), customer, 0, 0, FOREVER_US) == (FOREVER_US, None)
+    assert next_of(Engine(), customer, 0) == (FOREVER_US, None)
 
 
 def test_next_change_by_recency_and_by_the_window() -> None:

@@ -16,7 +16,7 @@ from twins import Driven, assert_in_order_per_customer, in_order
 from engine import Engine
 from schemas.errors import StateError
 
-SEEDS = [int(seed) for seed in os.environ.get("SIMULATION_SEEDS", "1,2,3").split(",")]
+SEEDS = [int(seed) for seed in os.environ.get("SIMULATION_SEEDS", "1,2,3,4,5").split(",")]
 ROWS = 1000
 START_US = 1_700_000_000_000_000
 MANIFEST = "manifest.json"

@@ -1,0 +1,153 @@
+"""Apply an event to its customer's record and entries; measuring it afterwards is kernels/measure.py.
+
+Source: SEMANTICS.md 3.
+"""
+
+import numpy as np
+
+from kernels._jit import inline, keep_apart, part
+from kernels.calendar import leaves_us
+from kernels.entries import (
+    add_entry,
+    add_note,
+    hash_about,
+    hash_instant,
+    link,
+    newest_order_us,
+    oldest_order_us,
+    unlink,
+)
+from kernels.judge import CANCELLED, PAID, REFUNDED
+from kernels.layout import (
+    ADJUSTMENT,
+    HAS_ADJUSTMENT,
+    IS_CANCELLED,
+    IS_REFUNDED,
+    IS_VOID,
+    ORIGINAL,
+    REFUND,
+)
+from kernels.measure import is_counted
+from kernels.memory import (
+    amount_minor_of,
+    at_us_of,
+    entries_of,
+    id_data_of,
+    kind_of,
+    order_data_of,
+    order_offset_of,
+    seeds_of,
+)
+
+
+@part
+def _void(state, rules, customer, order):
+    """Take an order out of everything it counts in; its entry stays, so that its id stays known."""
+    keep_apart()
+    entry = entries_of(state)[order]
+    if is_counted(state, rules, customer, entry):
+        customer.frequency -= 1
+        customer.monetary_minor -= entry.amount_minor
+    customer.lifetime_orders -= 1
+    customer.lifetime_monetary_minor -= entry.amount_minor
+    unlink(state, customer, order)
+    entry.flags |= IS_VOID
+    if entry.at_us == customer.last_paid_us:
+        customer.last_paid_us = newest_order_us(state, customer)
+    if entry.at_us == customer.first_paid_us:
+        customer.first_paid_us = oldest_order_us(state, customer)
+
+
+@inline
+def count_in(state, rules, customer, handle, now_us, kind):
+    """Let a new entry count: link it, and add it to F, M and the lifetime figures."""
+    entry = entries_of(state)[handle]
+    in_window = leaves_us(rules, entry.at_us) > now_us
+    link(state, rules, customer, handle, in_window)
+    customer.lifetime_monetary_minor += entry.amount_minor
+    if in_window:
+        customer.monetary_minor += entry.amount_minor
+    if kind == PAID:
+        customer.lifetime_orders += 1
+        if in_window:
+            customer.frequency += 1
+        customer.last_paid_us = max(customer.last_paid_us, entry.at_us)
+        customer.first_paid_us = min(customer.first_paid_us, entry.at_us)
+    else:
+        customer.flags |= HAS_ADJUSTMENT
+
+
+@part
+def _refund(state, rules, batch, i, customer, order, own_event_id):
+    """Take a refund off its order; when nothing is left the order is void."""
+    keep_apart()
+    entry = entries_of(state)[order]
+    at_us, amount_minor = at_us_of(batch)[i], amount_minor_of(batch)[i]
+    none = np.int64(0)
+    if np.int64(entry.flags) & IS_REFUNDED == 0:
+        add_note(
+            state,
+            hash_about(order, ORIGINAL, 0, seeds_of(state)),
+            ORIGINAL,
+            order,
+            0,
+            entry.amount_minor,
+            id_data_of(state),
+            none,
+            none,
+        )
+        entry.flags |= IS_REFUNDED
+    if not own_event_id:
+        add_note(
+            state,
+            hash_about(order, REFUND, at_us, seeds_of(state)),
+            REFUND,
+            order,
+            at_us,
+            amount_minor,
+            id_data_of(state),
+            none,
+            none,
+        )
+    if np.int64(entry.flags) & IS_VOID:
+        return
+    if amount_minor == entry.amount_minor:
+        _void(state, rules, customer, order)
+        entry.amount_minor = 0
+        return
+    entry.amount_minor -= amount_minor
+    customer.lifetime_monetary_minor -= amount_minor
+    if is_counted(state, rules, customer, entry):
+        customer.monetary_minor -= amount_minor
+
+
+@part
+def apply_other(state, rules, batch, i, customer, handle, value, order, now_us, own_event_id):
+    """Apply a refund, a cancellation or an adjustment; return the entry whose id its change names."""
+    keep_apart()
+    kind = np.int64(kind_of(batch)[i])
+    about = order
+    if kind == REFUNDED:
+        _refund(state, rules, batch, i, customer, order, own_event_id)
+    elif kind == CANCELLED:
+        if np.int64(entries_of(state)[order].flags) & IS_VOID == 0:
+            _void(state, rules, customer, order)
+        entries_of(state)[order].flags |= IS_CANCELLED
+    else:
+        start = np.int64(order_offset_of(batch)[i])
+        size = np.int64(order_offset_of(batch)[i + 1]) - start
+        at_us = at_us_of(batch)[i]
+        identity = hash_instant(value, ADJUSTMENT, at_us, seeds_of(state))
+        about = add_entry(
+            state,
+            identity,
+            ADJUSTMENT,
+            handle,
+            at_us,
+            amount_minor_of(batch)[i],
+            order_data_of(batch),
+            start,
+            size,
+        )
+        count_in(state, rules, customer, about, now_us, kind)
+    return about
