@@ -47,10 +47,10 @@ class Replay:
             if isinstance(self.orders, Path):
                 opened = open_orders([self.orders], currency=self.engine.ruleset.currency)
                 for batch, _ in read_ahead(opened, lambda: None):
-                    self.changes.append(self.engine.step_canonical(batch).changes)
+                    self.changes += self.engine.step_canonical(batch).changes.to_batches()
             else:
                 for batch in self.orders:
-                    self.changes.append(self.engine.step(batch).changes)
+                    self.changes += self.engine.step(batch).changes.to_batches()
         self.cores = watch.cores
 
     def take_digest(self) -> str:

@@ -133,7 +133,7 @@ class Report:
     def _add(self, benchmark: BenchmarkFixture, figure: Figure) -> None:
         assert figure.regime not in self.figures, figure.regime
         self.figures[figure.regime] = figure
-        benchmark.extra_info[figure.regime] = dict(zip(HEADINGS[1:], figure.cells()[1:], strict=True))
+        benchmark.extra_info[figure.regime] = {**vars(figure), "is_met": figure.is_met}
 
     def lines(self) -> Iterator[str]:
         """Yield the tables."""

@@ -30,8 +30,8 @@ def run(parquet_path: Path, ruleset_name: str, as_of: str, out_parquet: Path, *,
     schema = pa.schema([CHANGE_SCHEMA.field(name) for name in CHANGE_COLUMNS])
     with pq.ParquetWriter(out_parquet, schema, use_dictionary=_WORDS) as writer:
 
-        def write(changes: pa.RecordBatch) -> None:
-            writer.write_batch(changes.select(CHANGE_COLUMNS))
+        def write(changes: pa.Table) -> None:
+            writer.write_table(changes.select(CHANGE_COLUMNS))
 
         with WriteBehind(write) as behind:
             for changes in _changes(engine, parquet_path):
@@ -49,7 +49,7 @@ def run_snapshot(
     pq.write_table(engine.snapshot(as_of).select(SNAPSHOT_COLUMNS), out_parquet, use_dictionary=["tier"])
 
 
-def _changes(engine: Engine, path: Path) -> Iterator[pa.RecordBatch]:
+def _changes(engine: Engine, path: Path) -> Iterator[pa.Table]:
     orders = open_orders([path], currency=engine.ruleset.currency)
     for batch, _ in read_ahead(orders, lambda: None):
         yield engine.step_canonical(batch).changes
