@@ -24,9 +24,9 @@ class Arena:
 
     def grow(self, capacity: int) -> None:
         """Make room for at least `capacity` elements, or double it, whichever is more; the content stays."""
-        capacity = max(capacity, 2 * self.array.size)
+        capacity = max(capacity, 2 * self.array.shape[0])
         size = self._dtype.itemsize * capacity
-        used = self._dtype.itemsize * self.array.size
+        used = self._dtype.itemsize * self.array.shape[0]
         del self.array
         try:
             self._mapping.resize(size)

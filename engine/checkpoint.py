@@ -7,8 +7,8 @@ old one, so a crash at any moment leaves one whole checkpoint. The format is des
 """
 
 import os
+import re
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any, Final
@@ -30,6 +30,9 @@ from schemas.ruleset import Ruleset, load_ruleset
 FORMAT: Final = "rfmstream-checkpoint"
 VERSION: Final = 1
 MANIFEST: Final = "manifest.json"
+_OWN_FILE: Final = re.compile(r"\d+-\d+-(customers|entries)\.arrow|\d+-manifest\.json")
+_INDENT: Final = orjson.OPT_INDENT_2
+_FIX_DAMAGE: Final = "restore it from a copy, or start without it"
 _ROWS: Final = 1 << 16
 """Rows of a record batch: few enough that splitting records into columns stays in the cache."""
 
@@ -92,9 +95,11 @@ def write_checkpoint(engine: Engine, directory: str | os.PathLike[str]) -> None:
         }
         written.append(folder / f"{generation}-{MANIFEST}")
         with written[-1].open("wb") as file:
-            file.write(orjson.dumps(manifest, option=orjson.OPT_INDENT_2))
+            file.write(orjson.dumps({"xxh3_128": _digest(manifest), "manifest": manifest}, option=_INDENT))
             _sync(file)
+        _sync_folder(folder)
         written.pop().replace(folder / MANIFEST)
+        written.clear()  # they are the checkpoint now
         _sync_folder(folder)
     except BaseException as error:
         for path in written:
@@ -106,7 +111,7 @@ def write_checkpoint(engine: Engine, directory: str | os.PathLike[str]) -> None:
                 fix="name a directory that can be written to, on a disk with room",
             ) from error
         raise
-    for name in old:
+    for name in old:  # whatever happens from here on leaves files too many, which the next checkpoint removes
         (folder / name).unlink(missing_ok=True)
 
 
@@ -182,7 +187,7 @@ def _entry_batches(shard: Shard) -> Iterator[pa.RecordBatch]:
     entries = shard.entry_records()
     for first in range(1, entries.size, _ROWS):
         part = entries[first : first + _ROWS]
-        kinds = part["flags"] & layout.KIND_MASK
+        kinds = part["marks"] & layout.KIND_MASK
         # An id of no bytes: notes that remember something of an order by its handle.
         handles = np.where(
             (kinds == layout.REFUND) | (kinds == layout.ORIGINAL), 0, np.arange(first, first + part.size)
@@ -246,7 +251,7 @@ def _read_columns(folder: Path, saved: dict[str, Any], schema: pa.Schema) -> Ite
                 raise StateError(
                     "the checkpoint is damaged: its checksum differs",
                     path=path,
-                    fix="restore it from a copy, or start without it",
+                    fix=_FIX_DAMAGE,
                 )
             with pa.ipc.open_stream(whole) as reader:
                 if reader.schema != schema:
@@ -261,11 +266,12 @@ def _read_columns(folder: Path, saved: dict[str, Any], schema: pa.Schema) -> Ite
 def _read_manifest(folder: Path) -> dict[str, Any]:
     path = folder / MANIFEST
     try:
-        manifest = orjson.loads(path.read_bytes())
-    except FileNotFoundError as error:
+        whole = orjson.loads(path.read_bytes())
+    except OSError as error:
         raise StateError("there is no checkpoint here", path=folder) from error
     except orjson.JSONDecodeError as error:
         raise StateError("this is not a checkpoint's manifest", path=path) from error
+    manifest: Any = whole.get("manifest") if isinstance(whole, dict) else None
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise StateError("this is not a checkpoint's manifest", path=path)
     if manifest.get("version") != VERSION:
@@ -274,7 +280,15 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
             path=path,
             fix="use the version of rfmstream that wrote it",
         )
+    if whole.get("xxh3_128") != _digest(manifest):
+        raise StateError(
+            "the checkpoint is damaged: its manifest's checksum differs", path=path, fix=_FIX_DAMAGE
+        )
     return manifest
+
+
+def _digest(manifest: dict[str, Any]) -> str:
+    return xxhash.xxh3_128_hexdigest(orjson.dumps(manifest, option=orjson.OPT_SORT_KEYS))
 
 
 def _files_of(folder: Path) -> list[str]:
@@ -283,9 +297,7 @@ def _files_of(folder: Path) -> list[str]:
     Raises  StateError where the directory holds anything else: nothing of it may be lost
     """
     names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
-    ours = [
-        name for name in names if name.endswith((".arrow", f"-{MANIFEST}")) and name.split("-")[0].isdigit()
-    ]
+    ours = [name for name in names if _OWN_FILE.fullmatch(name)]
     strange = [name for name in names if name not in ours and name != MANIFEST]
     if strange:
         raise StateError(
@@ -302,9 +314,11 @@ def _sync(file: IO[bytes]) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    with suppress(OSError):  # not every system lets a directory be opened
+    try:
         handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+    except OSError:  # not every system lets a directory be opened
+        return
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -6,7 +6,7 @@ clock and no file, so the same calls give the same tables always.
 
 from collections import Counter
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from os import PathLike
@@ -31,13 +31,17 @@ from schemas.orders import ORDER_TYPES, REJECTED_SCHEMA
 from schemas.ruleset import Ruleset, load_ruleset
 
 Mode = Literal["live", "replay"]
-Instant = datetime | str | int
+Instant = datetime | np.datetime64 | str | int | np.integer[Any]
 _T = TypeVar("_T")
 
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+FIRST_US: Final = (datetime.min.replace(tzinfo=UTC) - EPOCH) // timedelta(microseconds=1)
+LAST_US: Final = (datetime.max.replace(tzinfo=UTC) - EPOCH) // timedelta(microseconds=1)
 _STEP_ROWS: Final = 1 << 16
 """Rows folded at a time: enough to hide what a call costs, few enough that their columns stay in the cache."""
 _SNAPSHOT_ROWS: Final = 1 << 18
+_CHANGES_MAX: Final = 1 << 22
+"""Changes in a batch: even with the longest ids its strings stay within Arrow's 31-bit offsets."""
 
 
 @dataclass
@@ -236,20 +240,20 @@ class Engine:
     def _advance(self, now_us: int, order_ids: pa.StringArray | None = None) -> list[pa.RecordBatch]:
         """Advance every shard and collect the changes there are, those of a batch's fold included."""
 
-        def advance(shard: Shard) -> tuple[pa.RecordBatch | None, NDArray[np.int64]]:
+        def advance(shard: Shard) -> tuple[list[pa.RecordBatch], NDArray[np.int64]]:
             if now_us != NEVER_US:
                 shard.advance(now_us)
             changes = shard.take_changes()
             reasons = np.bincount(changes["reason"], minlength=len(CHANGE_REASONS))
-            return self._columns.changes(shard, changes, order_ids) if changes.size else None, reasons
+            parts = [changes[i : i + _CHANGES_MAX] for i in range(0, changes.size, _CHANGES_MAX)]
+            return [self._columns.changes(shard, part, order_ids) for part in parts], reasons
 
-        batches = []
-        for batch, reasons in self.for_each(advance, self.shards):
+        batches: list[pa.RecordBatch] = []
+        for made, reasons in self.for_each(advance, self.shards):
             for code in np.flatnonzero(reasons):
                 reason = CHANGE_REASONS[code]
                 self.counters.changes[reason] = self.counters.changes.get(reason, 0) + int(reasons[code])
-            if batch is not None:
-                batches.append(batch)
+            batches += made
         return batches
 
     def _kernel_batch(self, orders: pa.RecordBatch) -> KernelRecord:
@@ -285,7 +289,9 @@ class Engine:
         """Call a function for each item, on the engine's threads, and return the results in order."""
         if self._pool is None or len(items) < 2:
             return [function(item) for item in items]
-        return list(self._pool.map(function, items))
+        futures = [self._pool.submit(function, item) for item in items]
+        wait(futures)  # nobody may still be at work when an error leaves here
+        return [future.result() for future in futures]
 
 
 def to_us(instant: Instant) -> int:
@@ -293,8 +299,10 @@ def to_us(instant: Instant) -> int:
 
     Raises  ConfigError where text is no instant
     """
-    if isinstance(instant, int):
-        return instant
+    if isinstance(instant, (int, np.integer)):
+        return _checked(int(instant))
+    if isinstance(instant, np.datetime64):
+        return _checked(int(instant.astype("datetime64[us]").astype(np.int64)))
     if isinstance(instant, str):
         try:
             instant = datetime.fromisoformat(instant)
@@ -305,6 +313,18 @@ def to_us(instant: Instant) -> int:
     if instant.tzinfo is None:
         instant = instant.replace(tzinfo=UTC)
     return (instant - EPOCH) // timedelta(microseconds=1)
+
+
+def _checked(instant_us: int) -> int:
+    """Return an instant between the years 1 and 9999.
+
+    Raises  ConfigError
+    """
+    if not FIRST_US <= instant_us <= LAST_US:
+        raise ConfigError(
+            f"the instant {instant_us} µs lies outside the years 1 to 9999", fix="give µs since 1970 UTC"
+        )
+    return instant_us
 
 
 def to_datetime(instant_us: int) -> datetime:

@@ -228,7 +228,8 @@ class Shard:
         self._reserve("customers", int(state.n_customers) + customers)
         self._reserve("entries", int(state.n_entries) + entries)
         self._reserve("id_data", int(state.id_bytes) + id_bytes)
-        self._reserve("id_base", (int(state.n_entries) + entries) // GROUP + 1)
+        # The kernels look at the room for entries only, so every entry there is room for has a group.
+        self._reserve("id_base", self._arenas["entries"].array.shape[0] // GROUP + 1)
         self._reserve("key_data", int(state.key_bytes) + key_bytes)
         self._reserve("chunks", int(state.n_chunks - state.n_free_chunks) + 2 * PUSH_RESERVE)
         self._uncrowd("index", int(state.n_customers), customers)

@@ -8,13 +8,14 @@ import numpy as np
 from kernels._jit import inline, keep_apart, part
 from kernels.calendar import leaves_us
 from kernels.entries import (
-    add_entry,
     add_note,
+    append_entry,
     hash_about,
     hash_instant,
     link,
     newest_order_us,
     oldest_order_us,
+    put,
     unlink,
 )
 from kernels.judge import CANCELLED, PAID, REFUNDED
@@ -50,12 +51,13 @@ def _void(state, rules, customer, order):
         customer.monetary_minor -= entry.amount_minor
     customer.lifetime_orders -= 1
     customer.lifetime_monetary_minor -= entry.amount_minor
+    older, newer = np.int64(entry.previous), np.int64(entry.next)
     unlink(state, customer, order)
-    entry.flags |= IS_VOID
+    entry.marks |= IS_VOID
     if entry.at_us == customer.last_paid_us:
-        customer.last_paid_us = newest_order_us(state, customer)
+        customer.last_paid_us = newest_order_us(state, rules, customer)
     if entry.at_us == customer.first_paid_us:
-        customer.first_paid_us = oldest_order_us(state, customer)
+        customer.first_paid_us = oldest_order_us(state, rules, older, newer, entry.at_us)
 
 
 @inline
@@ -74,7 +76,7 @@ def count_in(state, rules, customer, handle, now_us, kind):
         customer.last_paid_us = max(customer.last_paid_us, entry.at_us)
         customer.first_paid_us = min(customer.first_paid_us, entry.at_us)
     else:
-        customer.flags |= HAS_ADJUSTMENT
+        customer.marks |= HAS_ADJUSTMENT
 
 
 @part
@@ -84,7 +86,7 @@ def _refund(state, rules, batch, i, customer, order, own_event_id):
     entry = entries_of(state)[order]
     at_us, amount_minor = at_us_of(batch)[i], amount_minor_of(batch)[i]
     none = np.int64(0)
-    if np.int64(entry.flags) & IS_REFUNDED == 0:
+    if np.int64(entry.marks) & IS_REFUNDED == 0:
         add_note(
             state,
             hash_about(order, ORIGINAL, 0, seeds_of(state)),
@@ -96,7 +98,7 @@ def _refund(state, rules, batch, i, customer, order, own_event_id):
             none,
             none,
         )
-        entry.flags |= IS_REFUNDED
+        entry.marks |= IS_REFUNDED
     if not own_event_id:
         add_note(
             state,
@@ -109,7 +111,7 @@ def _refund(state, rules, batch, i, customer, order, own_event_id):
             none,
             none,
         )
-    if np.int64(entry.flags) & IS_VOID:
+    if np.int64(entry.marks) & IS_VOID:
         return
     if amount_minor == entry.amount_minor:
         _void(state, rules, customer, order)
@@ -130,24 +132,17 @@ def apply_other(state, rules, batch, i, customer, handle, value, order, now_us, 
     if kind == REFUNDED:
         _refund(state, rules, batch, i, customer, order, own_event_id)
     elif kind == CANCELLED:
-        if np.int64(entries_of(state)[order].flags) & IS_VOID == 0:
+        if np.int64(entries_of(state)[order].marks) & IS_VOID == 0:
             _void(state, rules, customer, order)
-        entries_of(state)[order].flags |= IS_CANCELLED
+        entries_of(state)[order].marks |= IS_CANCELLED
     else:
         start = np.int64(order_offset_of(batch)[i])
         size = np.int64(order_offset_of(batch)[i + 1]) - start
         at_us = at_us_of(batch)[i]
-        identity = hash_instant(value, ADJUSTMENT, at_us, seeds_of(state))
-        about = add_entry(
-            state,
-            identity,
-            ADJUSTMENT,
-            handle,
-            at_us,
-            amount_minor_of(batch)[i],
-            order_data_of(batch),
-            start,
-            size,
+        about = append_entry(
+            state, ADJUSTMENT, handle, at_us, amount_minor_of(batch)[i], order_data_of(batch), start, size
         )
+        if not own_event_id:  # else it is found by its event_id
+            put(state, hash_instant(value, ADJUSTMENT, at_us, seeds_of(state)), about)
         count_in(state, rules, customer, about, now_us, kind)
     return about

@@ -16,7 +16,6 @@ from kernels.layout import (
     ADJUSTMENT,
     DAY_US,
     GROUP,
-    HAS_EVENT_ID,
     KIND_MASK,
     ORDER,
     ORIGINAL,
@@ -29,7 +28,7 @@ from schemas.codes import FOREVER_US, NEVER_US
 @inline
 def kind_of(entry):
     """Return the kind of an entry."""
-    return np.int64(entry.flags) & KIND_MASK
+    return np.int64(entry.marks) & KIND_MASK
 
 
 @inline
@@ -71,10 +70,7 @@ def find_by_id(state, value, customer, data, start, size, kind):
 
 @part
 def find_adjustment(state, value, customer, at_us, data, start, size):
-    """Return the handle of the adjustment with this identity (customer, id, instant); 0 if there is none.
-
-    An adjustment that came with an event_id of its own has that identity instead.
-    """
+    """Return the handle of the adjustment with this identity (customer, id, instant); 0 if there is none."""
     keep_apart()
     tag = tag_of(value)
     position = first_of(orders_of(state), tag)
@@ -82,7 +78,7 @@ def find_adjustment(state, value, customer, at_us, data, start, size):
         handle = handle_at(orders_of(state), position)
         entry = entries_of(state)[handle]
         if (
-            np.int64(entry.flags) & (KIND_MASK | HAS_EVENT_ID) == ADJUSTMENT
+            kind_of(entry) == ADJUSTMENT
             and entry.at_us == at_us
             and has_id(state, handle, customer, data, start, size)
         ):
@@ -136,22 +132,20 @@ def append_entry(state, kind, customer, at_us, amount_minor, data, start, size):
     entry.next = 0
     entry.id_start = id_start - id_base_of(state)[handle // GROUP]
     entry.id_size = max(size - 1, 0)
-    entry.flags = kind
+    entry.marks = kind
     state.n_entries = handle + 1
-    state.n_table += 1
     if kind == ORDER:
         state.n_orders += 1
     return handle
 
 
 @part
-def add_entry(state, value, kind, customer, at_us, amount_minor, data, start, size):
-    """Append an entry and put it in the table under a hash; return its handle."""
+def put(state, value, handle):
+    """Put an entry in the table under a hash."""
     keep_apart()
-    handle = append_entry(state, kind, customer, at_us, amount_minor, data, start, size)
     tag = tag_of(value)
     insert_at(orders_of(state), first_of(orders_of(state), tag), tag, handle)
-    return handle
+    state.n_table += 1
 
 
 @part
@@ -159,7 +153,8 @@ def add_note(state, value, kind, about, at_us, amount_minor, data, start, size):
     """Append an entry that is in no list: it only remembers something about the entry `about`."""
     keep_apart()
     customer = np.int64(entries_of(state)[about].customer)
-    handle = add_entry(state, value, kind, customer, at_us, amount_minor, data, start, size)
+    handle = append_entry(state, kind, customer, at_us, amount_minor, data, start, size)
+    put(state, value, handle)
     entries_of(state)[handle].previous = about
     return handle
 
@@ -176,10 +171,18 @@ def original_amount(state, order, seeds):
 
 @part
 def _insert_before_tail(state, rules, customer, handle):
+    """Put a late entry before the newer ones; return the next newer one.
+
+    The search begins where the last late entry was put if that was the same customer's: late rows come in runs.
+    """
     keep_apart()
     entries = entries_of(state)
     entry = entries[handle]
     newer = np.int64(customer.tail)
+    if np.int64(entries[state.late_entry].customer) == np.int64(entry.customer):
+        newer = state.late_entry
+        while not is_older(rules, entry.at_us, entries[newer].at_us):
+            newer = np.int64(entries[newer].next)
     while entries[newer].previous != 0 and is_older(
         rules, entry.at_us, entries[np.int64(entries[newer].previous)].at_us
     ):
@@ -190,6 +193,7 @@ def _insert_before_tail(state, rules, customer, handle):
     entries[newer].previous = handle
     if older != 0:
         entries[older].next = handle
+    state.late_entry = handle
     return newer
 
 
@@ -230,23 +234,25 @@ def unlink(state, customer, handle):
         customer.tail = older
     if np.int64(customer.head) == handle:
         customer.head = newer
+    if state.late_entry == handle:
+        state.late_entry = 0
     entry.previous = 0
     entry.next = 0
 
 
 @part
-def newest_order_us(state, customer):
+def newest_order_us(state, rules, customer):
     """Return the newest instant of an order in the list; NEVER_US if there is none.
 
-    The list is ordered by local date first, so the search goes on for as long as a date can differ from the order of
-    instants: two days.
+    Where the list is ordered by local date first, an older entry may be up to two days newer than the one behind it.
     """
     keep_apart()
+    slack_us = 2 * DAY_US if rules.day_can_fall else 0
     newest = NEVER_US
     handle = np.int64(customer.tail)
     while handle != 0:
         entry = entries_of(state)[handle]
-        if newest != NEVER_US and entry.at_us < newest - 2 * DAY_US:
+        if newest != NEVER_US and entry.at_us <= newest - slack_us:
             break
         if kind_of(entry) == ORDER:
             newest = max(newest, entry.at_us)
@@ -255,20 +261,24 @@ def newest_order_us(state, customer):
 
 
 @part
-def oldest_order_us(state, customer):
-    """Return the oldest instant of an order in the list; FOREVER_US if there is none."""
+def oldest_order_us(state, rules, older, newer, oldest_us):
+    """Return the oldest instant of an order in a list out of which the oldest order was just taken.
+
+    In      older, newer  its neighbours, 0 for none; oldest_us: its instant, which no order is before
+    Returns FOREVER_US if there is no order left
+    """
     keep_apart()
-    handle = np.int64(customer.head)
-    if handle == 0:
-        handle = np.int64(customer.tail)
-    while handle != 0 and entries_of(state)[handle].previous != 0:
-        handle = np.int64(entries_of(state)[handle].previous)
+    entries = entries_of(state)
+    slack_us = 2 * DAY_US if rules.day_can_fall else 0
+    while older != 0 and entries[older].at_us >= oldest_us - slack_us:
+        newer = older
+        older = np.int64(entries[older].previous)
     oldest = FOREVER_US
-    while handle != 0:
-        entry = entries_of(state)[handle]
-        if oldest != FOREVER_US and entry.at_us > oldest + 2 * DAY_US:
+    while newer != 0:
+        entry = entries[newer]
+        if oldest != FOREVER_US and entry.at_us >= oldest + slack_us:
             break
         if kind_of(entry) == ORDER:
             oldest = min(oldest, entry.at_us)
-        handle = np.int64(entry.next)
+        newer = np.int64(entry.next)
     return oldest

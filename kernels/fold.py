@@ -121,7 +121,7 @@ def _add_customer(state, value, data, start, size, at_us):
     customer.tail = 0
     customer.armed = 0
     customer.seq = 0
-    customer.flags = 0
+    customer.marks = 0
     customer.change_entry = 0
     if state.wheel_key == 0:
         state.wheel_key = key_of(max(at_us, state.clock_us))
@@ -167,12 +167,13 @@ def _apply_row(state, rules, batch, i, handle, value, clock_us):
             size,
         )
         insert_at(orders_of(state), position, tag, about)
+        state.n_table += 1
         count_in(state, rules, customer, about, now_us, kind)
     else:
         about = apply_other(state, rules, batch, i, customer, handle, value, order, now_us, own_event_id)
     if own_event_id:
         if kind in (PAID, ADJUSTED):
-            entries_of(state)[about].flags |= HAS_EVENT_ID
+            entries_of(state)[about].marks |= HAS_EVENT_ID
         remember_event_id(state, batch, i, about)
     reason = REASONS[kind]
     if kind == PAID and customer.tier == NO_TIER:

@@ -89,7 +89,7 @@ def _check_event_id(state, batch, i, handle, order):
     if note != 0:
         return DUPLICATE if _same_event(state, batch, i, note, order) else CONFLICTING
     named = find_by_id(state, value, handle, event_data_of(batch), start, size, ORDER)
-    if named != 0 and np.int64(entries_of(state)[named].flags) & HAS_EVENT_ID == 0:
+    if named != 0 and np.int64(entries_of(state)[named].marks) & HAS_EVENT_ID == 0:
         return CONFLICTING
     return APPLIED
 
@@ -151,7 +151,7 @@ def judge_known(state, batch, i, handle, value, order, own_event_id):
         entry = entries_of(state)[order]
         same = entry.at_us == at_us and original_amount(state, order, seeds_of(state)) == amount_minor
         return DUPLICATE if same else CONFLICTING
-    if kind == CANCELLED and np.int64(entries_of(state)[order].flags) & IS_CANCELLED:
+    if kind == CANCELLED and np.int64(entries_of(state)[order].marks) & IS_CANCELLED:
         return np.int64(DUPLICATE)
     if own_event_id:
         outcome = _check_event_id(state, batch, i, handle, order)
@@ -178,6 +178,6 @@ def judge_known(state, batch, i, handle, value, order, own_event_id):
         known = find_about(state, hash_about(order, REFUND, at_us, seeds_of(state)), REFUND, order, at_us)
         if known != 0:
             return DUPLICATE if entries_of(state)[known].amount_minor == amount_minor else CONFLICTING
-    left = np.int64(0) if np.int64(entry.flags) & IS_VOID else entry.amount_minor
-    never_refundable = entry.amount_minor == 0 and np.int64(entry.flags) & IS_REFUNDED == 0
+    left = np.int64(0) if np.int64(entry.marks) & IS_VOID else entry.amount_minor
+    never_refundable = entry.amount_minor == 0 and np.int64(entry.marks) & IS_REFUNDED == 0
     return EXCEEDS if amount_minor > left or never_refundable else APPLIED

@@ -29,7 +29,7 @@ CUSTOMER: Final = np.dtype(
                 ("tier", "i1"),  # tier code; NO_TIER
                 ("from_tier", "i1"),  # tier before the newest change
                 ("key_size", "u1"),  # bytes of the id less one
-                ("flags", "u1"),  # HAS_ADJUSTMENT, and the newest change's reason from REASON_SHIFT on
+                ("marks", "u1"),  # HAS_ADJUSTMENT, and the newest change's reason from REASON_SHIFT on
                 ("tier_since_us", "i8"),  # effective_at of the newest change; NEVER_US
                 ("first_paid_us", "i8"),  # oldest order that is not void; FOREVER_US
                 ("lifetime_monetary_minor", "i8"),
@@ -53,7 +53,7 @@ ENTRY: Final = np.dtype(
                 ("next", "u4"),  # newer entry of the customer
                 ("id_start", "u2"),  # its id's place after that of the first entry of its group of 64
                 ("id_size", "u1"),  # bytes of the id less one
-                ("flags", "u1"),  # the kind in the low three bits, then IS_VOID ...
+                ("marks", "u1"),  # the kind in the low three bits, then IS_VOID ...
             ],
             align=True,
         ),
@@ -160,6 +160,7 @@ STATE: Final = _record(
         ("id_bytes", "i8"),
         ("key_bytes", "i8"),
         ("clock_us", "i8"),
+        ("late_entry", "i8"),  # the last entry put before a newer one of its customer; 0 none
         ("wheel_key", "i8"),  # slots before it are drained; 0 until the first customer
         ("n_today", "i8"),  # handles in the open bucket's slots
         ("n_chunks", "i8"),

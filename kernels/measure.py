@@ -118,7 +118,7 @@ def next_change(state, rules, customer, cell, r_band, r_stop_us, steps_max):
     if tier == NO_TIER:
         return FOREVER_US, np.int64(NO_TIER)
     lookup, entries = lookup_of(rules), entries_of(state)
-    settled = settled_any_of(rules) if np.int64(customer.flags) & HAS_ADJUSTMENT else settled_of(rules)
+    settled = settled_any_of(rules) if np.int64(customer.marks) & HAS_ADJUSTMENT else settled_of(rules)
     frequency = np.int64(customer.frequency)
     monetary = np.int64(customer.monetary_minor)
     handle = np.int64(0)
@@ -184,7 +184,7 @@ def evaluate(state, rules, customer, handle, now_us, reason, row, entry):
     customer.seq += 1
     customer.tier_since_us = now_us
     customer.change_entry = entry
-    customer.flags = (np.int64(customer.flags) & HAS_ADJUSTMENT) | (reason << REASON_SHIFT)
+    customer.marks = (np.int64(customer.marks) & HAS_ADJUSTMENT) | (reason << REASON_SHIFT)
     next_us, next_tier = next_change(state, rules, customer, cell, r_band, r_stop_us, FOREVER_US)
     customer.deadline_us = next_us
     change = changes_of(state)[state.n_changes]

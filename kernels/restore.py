@@ -5,7 +5,7 @@ import numpy as np
 from kernels._jit import borrow, inline, jit, prefetch
 from kernels.entries import hash_about, hash_instant, kind_of
 from kernels.ids import hash_bytes, hash_pair, set_customer_id
-from kernels.layout import ADJUSTMENT, GROUP, ORDER, ORIGINAL, REFUND
+from kernels.layout import ADJUSTMENT, GROUP, HAS_EVENT_ID, KIND_MASK, ORDER, ORIGINAL, REFUND
 from kernels.memory import (
     customers_of,
     entries_of,
@@ -96,8 +96,10 @@ def load_entry_ids(states, offset, data, customer_hashes, scratch):
             scratch[i - block] = _hash_entry(state, handle, start, size, customer_hashes)
             prefetch(table, home_of(table, tag_of(scratch[i - block])), 0)
         for i in range(block, end):
-            tag = tag_of(scratch[i - block])
-            insert_at(table, first_of(table, tag), tag, state.n_entries + i)
+            marks = np.int64(entries_of(state)[state.n_entries + i].marks)
+            if marks & (KIND_MASK | HAS_EVENT_ID) != ADJUSTMENT | HAS_EVENT_ID:  # those have no identity here
+                tag = tag_of(scratch[i - block])
+                insert_at(table, first_of(table, tag), tag, state.n_entries + i)
+                state.n_table += 1
     state.n_entries += count
-    state.n_table += count
     state.id_bytes += total

@@ -72,4 +72,4 @@ def write_snapshot(states, rulesets, as_of_us, first, end, scratch, words, numbe
         codes[0, i] = customer.tier
         codes[1, i] = customer.from_tier
         codes[2, i] = next_tier
-        codes[3, i] = np.int64(customer.flags) >> REASON_SHIFT
+        codes[3, i] = np.int64(customer.marks) >> REASON_SHIFT

@@ -70,6 +70,9 @@ def plain(array: pa.Array | pa.ChunkedArray) -> pa.Array:
         array = array.dictionary_decode()
     elif pa.types.is_run_end_encoded(array.type):
         array = pc.run_end_decode(array)
+    if pa.types.is_string_view(array.type) or pa.types.is_binary_view(array.type):
+        # Views have few compute functions: a rejected row could not be picked out of them.
+        array = array.cast(pa.string() if pa.types.is_string_view(array.type) else pa.binary())
     return array
 
 

@@ -200,7 +200,9 @@ def test_where_there_is_no_checkpoint(tmp_path: Path, make: Any) -> None:  # noq
 )
 def test_another_format_is_refused(saved: Path, field: str, value: object, words: str) -> None:
     path = saved / module.MANIFEST
-    put(path, orjson.dumps({**orjson.loads(path.read_bytes()), field: value}))
+    whole = orjson.loads(path.read_bytes())
+    whole["manifest"][field] = value
+    put(path, orjson.dumps(whole))
     with pytest.raises(StateError, match=words):
         Engine.restore(saved)
 
@@ -309,9 +311,9 @@ def test_a_crash_while_writing_leaves_a_whole_checkpoint(
     engine.step_canonical(canonical_batch(history(100, first=100)))
     with crash_at(monkeypatch, step, error, hard=hard), suppress(Crash, KeyboardInterrupt, StateError):
         engine.checkpoint(tmp_path)
-    # Five files, the manifest's new name, then the folder: from there on it is the new checkpoint.
+    # Five files, the folder, the manifest's new name, then the folder: from there on it is the new checkpoint.
     found = told(Engine.restore(tmp_path))
-    assert found == (before if step <= 6 else told(engine))
+    assert found == (before if step <= 7 else told(engine))
     engine.checkpoint(tmp_path)
     assert told(Engine.restore(tmp_path)) == told(engine)
     assert len(list(tmp_path.iterdir())) == 5

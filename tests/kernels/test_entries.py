@@ -12,13 +12,14 @@ from oracle_days import DAY_US, local_day
 
 from engine.shard import Shard
 from kernels.entries import (
-    add_entry,
+    append_entry,
     find_adjustment,
     find_by_id,
     hash_instant,
     link,
     newest_order_us,
     oldest_order_us,
+    put,
     unlink,
 )
 from kernels.layout import ADJUSTMENT, EVENT, GROUP, HAS_EVENT_ID, ORDER
@@ -33,7 +34,9 @@ FALL_BACK_US = 1_289_097_060_000_000
 def _add(states, values, kinds, customers, at_us, data, offset):  # noqa: PLR0917
     for i in range(values.size):
         size = offset[i + 1] - offset[i]
-        add_entry(states[0], values[i], kinds[i], customers[i], at_us[i], i, data, offset[i], size)
+        handle = append_entry(states[0], kinds[i], customers[i], at_us[i], i, data, offset[i], size)
+        if not kinds[i] & HAS_EVENT_ID:
+            put(states[0], values[i], handle)
 
 
 @numba.njit
@@ -43,8 +46,14 @@ def _link(states, rulesets, customer, handles, in_window):
 
 
 @numba.njit
-def _unlink(states, customer, handle):
+def _unlink(states, rulesets, customer, handle, oldest_us):
+    """Take an entry out; return the oldest instant of an order then, if it was `oldest_us` before."""
+    entry = entries_of(states[0])[handle]
+    older, newer = np.int64(entry.previous), np.int64(entry.next)
     unlink(states[0], customers_of(states[0])[customer], handle)
+    if entry.at_us == oldest_us:
+        oldest_us = oldest_order_us(states[0], rulesets[0], older, newer, entry.at_us)
+    return oldest_us
 
 
 @numba.njit
@@ -65,9 +74,8 @@ def _walk(states, customer, out):
 
 
 @numba.njit
-def _ends(states, customer):
-    record = customers_of(states[0])[customer]
-    return oldest_order_us(states[0], record), newest_order_us(states[0], record)
+def _newest(states, rulesets, customer):
+    return newest_order_us(states[0], rulesets[0], customers_of(states[0])[customer])
 
 
 @numba.njit
@@ -136,16 +144,15 @@ def test_list_is_in_order_of_date_instant_and_arrival(zone: str, kind: str) -> N
     customer = shard.customer_records()[0][1]
     assert listed(shard) == expected
     assert (customer["head"], customer["tail"]) == (expected[0], expected[-1])
+    oldest_us = min(at_us)
     for handle in np.random.default_rng(5).permutation(expected).tolist():
-        assert _ends(shard.state.rows, 1) == (
-            min(at_us[other - 1] for other in expected),
-            max(at_us[other - 1] for other in expected),
-        )
-        _unlink(shard.state.rows, 1, handle)
+        assert oldest_us == min(at_us[other - 1] for other in expected)
+        assert _newest(shard.state.rows, shard.rules.rows, 1) == max(at_us[other - 1] for other in expected)
+        oldest_us = _unlink(shard.state.rows, shard.rules.rows, 1, handle, oldest_us)
         expected.remove(handle)
         assert listed(shard) == expected
     assert (customer["head"], customer["tail"]) == (0, 0)
-    assert _ends(shard.state.rows, 1) == (FOREVER_US, NEVER_US)
+    assert (oldest_us, _newest(shard.state.rows, shard.rules.rows, 1)) == (FOREVER_US, NEVER_US)
 
 
 def test_head_is_the_oldest_in_the_window() -> None:
@@ -163,7 +170,7 @@ def test_head_is_the_oldest_in_the_window() -> None:
     assert link_one(4, in_window=True) == 4  # late, and now the oldest inside
     assert link_one(5, in_window=False) == 4
     assert listed(shard) == [5, 2, 4, 1, 3]
-    _unlink(shard.state.rows, 1, 4)
+    _unlink(shard.state.rows, shard.rules.rows, 1, 4, 10)
     assert customer["head"] == 1
 
 
@@ -173,7 +180,9 @@ def test_adjustments_are_no_orders_when_the_ends_are_asked_for() -> None:
     add(shard, [b"o"] * 2, [3, 4], ADJUSTMENT, [10, 40])
     _link(shard.state.rows, shard.rules.rows, 1, np.arange(1, 5), True)  # noqa: FBT003
     assert listed(shard) == [3, 1, 2, 4]
-    assert _ends(shard.state.rows, 1) == (20, 30)
+    assert _newest(shard.state.rows, shard.rules.rows, 1) == 30
+    assert _unlink(shard.state.rows, shard.rules.rows, 1, 1, 20) == 30
+    assert _unlink(shard.state.rows, shard.rules.rows, 1, 2, 30) == FOREVER_US
 
 
 def test_entries_are_found_by_customer_kind_and_id() -> None:
