@@ -22,7 +22,7 @@ from kernels.layout import CHANGE, CUSTOMER, ENTRY, GROUP, STATE, TABLE_SLACK
 from kernels.restore import BLOCK as RESTORE_BLOCK
 from kernels.restore import load_customer_ids, load_entry_ids
 from kernels.snapshot import write_snapshot
-from kernels.table import is_crowded, regrow
+from kernels.table import LINE, is_crowded, regrow
 from kernels.wheel import PUSH_RESERVE, advance, rearm
 from schemas.codes import FOREVER_US, ID_BYTES_MAX, NEVER_US
 
@@ -30,7 +30,7 @@ _ROOM_ENTRIES: Final = BLOCK * ENTRIES_PER_ROW
 _ROOM_ID_BYTES: Final = _ROOM_ENTRIES * ID_BYTES_MAX + 8
 _ROOM_KEY_BYTES: Final = BLOCK * ID_BYTES_MAX
 _CHUNK: Final = np.dtype((np.uint32, (layout.CHUNK_WORDS,)))
-_TABLE_GROWTH: Final = 1.5
+_TABLE_GROWTH: Final = 1.7
 
 _ARENAS: Final[dict[str, tuple[Any, int]]] = {
     "customers": (CUSTOMER, 2 * BLOCK),
@@ -252,5 +252,5 @@ class Shard:
 
 
 def _new_table(capacity: int) -> NDArray[np.int64]:
-    # An arena's memory, for its large pages.
-    return Arena(np.int64, capacity + TABLE_SLACK).array
+    # An arena's memory begins with a cache line and has large pages.
+    return Arena(np.int64, -(-capacity // LINE) * LINE + TABLE_SLACK).array

@@ -113,6 +113,34 @@ def _fold_multiply(typingctx: Any, a: Any, b: Any) -> Any:  # noqa: ARG001
 
 
 @intrinsic
+def _match_line(typingctx: Any, array: Any, index: Any, tag: Any) -> Any:  # noqa: ARG001
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        word, line = ir.IntType(64), ir.VectorType(ir.IntType(64), 8)
+        data = context.make_array(signature.args[0])(context, builder, args[0]).data
+        address = builder.add(builder.ptrtoint(data, word), builder.shl(args[1], word(3)))
+        slots = builder.load(builder.inttoptr(address, line.as_pointer()), align=8)
+        wanted = ir.Constant(line, ir.Undefined)
+        for k in range(8):
+            wanted = builder.insert_element(wanted, args[2], ir.IntType(32)(k))
+        zeros = ir.Constant(line, [word(0)] * 8)
+        is_used = builder.icmp_unsigned("!=", slots, zeros)
+        tags = builder.lshr(slots, ir.Constant(line, [word(32)] * 8))
+        is_hit = builder.and_(builder.icmp_unsigned("==", tags, wanted), is_used)
+        masks = [builder.zext(builder.bitcast(bits, ir.IntType(8)), word) for bits in (is_hit, is_used)]
+        return context.make_tuple(builder, signature.return_type, masks)
+
+    return types.UniTuple(types.int64, 2)(array, types.int64, types.int64), codegen
+
+
+@intrinsic
+def _count_trailing_zeros(typingctx: Any, value: Any) -> Any:  # noqa: ARG001
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:  # noqa: ARG001
+        return builder.cttz(args[0], ir.IntType(1)(0))
+
+    return types.int64(types.int64), codegen
+
+
+@intrinsic
 def _pointer(typingctx: Any, address: Any) -> Any:  # noqa: ARG001
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:  # noqa: ARG001
         return builder.inttoptr(args[0], ir.IntType(8).as_pointer())
@@ -156,6 +184,16 @@ if config.DISABLE_JIT:
             return np.empty(shape, dtype)
         return np.frombuffer((ctypes.c_char * size).from_address(int(address)), dtype).reshape(shape)
 
+    def match_line(array: Any, index: Any, tag: Any) -> tuple[Any, Any]:
+        """Return two bit masks of the eight i64 slots from `index` on: upper half equals `tag`, and not zero."""
+        slots = [int(slot) & _MASK64 for slot in array[index : index + 8]]
+        hits = sum(1 << k for k, slot in enumerate(slots) if slot and slot >> 32 == tag)
+        return np.int64(hits), np.int64(sum(1 << k for k, slot in enumerate(slots) if slot))
+
+    def count_trailing_zeros(value: Any) -> Any:
+        """Return the number of the lowest bit that is set; 64 if there is none."""
+        return np.int64((int(value) & -int(value)).bit_length() - 1 if value else 64)
+
     def prefetch(array: Any, index: Any, offset: Any) -> None:
         """Do nothing: prefetching is a hint."""
 
@@ -185,6 +223,16 @@ else:
     def array_at(address: Any, shape: Any, dtype: Any) -> Any:
         """Return the C-ordered array of a shape at an address; the caller keeps its memory alive."""
         return numba.carray(_pointer(address), shape, dtype)
+
+    @inline
+    def match_line(array: Any, index: Any, tag: Any) -> Any:
+        """Return two bit masks of the eight i64 slots from `index` on: upper half equals `tag`, and not zero."""
+        return _match_line(array, index, tag)
+
+    @inline
+    def count_trailing_zeros(value: Any) -> Any:
+        """Return the number of the lowest bit that is set; 64 if there is none."""
+        return _count_trailing_zeros(value)
 
     @inline
     def prefetch(array: Any, index: Any, offset: Any) -> Any:

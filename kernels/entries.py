@@ -9,7 +9,7 @@ Source: SEMANTICS.md 1 (identity), 3; ARCHITECTURE.md S5.
 
 import numpy as np
 
-from kernels._jit import fold_multiply, inline, keep_apart, part, store_word
+from kernels._jit import count_trailing_zeros, fold_multiply, inline, keep_apart, match_line, part, store_word
 from kernels.calendar import is_older
 from kernels.ids import same_bytes, word_at
 from kernels.layout import (
@@ -21,7 +21,7 @@ from kernels.layout import (
     ORIGINAL,
 )
 from kernels.memory import entries_of, id_base_of, id_data_of, orders_of
-from kernels.table import first_of, handle_at, insert_at, tag_at, tag_of
+from kernels.table import FULL, handle_at, home_of, insert, next_line, tag_of
 from schemas.codes import FOREVER_US, NEVER_US
 
 
@@ -58,13 +58,18 @@ def has_id(state, handle, customer, data, start, size):
 def find_by_id(state, value, customer, data, start, size, kind):
     """Return the handle of the entry of a kind (ORDER, EVENT) with this hash, customer and id; 0 if there is none."""
     keep_apart()
-    tag = tag_of(value)
-    position = first_of(orders_of(state), tag)
-    while tag_at(orders_of(state), position) == tag and orders_of(state)[position] != 0:
-        handle = handle_at(orders_of(state), position)
-        if kind_of(entries_of(state)[handle]) == kind and has_id(state, handle, customer, data, start, size):
-            return handle
-        position += 1
+    table, tag = orders_of(state), tag_of(value)
+    line, nth, used = home_of(table, tag), 0, FULL
+    while nth < 2 or used == FULL:
+        hits, used = match_line(table, line, tag)
+        while hits != 0:
+            handle = handle_at(table, line + count_trailing_zeros(hits))
+            if kind_of(entries_of(state)[handle]) == kind and has_id(
+                state, handle, customer, data, start, size
+            ):
+                return handle
+            hits &= hits - 1
+        line, nth = next_line(table, tag, line, nth), nth + 1
     return np.int64(0)
 
 
@@ -72,18 +77,21 @@ def find_by_id(state, value, customer, data, start, size, kind):
 def find_adjustment(state, value, customer, at_us, data, start, size):
     """Return the handle of the adjustment with this identity (customer, id, instant); 0 if there is none."""
     keep_apart()
-    tag = tag_of(value)
-    position = first_of(orders_of(state), tag)
-    while tag_at(orders_of(state), position) == tag and orders_of(state)[position] != 0:
-        handle = handle_at(orders_of(state), position)
-        entry = entries_of(state)[handle]
-        if (
-            kind_of(entry) == ADJUSTMENT
-            and entry.at_us == at_us
-            and has_id(state, handle, customer, data, start, size)
-        ):
-            return handle
-        position += 1
+    table, tag = orders_of(state), tag_of(value)
+    line, nth, used = home_of(table, tag), 0, FULL
+    while nth < 2 or used == FULL:
+        hits, used = match_line(table, line, tag)
+        while hits != 0:
+            handle = handle_at(table, line + count_trailing_zeros(hits))
+            entry = entries_of(state)[handle]
+            if (
+                kind_of(entry) == ADJUSTMENT
+                and entry.at_us == at_us
+                and has_id(state, handle, customer, data, start, size)
+            ):
+                return handle
+            hits &= hits - 1
+        line, nth = next_line(table, tag, line, nth), nth + 1
     return np.int64(0)
 
 
@@ -91,14 +99,17 @@ def find_adjustment(state, value, customer, at_us, data, start, size):
 def find_about(state, value, kind, order, at_us):
     """Return the handle of the REFUND or ORIGINAL entry that speaks of an order at an instant; 0 if none."""
     keep_apart()
-    tag = tag_of(value)
-    position = first_of(orders_of(state), tag)
-    while tag_at(orders_of(state), position) == tag and orders_of(state)[position] != 0:
-        handle = handle_at(orders_of(state), position)
-        entry = entries_of(state)[handle]
-        if kind_of(entry) == kind and np.int64(entry.previous) == order and entry.at_us == at_us:
-            return handle
-        position += 1
+    table, tag = orders_of(state), tag_of(value)
+    line, nth, used = home_of(table, tag), 0, FULL
+    while nth < 2 or used == FULL:
+        hits, used = match_line(table, line, tag)
+        while hits != 0:
+            handle = handle_at(table, line + count_trailing_zeros(hits))
+            entry = entries_of(state)[handle]
+            if kind_of(entry) == kind and np.int64(entry.previous) == order and entry.at_us == at_us:
+                return handle
+            hits &= hits - 1
+        line, nth = next_line(table, tag, line, nth), nth + 1
     return np.int64(0)
 
 
@@ -143,8 +154,7 @@ def append_entry(state, kind, customer, at_us, amount_minor, data, start, size):
 def put(state, value, handle):
     """Put an entry in the table under a hash."""
     keep_apart()
-    tag = tag_of(value)
-    insert_at(orders_of(state), first_of(orders_of(state), tag), tag, handle)
+    insert(orders_of(state), tag_of(value), handle)
     state.n_table += 1
 
 

@@ -9,7 +9,7 @@ customer is brought up to the clock when its own event comes, and all others whe
 
 import numpy as np
 
-from kernels._jit import borrow, inline, jit, keep_apart, part, prefetch
+from kernels._jit import borrow, count_trailing_zeros, inline, jit, keep_apart, match_line, part, prefetch
 from kernels.apply import apply_other, count_in
 from kernels.entries import (
     append_entry,
@@ -52,7 +52,7 @@ from kernels.memory import (
     orders_of,
     seeds_of,
 )
-from kernels.table import first_of, handle_at, home_of, insert_at, is_crowded, tag_at, tag_of
+from kernels.table import FULL, fetch, handle_at, home_of, insert, is_crowded, next_line, probe, tag_of
 from kernels.wheel import arm, has_chunks, key_of
 from schemas.codes import FOREVER_US, ID_BYTES_MAX, NEVER_US, NO_TIER, ChangeReason
 
@@ -87,16 +87,20 @@ def shard_of(value, shards):
     return np.int64((value & np.uint64(0xFFFF)) * np.uint64(shards) >> np.uint64(16))
 
 
-@inline
+@part
 def _find_customer(state, value, data, start, size):
     """Return the handle of the customer with this hash and id; 0 if there is none."""
-    tag = tag_of(value)
-    position = first_of(index_of(state), tag)
-    while tag_at(index_of(state), position) == tag and index_of(state)[position] != 0:
-        handle = handle_at(index_of(state), position)
-        if is_customer(customers_of(state)[handle], key_data_of(state), data, start, size):
-            return handle
-        position += 1
+    keep_apart()
+    table, tag = index_of(state), tag_of(value)
+    line, nth, used = home_of(table, tag), 0, FULL
+    while nth < 2 or used == FULL:
+        hits, used = match_line(table, line, tag)
+        while hits != 0:
+            handle = handle_at(table, line + count_trailing_zeros(hits))
+            if is_customer(customers_of(state)[handle], key_data_of(state), data, start, size):
+                return handle
+            hits &= hits - 1
+        line, nth = next_line(table, tag, line, nth), nth + 1
     return np.int64(0)
 
 
@@ -125,8 +129,7 @@ def _add_customer(state, value, data, start, size, at_us):
     customer.change_entry = 0
     if state.wheel_key == 0:
         state.wheel_key = key_of(max(at_us, state.clock_us))
-    tag = tag_of(value)
-    insert_at(index_of(state), first_of(index_of(state), tag), tag, handle)
+    insert(index_of(state), tag_of(value), handle)
     return handle
 
 
@@ -139,9 +142,9 @@ def _apply_row(state, rules, batch, i, handle, value, clock_us):
     kind = np.int64(kind_of(batch)[i])
     tag = tag_of(value)
     order = np.int64(0)
-    position = first_of(orders_of(state), tag)
+    like, free = probe(orders_of(state), tag)
     own_event_id = has_event_id(batch, i)
-    if kind != PAID or own_event_id or tag_at(orders_of(state), position) == tag:
+    if kind != PAID or own_event_id or like != 0:
         if kind != ADJUSTED:
             order = find_by_id(state, value, handle, order_data_of(batch), start, size, ORDER)
         outcome = judge_known(state, batch, i, handle, value, order, own_event_id)
@@ -166,7 +169,7 @@ def _apply_row(state, rules, batch, i, handle, value, clock_us):
             start,
             size,
         )
-        insert_at(orders_of(state), position, tag, about)
+        orders_of(state)[free] = (tag << 32) | about
         state.n_table += 1
         count_in(state, rules, customer, about, now_us, kind)
     else:
@@ -191,14 +194,13 @@ def _look_up(state, batch, rules, first, end, rows, handles, hashes):
         value = customer_hash_of(batch)[i]
         if state.shards == 1 or shard_of(value, state.shards) == state.shard:
             rows[count] = i
-            prefetch(index_of(state), home_of(index_of(state), tag_of(value)), 0)
+            fetch(index_of(state), tag_of(value))
             hashes[count] = hash_pair(value, order_hash_of(batch)[i], seeds_of(state))
-            prefetch(orders_of(state), home_of(orders_of(state), tag_of(hashes[count])), 0)
+            fetch(orders_of(state), tag_of(hashes[count]))
             count += 1
     for k in range(count):
         tag = tag_of(customer_hash_of(batch)[rows[k]])
-        position = first_of(index_of(state), tag)
-        handles[k] = handle_at(index_of(state), position) if tag_at(index_of(state), position) == tag else 0
+        handles[k] = probe(index_of(state), tag)[0]
         prefetch(customers_of(state), np.int64(handles[k]), 0)
         prefetch(customers_of(state), np.int64(handles[k]), 64)
     for k in range(count):

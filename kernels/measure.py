@@ -33,7 +33,7 @@ WINDOW_EXPIRED = int(ChangeReason.WINDOW_EXPIRED)
 
 BY_TIME = -1
 
-STEPS_BOUND = 64
+STEPS_BOUND = 8
 """Entries looked at when only a deadline is wanted: a customer of a million orders is looked at again later."""
 
 
@@ -131,6 +131,8 @@ def next_change(state, rules, customer, cell, r_band, r_stop_us, steps_max):
         if at_us == FOREVER_US or steps_max <= 0:
             break
         while leaves_next_us <= at_us:
+            if steps_max <= 0:
+                return at_us, tier
             entry = entries[handle]
             if kind_of(entry) == ORDER:
                 frequency -= 1

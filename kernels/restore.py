@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from kernels._jit import borrow, inline, jit, prefetch
+from kernels._jit import borrow, inline, jit
 from kernels.entries import hash_about, hash_instant, kind_of
 from kernels.ids import hash_bytes, hash_pair, set_customer_id
 from kernels.layout import ADJUSTMENT, GROUP, HAS_EVENT_ID, KIND_MASK, ORDER, ORIGINAL, REFUND
@@ -16,7 +16,7 @@ from kernels.memory import (
     orders_of,
     seeds_of,
 )
-from kernels.table import first_of, home_of, insert_at, tag_of
+from kernels.table import fetch, insert, tag_of
 
 BLOCK = 256
 
@@ -38,13 +38,13 @@ def load_customer_ids(states, offset, data, hashes):
     index = index_of(state)
     for i in range(offset.size - 1):
         if i + 16 < offset.size - 1:
-            prefetch(index, home_of(index, tag_of(hashes[first + i + 16])), 0)
+            fetch(index, tag_of(hashes[first + i + 16]))
         start = np.int64(offset[i])
         size = np.int64(offset[i + 1]) - start
         customer = customers_of(state)[first + i]
         state.key_bytes = set_customer_id(customer, key_data_of(state), state.key_bytes, data, start, size)
         tag = tag_of(hashes[first + i])
-        insert_at(index, first_of(index, tag), tag, first + i)
+        insert(index, tag, first + i)
     state.n_customers = first + offset.size - 1
 
 
@@ -94,12 +94,12 @@ def load_entry_ids(states, offset, data, customer_hashes, scratch):
             if kind_of(entry) == ORDER:
                 state.n_orders += 1
             scratch[i - block] = _hash_entry(state, handle, start, size, customer_hashes)
-            prefetch(table, home_of(table, tag_of(scratch[i - block])), 0)
+            fetch(table, tag_of(scratch[i - block]))
         for i in range(block, end):
             marks = np.int64(entries_of(state)[state.n_entries + i].marks)
             if marks & (KIND_MASK | HAS_EVENT_ID) != ADJUSTMENT | HAS_EVENT_ID:  # those have no identity here
                 tag = tag_of(scratch[i - block])
-                insert_at(table, first_of(table, tag), tag, state.n_entries + i)
+                insert(table, tag, state.n_entries + i)
                 state.n_table += 1
     state.n_entries += count
     state.id_bytes += total

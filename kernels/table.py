@@ -1,17 +1,21 @@
-"""An open-addressing table from a hash to a handle that keeps its slots in order of the hash.
+"""A hash table from a hash to a handle: eight slots to a cache line, two lines to choose from.
 
-A slot is an i64: the hash's top 32 bits (the tag) above a 32-bit handle; 0 is empty. The home of a tag is
-tag * capacity / 2**32, which rises with the tag, and each run of slots is sorted by tag (Robin Hood order). So a search
-for something absent ends early, and growing by any factor is one sequential pass without hashing anything again.
-Growth keeps the load between 0.53 and 0.8.
+A slot is an i64: the hash's top 32 bits (the tag) above a 32-bit handle; 0 is empty. A tag has two home lines; a new
+pair goes to the emptier one, which keeps lines from overflowing up to a load of 0.85 (the power of two choices,
+Mitzenmacher 2001), so a search is two lines fetched at once and compared without a branch. Lines fill from the left and
+nothing is removed. Where both are full a pair goes to the first line behind the second home that is not. Both homes
+follow from the tag, so growing hashes nothing again. Growth keeps the load between 0.5 and 0.85.
 """
 
 import numpy as np
 
-from kernels._jit import borrow, inline, jit
+from kernels._jit import borrow, count_trailing_zeros, inline, jit, keep_apart, match_line, part, prefetch
 from kernels.layout import TABLE_SLACK
 
 TAG_MASK = 0xFFFFFFFF
+LINE = 8
+FULL = 255
+AHEAD = 32
 
 
 @inline
@@ -22,15 +26,29 @@ def tag_of(value):
 
 @inline
 def home_of(table, tag):
-    """Return the slot where a search for `tag` begins."""
+    """Return the first slot of a tag's first home."""
     # Unsigned, so that the compiler knows the slot is not negative.
-    return np.int64(np.uint64(tag * np.int64(table.size - TABLE_SLACK)) >> np.uint64(32))
+    lines = np.uint64(table.size - TABLE_SLACK) >> np.uint64(3)
+    return np.int64((np.uint64(tag) * lines >> np.uint64(32)) << np.uint64(3))
 
 
 @inline
-def tag_at(table, position):
-    """Return the tag in a slot; 0 also for an empty one."""
-    return (table[position] >> 32) & TAG_MASK
+def second_home_of(table, tag):
+    """Return the first slot of a tag's second home; by chance it is the first one, too."""
+    return home_of(table, ((tag ^ 0x5BD1E995) * 0x2545F491) & TAG_MASK)
+
+
+@inline
+def next_line(table, tag, line, nth):
+    """Return the line to search after the `nth` one, counted from 0."""
+    return second_home_of(table, tag) if nth == 0 else line + LINE
+
+
+@inline
+def fetch(table, tag):
+    """Ask for both homes of a tag."""
+    prefetch(table, home_of(table, tag), 0)
+    prefetch(table, second_home_of(table, tag), 0)
 
 
 @inline
@@ -39,43 +57,62 @@ def handle_at(table, position):
     return table[position] & TAG_MASK
 
 
-@inline
-def first_of(table, tag):
-    """Return the first slot whose tag is not below `tag`, or the empty slot before it."""
-    position = home_of(table, tag)
-    while table[position] != 0 and tag_at(table, position) < tag:
-        position += 1
-    return position
+@part
+def _probe_overflow(table, tag, line, handle):
+    keep_apart()
+    while True:
+        hits, used = match_line(table, line, tag)
+        if hits != 0:
+            handle = handle_at(table, line + count_trailing_zeros(hits))
+        if used != FULL:
+            return handle, line + count_trailing_zeros(~used)
+        line += LINE
 
 
 @inline
-def insert_at(table, position, tag, handle):
-    """Put a new pair in `position` (from `first_of`), moving the run behind it up by one slot."""
-    moved = (tag << 32) | handle
-    while moved != 0:
-        table[position], moved = moved, table[position]
-        position += 1
+def probe(table, tag):
+    """Search a tag, and the place for a new pair of it.
+
+    Returns (handle of a pair with this tag, 0 if there is none; an empty slot). Where several pairs have the tag, the
+            handle is that of one of them.
+    """
+    first, second = home_of(table, tag), second_home_of(table, tag)
+    hits_first, used_first = match_line(table, first, tag)
+    hits_second, used_second = match_line(table, second, tag)
+    handle = np.int64(0)
+    if hits_first != 0:
+        handle = handle_at(table, first + count_trailing_zeros(hits_first))
+    elif hits_second != 0:
+        handle = handle_at(table, second + count_trailing_zeros(hits_second))
+    if used_first == FULL and used_second == FULL:
+        return _probe_overflow(table, tag, second, handle)
+    # A line fills from the left, so the smaller mask is that of the emptier one.
+    line = first if used_first <= used_second else second
+    return handle, line + count_trailing_zeros(~min(used_first, used_second))
+
+
+@inline
+def insert(table, tag, handle):
+    """Put a new pair in the table, which has room for it."""
+    table[probe(table, tag)[1]] = (tag << 32) | handle
 
 
 @inline
 def is_crowded(table, used, more):
     """Tell whether a table with `used` slots must grow before `more` insertions."""
     capacity = np.int64(table.size - TABLE_SLACK)
-    return (used + more) * 5 > capacity * 4 or table[table.size - TABLE_SLACK // 2] != 0
+    return (used + more) * 20 > capacity * 17 or table[table.size - TABLE_SLACK // 2] != 0
 
 
 @jit
 def regrow(old, new):
-    """Move every pair of `old` into the empty, larger `new`, in one pass.
+    """Move every pair of `old` into the empty, larger `new`.
 
-    Cost    O(slots), sequential reads and writes
+    Cost    O(slots); half of the writes are sequential, the others fetched ahead
     """
     old, new = borrow(old), borrow(new)
-    free = np.int64(0)  # the first slot behind the last pair
     for i in range(old.size):
-        pair = old[i]
-        position = max(free, home_of(new, (pair >> 32) & TAG_MASK))
-        # Without a branch: an empty slot writes a zero where the next pair may go.
-        position = position if pair != 0 else free
-        new[position] = pair
-        free = position + 1 if pair != 0 else free
+        if i + AHEAD < old.size:
+            fetch(new, (old[i + AHEAD] >> 32) & TAG_MASK)
+        if old[i] != 0:
+            insert(new, (old[i] >> 32) & TAG_MASK, old[i] & TAG_MASK)
