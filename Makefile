@@ -6,10 +6,10 @@ BIN    := $(VENV)/bin
 OUT    := out
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format bench clean distclean
+.PHONY: help setup demo test check format bench bench-full clean distclean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(VENV)/.installed-test ## install rfmstream and everything to test it into .venv
 
@@ -29,8 +29,18 @@ demo: $(VENV)/.installed-demo ## replay a year of real orders, show the summary 
 	@echo "  $(OUT)/snapshot.parquet  one row a customer at its end"
 	@echo "  $(OUT)/rejected.csv      rows that were not applied: none"
 
+# After the tests, a sample of them twice more: with every array access checked, which needs kernels of its own, and
+# with the kernels as plain Python, where an overflow that the machine wraps in silence is a warning.
+CORE_TESTS = tests/golden tests/simulation tests/engine/test_shard.py tests/kernels/test_entries.py \
+    tests/kernels/test_fold.py tests/kernels/test_restore.py tests/kernels/test_snapshot.py tests/kernels/test_table.py \
+    tests/kernels/test_wheel.py
+PLAIN_TESTS = tests/golden tests/kernels/test_ids.py tests/kernels/test_table.py tests/kernels/test_calendar.py \
+    tests/kernels/test_snapshot.py
+
 test: $(VENV)/.installed-test ## run the tests
 	$(BIN)/python -m pytest -n 2
+	NUMBA_BOUNDSCHECK=1 NUMBA_CACHE_DIR=$(VENV)/boundscheck $(BIN)/python -m pytest -q -n 2 $(CORE_TESTS)
+	NUMBA_DISABLE_JIT=1 $(BIN)/python -W error::RuntimeWarning -m pytest -q -n 2 $(PLAIN_TESTS)
 
 check: $(VENV)/.installed-check ## what CI checks besides the tests: format, lint, types, direction of imports
 	$(BIN)/ruff format --check .
@@ -42,8 +52,13 @@ format: $(VENV)/.installed-check ## put all files into the house's format
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(VENV)/.installed-bench ## measure speed and memory (takes a while)
-	$(BIN)/python -m pytest bench --benchmark-columns=min,median,rounds --benchmark-sort=name
+bench: $(VENV)/.installed-bench ## measure speed and memory, and the peers: about 5 minutes
+	@mkdir -p $(OUT)
+	$(BIN)/python -m pytest bench -q --benchmark-quiet --benchmark-json=$(OUT)/bench.json
+
+bench-full: $(VENV)/.installed-bench ## the same at full size: 5 and 20 M customers, most of an hour and 16 GiB
+	@mkdir -p $(OUT)
+	RFM_BENCH_SCALE=full $(BIN)/python -m pytest bench -q --benchmark-quiet --benchmark-json=$(OUT)/bench-full.json
 
 clean: ## remove what was made, but keep .venv
 	rm -rf $(OUT) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks

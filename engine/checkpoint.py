@@ -90,7 +90,6 @@ def write_checkpoint(engine: Engine, directory: str | os.PathLike[str]) -> None:
                 {"clock_us": shard.clock_us, "wheel_key": int(shard.state.row.wheel_key)}
                 for shard in engine.shards
             ],
-            "hash_keys": [int(key) for key in engine.shards[0].seeds],
             "files": files,
         }
         written.append(folder / f"{generation}-{MANIFEST}")
@@ -127,8 +126,7 @@ def read_checkpoint(
     folder = Path(directory)
     manifest = _read_manifest(folder)
     own = _own_ruleset(manifest, ruleset, folder)
-    keys = np.array(manifest["hash_keys"], dtype=np.uint64)
-    engine = Engine(own, threads=len(manifest["shards"]), mode=manifest["mode"], hash_keys=keys)
+    engine = Engine(own, threads=len(manifest["shards"]), mode=manifest["mode"])
     if threads is not None:
         engine.use_threads(threads)
     files = iter(manifest["files"])

@@ -1,6 +1,6 @@
 """Turn what the kernels wrote into Arrow columns, without a Python object per row.
 
-Source: SEMANTICS.md 6 and 7; the schemas are in schemas/changes.py and schemas/snapshots.py.
+Source: docs/semantics.md 6 and 7; the schemas are in schemas/changes.py and schemas/snapshots.py.
 """
 
 from typing import Any, Final

@@ -40,6 +40,11 @@ LAST_US: Final = (datetime.max.replace(tzinfo=UTC) - EPOCH) // timedelta(microse
 _STEP_ROWS: Final = 1 << 16
 """Rows folded at a time: enough to hide what a call costs, few enough that their columns stay in the cache."""
 _SNAPSHOT_ROWS: Final = 1 << 18
+_ROUTE_KEYS: Final = np.array(
+    [0x243F6A8885A308D3, 0x13198A2E03707344, 0xA4093822299F31D0, 0x082EFA98EC4E6C89], dtype=np.uint64
+)
+"""Keys (digits of pi) of the hash that says a customer's shard: the same for ever, so that a run with threads can be
+repeated row for row, and a checkpoint's shards go on with their customers."""
 _CHANGES_MAX: Final = 1 << 22
 """Changes in a batch: even with the longest ids its strings stay within Arrow's 31-bit offsets."""
 
@@ -83,7 +88,6 @@ class Engine:
     threads  shards to spread the customers over, each worked on by a thread; no result depends on it as long as
              rows come in order of time
     mode     what the changes say of themselves; "replay" tells automation not to act on them
-    hash_keys  u64[4] of the engine a checkpoint was made of; default: drawn at random
 
     >>> engine = Engine("rfm8")
     >>> result = engine.step(table)        # columns of the contract: customer_id, order_id, occurred_at, amount ...
@@ -97,14 +101,13 @@ class Engine:
         *,
         threads: int = 1,
         mode: Mode = "replay",
-        hash_keys: NDArray[np.uint64] | None = None,
     ) -> None:
         if threads < 1:
             raise ConfigError(f"{threads} threads", key="threads", fix="use 1 or more")
         self.ruleset = ruleset if isinstance(ruleset, Ruleset) else load_ruleset(ruleset)
         self.mode = mode
         self.counters = Counters()
-        seeds = new_seeds() if hash_keys is None else hash_keys
+        seeds = new_seeds()
         rules = compile_rules(self.ruleset)
         self.shards = [Shard(rules, seeds, number=i, count=threads) for i in range(threads)]
         self._columns = ColumnWriter(self.ruleset, mode)
@@ -268,6 +271,8 @@ class Engine:
         seeds = self.shards[0].seeds
         hash_ids(customer_offset, customer_data, seeds, customer_hash)
         hash_ids(order_offset, order_data, seeds, order_hash)
+        route = np.empty(orders.num_rows if len(self.shards) > 1 else 0, dtype=np.uint64)
+        hash_ids(customer_offset, customer_data, _ROUTE_KEYS, route)
         batch = KernelRecord(BATCH)
         batch.point(
             customer_offset=customer_offset,
@@ -281,6 +286,7 @@ class Engine:
             amount_minor=values_of(orders.column(4), np.int64),
             customer_hash=customer_hash,
             order_hash=order_hash,
+            route=route,
             log_us=np.empty(0, dtype=np.int64),
         )
         return batch

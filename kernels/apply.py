@@ -1,6 +1,6 @@
 """Apply an event to its customer's record and entries; measuring it afterwards is kernels/measure.py.
 
-Source: SEMANTICS.md 3.
+Source: docs/semantics.md 3.
 """
 
 import numpy as np

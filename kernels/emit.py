@@ -1,6 +1,6 @@
 """Turn the change records of a step into columns, in order of time.
 
-Source: SEMANTICS.md 6.
+Source: docs/semantics.md 6.
 """
 
 import numpy as np

@@ -4,7 +4,7 @@ Entries stand in the order they came; their ids stand in the same order in `id_d
 its id's place. The entries of a customer that count (orders not void, adjustments) form a list in the order in which
 they leave the window; `head` is its oldest entry still inside, `tail` its newest.
 
-Source: SEMANTICS.md 1 (identity), 3; ARCHITECTURE.md S5.
+Source: docs/semantics.md 1 (identity), 3; docs/decisions.md.
 """
 
 import numpy as np

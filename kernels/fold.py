@@ -1,10 +1,10 @@
 """Fold one batch of order events into a shard.
 
 Rows are taken in blocks: all rows of a block look their customer up, then all find its entries, then each is applied in
-order, so that the cache misses of different rows overlap (ARCHITECTURE.md S3). Customers do not touch each other, so a
+order, so that the cache misses of different rows overlap (docs/decisions.md). Customers do not touch each other, so a
 customer is brought up to the clock when its own event comes, and all others when the batch is done
 (`wheel.advance`); the set of changes, and their order for each customer, is that of visiting every instant in turn
-(SEMANTICS.md 5).
+(docs/semantics.md 5).
 """
 
 import numpy as np
@@ -50,6 +50,7 @@ from kernels.memory import (
     order_hash_of,
     order_offset_of,
     orders_of,
+    route_of,
     seeds_of,
 )
 from kernels.table import FULL, fetch, handle_at, home_of, insert, is_crowded, next_line, probe, tag_of
@@ -83,7 +84,7 @@ def _needs_room(state):
 
 @inline
 def shard_of(value, shards):
-    """Return the shard of a customer by the low bits of its hash; the tables use the high ones."""
+    """Return the shard of a customer by its route."""
     return np.int64((value & np.uint64(0xFFFF)) * np.uint64(shards) >> np.uint64(16))
 
 
@@ -192,7 +193,7 @@ def _look_up(state, batch, rules, first, end, rows, handles, hashes):
     count = np.int64(0)
     for i in range(first, end):
         value = customer_hash_of(batch)[i]
-        if state.shards == 1 or shard_of(value, state.shards) == state.shard:
+        if state.shards == 1 or shard_of(route_of(batch)[i], state.shards) == state.shard:
             rows[count] = i
             fetch(index_of(state), tag_of(value))
             hashes[count] = hash_pair(value, order_hash_of(batch)[i], seeds_of(state))
@@ -245,7 +246,7 @@ def fold(states, rulesets, batches, first, outcome, rows, handles, hashes):
     Holds   a row that is not applied changes nothing; a second call goes on where the first stopped
     Returns (row to go on from, DONE | OUTPUT_FULL | GROW)
     Cost    O(rows), no allocation
-    Source  SEMANTICS.md 3-5; oracle tests/oracle.py
+    Source  docs/semantics.md 3-5; oracle tests/oracle.py
     """
     state, rules, batch = states[0], rulesets[0], batches[0]
     rows, handles, hashes, outcome = borrow(rows), borrow(handles), borrow(hashes), borrow(outcome)

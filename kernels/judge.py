@@ -1,6 +1,6 @@
 """What becomes of an event: applied, a duplicate, or rejected by what is known of its customer.
 
-Source: SEMANTICS.md 1 (event_id) and 3; oracle tests/oracle.py.
+Source: docs/semantics.md 1 (event_id) and 3; oracle tests/oracle.py.
 """
 
 import numpy as np
@@ -138,7 +138,7 @@ def has_event_id(batch, i):
 def judge_known(state, batch, i, handle, value, order, own_event_id):
     """Return what becomes of row i where its customer, and perhaps its order, is known.
 
-    APPLIED means: apply it. Source: SEMANTICS.md 1 (event_id) and 3.
+    APPLIED means: apply it. Source: docs/semantics.md 1 (event_id) and 3.
     """
     keep_apart()
     kind = np.int64(kind_of(batch)[i])

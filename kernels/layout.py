@@ -4,7 +4,7 @@ A customer is one record of 96 bytes (a cache line and a half) because an order 
 cache miss is what an order costs; columns of their own would be a miss each. An entry (an order or another event that
 must be remembered) is 32 bytes. Handle 0 of both means "none", so zeroed memory is empty memory.
 
-Source: SEMANTICS.md 3 (what must be remembered), ARCHITECTURE.md S3 and S5.
+Source: docs/semantics.md 3 (what must be remembered), docs/decisions.md.
 """
 
 from typing import Any, Final
@@ -195,6 +195,7 @@ BATCH: Final = _record(
             "event_offset", "event_data"
         ),  # offsets of length 0: no row has an event_id; an empty one is none
         *_arrays("kind", "at_us", "amount_minor", "customer_hash", "order_hash"),
+        *_arrays("route"),  # hash of the customer that says its shard; length 0: there is but one
         *_arrays("log_us"),  # the log's clock, never falling; length 0: the clock is the newest event applied
         ("tolerance_us", "i8"),  # how far beyond the log's clock an event may be dated
     ]

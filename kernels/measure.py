@@ -3,7 +3,7 @@
 Nothing here reads a clock: every function takes the instant to measure at. `expire_` functions move a record's window
 forward and never back.
 
-Source: SEMANTICS.md 2-5.
+Source: docs/semantics.md 2-5.
 """
 
 import numpy as np

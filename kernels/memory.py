@@ -198,6 +198,12 @@ def order_hash_of(batch):
 
 
 @inline
+def route_of(batch):
+    """Return `route` of a batch."""
+    return array_at(batch.route_at, (batch.route_size,), np.uint64)
+
+
+@inline
 def log_us_of(batch):
     """Return `log_us` of a batch."""
     return array_at(batch.log_us_at, (batch.log_us_size,), np.int64)

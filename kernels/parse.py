@@ -4,7 +4,7 @@ Text comes as Arrow string buffers: `offsets` i32[n+1] and `data` u8[], row i be
 data[offsets[i]:offsets[i+1]]; `valid` is bool[n], or empty when there are no nulls. A status says per row
 what became of it.
 
-Source  SEMANTICS.md section 1
+Source  docs/semantics.md section 1
 """
 
 from typing import Final
@@ -142,7 +142,7 @@ def parse_integers(offsets, data, valid, exponent, limit, rounding, out, status)
     Out     out i64[n], 0 unless OK;  status u8[n]  OK, ABSENT or BAD
     Errors  none: no decimal, more decimals than `exponent` (unless zeros) or beyond the limit is BAD
     Cost    O(bytes), no allocation
-    Source  SEMANTICS.md 1; oracle decimal.Decimal
+    Source  docs/semantics.md 1; oracle decimal.Decimal
     """
     for i in range(len(out)):
         if len(valid) and not valid[i]:

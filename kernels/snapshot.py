@@ -1,6 +1,6 @@
 """Write what every customer is at an instant into columns, without changing anything.
 
-Source: SEMANTICS.md 7. An instant after the clock is exact, too: each customer is copied and its time run forward.
+Source: docs/semantics.md 7. An instant after the clock is exact, too: each customer is copied and its time run forward.
 """
 
 import numpy as np

@@ -1,6 +1,6 @@
 """Tier changes: one row whenever a customer's tier differs from the tier before.
 
-Source  SEMANTICS.md section 6
+Source  docs/semantics.md section 6
 """
 
 from typing import Any, Final

@@ -1,6 +1,6 @@
 """The small integers that stand for words inside kernels, in one place.
 
-Source: SEMANTICS.md sections 1, 3 and 6. The numeric values are part of the checkpoint format: append, never renumber.
+Source: docs/semantics.md 1, 3 and 6. The values are part of the checkpoint format: append, never renumber.
 """
 
 from enum import IntEnum

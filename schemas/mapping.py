@@ -3,7 +3,7 @@
 docs/input-maps.md explains the file to its writers; this module turns it into frozen, validated dataclasses.
 What an expression or condition evaluates to is the business of `engine.ingest`.
 
-Source  SEMANTICS.md section 1
+Source  docs/semantics.md section 1
 """
 
 import codecs

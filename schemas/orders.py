@@ -1,6 +1,6 @@
 """Order events in their three forms: as anyone may send them, as the core reads them, and as rejected.
 
-Source  SEMANTICS.md section 1
+Source  docs/semantics.md section 1
 """
 
 from typing import Any, Final

@@ -1,6 +1,6 @@
 """The ruleset: everything that decides which tier a customer has, read from a file, checked and compiled.
 
-Source  SEMANTICS.md section 4; the file itself is described in docs/rulesets.md
+Source  docs/semantics.md section 4; the file itself is described in docs/rulesets.md
 """
 
 import hashlib
@@ -31,7 +31,7 @@ class Ruleset:
             title, source        what it is, and whose practice it follows; "" if the file names none
             time_zone            IANA name; its calendar tells the days apart
             currency             ISO 4217; amounts in another one are rejected
-            day_unit             what "within D days" means: SEMANTICS.md section 2
+            day_unit             what "within D days" means: docs/semantics.md section 2
             window_days          orders and adjustments within it count in F and M; None: all of them
             recency_cuts_days    ascending; r_band = how many of them the last payment is within
             frequency_cuts       ascending, orders; f_band = how many of them F has reached

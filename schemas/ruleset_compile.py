@@ -1,6 +1,6 @@
 """Rules to lookup table: the tier of every combination of bands, first order or not.
 
-Source  SEMANTICS.md section 4
+Source  docs/semantics.md section 4
 """
 
 from math import ceil, lcm

@@ -1,6 +1,6 @@
 """Snapshots: one row a customer, as of an instant.
 
-Source  SEMANTICS.md section 7
+Source  docs/semantics.md section 7
 """
 
 from typing import Final

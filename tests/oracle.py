@@ -1,4 +1,4 @@
-"""The slow, obvious twin of the product, written from SEMANTICS.md alone.
+"""The slow, obvious twin of the product, written from docs/semantics.md alone.
 
 It shares nothing with schemas, kernels or engine: Python integers, zoneinfo, dictionaries, one heap. It is
 meant to be read beside the page: whenever anybody looks at a customer, its whole history is measured anew.

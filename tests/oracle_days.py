@@ -1,4 +1,4 @@
-"""Dates and midnights of a time zone for the oracle: SEMANTICS.md 2 by trial, from zoneinfo's offsets alone.
+"""Dates and midnights of a time zone for the oracle: docs/semantics.md 2 by trial, from zoneinfo's offsets alone.
 
 Instants are µs since 1970 UTC, days are whole days since 1970. Both may lie outside of datetime's years.
 """

@@ -1,7 +1,7 @@
 """The tier change log and the snapshot of rfm8 and rfm8-annual as batch SQL on DuckDB.
 
 Input: a Parquet file of paid orders since 1970, no duplicates: customer_id, order_id, occurred_at, amount_minor.
-Source of the rules: SEMANTICS.md sections 2 to 6; days are UTC days.
+Source of the rules: docs/semantics.md sections 2 to 6; days are UTC days.
 
 What makes it fast, measured: customers as dense integers (windows over strings take more than twice as long), times as
 microseconds, ROWS frames, as many expressions as possible on one window, and no window that arithmetic can replace.

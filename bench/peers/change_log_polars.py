@@ -1,7 +1,7 @@
 """The tier change log and the snapshot of rfm8 and rfm8-annual as batch DataFrames on Polars.
 
 Input: a Parquet file of paid orders, no duplicates: customer_id, order_id, occurred_at, amount_minor.
-Source of the rules: SEMANTICS.md sections 2 to 6; days are UTC days.
+Source of the rules: docs/semantics.md sections 2 to 6; days are UTC days.
 
 What makes it fast, measured: customers as categories, so that sorting compares integers; one sort, after which every
 customer is a run of rows and running sums and neighbours need no `over`; the string ids only at the end.

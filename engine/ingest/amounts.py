@@ -1,6 +1,6 @@
 """A column of amounts to int64 minor units, exactly, with a status a row.
 
-Source  SEMANTICS.md section 1: from the digits by the currency's exponent, never rounded
+Source  docs/semantics.md section 1: from the digits by the currency's exponent, never rounded
 """
 
 from dataclasses import dataclass

@@ -1,6 +1,6 @@
 """Input maps at work: finding one by name, and turning source rows into order events.
 
-Source  SEMANTICS.md section 1; docs/input-maps.md
+Source  docs/semantics.md section 1; docs/input-maps.md
 """
 
 from collections.abc import Iterator

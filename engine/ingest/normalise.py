@@ -1,6 +1,6 @@
 """Order events of any sensible Arrow types to a canonical batch and the rows that cannot be made canonical.
 
-Source  SEMANTICS.md section 1
+Source  docs/semantics.md section 1
 """
 
 from collections.abc import Mapping

@@ -1,6 +1,6 @@
 """A column of times to instants: microseconds since 1970 UTC with a status a row.
 
-Source  SEMANTICS.md section 1: a naive time is read in the given zone; years 1..9999
+Source  docs/semantics.md section 1: a naive time is read in the given zone; years 1..9999
 """
 
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""A history small enough to know what must come of it, by hand from SEMANTICS.md."""
+"""A history small enough to know what must come of it, by hand from docs/semantics.md."""
 
 from pathlib import Path
 

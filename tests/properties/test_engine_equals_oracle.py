@@ -1,4 +1,4 @@
-"""The engine tells exactly what the oracle tells: SEMANTICS.md 1 to 7, on histories made to differ."""
+"""The engine tells exactly what the oracle tells: docs/semantics.md 1 to 7, on histories made to differ."""
 
 from hypothesis import given
 from hypothesis import strategies as st

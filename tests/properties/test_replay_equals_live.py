@@ -1,4 +1,4 @@
-"""Batches, threads, restarts and the order of the input make no difference: SEMANTICS.md 8."""
+"""Batches, threads, restarts and the order of the input make no difference: docs/semantics.md 8."""
 
 from pathlib import Path
 from tempfile import TemporaryDirectory
