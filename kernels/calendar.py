@@ -1,8 +1,8 @@
 """Days and the instants at which they begin, in a zone given as a table of offsets.
 
 Source: docs/semantics.md 2. "Within D days of `at`" stops being true at one instant: for calendar days the first
-instant whose local date is date(at) + D + 1 (found from the calendar, so a day of 23 or 25 hours is a day), for durations
-at + D * 24 h.
+instant whose local date is date(at) + D + 1 (found from the calendar, so a day of 23 or 25 hours is a day), for
+durations at + D * 24 h.
 """
 
 import numpy as np
