@@ -7,8 +7,9 @@ equality is decided by the bytes.
 
 import numpy as np
 
-from kernels._jit import borrow, fold_multiply, inline, jit, keep_apart, load_word, part, store_word
+from kernels._jit import borrow, fold_multiply, inline, jit, keep_apart, load_word, part, prefetch, store_word
 
+AHEAD = 32
 INLINE_BYTES = 16
 SPARE_BYTES = 16
 """The gathers write whole words, so a buffer they write to has this many bytes to spare at its end."""
@@ -130,9 +131,12 @@ def set_customer_id(customer, key_data, key_end, data, start, size):
 @jit
 def size_customer_ids(customers, handles, offset):
     """Write the Arrow offsets of the ids of `handles` (u32[n]) into `offset` (i32[n + 1]); return the bytes."""
+    customers, handles = borrow(customers), borrow(handles)
     total = np.int64(0)
     offset[0] = 0
     for i in range(handles.size):
+        if i + AHEAD < handles.size:
+            prefetch(customers, np.int64(handles[i + AHEAD]), 0)
         total += np.int64(customers[handles[i]].key_size) + 1
         offset[i + 1] = total
     return total
