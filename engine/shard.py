@@ -21,6 +21,7 @@ from kernels.ids import SPARE_BYTES, gather_customer_ids, size_customer_ids
 from kernels.layout import CHANGE, CUSTOMER, ENTRY, GROUP, STATE, TABLE_SLACK
 from kernels.restore import BLOCK as RESTORE_BLOCK
 from kernels.restore import load_customer_ids, load_entry_ids
+from kernels.snapshot import BLOCK as SNAPSHOT_BLOCK
 from kernels.snapshot import write_snapshot
 from kernels.table import LINE, is_crowded, regrow
 from kernels.wheel import PUSH_RESERVE, advance, rearm
@@ -133,8 +134,10 @@ class Shard:
         codes = np.empty((4, end - first), dtype=np.int8)
         state = self.state.copy()
         state.point(changes=np.zeros(1, dtype=CHANGE))
-        scratch = np.zeros(1, dtype=CUSTOMER)
-        write_snapshot(state.rows, self.rules.rows, as_of_us, first, end, scratch, words, numbers, codes)
+        scratch, ahead = np.zeros(1, dtype=CUSTOMER), np.empty(SNAPSHOT_BLOCK, dtype=np.int64)
+        write_snapshot(
+            state.rows, self.rules.rows, as_of_us, first, end, scratch, ahead, words, numbers, codes
+        )
         return words, numbers, codes
 
     def load(

@@ -5,23 +5,37 @@ Source: docs/semantics.md 7. An instant after the clock is exact, too: each cust
 
 import numpy as np
 
-from kernels._jit import borrow, jit, prefetch
+from kernels._jit import borrow, inline, jit, prefetch
 from kernels.calendar import day_of
 from kernels.layout import DAY_US, REASON_SHIFT
 from kernels.measure import cell_of, count_band, expire_deadline, expire_window, measure_recency, next_change
 from kernels.memory import customers_of, entries_of, frequency_cuts_of, monetary_cuts_of
 from schemas.codes import FOREVER_US
 
-AHEAD = 16
+BLOCK = 64
+ENTRIES_AHEAD = 3
+
+
+@inline
+def _fetch_windows(state, first, end, ahead):
+    """Ask for the oldest entries in the window of the customers of handles [first, end)."""
+    entries = entries_of(state)
+    for handle in range(first, end):
+        ahead[handle - first] = np.int64(customers_of(state)[handle].head)
+        prefetch(entries, ahead[handle - first], 0)
+    for _ in range(ENTRIES_AHEAD):
+        for k in range(end - first):
+            ahead[k] = np.int64(entries[ahead[k]].next)
+            prefetch(entries, ahead[k], 0)
 
 
 @jit
-def write_snapshot(states, rulesets, as_of_us, first, end, scratch, words, numbers, codes):
+def write_snapshot(states, rulesets, as_of_us, first, end, scratch, ahead, words, numbers, codes):
     """Measure the customers of handles [first, end) at `as_of_us`.
 
     In      as_of_us  not before the clock
             states    STATE[1], a copy with an output of its own, which is thrown away; rulesets RULES[1]
-    Scratch scratch   CUSTOMER[1]
+    Scratch scratch   CUSTOMER[1]; ahead i64[BLOCK]
     Out     words     i64[12, end - first]: last_paid_us, tier_since_us, first_paid_us, next_change_us, monetary,
                       lifetime_monetary, average_order (floored; 0 without orders), frequency, lifetime_orders, seq,
                       recency_days, change_entry
@@ -30,12 +44,13 @@ def write_snapshot(states, rulesets, as_of_us, first, end, scratch, words, numbe
     Cost    O(customers + changes and window exits between the clock and as_of_us)
     """
     state, rules = states[0], rulesets[0]
-    scratch, words, numbers, codes = borrow(scratch), borrow(words), borrow(numbers), borrow(codes)
+    scratch, ahead, words = borrow(scratch), borrow(ahead), borrow(words)
+    numbers, codes = borrow(numbers), borrow(codes)
     today = day_of(rules, as_of_us)
     for handle in range(first, end):
         i = handle - first
-        if handle + AHEAD < end and rules.window_days >= 0:
-            prefetch(entries_of(state), np.int64(customers_of(state)[handle + AHEAD].head), 0)
+        if i % BLOCK == 0 and rules.window_days >= 0:
+            _fetch_windows(state, handle, min(handle + BLOCK, end), ahead)
         scratch[0] = customers_of(state)[handle]
         customer = scratch[0]
         while customer.deadline_us <= as_of_us:
