@@ -6,9 +6,11 @@ size follows what is used. Where the system has no mremap the content is copied.
 """
 
 import mmap
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
+
+_LARGE_PAGE: Final = 1 << 21
 
 
 class Arena:
@@ -19,13 +21,13 @@ class Arena:
 
     def __init__(self, dtype: Any, capacity: int) -> None:  # noqa: ANN401 - any numpy dtype
         self._dtype = np.dtype(dtype)
-        self._mapping = _map(self._dtype.itemsize * capacity)
+        self._mapping = _map(_whole(self._dtype.itemsize * capacity))
         self.array = self._view(capacity)
 
     def grow(self, capacity: int) -> None:
         """Make room for at least `capacity` elements, or double it, whichever is more; the content stays."""
         capacity = max(capacity, 2 * self.array.shape[0])
-        size = self._dtype.itemsize * capacity
+        size = _whole(self._dtype.itemsize * capacity)
         used = self._dtype.itemsize * self.array.shape[0]
         del self.array
         try:
@@ -41,6 +43,11 @@ class Arena:
         return np.frombuffer(self._mapping, dtype=self._dtype, count=capacity)
 
 
+def _whole(size: int) -> int:
+    """Round a size up to whole large pages: only such a mapping is placed, and moved, so that it can have them."""
+    return -(-size // _LARGE_PAGE) * _LARGE_PAGE if size >= 2 * _LARGE_PAGE else size
+
+
 def _map(size: int) -> mmap.mmap:
     mapping = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     _advise(mapping)
@@ -49,5 +56,5 @@ def _map(size: int) -> mmap.mmap:
 
 def _advise(mapping: mmap.mmap) -> None:
     """Ask for large pages where there are any: a random access then seldom misses the TLB as well."""
-    if hasattr(mmap, "MADV_HUGEPAGE") and len(mapping) >= 1 << 22:
+    if hasattr(mmap, "MADV_HUGEPAGE") and len(mapping) >= 2 * _LARGE_PAGE:
         mapping.madvise(mmap.MADV_HUGEPAGE)

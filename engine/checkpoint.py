@@ -96,10 +96,10 @@ def write_checkpoint(engine: Engine, directory: str | os.PathLike[str]) -> None:
         with written[-1].open("wb") as file:
             file.write(orjson.dumps({"xxh3_128": _digest(manifest), "manifest": manifest}, option=_INDENT))
             _sync(file)
-        _sync_folder(folder)
+        sync_folder(folder)
         written.pop().replace(folder / MANIFEST)
         written.clear()  # they are the checkpoint now
-        _sync_folder(folder)
+        sync_folder(folder)
     except BaseException as error:
         for path in written:
             path.unlink(missing_ok=True)
@@ -311,7 +311,8 @@ def _sync(file: IO[bytes]) -> None:
     os.fsync(file.fileno())
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Force what a folder lists to the disk."""
     try:
         handle = os.open(folder, os.O_RDONLY)
     except OSError:  # not every system lets a directory be opened

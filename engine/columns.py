@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from engine.buffers import Slab, offsets_and_data
 from engine.shard import Shard
-from kernels.emit import order_keys, split_changes
-from kernels.ids import SPARE_BYTES, gather_rows, size_rows
+from kernels.emit import order_keys, write_changes
+from kernels.ids import SPARE_BYTES
 from schemas.changes import CHANGE_REASONS, MODES, change_schema
 from schemas.codes import FOREVER_US, NEVER_US
 from schemas.columns import TIMESTAMP
@@ -20,6 +20,24 @@ from schemas.ruleset import Ruleset
 from schemas.snapshots import snapshot_schema
 
 _NO_IDS: Final = np.empty(0, dtype=np.int32), np.empty(0, dtype=np.uint8)
+
+
+class _Repeated:
+    """A column of one word again and again: all batches share its memory."""
+
+    def __init__(self, words: pa.Array, code: int) -> None:
+        self._words, self._code = words, code
+        self._longest = self._make(1 << 16)
+
+    def _make(self, rows: int) -> pa.DictionaryArray:
+        return _words(self._words, np.full(rows, self._code, dtype=np.int8))
+
+    def __call__(self, rows: int) -> pa.DictionaryArray:
+        # Threads may both make a longer one; either will do.
+        longest = self._longest
+        if len(longest) < rows:
+            self._longest = longest = self._make(rows)
+        return longest.slice(0, rows)
 
 
 class ColumnWriter:
@@ -30,9 +48,8 @@ class ColumnWriter:
         self.snapshot_schema = snapshot_schema(ruleset)
         self._tiers = pa.array([tier.id for tier in ruleset.tiers], type=pa.string())
         self._reasons = pa.array(CHANGE_REASONS, type=pa.string())
-        self._ruleset = pa.array([ruleset.identity], type=pa.string())
-        self._modes = pa.array(MODES, type=pa.string())
-        self._mode = MODES.index(mode)
+        self._repeated_ruleset = _Repeated(pa.array([ruleset.identity], type=pa.string()), 0)
+        self._repeated_mode = _Repeated(pa.array(MODES, type=pa.string()), MODES.index(mode))
 
     def changes(
         self, shard: Shard, changes: NDArray[Any], order_ids: pa.StringArray | None
@@ -43,26 +60,29 @@ class ColumnWriter:
         keys = np.empty(n, dtype=np.int64)
         ascending, customer_bytes, order_bytes = order_keys(changes, offsets, keys)
         order = np.arange(n) if ascending else np.argsort(keys, kind="stable")
-        handles, rows = np.empty(n, dtype=np.uint32), np.empty(n, dtype=np.int64)
-        bits = (n + 7) // 8
         ids = (customer_bytes + SPARE_BYTES, order_bytes + SPARE_BYTES)
-        slab = Slab(Slab.room(6 * 8 * n, 3 * 2 * n, 6 * n, 6 * bits, 4 * (n + 1), 4 * (n + 1), *ids))
+        bits = (n + 7) // 8
+        slab = Slab(Slab.room(6 * 8 * n, 3 * 2 * n, 4 * n, 6 * bits, 4 * (n + 1), 4 * (n + 1), *ids))
         words, numbers, codes = (
             slab.take((6, n), np.int64),
             slab.take((3, n), np.int16),
-            slab.take((6, n), np.int8),
+            slab.take((4, n), np.int8),
         )
         valid = slab.take((6, bits), np.uint8)
-        valid[:] = 0
-        split_changes(changes, order, words, numbers, codes, handles, rows, valid)
-        codes[4] = 0
-        codes[5] = self._mode
-        customer_ids = shard.customer_ids(
-            handles, slab.take((n + 1,), np.int32), slab.take((ids[0],), np.uint8)
+        customer_ids, named = ((slab.take((n + 1,), np.int32), slab.take((size,), np.uint8)) for size in ids)
+        write_changes(
+            changes,
+            order,
+            shard.customer_records()[1],
+            offsets,
+            data,
+            words,
+            numbers,
+            codes,
+            valid,
+            customer_ids,
+            named,
         )
-        named = slab.take((n + 1,), np.int32), slab.take((ids[1],), np.uint8)
-        size_rows(offsets, rows, named[0])
-        gather_rows(offsets, data, rows, *named)
         columns = {
             "customer_id": _strings(*customer_ids),
             "seq": pa.array(words[0]),
@@ -79,8 +99,8 @@ class ColumnWriter:
             "monetary_minor": pa.array(words[4]),
             "next_change_at": _instants(words[5], valid[5]),
             "next_tier": _words(self._tiers, codes[2], valid[2]),
-            "ruleset": _words(self._ruleset, codes[4]),
-            "mode": _words(self._modes, codes[5]),
+            "ruleset": self._repeated_ruleset(n),
+            "mode": self._repeated_mode(n),
         }
         return _batch(columns, self.change_schema)
 
@@ -115,8 +135,8 @@ class ColumnWriter:
             "average_order_minor": _numbers(average, paid),
             "next_change_at": _instants(next_change, _bits(next_change != FOREVER_US)),
             "next_tier": _words(self._tiers, codes[2], _bits(codes[2] >= 0)),
-            "ruleset": _words(self._ruleset, np.zeros(n, dtype=np.int8)),
-            "mode": _words(self._modes, np.full(n, self._mode, dtype=np.int8)),
+            "ruleset": self._repeated_ruleset(n),
+            "mode": self._repeated_mode(n),
         }
         return _batch(columns, self.snapshot_schema)
 

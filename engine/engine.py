@@ -7,8 +7,10 @@ clock and no file, so the same calls give the same tables always.
 from collections import Counter
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor, wait
+from copy import copy, deepcopy
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from os import PathLike
 from typing import Any, Final, Literal, TypeVar
 
@@ -25,7 +27,7 @@ from engine.shard import Shard, new_seeds
 from kernels.ids import hash_ids
 from kernels.layout import BATCH
 from schemas.changes import CHANGE_REASONS
-from schemas.codes import NEVER_US, Outcome
+from schemas.codes import NEVER_US, NO_TIER, Outcome
 from schemas.errors import ConfigError
 from schemas.orders import ORDER_TYPES, REJECTED_SCHEMA
 from schemas.ruleset import Ruleset, load_ruleset
@@ -39,6 +41,7 @@ FIRST_US: Final = (datetime.min.replace(tzinfo=UTC) - EPOCH) // timedelta(micros
 LAST_US: Final = (datetime.max.replace(tzinfo=UTC) - EPOCH) // timedelta(microseconds=1)
 _STEP_ROWS: Final = 1 << 16
 """Rows folded at a time: enough to hide what a call costs, few enough that their columns stay in the cache."""
+_SPAN_ROWS_MIN: Final = 1 << 13
 _SNAPSHOT_ROWS: Final = 1 << 18
 _ROUTE_KEYS: Final = np.array(
     [0x243F6A8885A308D3, 0x13198A2E03707344, 0xA4093822299F31D0, 0x082EFA98EC4E6C89], dtype=np.uint64
@@ -141,8 +144,14 @@ class Engine:
             total.update(shard.memory())
         return dict(total)
 
+    @property
+    def no_changes(self) -> pa.Table:
+        """A table of no tier changes."""
+        return self._columns.change_schema.empty_table()
+
     def use_threads(self, threads: int) -> None:
         """Work on the shards with so many threads from now on."""
+        self._threads = threads
         self._pool = ThreadPoolExecutor(threads) if threads > 1 else None
 
     def step(self, orders: Any) -> StepResult:  # noqa: ANN401 - whatever speaks the Arrow PyCapsule interface
@@ -153,13 +162,22 @@ class Engine:
         Raises  InputError where a column is missing or of a type that cannot be read exactly
         """
         table = to_table(orders)
-        canonical, malformed = normalise(table, currency=self.ruleset.currency, first_row=self.counters.read)
-        self.counters.reject(malformed["reason"].to_pylist())
-        result = self.step_canonical(canonical)
-        if not malformed.num_rows:
-            return result
-        rejected = pa.concat_tables([pa.Table.from_batches([malformed]), result.rejected])
-        return StepResult(result.changes, rejected.sort_by("row"))
+        first_row = self.counters.read
+
+        def judge(span: tuple[int, int]) -> tuple[pa.RecordBatch, pa.RecordBatch]:
+            part = table.slice(span[0], span[1] - span[0])
+            return normalise(part, currency=self.ruleset.currency, first_row=first_row + span[0])
+
+        judged = self.for_each(judge, self._spans(table.num_rows))
+        malformed = [rejected for _, rejected in judged if rejected.num_rows]
+        for batch in malformed:
+            self.counters.reject(batch["reason"].to_pylist())
+        results = [self.step_canonical(canonical) for canonical, _ in judged]
+        changes = pa.concat_tables([result.changes for result in results])
+        rejected = pa.concat_tables([result.rejected for result in results])
+        if malformed:
+            rejected = pa.concat_tables([pa.Table.from_batches(malformed), rejected]).sort_by("row")
+        return StepResult(changes, rejected)
 
     def step_canonical(self, orders: pa.RecordBatch) -> StepResult:
         """Apply a batch of schemas.orders.CANONICAL_SCHEMA, whose rows are valid in themselves."""
@@ -173,6 +191,70 @@ class Engine:
             pa.Table.from_batches(changes, schema=self._columns.change_schema),
             pa.Table.from_batches(rejected, schema=REJECTED_SCHEMA),
         )
+
+    def step_log(
+        self, orders: pa.RecordBatch, log_us: NDArray[np.int64] | None = None, *, tolerance_us: int = 0
+    ) -> tuple[pa.Table, NDArray[np.uint8]]:
+        """Apply a batch of schemas.orders.CANONICAL_SCHEMA that came from a log.
+
+        log_us        i64[n], never falling: the log's clock at each row, which becomes the engine's; None: the clock
+                      is the newest event applied
+        tolerance_us  how far beyond the log's clock a row may be dated: else it is rejected as `future_time`
+        Returns       tier changes, schemas.changes; and u8[n], the Outcome of each row
+        """
+        changes, outcomes = [], np.empty(orders.num_rows, dtype=np.uint8)
+        for start in range(0, orders.num_rows, _STEP_ROWS):
+            part = slice(start, start + _STEP_ROWS)
+            clock = None if log_us is None else log_us[part]
+            brought, outcomes[part] = self._fold(orders.slice(start, _STEP_ROWS), clock, tolerance_us)
+            changes += brought
+        refused = outcomes[outcomes >= Outcome.MALFORMED].tolist()
+        self.counters.reject(Outcome(code).name.lower() for code in refused)
+        return pa.Table.from_batches(changes, schema=self._columns.change_schema), outcomes
+
+    def next_due_us(self, until: Instant) -> int:
+        """Return the earliest instant up to `until` at which time alone may change a tier; FOREVER_US if none.
+
+        No time passes and no result changes by asking; it costs no more for many customers.
+        """
+        until_us = to_us(until)
+        return min(shard.next_due_us(until_us) for shard in self.shards)
+
+    def resegment(self, ruleset: Ruleset, now: Instant | None = None) -> pa.Table:
+        """Go on by another ruleset: measure every customer by it at `now`, and return the changes, `rules_changed`.
+
+        A tier keeps its id; where the new ruleset has none of that id, `from_tier` is null. What the old rules
+        would have changed between the clock and `now` is left out.
+
+        now     the clock (default), or later; becomes the clock
+        Raises  ConfigError where the new ruleset counts in another currency
+        """
+        if ruleset.currency != self.ruleset.currency:
+            raise ConfigError(
+                f"ruleset {ruleset.identity} counts in {ruleset.currency}, the state in {self.ruleset.currency}",
+                key="ruleset",
+                fix=f"use a ruleset in {self.ruleset.currency}, or begin anew",
+            )
+        now_us = self.clock_us if now is None else max(to_us(now), self.clock_us)
+        codes = {tier.id: code for code, tier in enumerate(ruleset.tiers)}
+        tiers = np.array([codes.get(tier.id, NO_TIER) for tier in self.ruleset.tiers], dtype=np.int8)
+        rules = compile_rules(ruleset)
+        self.ruleset = ruleset
+        self._columns = ColumnWriter(ruleset, self.mode)
+        self.for_each(lambda shard: shard.resegment(rules, now_us, tiers), self.shards)
+        return pa.Table.from_batches(self._advance(now_us), schema=self._columns.change_schema)
+
+    def frozen(self) -> "Engine":
+        """Return a copy to be written as a checkpoint while this engine goes on; it can do nothing else."""
+        other = copy(self)
+        other.shards = self.for_each(Shard.frozen, self.shards)
+        other.counters = deepcopy(self.counters)
+        return other
+
+    def use_mode(self, mode: Mode) -> None:
+        """Let the changes from now on say this mode."""
+        self.mode = mode
+        self._columns = ColumnWriter(self.ruleset, mode)
 
     def advance(self, now: Instant) -> pa.Table:
         """Let time pass up to `now` and return the tier changes that brings: none if `now` is before the clock."""
@@ -226,7 +308,21 @@ class Engine:
         return read_checkpoint(directory, ruleset=ruleset, threads=threads)
 
     def _step(self, orders: pa.RecordBatch) -> tuple[list[pa.RecordBatch], list[pa.RecordBatch]]:
+        changes, outcome = self._fold(orders)
+        if not (outcome >= Outcome.MALFORMED).any():
+            return changes, []
+        rejected = _rejected_rows(orders, outcome, self.ruleset)
+        self.counters.reject(rejected["reason"].to_pylist())
+        return changes, [rejected]
+
+    def _fold(
+        self, orders: pa.RecordBatch, log_us: NDArray[np.int64] | None = None, tolerance_us: int = 0
+    ) -> tuple[list[pa.RecordBatch], NDArray[np.uint8]]:
+        """Fold a batch and let the time pass that it brings; rejected rows are not counted yet."""
         batch = self._kernel_batch(orders)
+        if log_us is not None:
+            batch.point(log_us=log_us)
+            batch.row["tolerance_us"] = tolerance_us
         outcome = np.zeros(orders.num_rows, dtype=np.uint8)
         self.for_each(lambda shard: shard.fold(batch, outcome), self.shards)
         changes = self._advance(self.clock_us, orders.column(1))
@@ -234,11 +330,7 @@ class Engine:
         self.counters.read += orders.num_rows - int(counts[Outcome.MALFORMED :].sum())
         self.counters.applied += int(counts[Outcome.APPLIED])
         self.counters.duplicates += int(counts[Outcome.DUPLICATE])
-        if not counts[Outcome.MALFORMED :].any():
-            return changes, []
-        rejected = _rejected_rows(orders, outcome, self.ruleset)
-        self.counters.reject(rejected["reason"].to_pylist())
-        return changes, [rejected]
+        return changes, outcome
 
     def _advance(self, now_us: int, order_ids: pa.StringArray | None = None) -> list[pa.RecordBatch]:
         """Advance every shard and collect the changes there are, those of a batch's fold included."""
@@ -269,10 +361,15 @@ class Engine:
         customer_hash = np.empty(orders.num_rows, dtype=np.uint64)
         order_hash = np.empty(orders.num_rows, dtype=np.uint64)
         seeds = self.shards[0].seeds
-        hash_ids(customer_offset, customer_data, seeds, customer_hash)
-        hash_ids(order_offset, order_data, seeds, order_hash)
         route = np.empty(orders.num_rows if len(self.shards) > 1 else 0, dtype=np.uint64)
-        hash_ids(customer_offset, customer_data, _ROUTE_KEYS, route)
+
+        def hash_span(span: tuple[int, int]) -> None:
+            rows, edges = slice(*span), slice(span[0], span[1] + 1)
+            hash_ids(customer_offset[edges], customer_data, seeds, customer_hash[rows])
+            hash_ids(order_offset[edges], order_data, seeds, order_hash[rows])
+            hash_ids(customer_offset[edges], customer_data, _ROUTE_KEYS, route[rows])
+
+        self.for_each(hash_span, self._spans(orders.num_rows))
         batch = KernelRecord(BATCH)
         batch.point(
             customer_offset=customer_offset,
@@ -290,6 +387,12 @@ class Engine:
             log_us=np.empty(0, dtype=np.int64),
         )
         return batch
+
+    def _spans(self, rows: int) -> list[tuple[int, int]]:
+        """Cut rows into spans [first, end) to share among the threads, each large enough to be worth it."""
+        parts = max(min(self._threads, rows // _SPAN_ROWS_MIN), 1)
+        edges = [rows * i // parts for i in range(parts + 1)]
+        return list(pairwise(edges))
 
     def for_each(self, function: Callable[[Any], _T], items: list[Any]) -> list[_T]:
         """Call a function for each item, on the engine's threads, and return the results in order."""

@@ -5,6 +5,7 @@ show in a result. It makes room where the kernels ask for it; everything else ha
 """
 
 from collections.abc import Iterable
+from copy import copy
 from typing import Any, Final
 
 import numpy as np
@@ -14,24 +15,24 @@ from numpy.typing import NDArray
 from engine.arena import Arena
 from engine.buffers import offsets_and_data
 from engine.records import KernelRecord
+from engine.table import Table
 from kernels import layout
 from kernels.entry_ids import gather_entry_ids, size_entry_ids
 from kernels.fold import BLOCK, ENTRIES_PER_ROW, fold
 from kernels.ids import SPARE_BYTES, gather_customer_ids, size_customer_ids
-from kernels.layout import CHANGE, CUSTOMER, ENTRY, GROUP, STATE, TABLE_SLACK
+from kernels.layout import CHANGE, CUSTOMER, ENTRY, GROUP, STATE
+from kernels.resegment import resegment
 from kernels.restore import BLOCK as RESTORE_BLOCK
 from kernels.restore import load_customer_ids, load_entry_ids
 from kernels.snapshot import BLOCK as SNAPSHOT_BLOCK
 from kernels.snapshot import write_snapshot
-from kernels.table import LINE, is_crowded, regrow
-from kernels.wheel import PUSH_RESERVE, advance, rearm
+from kernels.wheel import PUSH_RESERVE, advance, next_due, rearm
 from schemas.codes import FOREVER_US, ID_BYTES_MAX, NEVER_US
 
 _ROOM_ENTRIES: Final = BLOCK * ENTRIES_PER_ROW
 _ROOM_ID_BYTES: Final = _ROOM_ENTRIES * ID_BYTES_MAX + 8
 _ROOM_KEY_BYTES: Final = BLOCK * ID_BYTES_MAX
 _CHUNK: Final = np.dtype((np.uint32, (layout.CHUNK_WORDS,)))
-_TABLE_GROWTH: Final = 1.7
 
 _ARENAS: Final[dict[str, tuple[Any, int]]] = {
     "customers": (CUSTOMER, 2 * BLOCK),
@@ -41,6 +42,8 @@ _ARENAS: Final[dict[str, tuple[Any, int]]] = {
     "key_data": (np.uint8, 2 * _ROOM_KEY_BYTES),
     "chunks": (_CHUNK, 2 * PUSH_RESERVE),
 }
+
+_FROZEN: Final = ("n_customers", "n_entries", "n_orders", "id_bytes", "key_bytes", "clock_us", "wheel_key")
 
 
 def new_seeds() -> NDArray[np.uint64]:
@@ -71,14 +74,14 @@ class Shard:
             kept_min_us=FOREVER_US,
         )
         self._arenas = {name: Arena(dtype, capacity) for name, (dtype, capacity) in _ARENAS.items()}
-        self._tables = {"index": _new_table(4 * BLOCK), "orders": _new_table(4 * _ROOM_ENTRIES)}
+        self._tables = {name: Table() for name in ("index", "orders")}
         self._changes = np.empty(2 * BLOCK, dtype=CHANGE)
         self._rows = np.empty(BLOCK, dtype=np.int64)
         self._handles = np.empty(BLOCK, dtype=np.int64)
         self._hashes = np.empty(BLOCK, dtype=np.uint64)
         self.state.point(
             **{name: arena.array for name, arena in self._arenas.items()},
-            **self._tables,
+            **{name: table.record.rows for name, table in self._tables.items()},
             buckets=np.zeros(layout.BUCKETS, dtype=np.int32),
             slots=np.zeros(layout.BUCKET_SLOTS, dtype=np.int32),
             slot_min_us=np.full(layout.BUCKET_SLOTS, FOREVER_US, dtype=np.int64),
@@ -118,6 +121,32 @@ class Shard:
         while status != layout.DONE:
             status = advance(self.state.rows, self.rules.rows, now_us, self._rows)
             self._make_room(status)
+
+    def next_due_us(self, until_us: int) -> int:
+        """Return the earliest instant up to `until_us` at which a customer is due; FOREVER_US: none."""
+        due_us, status = next_due(self.state.rows, self.rules.rows, until_us, self._rows)
+        while status != layout.DONE:
+            self._make_room(status)
+            due_us, status = next_due(self.state.rows, self.rules.rows, until_us, self._rows)
+        return int(due_us)
+
+    def resegment(self, rules: KernelRecord, now_us: int, tiers: NDArray[np.int8]) -> None:
+        """Go on under other rules from `now_us` on; the changes that brings go to `take_changes`.
+
+        now_us  not before the clock, which it becomes; `tiers`: see `kernels.resegment.resegment`
+        """
+        is_sorted = not (self.rules.row.day_can_fall or rules.row.day_can_fall)
+        self.rules = rules
+        self.state.row.clock_us = now_us
+        first, end = 1, int(self.state.row.n_customers)
+        status = layout.GROW
+        while status != layout.DONE:
+            first, status = resegment(
+                self.state.rows, rules.rows, now_us, tiers, is_sorted, np.int64(first), np.int64(end)
+            )
+            self._make_room(status)
+        self._clear_timers()
+        self._rearm()
 
     def take_changes(self) -> NDArray[Any]:
         """Return CHANGE[n], the changes since the last call; valid until the next `fold` or `advance`."""
@@ -162,9 +191,27 @@ class Shard:
         for batch in entries[2]:
             self._fill("entries", int(self.state.row.n_entries), batch)
             load_entry_ids(self.state.rows, *offsets_and_data(batch.column(0)), hashes, scratch)
-        first, end = 1, int(self.state.row.n_customers)
-        while (first := rearm(self.state.rows, first, end)) < end:
-            self._make_room(layout.GROW)
+        self._rearm()
+
+    def frozen(self) -> "Shard":
+        """Return a copy of what a checkpoint reads, which later events leave alone."""
+        state = self.state.row
+        used = {
+            "customers": int(state.n_customers),
+            "entries": int(state.n_entries),
+            "id_data": int(state.id_bytes) + SPARE_BYTES,
+            "id_base": int(state.n_entries) // GROUP + 1,
+            "key_data": int(state.key_bytes) + SPARE_BYTES,
+        }
+        arenas = {name: Arena(_ARENAS[name][0], size) for name, size in used.items()}
+        for name, size in used.items():
+            arenas[name].array.view(np.uint8)[:] = self._arenas[name].array[:size].view(np.uint8)
+        other = copy(self)
+        # A record of its own: who points to an arena keeps it from growing.
+        other.state = KernelRecord(STATE, **{name: int(state[name]) for name in _FROZEN})
+        other.state.point(**{name: arena.array for name, arena in arenas.items()})
+        other._arenas = arenas  # noqa: SLF001 - another one of this class
+        return other
 
     def customer_records(self) -> tuple[NDArray[Any], NDArray[np.uint8]]:
         """Return CUSTOMER[c] by handle and the bytes of long ids; hold them no longer than until the next event."""
@@ -206,10 +253,10 @@ class Shard:
         entries = int(state.n_entries)
         return {
             "customers": int(state.n_customers) * CUSTOMER.itemsize,
-            "customer_index": self._tables["index"].nbytes,
+            "customer_index": self._tables["index"].pairs.nbytes,
             "timers": int(state.n_chunks - state.n_free_chunks) * _CHUNK.itemsize,
             "orders": entries * ENTRY.itemsize + (entries // GROUP + 1) * 8,
-            "order_index": self._tables["orders"].nbytes,
+            "order_index": self._tables["orders"].pairs.nbytes,
             "ids": int(state.id_bytes + state.key_bytes),
         }
 
@@ -217,6 +264,24 @@ class Shard:
         part = self._arenas[name].array[first : first + batch.num_rows]
         for field, column in zip(batch.schema.names[1:], batch.columns[1:], strict=True):
             part[field] = column.to_numpy()
+
+    def _clear_timers(self) -> None:
+        """Forget who is due when."""
+        state = self.state.row
+        state.n_chunks = 1
+        state.free_chunk = state.n_free_chunks = state.kept_chunk = state.n_today = 0
+        state.kept_min_us = FOREVER_US
+        self.state.point(
+            buckets=np.zeros(layout.BUCKETS, dtype=np.int32),
+            slots=np.zeros(layout.BUCKET_SLOTS, dtype=np.int32),
+            slot_min_us=np.full(layout.BUCKET_SLOTS, FOREVER_US, dtype=np.int64),
+        )
+
+    def _rearm(self) -> None:
+        """File every customer under its deadline."""
+        first, end = 1, int(self.state.row.n_customers)
+        while (first := rearm(self.state.rows, first, end)) < end:
+            self._make_room(layout.GROW)
 
     def _make_room(self, status: int) -> None:
         if status == layout.OUTPUT_FULL:
@@ -235,8 +300,8 @@ class Shard:
         self._reserve("id_base", self._arenas["entries"].array.shape[0] // GROUP + 1)
         self._reserve("key_data", int(state.key_bytes) + key_bytes)
         self._reserve("chunks", int(state.n_chunks - state.n_free_chunks) + 2 * PUSH_RESERVE)
-        self._uncrowd("index", int(state.n_customers), customers)
-        self._uncrowd("orders", int(state.n_table), entries)
+        self._tables["index"].make_room(customers)
+        self._tables["orders"].make_room(entries)
 
     def _reserve(self, name: str, least: int) -> None:
         arena = self._arenas[name]
@@ -244,16 +309,3 @@ class Shard:
             self.state.release(name)  # an arena grows in place only while nobody looks at it
             arena.grow(least)
             self.state.point(**{name: arena.array})
-
-    def _uncrowd(self, name: str, used: int, more: int) -> None:
-        table = self._tables[name]
-        if is_crowded(table, used, more):
-            larger = _new_table(int(max(table.size - TABLE_SLACK, more) * _TABLE_GROWTH) + more // 4)
-            regrow(table, larger)
-            self._tables[name] = larger
-            self.state.point(**{name: larger})
-
-
-def _new_table(capacity: int) -> NDArray[np.int64]:
-    # An arena's memory begins with a cache line and has large pages.
-    return Arena(np.int64, -(-capacity // LINE) * LINE + TABLE_SLACK).array

@@ -12,6 +12,7 @@ import hashlib
 import math
 import os
 from collections.abc import Callable
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -49,14 +50,36 @@ def jit(function: Callable[..., Any]) -> Callable[..., Any]:
         config.CACHE_DIR = before
 
 
+def is_compiled(kernel: Callable[..., Any]) -> bool:
+    """Tell whether an entry kernel can be loaded from the cache, which takes milliseconds instead of seconds."""
+    name = f"{kernel.__module__.rpartition('.')[2]}.{kernel.__name__}-*.nbi"
+    return bool(config.DISABLE_JIT) or any(Path(_CACHE_DIR).rglob(name))
+
+
 def inline(function: Callable[..., Any]) -> Callable[..., Any]:
     """Compile a helper into the kernels that call it: no call, no cache entry of its own."""
-    return numba.njit(nogil=True, error_model="numpy", boundscheck=None, forceinline=True)(function)
+    return _helper(function, forceinline=True)
 
 
 def part(function: Callable[..., Any]) -> Callable[..., Any]:
     """Compile a helper that is called; with `keep_apart()` as its first line LLVM makes only one copy of it."""
-    return numba.njit(nogil=True, error_model="numpy", boundscheck=None, forceinline=False)(function)
+    return _helper(function, forceinline=False)
+
+
+def _helper(function: Callable[..., Any], *, forceinline: bool) -> Callable[..., Any]:
+    """Compile a function for the kernels that call it, without entries from Python and C.
+
+    Those of all helpers take as long to compile as all kernels. A call from Python, a test's for example, compiles the
+    function once more, with one.
+    """
+    compiled = partial(numba.njit, nogil=True, error_model="numpy", boundscheck=None, forceinline=forceinline)
+    helper = compiled(no_cpython_wrapper=True, no_cfunc_wrapper=True)(function)
+    if not config.DISABLE_JIT:
+        from_python = cache(lambda: compiled()(function))
+        # What a call from Python finds is nothing that could be called; so it asks for more, and gets the other one.
+        helper._insert = lambda *_, **__: None  # noqa: SLF001
+        helper._compile_for_args = lambda *_, **__: from_python()  # noqa: SLF001
+    return helper
 
 
 @intrinsic
@@ -98,6 +121,22 @@ def _store_word(typingctx: Any, array: Any, index: Any, value: Any) -> Any:  # n
         return context.get_dummy_value()
 
     return types.void(array, types.int64, types.uint64), codegen
+
+
+@intrinsic
+def _copy_line(typingctx: Any, out: Any, at: Any, source: Any, start: Any) -> Any:  # noqa: ARG001
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        word, line = ir.IntType(64), ir.VectorType(ir.IntType(64), 4)
+
+        def pointer(number: int) -> Any:
+            data = context.make_array(signature.args[number])(context, builder, args[number]).data
+            address = builder.add(builder.ptrtoint(data, word), args[number + 1])
+            return builder.inttoptr(address, line.as_pointer())
+
+        builder.store(builder.load(pointer(2), align=1), pointer(0), align=1)
+        return context.get_dummy_value()
+
+    return types.void(out, types.int64, source, types.int64), codegen
 
 
 @intrinsic
@@ -205,6 +244,10 @@ if config.DISABLE_JIT:
         """Write a u64 as eight little-endian bytes at `index` of a u8 array."""
         array[index : index + 8] = np.frombuffer(int(value).to_bytes(8, "little"), dtype=np.uint8)
 
+    def copy_line(out: Any, at: Any, source: Any, start: Any) -> None:
+        """Copy 32 bytes from `start` of one u8 array to `at` of another."""
+        out[at : at + 32] = source[start : start + 32]
+
     def fold_multiply(a: Any, b: Any) -> Any:
         """Return the xor of the two halves of the 128-bit product of two u64."""
         product = int(a) * int(b)
@@ -248,6 +291,11 @@ else:
     def store_word(array: Any, index: Any, value: Any) -> Any:
         """Write a u64 as eight little-endian bytes at `index` of a u8 array; unchecked, any alignment."""
         _store_word(array, index, value)
+
+    @inline
+    def copy_line(out: Any, at: Any, source: Any, start: Any) -> Any:
+        """Copy 32 bytes from `start` of one u8 array to `at` of another; unchecked, any alignment."""
+        _copy_line(out, at, source, start)
 
     @inline
     def fold_multiply(a: Any, b: Any) -> Any:

@@ -5,7 +5,8 @@ Source: docs/semantics.md 6.
 
 import numpy as np
 
-from kernels._jit import borrow, inline, jit
+from kernels._jit import borrow, jit
+from kernels.ids import copy_customer_id, copy_id
 from schemas.codes import FOREVER_US, NEVER_US
 
 
@@ -36,26 +37,39 @@ def order_keys(changes, order_offset, out):
     return ascending, customer_bytes, order_bytes
 
 
-@inline
-def _set_bit(bits, i, on):
-    if on:
-        bits[i >> 3] |= np.uint8(1 << (i & 7))
-
-
 @jit
-def split_changes(changes, order, words, numbers, codes, handles, rows, valid):
+def write_changes(
+    changes,
+    order,
+    key_data,
+    order_offset,
+    order_data,
+    words,
+    numbers,
+    codes,
+    valid,
+    customer_ids,
+    order_ids,
+):
     """Write changes as columns.
 
     In      changes  CHANGE[n]; order i64[n], the change of each output row
+            key_data  of the shard: bytes of long ids
+            order_offset, order_data  the batch's order ids; not looked at for changes by time
     Out     words    i64[6, n]: seq, effective_us, last_paid_us, frequency, monetary, next_change_us
             numbers  i16[3, n]: r_band, f_band, m_band
             codes    i8[4, n]: from_tier, to_tier, next_tier, reason
-            handles  u32[n], rows i64[n] (-1 for time)
-            valid    u8[6, ceil(n / 8)], zeroed: Arrow validity of from_tier, to_tier, next_tier, order_id,
-                     last_paid_us, next_change_us
+            valid    u8[6, ceil(n / 8)]: Arrow validity of from_tier, to_tier, next_tier, order_id, last_paid_us,
+                     next_change_us
+            customer_ids, order_ids  (offsets i32[n + 1], bytes u8 with SPARE_BYTES at their end)
     """
-    changes, words, numbers, codes = borrow(changes), borrow(words), borrow(numbers), borrow(codes)
-    valid = borrow(valid)
+    changes, key_data, order_data = borrow(changes), borrow(key_data), borrow(order_data)
+    words, numbers, codes, valid = borrow(words), borrow(numbers), borrow(codes), borrow(valid)
+    customer_offset, customer_data = borrow(customer_ids[0]), borrow(customer_ids[1])
+    id_offset, id_data = borrow(order_ids[0]), borrow(order_ids[1])
+    customer_end = np.int64(0)
+    id_end = np.int64(0)
+    bits = np.zeros(6, dtype=np.uint8)
     for i in range(order.size):
         change = changes[order[i]]
         words[0, i] = change.seq
@@ -71,11 +85,26 @@ def split_changes(changes, order, words, numbers, codes, handles, rows, valid):
         codes[1, i] = change.to_tier
         codes[2, i] = change.next_tier
         codes[3, i] = change.reason
-        handles[i] = change.customer
-        rows[i] = change.row
-        _set_bit(valid[0], i, change.from_tier >= 0)
-        _set_bit(valid[1], i, change.to_tier >= 0)
-        _set_bit(valid[2], i, change.next_tier >= 0)
-        _set_bit(valid[3], i, change.row >= 0)
-        _set_bit(valid[4], i, change.last_paid_us != NEVER_US)
-        _set_bit(valid[5], i, change.next_change_us != FOREVER_US)
+        customer_offset[i] = customer_end
+        copy_customer_id(change, key_data, customer_data, customer_end)
+        customer_end += np.int64(change.key_size) + 1
+        id_offset[i] = id_end
+        row = np.int64(change.row)
+        if row >= 0:
+            source = np.int64(order_offset[row])
+            size = np.int64(order_offset[row + 1]) - source
+            copy_id(order_data, source, size, id_data, id_end)
+            id_end += size
+        bit = np.uint8(i & 7)
+        bits[0] |= np.uint8(change.from_tier >= 0) << bit
+        bits[1] |= np.uint8(change.to_tier >= 0) << bit
+        bits[2] |= np.uint8(change.next_tier >= 0) << bit
+        bits[3] |= np.uint8(row >= 0) << bit
+        bits[4] |= np.uint8(change.last_paid_us != NEVER_US) << bit
+        bits[5] |= np.uint8(change.next_change_us != FOREVER_US) << bit
+        if bit == 7 or i + 1 == order.size:
+            for k in range(6):
+                valid[k, i >> 3] = bits[k]
+                bits[k] = 0
+    customer_offset[order.size] = customer_end
+    id_offset[order.size] = id_end

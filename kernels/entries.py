@@ -9,7 +9,7 @@ Source: docs/semantics.md 1 (identity), 3; docs/decisions.md.
 
 import numpy as np
 
-from kernels._jit import count_trailing_zeros, fold_multiply, inline, keep_apart, match_line, part, store_word
+from kernels._jit import fold_multiply, inline, keep_apart, part, store_word
 from kernels.calendar import is_older
 from kernels.ids import same_bytes, word_at
 from kernels.layout import (
@@ -21,7 +21,7 @@ from kernels.layout import (
     ORIGINAL,
 )
 from kernels.memory import entries_of, id_base_of, id_data_of, orders_of
-from kernels.table import FULL, handle_at, home_of, insert, next_line, tag_of
+from kernels.table import find_next, insert, tag_of
 from schemas.codes import FOREVER_US, NEVER_US
 
 
@@ -59,18 +59,12 @@ def find_by_id(state, value, customer, data, start, size, kind):
     """Return the handle of the entry of a kind (ORDER, EVENT) with this hash, customer and id; 0 if there is none."""
     keep_apart()
     table, tag = orders_of(state), tag_of(value)
-    line, nth, used = home_of(table, tag), 0, FULL
-    while nth < 2 or used == FULL:
-        hits, used = match_line(table, line, tag)
-        while hits != 0:
-            handle = handle_at(table, line + count_trailing_zeros(hits))
-            if kind_of(entries_of(state)[handle]) == kind and has_id(
-                state, handle, customer, data, start, size
-            ):
-                return handle
-            hits &= hits - 1
-        line, nth = next_line(table, tag, line, nth), nth + 1
-    return np.int64(0)
+    handle, cursor = find_next(table, tag, 0)
+    while handle != 0:
+        if kind_of(entries_of(state)[handle]) == kind and has_id(state, handle, customer, data, start, size):
+            break
+        handle, cursor = find_next(table, tag, cursor)
+    return handle
 
 
 @part
@@ -78,21 +72,17 @@ def find_adjustment(state, value, customer, at_us, data, start, size):
     """Return the handle of the adjustment with this identity (customer, id, instant); 0 if there is none."""
     keep_apart()
     table, tag = orders_of(state), tag_of(value)
-    line, nth, used = home_of(table, tag), 0, FULL
-    while nth < 2 or used == FULL:
-        hits, used = match_line(table, line, tag)
-        while hits != 0:
-            handle = handle_at(table, line + count_trailing_zeros(hits))
-            entry = entries_of(state)[handle]
-            if (
-                kind_of(entry) == ADJUSTMENT
-                and entry.at_us == at_us
-                and has_id(state, handle, customer, data, start, size)
-            ):
-                return handle
-            hits &= hits - 1
-        line, nth = next_line(table, tag, line, nth), nth + 1
-    return np.int64(0)
+    handle, cursor = find_next(table, tag, 0)
+    while handle != 0:
+        entry = entries_of(state)[handle]
+        if (
+            kind_of(entry) == ADJUSTMENT
+            and entry.at_us == at_us
+            and has_id(state, handle, customer, data, start, size)
+        ):
+            break
+        handle, cursor = find_next(table, tag, cursor)
+    return handle
 
 
 @part
@@ -100,17 +90,13 @@ def find_about(state, value, kind, order, at_us):
     """Return the handle of the REFUND or ORIGINAL entry that speaks of an order at an instant; 0 if none."""
     keep_apart()
     table, tag = orders_of(state), tag_of(value)
-    line, nth, used = home_of(table, tag), 0, FULL
-    while nth < 2 or used == FULL:
-        hits, used = match_line(table, line, tag)
-        while hits != 0:
-            handle = handle_at(table, line + count_trailing_zeros(hits))
-            entry = entries_of(state)[handle]
-            if kind_of(entry) == kind and np.int64(entry.previous) == order and entry.at_us == at_us:
-                return handle
-            hits &= hits - 1
-        line, nth = next_line(table, tag, line, nth), nth + 1
-    return np.int64(0)
+    handle, cursor = find_next(table, tag, 0)
+    while handle != 0:
+        entry = entries_of(state)[handle]
+        if kind_of(entry) == kind and np.int64(entry.previous) == order and entry.at_us == at_us:
+            break
+        handle, cursor = find_next(table, tag, cursor)
+    return handle
 
 
 @inline
@@ -155,7 +141,6 @@ def put(state, value, handle):
     """Put an entry in the table under a hash."""
     keep_apart()
     insert(orders_of(state), tag_of(value), handle)
-    state.n_table += 1
 
 
 @part

@@ -9,7 +9,7 @@ customer is brought up to the clock when its own event comes, and all others whe
 
 import numpy as np
 
-from kernels._jit import borrow, count_trailing_zeros, inline, jit, keep_apart, match_line, part, prefetch
+from kernels._jit import borrow, inline, jit, keep_apart, part, prefetch
 from kernels.apply import apply_other, count_in
 from kernels.entries import (
     append_entry,
@@ -50,10 +50,11 @@ from kernels.memory import (
     order_hash_of,
     order_offset_of,
     orders_of,
+    pairs_of,
     route_of,
     seeds_of,
 )
-from kernels.table import FULL, fetch, handle_at, home_of, insert, is_crowded, next_line, probe, tag_of
+from kernels.table import fetch, find_next, insert, probe, settle, tag_of
 from kernels.wheel import arm, has_chunks, key_of
 from schemas.codes import FOREVER_US, ID_BYTES_MAX, NEVER_US, NO_TIER, ChangeReason
 
@@ -76,9 +77,9 @@ def _needs_room(state):
         or state.n_entries + entries > state.entries_size
         or state.id_bytes + entries * ID_BYTES_MAX + 8 > state.id_data_size
         or state.key_bytes + BLOCK * ID_BYTES_MAX > state.key_data_size
-        or is_crowded(index_of(state), state.n_customers, BLOCK)
-        or is_crowded(orders_of(state), state.n_table, entries)
         or not has_chunks(state, BLOCK)
+        or not settle(index_of(state))
+        or not settle(orders_of(state))
     )
 
 
@@ -93,16 +94,10 @@ def _find_customer(state, value, data, start, size):
     """Return the handle of the customer with this hash and id; 0 if there is none."""
     keep_apart()
     table, tag = index_of(state), tag_of(value)
-    line, nth, used = home_of(table, tag), 0, FULL
-    while nth < 2 or used == FULL:
-        hits, used = match_line(table, line, tag)
-        while hits != 0:
-            handle = handle_at(table, line + count_trailing_zeros(hits))
-            if is_customer(customers_of(state)[handle], key_data_of(state), data, start, size):
-                return handle
-            hits &= hits - 1
-        line, nth = next_line(table, tag, line, nth), nth + 1
-    return np.int64(0)
+    handle, cursor = find_next(table, tag, 0)
+    while handle != 0 and not is_customer(customers_of(state)[handle], key_data_of(state), data, start, size):
+        handle, cursor = find_next(table, tag, cursor)
+    return handle
 
 
 @part
@@ -170,8 +165,7 @@ def _apply_row(state, rules, batch, i, handle, value, clock_us):
             start,
             size,
         )
-        orders_of(state)[free] = (tag << 32) | about
-        state.n_table += 1
+        pairs_of(orders_of(state))[free] = (tag << 32) | about
         count_in(state, rules, customer, about, now_us, kind)
     else:
         about = apply_other(state, rules, batch, i, customer, handle, value, order, now_us, own_event_id)

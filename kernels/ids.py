@@ -142,48 +142,29 @@ def size_customer_ids(customers, handles, offset):
     return total
 
 
+@inline
+def copy_id(data, source, size, out, target):
+    """Write `size` bytes of `data` to `out`, which has SPARE_BYTES at its end."""
+    done = np.int64(0)
+    while done < size:
+        store_word(out, target + done, word_at(data, source + done, min(size - done, np.int64(8))))
+        done += 8
+
+
+@inline
+def copy_customer_id(customer, key_data, out, target):
+    """Write the id a CUSTOMER or CHANGE carries to `out`, which has SPARE_BYTES at its end."""
+    size = np.int64(customer.key_size) + 1
+    if size <= INLINE_BYTES:
+        store_word(out, target, customer.key0)
+        store_word(out, target + 8, customer.key1)
+    else:
+        copy_id(key_data, np.int64(customer.key1), size, out, target)
+
+
 @jit
 def gather_customer_ids(customers, key_data, handles, offset, out):
     """Write the ids of `handles` to `out`, u8, which has SPARE_BYTES at its end."""
     customers, key_data, out = borrow(customers), borrow(key_data), borrow(out)
     for i in range(handles.size):
-        customer = customers[handles[i]]
-        start = np.int64(offset[i])
-        size = np.int64(customer.key_size) + 1
-        if size <= INLINE_BYTES:
-            store_word(out, start, customer.key0)
-            store_word(out, start + 8, customer.key1)
-        else:
-            source = np.int64(customer.key1)
-            for k in range(size):
-                out[start + k] = key_data[source + k]
-
-
-@jit
-def size_rows(offset, rows, out_offset):
-    """Write the offsets of a gather of rows (i64[n], -1: null, no bytes) of an id column; return the bytes."""
-    total = np.int64(0)
-    out_offset[0] = 0
-    for i in range(rows.size):
-        row = rows[i]
-        if row >= 0:
-            total += np.int64(offset[row + 1]) - np.int64(offset[row])
-        out_offset[i + 1] = total
-    return total
-
-
-@jit
-def gather_rows(offset, data, rows, out_offset, out):
-    """Write the bytes of a gather of rows of an id column to `out`, u8, which has SPARE_BYTES at its end."""
-    data, out = borrow(data), borrow(out)
-    for i in range(rows.size):
-        row = rows[i]
-        if row < 0:
-            continue
-        source = np.int64(offset[row])
-        size = np.int64(offset[row + 1]) - source
-        target = np.int64(out_offset[i])
-        done = np.int64(0)
-        while done < size:
-            store_word(out, target + done, word_at(data, source + done, min(size - done, np.int64(8))))
-            done += 8
+        copy_customer_id(customers[handles[i]], key_data, out, np.int64(offset[i]))

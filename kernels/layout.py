@@ -69,6 +69,8 @@ CHANGE: Final = np.dtype(
                 ("last_paid_us", "i8"),
                 ("monetary_minor", "i8"),
                 ("next_change_us", "i8"),  # FOREVER_US: never
+                ("key0", "u8"),  # the customer's id as in CUSTOMER, whose record may be far away by then
+                ("key1", "u8"),
                 ("customer", "u4"),
                 ("row", "i4"),  # row of the batch whose order_id the change names; -1 where time changed it
                 ("seq", "u4"),
@@ -120,8 +122,11 @@ BUCKETS: Final = (WHEEL_KEY_MAX >> BUCKET_SLOT_BITS) + 2
 CHUNK_WORDS: Final = 64
 CHUNK_HEAD: Final = 2  # words before the handles: link to the next chunk, handles used
 
-TABLE_SLACK: Final = 2048
-"""Slots behind a table's end for the last run of collisions, so that probing never wraps."""
+SEGMENT_LINE_BITS: Final = 10
+SEGMENT: Final = 8 << SEGMENT_LINE_BITS
+"""Slots of a segment, the piece by which a table grows: 64 KB."""
+DIRECTORY: Final = 1 << 20
+"""Places of a table's directory at the most: as many segments as all handles can fill."""
 
 # What a kernel says when it returns.
 DONE: Final = 0
@@ -138,6 +143,16 @@ def _record(fields: list[tuple[str, str]]) -> np.dtype[Any]:
     return np.dtype((np.record, np.dtype(fields, align=True)))
 
 
+TABLE: Final = _record(
+    [
+        # A hash table from ids to handles; kernels.table.
+        *_arrays("pairs"),  # i64: segments of SEGMENT slots, the first of them the spare one
+        *_arrays("directory"),  # u32[DIRECTORY]: number of the segment of each place
+        ("shift", "i8"),  # a tag's place is its turn without so many low bits
+        ("n_segments", "i8"),
+    ]
+)
+
 STATE: Final = _record(
     [
         # The memory of one shard; whoever fills the record keeps the arrays alive. Dtypes: kernels.memory.
@@ -145,7 +160,7 @@ STATE: Final = _record(
         *_arrays("id_data"),  # ids of entries, in order
         *_arrays("id_base"),  # where the ids of each GROUP of entries begin
         *_arrays("key_data"),  # customer ids longer than 16 bytes
-        *_arrays("index", "orders"),  # tables of customers and of entries
+        *_arrays("index", "orders"),  # TABLE[1] each, of customers and of entries
         *_arrays("buckets", "slots"),  # newest chunk of each bucket, and of each slot of the open bucket
         *_arrays("slot_min_us"),  # no deadline in the slot before it
         *_arrays("chunks", "seeds"),
@@ -155,7 +170,6 @@ STATE: Final = _record(
         ("n_customers", "i8"),  # handles used, handle 0 included
         ("n_entries", "i8"),
         ("n_orders", "i8"),  # entries that are orders
-        ("n_table", "i8"),  # slots used in the table of entries
         ("n_changes", "i8"),  # changes in the output
         ("id_bytes", "i8"),
         ("key_bytes", "i8"),

@@ -195,6 +195,8 @@ def evaluate(state, rules, customer, handle, now_us, reason, row, entry):
     change.monetary_minor = customer.monetary_minor
     change.next_change_us = next_us
     change.customer = handle
+    change.key0 = customer.key0
+    change.key1 = customer.key1
     change.key_size = customer.key_size
     change.row = row
     change.seq = customer.seq

@@ -8,7 +8,7 @@ compiled. Offsets and ids of batches are Arrow's own buffers.
 import numpy as np
 
 from kernels._jit import array_at, inline
-from kernels.layout import CHANGE, CHUNK_WORDS, CUSTOMER, ENTRY
+from kernels.layout import CHANGE, CHUNK_WORDS, CUSTOMER, ENTRY, TABLE
 
 
 @inline
@@ -43,14 +43,26 @@ def key_data_of(state):
 
 @inline
 def index_of(state):
-    """Return `index` of a shard."""
-    return array_at(state.index_at, (state.index_size,), np.int64)
+    """Return `index` of a shard, a TABLE."""
+    return array_at(state.index_at, (1,), TABLE)[0]
 
 
 @inline
 def orders_of(state):
-    """Return `orders` of a shard."""
-    return array_at(state.orders_at, (state.orders_size,), np.int64)
+    """Return `orders` of a shard, a TABLE."""
+    return array_at(state.orders_at, (1,), TABLE)[0]
+
+
+@inline
+def pairs_of(table):
+    """Return `pairs` of a table."""
+    return array_at(table.pairs_at, (table.pairs_size,), np.int64)
+
+
+@inline
+def directory_of(table):
+    """Return `directory` of a table."""
+    return array_at(table.directory_at, (table.directory_size,), np.uint32)
 
 
 @inline

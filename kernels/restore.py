@@ -16,7 +16,7 @@ from kernels.memory import (
     orders_of,
     seeds_of,
 )
-from kernels.table import fetch, insert, tag_of
+from kernels.table import fetch, insert, settle, tag_of
 
 BLOCK = 256
 
@@ -37,6 +37,8 @@ def load_customer_ids(states, offset, data, hashes):
         hashes[first + i] = hash_bytes(data, start, np.int64(offset[i + 1]) - start, seeds_of(state))
     index = index_of(state)
     for i in range(offset.size - 1):
+        if i % BLOCK == 0:
+            settle(index)
         if i + 16 < offset.size - 1:
             fetch(index, tag_of(hashes[first + i + 16]))
         start = np.int64(offset[i])
@@ -82,6 +84,7 @@ def load_entry_ids(states, offset, data, customer_hashes, scratch):
     count = offset.size - 1
     for block in range(0, count, BLOCK):
         end = min(block + BLOCK, count)
+        settle(table)
         for i in range(block, end):
             handle = state.n_entries + i
             start = state.id_bytes + np.int64(offset[i]) - base
@@ -100,6 +103,5 @@ def load_entry_ids(states, offset, data, customer_hashes, scratch):
             if marks & (KIND_MASK | HAS_EVENT_ID) != ADJUSTMENT | HAS_EVENT_ID:  # those have no identity here
                 tag = tag_of(scratch[i - block])
                 insert(table, tag, state.n_entries + i)
-                state.n_table += 1
     state.n_entries += count
     state.id_bytes += total

@@ -1,21 +1,26 @@
-"""A hash table from a hash to a handle: eight slots to a cache line, two lines to choose from.
+"""A hash table from a hash to a handle: eight slots to a cache line, two lines to choose from, grown piece by piece.
 
-A slot is an i64: the hash's top 32 bits (the tag) above a 32-bit handle; 0 is empty. A tag has two home lines; a new
-pair goes to the emptier one, which keeps lines from overflowing up to a load of 0.85 (the power of two choices,
-Mitzenmacher 2001), so a search is two lines fetched at once and compared without a branch. Lines fill from the left and
-nothing is removed. Where both are full a pair goes to the first line behind the second home that is not. Both homes
-follow from the tag, so growing hashes nothing again. Growth keeps the load between 0.5 and 0.85.
+A slot is an i64: the hash's top 32 bits (the tag) above a 32-bit handle; 0 is empty. A tag belongs to one segment and
+has two home lines in it; a new pair goes to the emptier one, which keeps lines from overflowing up to a load of about
+0.79 (the power of two choices, Mitzenmacher 2001), so a search is two lines fetched at once and compared without a
+branch. Lines fill from the left and nothing is removed. A pair that finds both lines full goes to the spare segment, in
+which one searches line by line; before the next block of rows `settle` splits the segment that was too full.
+
+Segments are found by a directory that doubles when it must (extendible hashing, Fagin et al. 1979). A tag's place in
+it grows with the logarithm of the tag, so segments have shares of the tags between 1 and 2 and their turns to be split
+come evenly, not all at once (the idea of spiral storage, Martin 1979): the table as a whole stays at a load of about
+0.55. The homes of a tag are the same lines in every segment, so a split reads and writes in order and hashes nothing.
 """
 
 import numpy as np
 
-from kernels._jit import borrow, count_trailing_zeros, inline, jit, keep_apart, match_line, part, prefetch
-from kernels.layout import TABLE_SLACK
+from kernels._jit import count_trailing_zeros, inline, keep_apart, match_line, part, prefetch
+from kernels.layout import SEGMENT, SEGMENT_LINE_BITS
+from kernels.memory import directory_of, pairs_of
 
 TAG_MASK = 0xFFFFFFFF
 LINE = 8
 FULL = 255
-AHEAD = 32
 
 
 @inline
@@ -25,45 +30,63 @@ def tag_of(value):
 
 
 @inline
-def home_of(table, tag):
-    """Return the first slot of a tag's first home."""
+def turn_of(tag):
+    """Return a tag as a part of 2**32 on the scale on which segments are cut: nearly log2(1 + tag / 2**32)."""
+    x = np.uint64(tag)
+    return np.int64(x * (np.uint64(43 << 27) - (x * np.uint64(11) >> np.uint64(5))) >> np.uint64(32))
+
+
+@inline
+def homes_of(table, tag):
+    """Return the first slots of a tag's two homes; by chance they are the same."""
     # Unsigned, so that the compiler knows the slot is not negative.
-    lines = np.uint64(table.size - TABLE_SLACK) >> np.uint64(3)
-    return np.int64((np.uint64(tag) * lines >> np.uint64(32)) << np.uint64(3))
-
-
-@inline
-def second_home_of(table, tag):
-    """Return the first slot of a tag's second home; by chance it is the first one, too."""
-    return home_of(table, ((tag ^ 0x5BD1E995) * 0x2545F491) & TAG_MASK)
-
-
-@inline
-def next_line(table, tag, line, nth):
-    """Return the line to search after the `nth` one, counted from 0."""
-    return second_home_of(table, tag) if nth == 0 else line + LINE
+    place = np.uint64(turn_of(tag)) >> np.uint64(table.shift)
+    segment = np.uint64(directory_of(table)[place]) * np.uint64(SEGMENT)
+    first = np.uint64(tag) & np.uint64((1 << SEGMENT_LINE_BITS) - 1)
+    mixed = np.uint64(tag * 0x2545F491 & TAG_MASK) >> np.uint64(32 - SEGMENT_LINE_BITS)
+    return np.int64(segment + (first << np.uint64(3))), np.int64(segment + (mixed << np.uint64(3)))
 
 
 @inline
 def fetch(table, tag):
     """Ask for both homes of a tag."""
-    prefetch(table, home_of(table, tag), 0)
-    prefetch(table, second_home_of(table, tag), 0)
-
-
-@inline
-def handle_at(table, position):
-    """Return the handle in a slot; 0 if it is empty."""
-    return table[position] & TAG_MASK
+    first, second = homes_of(table, tag)
+    prefetch(pairs_of(table), first, 0)
+    prefetch(pairs_of(table), second, 0)
 
 
 @part
-def _probe_overflow(table, tag, line, handle):
+def find_next(table, tag, cursor):
+    """Search the next pair with a tag.
+
+    In      cursor  0 at first, then what the call before returned
+    Returns (its handle, 0 if there is no more; cursor to go on from)
+    """
     keep_apart()
+    pairs = pairs_of(table)
+    first, second = homes_of(table, tag)
     while True:
-        hits, used = match_line(table, line, tag)
+        nth = cursor >> 3
+        line = first if nth == 0 else (second if nth == 1 else (nth - 2) * LINE)
+        hits, used = match_line(pairs, line, tag)
+        hits = hits >> (cursor & 7) << (cursor & 7)
         if hits != 0:
-            handle = handle_at(table, line + count_trailing_zeros(hits))
+            k = count_trailing_zeros(hits)
+            return pairs[line + k] & TAG_MASK, nth * LINE + k + 1
+        cursor = (nth + 1) * LINE
+        if nth > 0 and used != FULL:
+            return np.int64(0), cursor
+
+
+@part
+def _probe_spare(table, tag, handle):
+    keep_apart()
+    pairs = pairs_of(table)
+    line = np.int64(0)
+    while True:
+        hits, used = match_line(pairs, line, tag)
+        if hits != 0:
+            handle = pairs[line + count_trailing_zeros(hits)] & TAG_MASK
         if used != FULL:
             return handle, line + count_trailing_zeros(~used)
         line += LINE
@@ -76,16 +99,17 @@ def probe(table, tag):
     Returns (handle of a pair with this tag, 0 if there is none; an empty slot). Where several pairs have the tag, the
             handle is that of one of them.
     """
-    first, second = home_of(table, tag), second_home_of(table, tag)
-    hits_first, used_first = match_line(table, first, tag)
-    hits_second, used_second = match_line(table, second, tag)
+    pairs = pairs_of(table)
+    first, second = homes_of(table, tag)
+    hits_first, used_first = match_line(pairs, first, tag)
+    hits_second, used_second = match_line(pairs, second, tag)
     handle = np.int64(0)
     if hits_first != 0:
-        handle = handle_at(table, first + count_trailing_zeros(hits_first))
+        handle = pairs[first + count_trailing_zeros(hits_first)] & TAG_MASK
     elif hits_second != 0:
-        handle = handle_at(table, second + count_trailing_zeros(hits_second))
+        handle = pairs[second + count_trailing_zeros(hits_second)] & TAG_MASK
     if used_first == FULL and used_second == FULL:
-        return _probe_overflow(table, tag, second, handle)
+        return _probe_spare(table, tag, handle)
     # A line fills from the left, so the smaller mask is that of the emptier one.
     line = first if used_first <= used_second else second
     return handle, line + count_trailing_zeros(~min(used_first, used_second))
@@ -93,26 +117,84 @@ def probe(table, tag):
 
 @inline
 def insert(table, tag, handle):
-    """Put a new pair in the table, which has room for it."""
-    table[probe(table, tag)[1]] = (tag << 32) | handle
+    """Put a new pair in the table; the spare segment must have room for it."""
+    pairs_of(table)[probe(table, tag)[1]] = (tag << 32) | handle
 
 
 @inline
-def is_crowded(table, used, more):
-    """Tell whether a table with `used` slots must grow before `more` insertions."""
-    capacity = np.int64(table.size - TABLE_SLACK)
-    return (used + more) * 20 > capacity * 17 or table[table.size - TABLE_SLACK // 2] != 0
+def _move_upper(pairs, old, new, boundary):
+    """Move the pairs whose turn is not before `boundary` from a segment to the same lines of a new, empty one."""
+    for line in range(0, SEGMENT, LINE):
+        stay, go = old + line, new + line
+        for k in range(old + line, old + line + LINE):
+            pair = pairs[k]
+            upper = turn_of((pair >> 32) & TAG_MASK) >= boundary
+            # Without a branch: what is not moved is written as 0 where the next one will stand.
+            pairs[k] = 0
+            pairs[stay] = 0 if upper else pair
+            pairs[go] = pair if upper else 0
+            stay += pair != 0 and not upper
+            go += pair != 0 and upper
 
 
-@jit
-def regrow(old, new):
-    """Move every pair of `old` into the empty, larger `new`.
+@part
+def _split(table, tag):
+    """Split the segment of a tag; return whether that was of use. There must be room for one more segment."""
+    keep_apart()
+    pairs, directory = pairs_of(table), directory_of(table)
+    place, end_place = turn_of(tag) >> table.shift, np.int64(1) << (32 - table.shift)
+    number = directory[place]
+    old, used = np.int64(number) * SEGMENT, 0
+    for k in range(old, old + SEGMENT):
+        used += pairs[k] != 0
+    if used < SEGMENT // 2:  # tags alike, which no split would part
+        return False
+    first, end = place, place + 1
+    while first > 0 and directory[first - 1] == number:
+        first -= 1
+    while end < end_place and directory[end] == number:
+        end += 1
+    if end - first == 1:
+        if end_place > directory.size // 2:
+            return False
+        for k in range(end_place - 1, -1, -1):
+            directory[2 * k] = directory[2 * k + 1] = directory[k]
+        table.shift -= 1
+        first, end = 2 * first, 2 * end
+    middle = (first + end) >> 1
+    for k in range(middle, end):
+        directory[k] = table.n_segments
+    _move_upper(pairs, old, table.n_segments * SEGMENT, middle << table.shift)
+    table.n_segments += 1
+    return True
 
-    Cost    O(slots); half of the writes are sequential, the others fetched ahead
+
+@part
+def _settle(table):
+    keep_apart()
+    pairs = pairs_of(table)
+    has_room = True
+    at = np.int64(0)
+    while pairs[at] != 0:
+        pair = pairs[at]
+        tag = (pair >> 32) & TAG_MASK
+        pairs[at] = 0
+        free = probe(table, tag)[1]
+        while free < SEGMENT and has_room:
+            has_room = (table.n_segments + 1) * SEGMENT <= pairs.size
+            if not has_room or not _split(table, tag):
+                break
+            free = probe(table, tag)[1]
+        pairs[free] = pair  # in the spare segment that is a slot left free before this one
+        at += 1
+    return has_room and at < SEGMENT // 2
+
+
+@inline
+def settle(table):
+    """Split segments until the spare segment's pairs have found their homes; return False where there is no room.
+
+    Holds   afterwards, and between two calls, a pair is in the spare segment only while both its homes are full
+    Cost    one split moves as many pairs as a segment has
     """
-    old, new = borrow(old), borrow(new)
-    for i in range(old.size):
-        if i + AHEAD < old.size:
-            fetch(new, (old[i + AHEAD] >> 32) & TAG_MASK)
-        if old[i] != 0:
-            insert(new, (old[i] >> 32) & TAG_MASK, old[i] & TAG_MASK)
+    return pairs_of(table)[0] == 0 or _settle(table)

@@ -155,8 +155,11 @@ def _open_bucket(state):
 
 
 @part
-def _drain_slot(state, rules, now_us, ahead):
-    """Look at every customer filed in the present slot; return DONE, OUTPUT_FULL or GROW to be called again."""
+def _drain_slot(state, rules, now_us, ahead, expires):
+    """Look at every customer filed in the present slot; return DONE, OUTPUT_FULL or GROW to be called again.
+
+    In      expires  False: only file anew who is not due yet; nothing but timers changes
+    """
     keep_apart()
     key = state.wheel_key
     slot = key & (BUCKET_SLOTS - 1)
@@ -172,7 +175,7 @@ def _drain_slot(state, rules, now_us, ahead):
             handle = np.int64(chunks_of(state)[chunk, CHUNK_HEAD + used - 1])
             customer = customers_of(state)[handle]
             if np.int64(customer.armed) == key:
-                while customer.deadline_us <= now_us:
+                while expires and customer.deadline_us <= now_us:
                     if state.n_changes >= state.changes_size:
                         return OUTPUT_FULL
                     expire_deadline(state, rules, customer, handle)
@@ -192,6 +195,14 @@ def _drain_slot(state, rules, now_us, ahead):
     state.kept_chunk = 0
     state.kept_min_us = FOREVER_US
     return DONE
+
+
+@inline
+def _next_key(state, target):
+    """Return the next slot to look at: none is between if the open bucket is empty."""
+    if state.n_today > 0:
+        return state.wheel_key + 1
+    return min(target, ((state.wheel_key >> BUCKET_SLOT_BITS) + 1) << BUCKET_SLOT_BITS)
 
 
 @jit
@@ -218,14 +229,46 @@ def advance(states, rulesets, now_us, ahead):
             if (slots_of(state)[slot] != 0 or state.kept_chunk != 0) and slot_min_us_of(state)[
                 slot
             ] <= now_us:
-                status = _drain_slot(state, rules, now_us, ahead)
+                status = _drain_slot(state, rules, now_us, ahead, True)  # noqa: FBT003 - numba takes no keywords
                 if status != DONE:
                     return status
             if key >= target:
                 break
-            state.wheel_key = key + 1 if state.n_today > 0 else min(target, (bucket + 1) << BUCKET_SLOT_BITS)
+            state.wheel_key = _next_key(state, target)
     state.clock_us = now_us
     return DONE
+
+
+@jit
+def next_due(states, rulesets, until_us, ahead):
+    """Find the earliest deadline up to `until_us` without letting time pass.
+
+    State   STATE[1]: the wheel turns to the slot of that deadline, or of `until_us`, and customers whose deadline moved
+            later are filed anew. That changes no result: a slot behind the wheel takes part in the present one.
+    Scratch ahead    i64[CHUNK_WORDS]
+    Returns (the deadline, FOREVER_US if there is none up to until_us; DONE or GROW: make room and call again)
+    Cost    O(customers filed anew) + O(slots passed), each once; then a few instructions
+    """
+    state, rules = states[0], rulesets[0]
+    ahead = borrow(ahead)
+    if state.n_customers == 1:
+        return FOREVER_US, DONE
+    target = key_of(until_us)
+    while True:
+        key = state.wheel_key
+        if buckets_of(state)[key >> BUCKET_SLOT_BITS] != 0 and _open_bucket(state) != DONE:
+            return FOREVER_US, GROW
+        slot = key & (BUCKET_SLOTS - 1)
+        if slots_of(state)[slot] != 0 or state.kept_chunk != 0:
+            if slot_min_us_of(state)[slot] <= until_us and (
+                _drain_slot(state, rules, until_us, ahead, False) != DONE  # noqa: FBT003
+            ):
+                return FOREVER_US, GROW
+            if slot_min_us_of(state)[slot] <= until_us:
+                return slot_min_us_of(state)[slot], DONE
+        if key >= target:
+            return FOREVER_US, DONE
+        state.wheel_key = _next_key(state, target)
 
 
 @jit

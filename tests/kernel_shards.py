@@ -69,5 +69,5 @@ def memory_of(shard: Shard) -> dict[str, bytes]:
         "customers": shard.customer_records()[0].tobytes(),
         "entries": shard.entry_records().tobytes(),
         "state": shard.state.rows.tobytes(),
-        **{name: table.tobytes() for name, table in shard._tables.items()},
+        **{name: table.pairs.tobytes() for name, table in shard._tables.items()},
     }

@@ -45,3 +45,10 @@ def test_grows_where_mappings_cannot(monkeypatch: pytest.MonkeyPatch) -> None:
     memory.grow(600)
     assert memory.array[:4].tolist() == [7] * 4
     assert not memory.array[4:].any()
+
+
+def test_large_memory_is_whole_large_pages() -> None:
+    memory = Arena(np.uint8, 3 << 20)
+    assert len(memory._mapping) == 3 << 20
+    memory.grow((6 << 20) + 16)
+    assert (memory.array.size, len(memory._mapping)) == ((6 << 20) + 16, 8 << 20)

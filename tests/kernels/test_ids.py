@@ -9,13 +9,12 @@ from numpy.typing import NDArray
 
 from kernels.ids import (
     SPARE_BYTES,
+    copy_id,
     gather_customer_ids,
-    gather_rows,
     hash_ids,
     is_customer,
     set_customer_id,
     size_customer_ids,
-    size_rows,
 )
 from kernels.layout import CUSTOMER
 
@@ -119,12 +118,20 @@ def test_customer_ids_come_back() -> None:
     assert [out[a:b].tobytes() for a, b in pairwise(offset)] == [IDS[i] for i in handles]
 
 
-def test_rows_are_gathered_with_nulls_and_repeats() -> None:
-    ids = [*IDS, b""]
-    rows = np.array([-1, 0, len(ids) - 1, 255, -1, len(IDS) - 1, 255, 17, -1], dtype=np.int64)
+@numba.njit
+def _copy_all(offset, data, out):
+    end = np.int64(0)
+    for i in range(offset.size - 1):
+        start = np.int64(offset[i])
+        copy_id(data, start, np.int64(offset[i + 1]) - start, out, end)
+        end += np.int64(offset[i + 1]) - start
+    return end
+
+
+def test_ids_are_copied_one_behind_the_other() -> None:
+    ids = [*IDS, b"", *reversed(IDS)]
     offset, data = column(ids)
-    out_offset = np.empty(rows.size + 1, dtype=np.int32)
-    out = np.empty(size_rows(offset, rows, out_offset) + SPARE_BYTES, dtype=np.uint8)
-    gather_rows(offset, data, rows, out_offset, out)
-    found = [out[a:b].tobytes() for a, b in pairwise(out_offset)]
-    assert found == [ids[row] if row >= 0 else b"" for row in rows]
+    whole = b"".join(ids)
+    out = np.empty(len(whole) + SPARE_BYTES, dtype=np.uint8)
+    assert _copy_all(offset, data, out) == len(whole)
+    assert out[: len(whole)].tobytes() == whole
