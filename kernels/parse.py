@@ -353,7 +353,7 @@ def lengths_within(offsets, lowest, highest):
 
 
 @part
-def _is_utf8(data, start, end):
+def is_utf8(data, start, end):
     """Return whether data[start:end] is well-formed UTF-8: no overlong forms, no surrogates."""
     while start < end:
         lead = data[start]
@@ -387,7 +387,7 @@ def check_text(offsets, data, valid, bytes_max, status):
         start, end = np.int64(offsets[i]), np.int64(offsets[i + 1])
         if (len(valid) and not valid[i]) or start == end:
             status[i] = ABSENT
-        elif end - start > bytes_max or not _is_utf8(data, start, end):
+        elif end - start > bytes_max or not is_utf8(data, start, end):
             status[i] = BAD
         else:
             status[i] = OK

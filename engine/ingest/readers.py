@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 
 from engine.ingest.delimited import read_delimited
 from engine.ingest.files import InputFile, reading, unpacked
+from engine.ingest.json_scan import OrderScanner
 from engine.ingest.jsonlines import read_json_lines
 from engine.ingest.records import Chunk
 
@@ -19,11 +20,17 @@ CHUNK_ROWS: Final = 1 << 17
 
 
 def read_chunks(
-    file: InputFile, wanted: Sequence[str], *, first_row: int, tick: Callable[[int], None]
+    file: InputFile,
+    wanted: Sequence[str],
+    *,
+    first_row: int,
+    tick: Callable[[int], None],
+    scanner: OrderScanner | None = None,
 ) -> Iterator[Chunk]:
     """Yield the wanted columns of a file (those it has), with the ordinals of its rows from `first_row` on.
 
     In      wanted  column names; a dotted path reaches into JSON objects and struct columns
+            scanner  reads the JSON lines that are plain, good orders: they come as such, not as columns
             tick    called with the bytes of the file consumed so far
     Errors  InputError  the file is damaged or cannot be read
     """
@@ -31,7 +38,7 @@ def read_chunks(
         if file.format == "csv":
             yield from read_delimited(file, wanted, first_row=first_row, tick=tick)
         elif file.format == "jsonl":
-            yield from read_json_lines(file, wanted, first_row=first_row, tick=tick)
+            yield from read_json_lines(file, wanted, first_row=first_row, tick=tick, scanner=scanner)
         else:
             with unpacked(file) as path:
                 batches = _parquet if file.format == "parquet" else _arrow

@@ -17,6 +17,7 @@ class Chunk:
             rows          i64[n] ordinals of the batch's rows
             damaged_rows  ordinals of rows that could not be split into columns, ascending
             damaged_raw   their text
+            orders        rows between them that were found to be good orders already, of CANONICAL_SCHEMA
     """
 
     source: str
@@ -25,3 +26,9 @@ class Chunk:
     rows: np.ndarray[Any, Any]
     damaged_rows: np.ndarray[Any, Any] = field(default_factory=lambda: np.zeros(0, np.int64))
     damaged_raw: tuple[str, ...] = ()
+    orders: pa.RecordBatch | None = None
+
+    @property
+    def row_count(self) -> int:
+        """Rows of the file that are told of here."""
+        return len(self.rows) + len(self.damaged_rows) + (0 if self.orders is None else self.orders.num_rows)

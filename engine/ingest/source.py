@@ -8,15 +8,16 @@ always where that is cheap (Parquet, Arrow), else only where the input may not f
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import numpy as np
 import pyarrow as pa
 
 from engine.ingest.evaluate import SourceRows, find_column
 from engine.ingest.files import InputFile, find_files
+from engine.ingest.json_scan import OrderScanner
 from engine.ingest.lines import LineSums
-from engine.ingest.mapping import Mapper
+from engine.ingest.mapping import Mapper, by_row
 from engine.ingest.normalise import CONTRACT_COLUMNS, NO_REJECTED, normalise, rejected_batch
 from engine.ingest.readers import Chunk, read_chunks
 from engine.ingest.sorting import Sorter, times_us
@@ -76,6 +77,7 @@ class OrderStream:
         self._mapper = (
             None if input_map is None else Mapper(input_map, currency=currency, time_zone=time_zone)
         )
+        self._scanner = OrderScanner(currency=currency, time_zone=time_zone) if input_map is None else None
         self._currency = currency
         self._time_zone = time_zone
         self._budget_bytes = memory_budget_bytes
@@ -124,14 +126,25 @@ class OrderStream:
         columns = ("occurred_at",) if self._map is None else tuple(self._map.events[0].occurred_at.columns())
         newest = None
         for chunk in self._chunks(columns, "scan"):
-            instants = self._instants(chunk)
-            us = instants.us if instants.status is None else instants.us[instants.status == OK]
+            us = self._times_us(chunk)
             if len(us) == 0:
                 continue
             if (newest is not None and us[0] < newest) or bool((us[1:] < us[:-1]).any()):
                 return False
             newest = us[-1]
         return True
+
+    def _times_us(self, chunk: Chunk) -> np.ndarray[Any, Any]:
+        """Return the times that can be read, in order of row."""
+        instants = self._instants(chunk)
+        good = slice(None) if instants.status is None else instants.status == OK
+        if chunk.orders is None:
+            return instants.us[good]
+        if len(instants.us) == 0:
+            return times_us(chunk.orders)
+        rows = np.concatenate([chunk.orders.column("row").to_numpy(), chunk.rows[good]])
+        times: np.ndarray[Any, Any] = np.concatenate([times_us(chunk.orders), instants.us[good]])
+        return times[np.argsort(rows)]
 
     def _instants(self, chunk: Chunk) -> Instants:
         if self._mapper is not None:
@@ -191,6 +204,8 @@ class OrderStream:
                 )
             else:
                 orders, rejected = self._normalised(chunk)
+                if chunk.orders is not None:
+                    orders = by_row([chunk.orders, orders]) if orders.num_rows else chunk.orders
             yield chunk, (orders, _with_damaged(chunk, rejected))
 
     def _normalised(self, chunk: Chunk) -> Batches:
@@ -216,8 +231,8 @@ class OrderStream:
             def tick(done: int, before: int = before) -> None:
                 self._tell(stage, before + done, total)
 
-            for chunk in read_chunks(file, columns, first_row=row, tick=tick):
-                count = len(chunk.rows) + len(chunk.damaged_rows)
+            for chunk in read_chunks(file, columns, first_row=row, tick=tick, scanner=self._scanner):
+                count = chunk.row_count
                 row += count
                 if stage == "read":
                     self.rows_read += count

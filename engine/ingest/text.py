@@ -59,7 +59,8 @@ def repeat(text: str, count: int) -> pa.Array:
 def plain(array: pa.Array | pa.ChunkedArray) -> pa.Array:
     """Return one contiguous array without dictionary, run-end or extension wrapping."""
     if isinstance(array, pa.ChunkedArray):
-        array = array.combine_chunks()
+        # Arrow copies even a single chunk when it combines them.
+        array = array.chunk(0) if array.num_chunks == 1 else array.combine_chunks()
         if isinstance(array, pa.ChunkedArray):
             raise InputError(
                 "a column holds more than 2 GiB of text in one batch", fix="feed smaller batches"
