@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 OUT    := out
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format bench bench-full clean distclean
+.PHONY: help setup demo live kafka kafka-stop test check format bench bench-full clean distclean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -28,6 +28,16 @@ demo: $(VENV)/.installed-demo ## replay a year of real orders, show the summary 
 	@echo "  $(OUT)/changes.parquet   every tier change of the year"
 	@echo "  $(OUT)/snapshot.parquet  one row a customer at its end"
 	@echo "  $(OUT)/rejected.csv      rows that were not applied: none"
+
+SPEEDUP ?= 86400
+live: $(VENV)/.installed-demo ## the same year through Kafka at a day a second (SPEEDUP=604800: a week); Ctrl-C stops all
+	@$(BIN)/python tests/kafka/broker/live.py --speedup $(SPEEDUP)
+
+kafka: ## start Apache Kafka on 127.0.0.1:9092, with Java 17 and Maven; KAFKA_BOOTSTRAP names a cluster of your own
+	@$(PYTHON) tests/kafka/broker/broker.py start
+
+kafka-stop: ## stop it; its data stays in .kafka
+	@$(PYTHON) tests/kafka/broker/broker.py stop
 
 # After the tests, a sample of them twice more: with every array access checked, which needs kernels of its own, and
 # with the kernels as plain Python, where an overflow that the machine wraps in silence is a warning.
@@ -64,8 +74,8 @@ clean: ## remove what was made, but keep .venv
 	rm -rf $(OUT) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
 	find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +
 
-distclean: clean ## remove .venv too
-	rm -rf $(VENV)
+distclean: clean kafka-stop ## remove .venv and the broker with its data too
+	rm -rf $(VENV) .kafka
 
 # One stamp an extra, so that each target installs what it needs and nothing else, again when pyproject.toml changes.
 $(VENV)/.installed-%: pyproject.toml | $(VENV)/bin/pip

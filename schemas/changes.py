@@ -87,6 +87,19 @@ CHANGE_COLUMNS: Final = (
 
 CHANGE_SCHEMA: Final = arrow_schema(CHANGE_COLUMNS)
 
+LABEL_COLUMNS: Final = (
+    Column("currency", pa.string(), "ISO 4217 code", "What monetary_minor is in.", nullable=False),
+    Column("from_tier_zh", pa.string(), "text", "The tier before, in Chinese; null: none."),
+    Column("from_tier_en", pa.string(), "text", "The tier before, in English; null: none."),
+    Column("to_tier_zh", pa.string(), "text", "The new tier, in Chinese; null: none."),
+    Column("to_tier_en", pa.string(), "text", "The new tier, in English; null: none."),
+    Column("playbook", pa.string(), "key", "The new tier's playbook in the ruleset; null: no tier."),
+)
+"""What an event says besides, for those who have not the ruleset at hand. Labels may be reworded at any time."""
+
+CHANGE_TYPE: Final = "io.rfmstream.tier-changed.v1"
+"""The CloudEvents type of a tier change."""
+
 
 def change_schema(ruleset: Ruleset) -> pa.Schema:
     """Build CHANGE_SCHEMA with currency, time zone and fingerprint as metadata: see `Ruleset.metadata`."""
@@ -98,11 +111,33 @@ def change_json_schema(ruleset: Ruleset | None = None) -> dict[str, Any]:
 
     With a ruleset its tier ids are the only ones allowed.
     """
-    schema = json_object(
+    return _json_schema(
         CHANGE_COLUMNS,
+        ruleset,
         title="Tier change",
         description="A customer's tier changed. (ruleset, customer_id, seq) identifies the change.",
     )
+
+
+def change_event_json_schema(ruleset: Ruleset | None = None) -> dict[str, Any]:
+    """Build the JSON Schema (draft 2020-12) of a tier change as it is sent: `change_json_schema` and labels."""
+    return _json_schema(
+        (*CHANGE_COLUMNS, *LABEL_COLUMNS),
+        ruleset,
+        title="Tier change",
+        description=(
+            "A customer's tier changed. (ruleset, customer_id, seq) identifies the change. Numbers are integers of "
+            "64 bits with all their digits: a reader that keeps numbers as doubles (JavaScript's JSON.parse) rounds "
+            "those beyond 2^53. Instants are UTC with microseconds and Z. Every key is there, null where there is "
+            "nothing to say."
+        ),
+    )
+
+
+def _json_schema(
+    columns: tuple[Column, ...], ruleset: Ruleset | None, *, title: str, description: str
+) -> dict[str, Any]:
+    schema = json_object(columns, title=title, description=description)
     if ruleset is not None:
         ids = [tier.id for tier in ruleset.tiers]
         for name in ("from_tier", "to_tier", "next_tier"):

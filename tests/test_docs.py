@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 from engine.cli.app import cli
+from engine.live.metrics import metrics_reference
+from engine.live.settings import reference
 from schemas.changes import CHANGE_COLUMNS, CHANGE_REASONS
 from schemas.columns import Column
 from schemas.orders import ORDER_COLUMNS, REJECTED_COLUMNS
@@ -13,6 +15,7 @@ from schemas.snapshots import SNAPSHOT_COLUMNS
 
 ROOT = Path(__file__).resolve().parent.parent
 FORMATS = (ROOT / "docs" / "formats.md").read_text(encoding="utf-8")
+LIVE = (ROOT / "docs" / "live.md").read_text(encoding="utf-8")
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
@@ -34,8 +37,13 @@ def test_every_command_is_shown() -> None:
     assert all(f"rfmstream {name}" in README for name in cli.commands)
 
 
+def test_every_setting_and_metric_of_the_worker_is_listed_as_it_is() -> None:
+    assert reference() in LIVE
+    assert metrics_reference() in LIVE
+
+
 def test_links_lead_somewhere() -> None:
-    for document in (ROOT / "README.md", ROOT / "docs" / "formats.md"):
+    for document in (ROOT / "README.md", ROOT / "docs" / "formats.md", ROOT / "docs" / "live.md"):
         for part in document.read_text(encoding="utf-8").split("](")[1:]:
             target = part.partition(")")[0].partition("#")[0]
             if target and "://" not in target:

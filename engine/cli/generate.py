@@ -49,8 +49,9 @@ def generate(*, customers: int, orders: int, seed: int, days: int, keys: str, ou
     """
     from engine.cli.progress import count_bar  # loads rich
     from engine.generate import generate as run  # loads Arrow and the compiler
+    from kernels.generate import draw_history
 
-    with count_bar("generate", orders) as on_progress:
+    with count_bar("generate", orders, compiles=draw_history) as on_progress:
         made = run(
             customers=customers,
             orders=orders,

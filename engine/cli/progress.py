@@ -2,21 +2,27 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
+from kernels._jit import is_compiled
+
 if TYPE_CHECKING:
     from engine.ingest.source import Progress as ReadProgress
 
+_FIRST_RUN: Final = "first run: compiling for this machine, once; later runs start in a second"
 _STAGES: Final = {"scan": "is it sorted?", "read": "reading", "sorted": "replaying"}
 
 
 @contextmanager
-def progress_bar() -> Iterator["Callable[[ReadProgress], None] | None"]:
-    """Give a function to call with the progress of reading, or None where nobody looks."""
-    with _bar() as bar:
+def progress_bar(*, compiles: Callable[..., Any]) -> Iterator["Callable[[ReadProgress], None] | None"]:
+    """Give a function to call with the progress of reading, or None where nobody looks.
+
+    In      compiles  the dearest kernel of what follows; a first run says that it takes its time to compile
+    """
+    with _bar(compiles) as bar:
         if bar is None:
             yield None
             return
@@ -36,9 +42,11 @@ def progress_bar() -> Iterator["Callable[[ReadProgress], None] | None"]:
 
 
 @contextmanager
-def count_bar(label: str, total: int) -> Iterator[Callable[[int], None] | None]:
-    """Give a function to call with the count reached so far, or None where nobody looks."""
-    with _bar() as bar:
+def count_bar(
+    label: str, total: int, *, compiles: Callable[..., Any]
+) -> Iterator[Callable[[int], None] | None]:
+    """Give a function to call with the count reached so far, or None where nobody looks; else as progress_bar."""
+    with _bar(compiles) as bar:
         if bar is None:
             yield None
             return
@@ -53,11 +61,13 @@ def count_bar(label: str, total: int) -> Iterator[Callable[[int], None] | None]:
 
 
 @contextmanager
-def _bar() -> Iterator[Progress | None]:
+def _bar(compiles: Callable[..., Any]) -> Iterator[Progress | None]:
     console = Console(stderr=True)
     if not console.is_terminal:
         yield None
         return
+    if not is_compiled(compiles):
+        console.print(_FIRST_RUN, style="dim")
     columns = (
         TextColumn("{task.description:<13}"),
         BarColumn(),

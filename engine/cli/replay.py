@@ -112,6 +112,7 @@ def replay(
     from engine.replay import Outputs, open_engine
     from engine.replay import replay as run
     from engine.summary import summarise
+    from kernels.fold import fold
 
     input_map = None if map_name is None else load_map(map_name)
     engine = open_engine(
@@ -119,7 +120,7 @@ def replay(
         checkpoint=checkpoint,
         threads=threads or default_threads(),
     )
-    with progress_bar() as on_progress:
+    with progress_bar(compiles=fold) as on_progress:
         result = run(
             engine,
             inputs,

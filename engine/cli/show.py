@@ -18,6 +18,7 @@ from engine.engine import to_text
 from engine.summary import Summary, in_order
 from engine.timeline import Timeline
 from schemas.changes import CHANGE_REASONS
+from schemas.currencies import CURRENCY_EXPONENTS
 from schemas.orders import REJECTION_REASONS
 from schemas.ruleset import Ruleset, Tier
 
@@ -176,6 +177,22 @@ def _combinations(ruleset: Ruleset, code: int) -> str:
     return ", ".join(found) or "none"
 
 
+def change_line(change: Mapping[str, Any], zone: str) -> str:
+    """Write a tier change, as its JSON event has it, in one line; times in `zone`."""
+    before, after = (
+        _tier_name(change[name], {change[name]: change[f"{name}_en"] or ""})
+        for name in ("from_tier", "to_tier")
+    )
+    why = _WHY[change["reason"]].format(order_id=change["order_id"])
+    amount = money(change["monetary_minor"], CURRENCY_EXPONENTS[change["currency"]])
+    mode = "" if change["mode"] == "live" else f"  ({change['mode']})"
+    return (
+        f"{datetime.fromisoformat(change['effective_at']).astimezone(ZoneInfo(zone)):%Y-%m-%d %H:%M:%S}  "
+        f"customer {change['customer_id']}: {before} → {after}  ({why}; {_orders(change['frequency'])}, "
+        f"{amount} {change['currency']}){mode}"
+    )
+
+
 def print_timeline(story: Timeline, ruleset: Ruleset | None, limit: int) -> None:
     """Print the newest `limit` changes of a customer, oldest first."""
     zone = ruleset.time_zone if ruleset else "UTC"
@@ -227,6 +244,10 @@ def _tier_name(tier_id: str | None, labels: Mapping[str, str]) -> str:
 
 def _local(moment: datetime, zone: str) -> str:
     return f"{moment.astimezone(ZoneInfo(zone)):%Y-%m-%d %H:%M}"
+
+
+def _orders(count: int) -> str:
+    return f"{count:,} order" if count == 1 else f"{count:,} orders"
 
 
 def money(amount_minor: int, exponent: int) -> str:

@@ -1,41 +1,67 @@
 """`rfmstream snapshot`."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from engine.cli.options import FILE, SUFFIXES, chosen_ruleset, ruleset_options
 
+if TYPE_CHECKING:
+    from schemas.ruleset import Ruleset
+
 
 @click.command(
-    short_help="The tiers of all customers, from a checkpoint.",
+    short_help="The tiers of all customers, from a checkpoint or from workers that run.",
     epilog=f"""
 \b
 Examples:
   rfmstream snapshot --checkpoint state --out tiers.parquet
   # who will have dropped by the end of next month if nobody orders?
   rfmstream snapshot --checkpoint state --as-of 2027-01-31 --out forecast.csv
+  # of all partitions of two live workers, now
+  rfmstream snapshot --worker http://127.0.0.1:8765 --worker http://127.0.0.1:8766 --out tiers.parquet
+  # of the checkpoints that live workers leave
+  rfmstream snapshot --checkpoint s3://shop-rfm/checkpoints --out tiers.parquet
 
 \b
 FILE's suffix chooses the format: {SUFFIXES}.
-Exit codes: 0 done · 2 usage or configuration · 4 state or checkpoint · 130 interrupted
+Exit codes: 0 done · 1 a worker does not answer · 2 usage or configuration · 4 state or checkpoint · 130 interrupted
 """,
 )
 @click.option(
-    "--checkpoint", metavar="DIR", type=FILE, required=True, help="A checkpoint of replay --checkpoint."
+    "--checkpoint",
+    metavar="DIR|URI",
+    help="A checkpoint of replay --checkpoint, or the checkpoints of live workers: all partitions.",
+)
+@click.option(
+    "--worker",
+    "workers",
+    metavar="URL",
+    multiple=True,
+    help="Where a live worker listens; once for each worker of the group.",
+)
+@click.option(
+    "--app-id",
+    metavar="NAME",
+    default="rfmstream",
+    show_default=True,
+    help="Whose live checkpoints: the workers' app id.",
 )
 @click.option(
     "--as-of",
     metavar="INSTANT",
     help="The instant to look at, ISO 8601, not before the checkpoint's newest event; one in the future is the "
     "forecast if no order comes. A date alone or a time without an offset is local in the ruleset's time zone. "
-    "[default: the checkpoint's clock]",
+    "[default: the checkpoint's clock; of a worker, the present]",
 )
 @ruleset_options("the checkpoint's own; give the FILE if it was your own")
 @click.option("--out", metavar="FILE", type=FILE, required=True, help="Write one row a customer here.")
 def snapshot(
     *,
-    checkpoint: Path,
+    checkpoint: str | None,
+    workers: tuple[str, ...],
+    app_id: str,
     as_of: str | None,
     ruleset: str | None,
     time_zone: str | None,
@@ -44,14 +70,50 @@ def snapshot(
 ) -> None:
     """Write one row a customer: tier, bands, R, F and M, and when the tier will change by time alone.
 
-    The checkpoint is not changed.
+    Nothing is changed by it; workers go on meanwhile. Rows of a live worker are consistent within each partition.
     """
-    from engine.engine import Engine, to_text  # loads Arrow and the compiler
-    from engine.instants import parse_instant
-    from engine.output import check_output, write_table
+    if (checkpoint is None) == (not workers):
+        raise click.UsageError("name one of --checkpoint and --worker")
+    from engine.output import OutputFile, check_output  # loads Arrow
 
     check_output(out)
-    engine = Engine.restore(checkpoint, ruleset=chosen_ruleset(ruleset, time_zone, currency))
+    if checkpoint is None:
+        from engine.live.snapshots import snapshot_of_workers
+
+        if ruleset is not None or time_zone is not None or currency is not None:
+            raise click.UsageError("a worker has its own --ruleset, --time-zone and --currency")
+        found = snapshot_of_workers(workers, as_of)
+    else:
+        chosen = chosen_ruleset(ruleset, time_zone, currency)
+        if _is_plain(checkpoint):
+            _write_plain(Path(checkpoint), chosen, as_of, out)
+            return
+        from engine.live.snapshots import snapshot_of_store
+        from engine.live.store import Store
+
+        found = snapshot_of_store(Store(checkpoint, app_id=app_id), chosen, as_of)
+    with OutputFile(out, found.schema) as file:
+        for batch in found.batches:
+            file.write(batch)
+        file.publish()
+    click.echo(f"{file.rows:,} customers of {len(found.partitions)} partitions: {out}")
+
+
+def _is_plain(checkpoint: str) -> bool:
+    """Tell whether a directory is one checkpoint, not a live worker's many."""
+    from engine.checkpoint import has_checkpoint
+
+    path = Path(checkpoint)
+    # A directory that is not there is refused in the words of the plain one.
+    return "://" not in checkpoint and (has_checkpoint(path) or not path.exists())
+
+
+def _write_plain(checkpoint: Path, ruleset: "Ruleset | None", as_of: str | None, out: Path) -> None:
+    from engine.engine import Engine, to_text  # loads Arrow and the compiler
+    from engine.instants import parse_instant
+    from engine.output import write_table
+
+    engine = Engine.restore(checkpoint, ruleset=ruleset)
     as_of_us = (
         engine.clock_us if as_of is None else parse_instant(as_of, engine.ruleset.time_zone, key="--as-of")
     )

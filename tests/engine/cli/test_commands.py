@@ -39,7 +39,9 @@ def test_every_command_has_help(path: tuple[str, ...]) -> None:
     assert "Usage: rfmstream" in result.output
 
 
-@pytest.mark.parametrize("name", ["replay", "snapshot", "timeline", "rulesets", "maps", "generate"])
+@pytest.mark.parametrize(
+    "name", ["replay", "worker", "produce", "tail", "snapshot", "timeline", "rulesets", "maps", "generate"]
+)
 def test_help_teaches_by_example_and_names_the_exit_codes(name: str) -> None:
     output = run(name, "--help").output
     assert f"  rfmstream {name}" in output

@@ -1,0 +1,223 @@
+"""`rfmstream produce`."""
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from engine.cli.options import FILE
+from engine.cli.settings import SettingsCommand, setting_options
+from engine.live.settings import CLIENT_SETTINGS
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from engine.ingest.source import OrderStream
+
+_FORMS = ("json", "ndjson", "array", "arrow")
+_PROGRESS_S = 0.5
+_DAY_US = 86_400_000_000
+
+
+@click.command(
+    cls=SettingsCommand,
+    short_help="Order history into a Kafka topic.",
+    epilog="""
+\b
+Examples:
+  # all there is, as fast as it can be sent, into a new topic
+  rfmstream produce orders.parquet --topic orders.v1 --partitions 12 --currency EUR
+  # a day of history every second
+  rfmstream produce orders.parquet --topic history --partitions 4 --speedup 86400
+  # a load of 10,000 orders a second, as if they were of today
+  rfmstream produce load.parquet --rate 10000 --shift-to-now
+
+\b
+Time: a record carries the time of its order, so a worker with --clock log lives through the history as if it had been
+there. But once it has read a partition to its end its clock is the present, and later records of the past are late.
+So with --clock log, send history whole before the worker starts (--shift-to-now, if it is to end today), and send at a
+pace of its own time (--speedup) only to a worker with --clock event.
+
+\b
+Exit codes: 0 done · 1 the brokers failed · 2 usage or configuration · 3 input refused · 130 interrupted
+""",
+)
+@click.argument("inputs", metavar="INPUT...", nargs=-1, required=True, type=FILE)
+@click.option("--topic", metavar="TOPIC", help="Where to. [default: the first of the worker's input_topics]")
+@click.option(
+    "--map", "map_name", metavar="NAME|FILE", help="Input map for other columns: rfmstream maps list."
+)
+@click.option(
+    "--currency",
+    metavar="CODE",
+    default="CNY",
+    show_default=True,
+    help="What the amounts are in; a worker rejects another currency than its ruleset's.",
+)
+@click.option(
+    "--partitions", metavar="N", type=click.IntRange(1, 10_000), help="Create the topic if it is absent."
+)
+@click.option(
+    "--replication-factor",
+    metavar="N",
+    type=click.IntRange(1, 32),
+    default=1,
+    show_default=True,
+    help="Copies of a created topic.",
+)
+@click.option("--rate", metavar="N", type=click.FloatRange(0, min_open=True), help="Orders a second at most.")
+@click.option(
+    "--speedup",
+    metavar="X",
+    type=click.FloatRange(0, min_open=True),
+    help="Send each order when it is its turn, time passing X times as fast as it did: 86400 is a day a second.",
+)
+@click.option(
+    "--shift-to-now",
+    is_flag=True,
+    help="Move all orders by the same number of days, so that the newest lies within the last 24 hours. "
+    "Reads the input twice.",
+)
+@click.option(
+    "--timestamps",
+    metavar="WORD",
+    type=click.Choice(["event", "now"]),
+    default="event",
+    show_default=True,
+    help="The records' own time: event, when the order happened, or now, when it is sent.",
+)
+@click.option(
+    "--format",
+    "form",
+    metavar="WORD",
+    type=click.Choice(_FORMS),
+    default="json",
+    show_default=True,
+    help="json: an order a record, its key the customer id; ndjson, array (JSON) or arrow (an IPC stream): many orders "
+    "of one partition in each, without a key.",
+)
+@click.option(
+    "--rows-per-record",
+    metavar="N",
+    type=click.IntRange(1, 100_000),
+    default=500,
+    show_default=True,
+    help="Orders in a record of those forms at most.",
+)
+@setting_options(CLIENT_SETTINGS)
+def produce(
+    *,
+    inputs: tuple[Path, ...],
+    topic: str | None,
+    map_name: str | None,
+    currency: str,
+    partitions: int | None,
+    replication_factor: int,
+    rate: float | None,
+    speedup: float | None,
+    shift_to_now: bool,
+    timestamps: str,
+    form: Any,  # noqa: ANN401 - one of _FORMS, as click checked
+    rows_per_record: int,
+    config: Path | None,
+    **flags: object,
+) -> None:
+    """Read order history as rfmstream replay does, and send it to a Kafka topic in order of time.
+
+    A customer's orders go to the partition that Kafka's own clients choose for the customer id. The producer is
+    idempotent: what it repeats after a broken connection is stored once.
+    """
+    import asyncio
+
+    from engine.ingest.mapping import load_map
+    from engine.ingest.source import open_orders
+    from engine.live.config import load_client_config
+    from engine.live.kafka import producer as kafka  # loads the client
+    from engine.live.orders_out import OrderEncoder, Pace
+    from engine.live.sources import resolve_one
+    from schemas.currencies import currency_exponent
+
+    currency_exponent(currency)
+    client = load_client_config(flags, file=config)
+    to = topic or resolve_one("input_topics", flags={}, file=config)[0]
+    input_map = None if map_name is None else load_map(map_name)
+
+    def opened() -> "OrderStream":
+        return open_orders(inputs, input_map=input_map, currency=currency)
+
+    # A missing file is known before the brokers are asked.
+    orders = opened()
+
+    async def run() -> tuple[int, int, int, dict[str, int]]:
+        count = await kafka.prepare_topic(
+            client, to, partitions=partitions, replication_factor=replication_factor
+        )
+        shift_us = await asyncio.to_thread(_days_to_now_us, opened()) if shift_to_now else 0
+        encoder = OrderEncoder(
+            currency, kafka.Partitioner(count), form, rows_per_record, shift_us, timestamps == "event"
+        )
+        left_out: dict[str, int] = {}
+        batches = _batches(orders, left_out)
+        batch = await asyncio.to_thread(next, batches, None)
+        if batch is not None and encoder.stamp_events:
+            await kafka.refuse_short_memory(client, to, encoder.oldest_us(batch))
+        async with kafka.opened(client) as producer:
+            sender = kafka.OrderSender(producer, client, to, encoder, Pace(rate, speedup))
+            with _progress() as on_progress:
+                while batch is not None:
+                    await sender.send(batch, on_progress)
+                    batch = await asyncio.to_thread(next, batches, None)
+        return sender.sent, sender.records, count, left_out
+
+    started_s = time.monotonic()
+    sent, records, count, left_out = asyncio.run(run())
+    elapsed_s = time.monotonic() - started_s
+    click.echo(f"{sent:,} orders in {records:,} records to {to}, {count} partitions, in {elapsed_s:.1f} s")
+    if left_out:
+        words = ", ".join(f"{reason} {rows:,}" for reason, rows in sorted(left_out.items()))
+        click.echo(f"{sum(left_out.values()):,} rows are no orders and were not sent ({words})", err=True)
+
+
+def _batches(orders: "OrderStream", left_out: dict[str, int]) -> "Iterator[pa.RecordBatch]":
+    """Yield the batches that hold orders, counting by reason the rows that are none."""
+    for batch, rejected in orders:
+        for reason in rejected.column("reason").to_pylist():
+            left_out[reason] = left_out.get(reason, 0) + 1
+        if batch.num_rows:
+            yield batch
+
+
+def _days_to_now_us(orders: "OrderStream") -> int:
+    """Return by how many days, in µs, the newest order lies back."""
+    newest_us = None
+    for batch in _batches(orders, {}):
+        newest_us = batch.column("occurred_at")[-1].value
+    return 0 if newest_us is None else (time.time_ns() // 1000 - newest_us) // _DAY_US * _DAY_US
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[int, int], None]]:
+    """Give a function to call with the orders sent and the time of the newest: it keeps a line on a terminal."""
+    shown = sys.stderr.isatty()
+    started_s = told_s = time.monotonic()
+
+    def tell(sent: int, newest_us: int) -> None:
+        nonlocal told_s
+        now_s = time.monotonic()
+        if shown and now_s - told_s >= _PROGRESS_S:
+            told_s = now_s
+            newest = datetime.fromtimestamp(newest_us / 1e6, UTC)
+            click.echo(
+                f"\r{sent:,} orders sent, {sent / (now_s - started_s):,.0f} a second, up to {newest:%Y-%m-%d %H:%M} ",
+                nl=False,
+                err=True,
+            )
+
+    yield tell
+    if shown and told_s > started_s:
+        click.echo(err=True)

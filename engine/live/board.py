@@ -1,0 +1,48 @@
+"""What a worker shows of itself: its partitions, and how each is doing. The status pages read it, nothing else does."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Final, Literal, NamedTuple
+
+import pyarrow as pa
+
+from engine.live.model import Source
+from engine.live.stats import PartitionStats
+from schemas.ruleset import Ruleset
+
+PARTITIONS_HEADER: Final = "Rfmstream-Partitions"
+"""Of a snapshot over HTTP: which partitions it holds, so that whoever asks several workers sees what is twice."""
+
+READY_STATES: Final = ("live", "finished")
+
+
+class Watched(NamedTuple):
+    """One partition this worker has.
+
+    Fields  stats     kept up to date by its runner
+            snapshot  one row a customer as of an instant (None: the partition's clock), of committed state
+    """
+
+    stats: PartitionStats
+    snapshot: Callable[[int | None], Awaitable[pa.Table]]
+
+
+@dataclass
+class Board:
+    """What the worker shows; the worker keeps it up to date.
+
+    Fields  partitions  those this worker has
+            rebalances  how often partitions were handed out
+            joined      they were, at least once: a worker that got none is ready too
+    """
+
+    ruleset: Ruleset
+    clock: Literal["log", "event"]
+    partitions: dict[Source, Watched] = field(default_factory=dict)
+    rebalances: int = 0
+    joined: bool = False
+
+    @property
+    def ready(self) -> bool:
+        """Whether every partition this worker has is past its recovery."""
+        return self.joined and all(one.stats.state in READY_STATES for one in self.partitions.values())

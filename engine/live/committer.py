@@ -1,0 +1,136 @@
+"""Commits the steps of one partition, each exactly once, whatever the log answers.
+
+A commit carries a token of its own. After an error nobody knows whether it happened: then the log is opened anew,
+which ends every transaction, and asked. If it holds this token the step is committed; if it holds the one before, it is
+not, and is sent again; if it holds another, another owner was there.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from itertools import count
+from typing import TypeVar
+from uuid import uuid4
+
+from engine.live.model import Committed, FencedError, PartitionLog, Source, Step
+from engine.live.stats import PartitionStats, count_changes
+from schemas.errors import TransportError
+
+_T = TypeVar("_T")
+
+_log = logging.getLogger(__name__)
+
+
+class Committer:
+    """One owner's side of a partition's log.
+
+    In      retries        how often a call is tried again before TransportError leaves here
+            backoff_s      wait before the first of them; doubles up to backoff_max_s
+            stats          is told of what was committed
+    Fields  is_leaving     whether to try again no more
+    """
+
+    def __init__(  # noqa: PLR0913 - each by name
+        self,
+        source: Source,
+        log: PartitionLog,
+        *,
+        retries: int,
+        backoff_s: float,
+        backoff_max_s: float,
+        stats: PartitionStats,
+    ) -> None:
+        self._source = source
+        self._log = log
+        self._retries = retries
+        self._backoff_s = backoff_s
+        self._backoff_max_s = backoff_max_s
+        self._stats = stats
+        self._tokens = (f"{name}-{number}" for name in [uuid4().hex] for number in count(1))
+        self._committed = Committed(None, "")
+        self._doubtful: tuple[Step, str] | None = None
+        self._is_opened = False
+        self.is_leaving = False
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether it is known of every step that it is committed."""
+        return self._doubtful is None
+
+    async def open(self) -> int | None:
+        """Take the partition over; return what is committed. A step in doubt is forgotten."""
+        self._doubtful = None
+        self._committed = await self.ask(self._log.open)
+        self._is_opened = True
+        return self._committed.position
+
+    async def take_back(self) -> bool:
+        """Take the partition over again, and settle the step in doubt; False if others have committed meanwhile."""
+        committed = await self.ask(self._log.open)
+        self._is_opened = True
+        if self._doubtful is not None and committed == _as_committed(*self._doubtful):
+            self._settled(*self._doubtful)
+        elif committed != self._committed:
+            return False
+        elif self._doubtful is not None:
+            await self._settle(*self._doubtful)
+        return True
+
+    async def commit(self, step: Step) -> None:
+        """Commit a step; after an error it is in doubt."""
+        assert self._doubtful is None
+        self._doubtful = step, next(self._tokens)
+        started = time.perf_counter()
+        await self._settle(*self._doubtful)
+        self._stats.commit.observe(time.perf_counter() - started)
+
+    async def ask(self, call: Callable[[], Awaitable[_T]]) -> _T:
+        """Make a call again until it is answered, a bounded number of times."""
+        delay_s = self._backoff_s
+        for tried in count():
+            try:
+                return await call()
+            except FencedError:
+                self._stats.state = "fenced"
+                raise
+            except TransportError as error:
+                if tried >= self._retries or self.is_leaving:
+                    self._stats.state = "failed"
+                    raise TransportError(
+                        error.problem, endpoint=error.endpoint, retries=tried, fix=error.fix
+                    ) from error
+                self._stats.retries += 1
+                _log.warning("no answer", extra={"partition": str(self._source), "reason": str(error)})
+                await asyncio.sleep(delay_s)
+                delay_s = min(2 * delay_s, self._backoff_max_s)
+        raise AssertionError
+
+    async def _settle(self, step: Step, token: str) -> None:
+        async def attempt() -> None:
+            if not self._is_opened:
+                committed = await self._log.open()
+                self._is_opened = True
+                if committed == _as_committed(step, token):
+                    return
+                if committed != self._committed:
+                    raise FencedError("another owner has committed", endpoint=str(self._source))
+            self._is_opened = False
+            await self._log.commit(step, token)
+            self._is_opened = True
+
+        await self.ask(attempt)
+        self._settled(step, token)
+
+    def _settled(self, step: Step, token: str) -> None:
+        """Take note that a step is committed."""
+        self._doubtful = None
+        self._committed = _as_committed(step, token)
+        self._stats.committed = step.position
+        self._stats.ticks += step.tick is not None
+        self._stats.changes.update(count_changes(step.changes))
+        self._stats.rejected.update(rejection.reason for rejection in step.rejections)
+
+
+def _as_committed(step: Step, token: str) -> Committed:
+    return Committed(step.position, token)

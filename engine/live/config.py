@@ -1,0 +1,217 @@
+"""What a worker is told at its start: checked once, then frozen."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from engine.instants import parse_instant
+from engine.live.settings import CLIENT_SETTINGS, WORKER_SETTINGS, Given
+from engine.live.sources import resolve
+from schemas.errors import ConfigError
+from schemas.ruleset import Ruleset, load_ruleset
+
+Clock = Literal["log", "event"]
+
+_Resolved = Mapping[str, tuple[Any, Given | None]]
+
+
+@dataclass(frozen=True)
+class ClientConfig:
+    """How to talk to the brokers. Secrets are in no repr.
+
+    Fields  bootstrap_servers  host:port of each
+            security_protocol  plaintext, ssl, sasl_plaintext or sasl_ssl
+            tls_*              PEM files; None: the system's certificates, no client certificate
+            sasl_*             None where the protocol has no SASL
+    """
+
+    bootstrap_servers: tuple[str, ...] = ("127.0.0.1:9092",)
+    security_protocol: str = "plaintext"
+    tls_ca_file: str | None = None
+    tls_cert_file: str | None = None
+    tls_key_file: str | None = None
+    tls_key_password: str | None = field(default=None, repr=False)
+    tls_check_hostname: bool = True
+    sasl_mechanism: str = "PLAIN"
+    sasl_username: str | None = None
+    sasl_password: str | None = field(default=None, repr=False)
+
+    @property
+    def has_tls(self) -> bool:
+        """Whether connections are encrypted."""
+        return self.security_protocol.endswith("ssl")
+
+    @property
+    def has_sasl(self) -> bool:
+        """Whether the client logs in."""
+        return self.security_protocol.startswith("sasl")
+
+
+@dataclass(frozen=True)
+class OutputTopics:
+    """The names of the output topics."""
+
+    changes: str = "rfm.tier-changes.v1"
+    current: str = "rfm.tier-current.v1"
+    rejected: str = "orders.rejected.v1"
+    clock: str = "rfm.clock.v1"
+
+
+@dataclass(frozen=True)
+class WorkerConfig:
+    """All a worker needs to know. `engine.live.settings` says what each setting means.
+
+    Fields  app_id       the consumer group, and the start of the transactional ids
+            ruleset      compiled, with the time zone and currency asked for
+            as_of_us     where time ends after the end of the topics; None: where the newest order left it
+            checkpoints  directory or pyarrow.fs URI
+            ce_source    the CloudEvents attribute
+            listen       host and port (0: any free one) of the status pages; None: none
+    """
+
+    client: ClientConfig = field(default_factory=ClientConfig)
+    app_id: str = "rfmstream"
+    session_timeout_s: int = 20
+    input_topics: tuple[str, ...] = ("orders.v1",)
+    outputs: OutputTopics = field(default_factory=OutputTopics)
+    create_topics: bool = True
+    replication_factor: int = 0
+    ruleset: Ruleset = field(default_factory=lambda: load_ruleset("rfm8"))
+    resegment: bool = False
+    clock: Clock = "log"
+    time_tolerance_s: int = 300
+    until_end: bool = False
+    as_of_us: int | None = None
+    checkpoints: str = "rfmstream-checkpoints"
+    checkpoint_interval_s: int = 60
+    checkpoints_kept: int = 3
+    accept_gap: bool = False
+    commit_interval_ms: int = 10
+    record_bytes_max: int = 16 << 20
+    structured: bool = False
+    ce_source: str = "/rfmstream/rfmstream"
+    threads: int = 1
+    listen: tuple[str, int] | None = ("127.0.0.1", 8765)
+    log_format: Literal["text", "json"] = "text"
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    @property
+    def time_tolerance_us(self) -> int:
+        """The tolerance in µs."""
+        return self.time_tolerance_s * 1_000_000
+
+
+def load_worker_config(
+    flags: Mapping[str, object],
+    *,
+    environment: Mapping[str, str] | None = None,
+    file: Path | None = None,
+) -> WorkerConfig:
+    """Read all settings: flags, then the environment, then the file, then defaults.
+
+    In      flags        by the setting's name; None stands for not given
+            environment  None: that of the process
+            file         TOML, or None
+    Errors  ConfigError  names the setting, where it was written, and the fix
+    """
+    found = resolve(WORKER_SETTINGS, flags=flags, environment=environment, file=file)
+    values = {name: value for name, (value, _) in found.items()}
+    ruleset = load_ruleset(
+        values.pop("ruleset"), time_zone=values.pop("time_zone"), currency=values.pop("currency")
+    )
+    client = _client(found)
+    outputs = _outputs(found)
+    _check_time(found)
+    for setting in CLIENT_SETTINGS:
+        del values[setting.name]
+    for name in ("changes", "current", "rejected", "clock"):
+        del values[f"{name}_topic"]
+    as_of, as_of_given = found["as_of"]
+    del values["as_of"]
+    return WorkerConfig(
+        **(
+            values
+            | {
+                "ce_source": values["ce_source"] or f"/rfmstream/{values['app_id']}",
+                "threads": values["threads"] or _usable_cores(),
+            }
+        ),
+        client=client,
+        outputs=outputs,
+        ruleset=ruleset,
+        as_of_us=None if as_of is None else parse_instant(as_of, ruleset.time_zone, key=_place(as_of_given)),
+    )
+
+
+def load_client_config(
+    flags: Mapping[str, object],
+    *,
+    environment: Mapping[str, str] | None = None,
+    file: Path | None = None,
+) -> ClientConfig:
+    """Read the settings of the connection alone; the file may hold the worker's others.
+
+    Errors  ConfigError  names the setting, where it was written, and the fix
+    """
+    return _client(resolve(CLIENT_SETTINGS, flags=flags, environment=environment, file=file))
+
+
+def _client(found: _Resolved) -> ClientConfig:
+    config = ClientConfig(**{setting.name: found[setting.name][0] for setting in CLIENT_SETTINGS})
+    for name in ("tls_ca_file", "tls_cert_file", "tls_key_file"):
+        path = getattr(config, name)
+        if path is not None and not config.has_tls:
+            raise _error(found, name, "has no effect without TLS", "set security_protocol to ssl or sasl_ssl")
+        if path is not None and not os.access(path, os.R_OK):
+            raise _error(found, name, f"{path} cannot be read", "check the path and its permissions")
+    if config.tls_key_file and not config.tls_cert_file:
+        raise _error(found, "tls_key_file", "is of no use without a certificate", "set tls_cert_file too")
+    if config.has_sasl and not config.sasl_username:
+        raise _error(found, "security_protocol", "needs a user", "set sasl_username")
+    if config.has_sasl and not config.sasl_password:
+        fix = (
+            "set RFMSTREAM_SASL_PASSWORD, or RFMSTREAM_SASL_PASSWORD_FILE to the name of a file that holds it"
+        )
+        raise _error(found, "security_protocol", "needs a password", fix)
+    if config.sasl_username and not config.has_sasl:
+        fix = "set security_protocol to sasl_ssl or sasl_plaintext"
+        raise _error(found, "sasl_username", "has no effect without SASL", fix)
+    return config
+
+
+_OUTPUTS: Final = ("changes_topic", "current_topic", "rejected_topic", "clock_topic")
+
+
+def _outputs(found: _Resolved) -> OutputTopics:
+    taken = dict.fromkeys(found["input_topics"][0], "input_topics")
+    for name in _OUTPUTS:
+        topic = found[name][0]
+        if topic in taken:
+            at = name if found[name][1] is not None else taken[topic]
+            other = taken[topic] if at == name else name
+            raise _error(found, at, f"{topic} is {other} already", "give each topic a name of its own")
+        taken[topic] = name
+    return OutputTopics(*(found[name][0] for name in _OUTPUTS))
+
+
+def _check_time(found: _Resolved) -> None:
+    if found["until_end"][0] and found["clock"][0] != "event":
+        raise _error(found, "until_end", "needs the clock of the events", "set clock to event")
+    if found["as_of"][0] is not None and not found["until_end"][0]:
+        raise _error(found, "as_of", "needs an end", "set until_end (and clock to event)")
+
+
+def _error(found: _Resolved, name: str, problem: str, fix: str) -> ConfigError:
+    given = found[name][1]
+    return ConfigError(problem, key=name, fix=fix) if given is None else given.error(problem, fix)
+
+
+def _place(given: Given | None) -> str:
+    assert given is not None, "a default is good"
+    return given.key if given.file is None else f"{given.file}: {given.key}"
+
+
+def _usable_cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,261 @@
+"""Records of a log to canonical orders: what is plain by the scanner, everything else by the ordinary path.
+
+    values --split--> rows --scan--> orders
+                        |              ^
+                        +--not plain---+  parsed, then judged by engine.ingest.normalise
+
+Source  docs/semantics.md 1
+"""
+
+from dataclasses import dataclass, field
+from typing import Final
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from engine.ingest.json_rows import parse_object, text_rows
+from engine.ingest.json_scan import PAD, OrderScanner
+from engine.ingest.normalise import CONTRACT_COLUMNS, normalise
+from engine.live.arrow_records import Judged, judge, read_stream
+from engine.live.model import LogBatch, RawRecords, Rejection
+from engine.live.payload import ROWS_MAX, Form, Row, form_of, is_arrow, rows_of
+from kernels.json_split import ITEMS, split_records
+from kernels.parse import INSTANT_MAX_US
+from schemas.codes import NEVER_US
+from schemas.orders import CANONICAL_SCHEMA
+
+_MS_US: Final = 1000
+_BRACKET: Final = ord("[")
+_MALFORMED: Final = "malformed"
+_ROW: Final = CANONICAL_SCHEMA.get_field_index("row")
+_NO_ORDERS: Final = pa.RecordBatch.from_arrays(
+    [pa.array([], kind.type) for kind in CANONICAL_SCHEMA], schema=CANONICAL_SCHEMA
+)
+
+
+_Refusal = tuple[int, str, bytes]
+"""The ordinal of a refused row, the reason, its bytes."""
+
+_Judgement = tuple[pa.RecordBatch, list[_Refusal]]
+"""Orders whose `row` is the ordinal, and refused rows."""
+
+
+@dataclass
+class _Found:
+    """What is known of n records before their rows are numbered.
+
+    Fields  counts   i64[n] rows of each record
+            scanned  the orders of the scanner; `row` counts the rows of `split`
+            record, place  i64[rows of `split`]  where each of them stands
+            parsed   (record, place, row) of what takes the ordinary path
+            judged   Arrow records
+    """
+
+    counts: NDArray[np.int64]
+    scanned: pa.RecordBatch
+    record: NDArray[np.int64]
+    place: NDArray[np.int64]
+    parsed: list[tuple[int, int, Row]] = field(default_factory=list)
+    judged: list[Judged] = field(default_factory=list)
+
+
+class Decoder:
+    """Decodes records of orders in one currency; keeps nothing between calls, so any thread may call it.
+
+    In      currency  the ruleset's
+            record_bytes_max  a longer value is refused unread
+    Errors  ConfigError  an unknown currency
+    """
+
+    def __init__(self, *, currency: str, record_bytes_max: int = 16 << 20) -> None:
+        self._scanner = OrderScanner(currency=currency)
+        self._currency = currency
+        self._record_bytes_max = record_bytes_max
+
+    def decode(self, records: RawRecords) -> LogBatch:
+        """Return the orders of records, and the rows that are none, each with the first reason that holds.
+
+        A value is one JSON object or an array of them, JSON lines, an Arrow stream with the contract's columns, or a
+        CloudEvent in structured mode: by the content-type header, else by its first bytes. A record that cannot be
+        read is one refused row; rows of the others are judged one by one. Never raises for what records hold.
+
+        `log_us` never falls: a record without a time, or with one that falls, has the newest one before it. Where
+        there is none in these records it is NEVER_US, and the clock of the partition is meant.
+        """
+        found = self._find(records)
+        base = np.zeros(len(found.counts) + 1, np.int64)
+        np.cumsum(found.counts, out=base[1:])
+        record_of = np.repeat(np.arange(len(found.counts)), found.counts)
+        places = np.stack([record_of, np.arange(len(record_of)) - base[record_of]], axis=1)
+        orders, refused = _merged(
+            [
+                (_numbered(found.scanned, base[found.record] + found.place), []),
+                self._judged_rows(found, base),
+                *(_judged_records(done, base) for done in found.judged),
+            ]
+        )
+        times = _log_us(records)
+        of_orders = record_of[orders.column(_ROW).to_numpy()]
+        return LogBatch(
+            orders=orders,
+            log_us=times[of_orders],
+            offsets=np.fromiter(records.offsets, np.int64, len(records.offsets))[of_orders],
+            refused=[_rejection(records, places, times, row) for row in refused],
+            rows=len(places),
+            records=records,
+            places=places,
+            position=records.position,
+        )
+
+    def _find(self, records: RawRecords) -> _Found:
+        values = [b"" if value is None else value for value in records.values]
+        n = len(values)
+        sizes = np.fromiter(map(len, values), np.int64, n)
+        forms = _forms(records)
+        forms[(sizes == 0) | (sizes > self._record_bytes_max)] = Form.REFUSED
+        joined = b"".join([*values, PAD])
+        assert len(joined) < 1 << 31, "a fetch is far below 2 GiB"
+        data = np.frombuffer(joined, np.uint8)
+        ends = np.cumsum(sizes)
+        split, counts, starts, stops = _split(joined, data, ends - sizes, ends, forms)
+        count, firsts = len(starts), np.cumsum(counts) - counts
+        orders, accepted = self._scanner.scan(data, starts, stops)
+        record = np.repeat(np.arange(n), counts)
+        found = _Found(counts, orders, record, np.arange(count) - firsts[record])
+        if count == n and accepted.all() and (counts == 1).all():
+            return found
+
+        def text(row: int) -> bytes:
+            return joined[starts[row] : stops[row]]
+
+        # One text that was accepted is all there is to a record, and the items of an array all there is to it. Lines
+        # are lines when the content type says so, or when the first of them is an object by itself: then the whole
+        # is no JSON text.
+        begins = np.append(accepted, False)[firsts]
+        settled = (counts > 0) & (begins | (forms == Form.LINES)) | (split == ITEMS)
+        settled &= counts <= ROWS_MAX
+        for r in np.flatnonzero(~settled & (split == Form.LINES) & (counts <= ROWS_MAX)).tolist():
+            settled[r] = counts[r] > 0 and parse_object(text(firsts[r])) is not None
+        kept = settled[record]
+        if not kept[accepted].all():
+            found.scanned = orders.filter(pa.array(kept[accepted]))
+        for row in np.flatnonzero(kept & ~accepted).tolist():
+            line = text(row)
+            found.parsed.append((int(record[row]), int(found.place[row]), Row(line, parse_object(line))))
+        self._open(found, values, forms, np.flatnonzero(~settled).tolist())
+        return found
+
+    def _open(self, found: _Found, values: list[bytes], forms: NDArray[np.uint8], which: list[int]) -> None:
+        """Read whole records by the ordinary path."""
+        tables: dict[int, pa.Table] = {}
+        for r in which:
+            form = Form(int(forms[r]))
+            rows = None
+            if is_arrow(values[r], form):
+                table = read_stream(values[r])
+                if table is not None:
+                    tables[r] = table
+                    continue
+            elif form is not Form.REFUSED:
+                rows = rows_of(values[r], form)
+            _add(found, r, [Row(values[r], None)] if rows is None else rows)
+        found.judged = judge(tables, self._currency)
+        for done in found.judged:
+            found.counts[done.records] = done.sizes
+        for r in tables.keys() - {r for done in found.judged for r in done.records}:
+            _add(found, r, [Row(values[r], None)])
+
+    def _judged_rows(self, found: _Found, base: NDArray[np.int64]) -> _Judgement:
+        """Judge the rows that were parsed."""
+        if not found.parsed:
+            return _NO_ORDERS, []
+        texts = {int(base[r]) + place: row.text for r, place, row in found.parsed}
+        ordinals = np.fromiter(texts, np.int64, len(texts))
+        batch, good = text_rows([row.record for _, _, row in found.parsed], CONTRACT_COLUMNS)
+        orders, rejected = normalise(batch, currency=self._currency, rows=ordinals[good])
+        reasons = dict.fromkeys(np.delete(ordinals, good).tolist(), _MALFORMED)
+        reasons |= zip(rejected.column("row").to_pylist(), rejected.column("reason").to_pylist(), strict=True)
+        return orders, [(ordinal, reason, texts[ordinal]) for ordinal, reason in reasons.items()]
+
+
+def _judged_records(done: Judged, base: NDArray[np.int64]) -> _Judgement:
+    """Return what became of Arrow records, with the ordinals of their rows."""
+    sizes = zip(done.records, done.sizes, strict=True)
+    ordinals = np.concatenate([base[record] + np.arange(size) for record, size in sizes])
+    return (
+        _numbered(done.orders, ordinals),
+        [(int(ordinals[row.place]), row.reason, row.text) for row in done.refused],
+    )
+
+
+def _add(found: _Found, record: int, rows: list[Row]) -> None:
+    found.counts[record] = len(rows)
+    found.parsed += [(record, place, row) for place, row in enumerate(rows)]
+
+
+def _forms(records: RawRecords) -> NDArray[np.uint8]:
+    if not any(records.headers):
+        return np.full(len(records.values), Form.SNIFFED, np.uint8)
+    return np.fromiter(map(form_of, records.headers), np.uint8, len(records.headers))
+
+
+def _split(
+    joined: bytes,
+    data: NDArray[np.uint8],
+    starts: NDArray[np.int64],
+    ends: NDArray[np.int64],
+    forms: NDArray[np.uint8],
+) -> tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Cut values into rows: forms with what was sniffed, rows of each record, starts and ends of the rows."""
+    has_arrays = bool((data[starts] == _BRACKET).any())
+    if b"\n" not in joined and not has_arrays:
+        is_text = forms < Form.ARROW
+        return forms, is_text.astype(np.int64), starts[is_text], ends[is_text]
+    n, split = len(forms), forms.copy()
+    capacity = n + joined.count(b"\n") + (joined.count(b",") if has_arrays else 0)
+    rows, firsts = np.empty((2, capacity), np.int64), np.empty(n + 1, np.int64)
+    count = int(split_records(data, starts, ends, split, *rows, firsts))
+    return split, np.diff(firsts), rows[0, :count], rows[1, :count]
+
+
+def _log_us(records: RawRecords) -> NDArray[np.int64]:
+    """Return the log's time of each record, never falling; -1 and what is no instant count as not given."""
+    ms = np.fromiter(records.timestamps_ms, np.int64, len(records.timestamps_ms))
+    given = (ms >= 0) & (ms <= INSTANT_MAX_US // _MS_US)
+    times: NDArray[np.int64] = np.maximum.accumulate(
+        np.where(given, ms, 0) * _MS_US + np.where(given, 0, NEVER_US)
+    )
+    return times
+
+
+def _rejection(
+    records: RawRecords, places: NDArray[np.int64], times: NDArray[np.int64], row: _Refusal
+) -> Rejection:
+    ordinal, reason, text = row
+    record, place = places[ordinal].tolist()
+    return Rejection(
+        reason=reason,
+        key=records.keys[record],
+        original=None if records.values[record] is None else text,
+        offset=int(records.offsets[record]),
+        row=place,
+        log_us=int(times[record]),
+    )
+
+
+def _numbered(orders: pa.RecordBatch, ordinals: NDArray[np.int64]) -> pa.RecordBatch:
+    """Return orders with the ordinals of their places as `row`."""
+    rows = ordinals[orders.column(_ROW).to_numpy()]
+    return orders.set_column(_ROW, CANONICAL_SCHEMA.field(_ROW), pa.array(rows))
+
+
+def _merged(parts: list[_Judgement]) -> _Judgement:
+    """Return the orders and the refused rows of all parts, in order of `row`."""
+    refused = sorted(row for _, of_part in parts for row in of_part)
+    filled = [orders for orders, _ in parts if orders.num_rows]
+    if not filled:
+        return _NO_ORDERS, refused
+    whole = filled[0] if len(filled) == 1 else pa.concat_batches(filled)
+    rows = whole.column(_ROW).to_numpy()
+    return whole if (rows[1:] > rows[:-1]).all() else whole.take(pa.array(np.argsort(rows))), refused

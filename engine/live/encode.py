@@ -1,0 +1,321 @@
+"""Tier changes and rejected rows as Kafka records: CloudEvents 1.0, in bulk.
+
+A tier change becomes a record with the customer id as its key. In binary mode the value is the change as JSON
+(`schemas.changes.change_event_json_schema`) and the headers are the event's attributes; in structured mode the value is
+the whole event as JSON. `ce_id` is ruleset/customer/seq, unique for ever within its source.
+
+The Kafka binding of CloudEvents takes attributes as plain UTF-8. But no attribute may hold control characters, so in
+`ce_id` and `ce_subject` those are percent-encoded, and the percent sign with them; in `ce_id` a slash of the ruleset's
+identity is, too. The key and the value hold the customer id as it is.
+
+Source  docs/semantics.md section 6; CloudEvents 1.0.2, its JSON format and its Kafka protocol binding
+"""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final, NamedTuple
+from urllib.parse import quote
+
+import numpy as np
+import orjson
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from engine.buffers import offsets_and_data
+from engine.ingest.text import plain
+from engine.live.encode_layout import (
+    ID,
+    KEY,
+    SUBJECT,
+    TIME,
+    VALUE,
+    Layout,
+    LayoutBuilder,
+    sized,
+    varint,
+)
+from engine.live.model import Rejection, Source
+from engine.shard import new_seeds
+from kernels.encode_latest import mark_latest
+from kernels.encode_records import ATTRIBUTE, INSTANT, INTEGER, JSON_ATTRIBUTE, TEXT, write_records
+from kernels.encode_text import LINE_BYTES
+from schemas.changes import CHANGE_COLUMNS, CHANGE_SCHEMA, CHANGE_TYPE
+from schemas.errors import ConfigError
+from schemas.ruleset import Ruleset
+
+JSON_TYPE: Final = "application/json"
+CLOUDEVENT_TYPE: Final = "application/cloudevents+json; charset=utf-8"
+
+PART_ROWS: Final = 8192
+"""Rows encoded at a time: about 8 MB of records, memory that is used again instead of asked for again."""
+
+REJECTED_BYTES_MAX: Final = 1_000_000
+"""Longest rejected record: a broker's default limit of 1 MiB a batch leaves room for its headers."""
+
+_REFERENCE: Final = re.compile(r"[!#$%&'()*+,\-./0-9:;=?@A-Z\[\]_a-z~]+")
+_HEADERS_ROOM: Final = 1024
+_WORD_COLUMNS: Final = tuple(column.name for column in CHANGE_COLUMNS if pa.types.is_dictionary(column.type))
+
+
+class Record(NamedTuple):
+    """One record as a consumer sees it."""
+
+    key: bytes | None
+    value: bytes | None
+    headers: list[tuple[str, bytes]]
+
+
+@dataclass(frozen=True)
+class EncodedRecords:
+    """Records ready for a batch: from the length of the key to the last header, as Kafka's v2 format has them.
+
+    Fields  data    u8[]    LINE_BYTES to spare at the end; may be shared with other records
+            starts  i64[n]  where each record begins in it
+            sizes   i64[n]
+    """
+
+    data: NDArray[np.uint8]
+    starts: NDArray[np.int64]
+    sizes: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return int(self.starts.size)
+
+    def __iter__(self) -> Iterator[Record]:
+        for start, size in zip(self.starts.tolist(), self.sizes.tolist(), strict=True):
+            yield _decode(self.data[start : start + size].tobytes())
+
+    def take(self, rows: NDArray[np.bool_]) -> "EncodedRecords":
+        """Return the records where `rows`, bool[n], holds; they share the data."""
+        return EncodedRecords(self.data, self.starts[rows], self.sizes[rows])
+
+
+class Encoder:
+    """Encodes what the worker sends, by one ruleset. Safe to use from several threads.
+
+    source              of the events; with the id it identifies an event for ever. Name the input's partition in it
+                        where one customer may occur in several
+    structured          the whole event in the value instead of attributes in headers
+    rejected_bytes_max  longest record of a rejected row; what is longer is cut, see `rejections`
+    """
+
+    def __init__(
+        self,
+        ruleset: Ruleset,
+        *,
+        source: str,
+        structured: bool = False,
+        rejected_bytes_max: int = REJECTED_BYTES_MAX,
+    ) -> None:
+        if not _REFERENCE.fullmatch(source):
+            raise ConfigError(
+                f"{source!r} is no URI reference", key="ce_source", fix="write it as in /rfmstream/shop"
+            )
+        self._ruleset = ruleset
+        self._source = source
+        self._structured = structured
+        self._rejected_bytes_max = rejected_bytes_max
+        self._seeds = new_seeds()
+        self._layout = lru_cache(maxsize=64)(self._build_layout)
+
+    def changes(self, table: pa.Table) -> EncodedRecords:
+        """Return one record a row of schemas.changes.CHANGE_SCHEMA, in order."""
+        return self._encode(_batches(table, max(table.num_rows, 1)))
+
+    def current(self, table: pa.Table) -> EncodedRecords:
+        """Return the last record of each customer in the table, in order: what the compacted topic will keep."""
+        return self.changes(table.filter(pa.array(self._latest(table))))
+
+    def parts(self, table: pa.Table) -> Iterator[tuple[EncodedRecords, EncodedRecords]]:
+        """Yield the records of `changes` and, sharing their bytes, those of `current`, at most PART_ROWS at a time.
+
+        So a step with a change of every customer needs no memory for all of their records.
+        """
+        latest = self._latest(table)
+        done = 0
+        for batch in _batches(table, PART_ROWS):
+            records = self._encode([batch])
+            yield records, records.take(latest[done : done + batch.num_rows])
+            done += batch.num_rows
+
+    def rejections(self, rows: Sequence[Rejection], source: Source) -> EncodedRecords:
+        """Return one record a rejected row: its record's key, its own bytes, and where it came from in the headers.
+
+        rfm-reason, rfm-topic and rfm-partition; rfm-offset, of the record; rfm-row, the row's place in it;
+        rfm-timestamp, the record's, µs since 1970 UTC. Numbers are decimal. What exceeds the limit of a record is cut
+        off at its end and rfm-value-bytes tells how long the value was; a key of more than a quarter of the limit is
+        left out and rfm-key-bytes tells how long it was.
+        """
+        records = [self._rejection(row, source) for row in rows]
+        sizes = np.fromiter(map(len, records), dtype=np.int64, count=len(records))
+        data = np.frombuffer(b"".join(records) + bytes(LINE_BYTES), dtype=np.uint8)
+        return EncodedRecords(data, np.cumsum(sizes) - sizes, sizes)
+
+    def _rejection(self, row: Rejection, source: Source) -> bytes:
+        key, value = row.key, row.original
+        headers = [
+            ("rfm-reason", row.reason),
+            ("rfm-topic", source.topic),
+            ("rfm-partition", source.partition),
+            ("rfm-offset", row.offset),
+            ("rfm-row", row.row),
+            ("rfm-timestamp", row.log_us),
+        ]
+        if key is not None and len(key) > self._rejected_bytes_max // 4:
+            headers.append(("rfm-key-bytes", len(key)))
+            key = None
+        room = self._rejected_bytes_max - len(key or b"") - _HEADERS_ROOM
+        if value is not None and len(value) > room:
+            headers.append(("rfm-value-bytes", len(value)))
+            value = value[:room]
+        named = b"".join(sized(name.encode()) + sized(str(text).encode()) for name, text in headers)
+        return sized(key) + sized(value) + varint(len(headers)) + named
+
+    def _latest(self, table: pa.Table) -> NDArray[np.bool_]:
+        ids = plain(table["customer_id"])
+        out = np.empty(len(ids), dtype=np.bool_)
+        if out.size:
+            scratch = np.zeros(1 << (2 * out.size).bit_length(), dtype=np.int32)
+            mark_latest(*offsets_and_data(ids), self._seeds, scratch, out)
+        return out
+
+    def _encode(self, batches: list[pa.RecordBatch]) -> EncodedRecords:
+        layouts = [self._layout(*_words(batch)) for batch in batches]
+        bytes_max = sum(layout.bytes_max(batch) for layout, batch in zip(layouts, batches, strict=True))
+        out = np.empty(bytes_max + LINE_BYTES, dtype=np.uint8)
+        edges = np.zeros(sum(batch.num_rows for batch in batches) + 1, dtype=np.int64)
+        done = 0
+        for layout, batch in zip(layouts, batches, strict=True):
+            starts = edges[done : done + batch.num_rows + 1]
+            row, steps = 0, layout.point(batch)
+            while True:
+                row = write_records(
+                    steps, layout.pieces, layout.words, row, batch.num_rows, out, starts[row], starts
+                )
+                if row == batch.num_rows:
+                    break
+                out = _grown(out, int(starts[row]))  # ids full of what JSON escapes
+            done += batch.num_rows
+        return EncodedRecords(out, edges[:-1], np.diff(edges))
+
+    def _build_layout(self, *dictionaries: tuple[str, ...]) -> Layout:
+        words = dict(zip(_WORD_COLUMNS, dictionaries, strict=True))
+        build = LayoutBuilder()
+        build.length(KEY)
+        build.field(TEXT, "customer_id", KEY)
+        build.length(VALUE)
+        if self._structured:
+            self._add_envelope(build, words)
+            build.text(varint(1) + sized(b"content-type") + sized(CLOUDEVENT_TYPE.encode()))
+        else:
+            self._add_change(build, words)
+            self._add_attributes(build, words)
+        return build.build()
+
+    def _add_attributes(self, build: LayoutBuilder, words: Mapping[str, Sequence[str]]) -> None:
+        """Add the headers of binary mode."""
+        build.text(varint(7) + sized(b"ce_specversion") + sized(b"1.0") + sized(b"ce_id"))
+        build.length(ID)
+        self._add_id(build, words, ATTRIBUTE, ID)
+        build.text(sized(b"ce_source") + sized(self._source.encode()))
+        build.text(sized(b"ce_type") + sized(CHANGE_TYPE.encode()) + sized(b"ce_subject"))
+        build.length(SUBJECT)
+        build.field(ATTRIBUTE, "customer_id", SUBJECT)
+        build.text(sized(b"ce_time"))
+        build.length(TIME)
+        build.field(INSTANT, "effective_at", TIME)
+        build.text(sized(b"content-type") + sized(JSON_TYPE.encode()))
+
+    def _add_envelope(self, build: LayoutBuilder, words: Mapping[str, Sequence[str]]) -> None:
+        """Add the value of structured mode."""
+        build.text(b'{"specversion":"1.0","id":"', VALUE)
+        self._add_id(build, words, JSON_ATTRIBUTE, VALUE)
+        rest = {"source": self._source, "type": CHANGE_TYPE}
+        build.text(b'",' + orjson.dumps(rest)[1:-1] + b',"subject":"', VALUE)
+        build.field(JSON_ATTRIBUTE, "customer_id", VALUE)
+        build.text(b'","time":"', VALUE)
+        build.field(INSTANT, "effective_at", VALUE)
+        build.text(b'","datacontenttype":"' + JSON_TYPE.encode() + b'","data":', VALUE)
+        self._add_change(build, words)
+        build.text(b"}", VALUE)
+
+    def _add_id(
+        self, build: LayoutBuilder, words: Mapping[str, Sequence[str]], kind: int, group: int
+    ) -> None:
+        # Percent-encoded to ASCII, so that quotes need no thought; [=,] stay, which identities are made of.
+        identities = [quote(identity, safe="[=,]@").encode() for identity in words["ruleset"]]
+        build.word("ruleset", b"", identities, group)
+        build.text(b"/", group)
+        build.field(kind, "customer_id", group)
+        build.text(b"/", group)
+        build.field(INTEGER, "seq", group)
+
+    def _add_change(self, build: LayoutBuilder, words: Mapping[str, Sequence[str]]) -> None:
+        """Add a change and its labels as JSON."""
+        build.json_object(CHANGE_COLUMNS, words, VALUE)
+        build.text(b',"currency":' + orjson.dumps(self._ruleset.currency), VALUE)
+        labels = {
+            tier.id: {"zh": tier.label_zh, "en": tier.label_en, "playbook": tier.playbook.key}
+            for tier in self._ruleset.tiers
+        }
+        nothing = dict.fromkeys(("zh", "en", "playbook"))
+
+        def named(column: str, *keys: str) -> None:
+            def fragment(word: str | None) -> bytes:
+                # A tier of the ruleset before a change of rules has no label in this one.
+                of = labels.get(word, nothing) if word is not None else nothing
+                names = {key if key == "playbook" else f"{column}_{key}": of[key] for key in keys}
+                return b"," + orjson.dumps(names)[1:-1]
+
+            build.word(column, fragment(None), map(fragment, words[column]), VALUE)
+
+        named("from_tier", "zh", "en")
+        named("to_tier", "zh", "en", "playbook")
+        build.text(b"}", VALUE)
+
+
+def _batches(table: pa.Table, rows: int) -> list[pa.RecordBatch]:
+    assert table.schema.equals(CHANGE_SCHEMA)
+    return [batch for batch in table.to_batches(max_chunksize=rows) if batch.num_rows]
+
+
+def _words(batch: pa.RecordBatch) -> list[tuple[str, ...]]:
+    """Return the dictionaries of a batch of changes, in the order of its columns."""
+    return [tuple(batch.column(name).dictionary.to_pylist()) for name in _WORD_COLUMNS]
+
+
+def _grown(out: NDArray[np.uint8], used: int) -> NDArray[np.uint8]:
+    """Return an array of twice the size with the first `used` bytes of this one."""
+    larger = np.empty(2 * out.size + 65_536, dtype=np.uint8)
+    larger[:used] = out[:used]
+    return larger
+
+
+def _decode(record: bytes) -> Record:
+    at = 0
+
+    def number() -> int:
+        nonlocal at
+        value = shift = 0
+        while True:
+            byte = record[at]
+            at += 1
+            value |= (byte & 0x7F) << shift
+            shift += 7
+            if byte < 0x80:
+                return (value >> 1) ^ -(value & 1)
+
+    def field() -> bytes | None:
+        nonlocal at
+        size = number()
+        if size < 0:
+            return None
+        at += size
+        return record[at - size : at]
+
+    key, value = field(), field()
+    headers = [((field() or b"").decode(), field() or b"") for _ in range(number())]
+    assert at == len(record)
+    return Record(key, value, headers)

@@ -1,0 +1,191 @@
+"""How a row of a table becomes a Kafka record: the list of steps that `kernels.encode_records` carries out."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+import orjson
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from kernels.encode_records import (
+    ATTRIBUTE,
+    INSTANT,
+    INTEGER,
+    JSON_ATTRIBUTE,
+    JSON_INSTANT,
+    JSON_TEXT,
+    LENGTH,
+    NOTHING,
+    SMALL,
+    STEP,
+    TEXT,
+    WORD,
+)
+from kernels.encode_text import INSTANT_BYTES, LINE_BYTES
+from schemas.columns import Column
+
+# Parts of a record with a length before them; what is in none of them is OUTSIDE.
+OUTSIDE, KEY, VALUE, ID, SUBJECT, TIME = range(6)
+
+_TEXTS: Final = (TEXT, JSON_TEXT, ATTRIBUTE, JSON_ATTRIBUTE)
+_FIELD_BYTES_MAX: Final = {
+    NOTHING: 0,
+    LENGTH: 5,
+    TEXT: 0,
+    ATTRIBUTE: 0,
+    JSON_ATTRIBUTE: 0,
+    JSON_TEXT: 4,
+    INTEGER: 20,
+    SMALL: 6,
+    INSTANT: INSTANT_BYTES + 3,
+    JSON_INSTANT: INSTANT_BYTES + 5,
+}
+
+
+class Layout(NamedTuple):
+    """Steps to be pointed at the columns of a batch.
+
+    Fields  steps          STEP[s]
+            columns        of each step, "" where it reads none
+            pieces         u8[], LINE_BYTES to spare
+            words          i64[], where words begin in `pieces`
+            row_bytes_max  what a record takes at most, its texts left out
+    """
+
+    steps: NDArray[Any]
+    columns: tuple[str, ...]
+    pieces: NDArray[np.uint8]
+    words: NDArray[np.int64]
+    row_bytes_max: int
+
+    def point(self, batch: pa.RecordBatch) -> NDArray[Any]:
+        """Return the steps with the addresses of a batch's columns; the caller keeps the batch."""
+        steps = self.steps.copy()
+        for step, name in zip(steps, self.columns, strict=True):
+            if not name:
+                continue
+            column = batch.column(name)
+            column = column.indices if step["kind"] == WORD else column
+            valid, values, *data = column.buffers()
+            step["values_at"] = values.address
+            step["valid_at"] = valid.address if valid is not None and column.null_count else 0
+            step["first"] = column.offset
+            if data and data[0] is not None:
+                step["data_at"], step["data_size"] = data[0].address, data[0].size
+        return steps
+
+    def bytes_max(self, batch: pa.RecordBatch) -> int:
+        """Return what the records of a batch take at most, as long as no text needs escapes."""
+        total: int = batch.num_rows * self.row_bytes_max
+        for kind, name in zip(self.steps["kind"].tolist(), self.columns, strict=True):
+            if kind in _TEXTS:
+                total += batch.column(name).nbytes
+        return total
+
+
+class LayoutBuilder:
+    """Puts a layout together, from a record's key to its last header."""
+
+    def __init__(self) -> None:
+        self._pieces = bytearray()
+        self._words: list[int] = []
+        self._steps: list[tuple[int, int, int, int, int]] = []
+        self._columns: list[str] = []
+        self._pending, self._pending_group = b"", OUTSIDE
+        self._row_bytes_max = 0
+
+    def text(self, text: bytes, group: int = OUTSIDE) -> None:
+        """Add bytes that are the same in every record."""
+        if group != self._pending_group:
+            self._flush()
+            self._pending_group = group
+        self._pending += text
+
+    def field(self, kind: int, column: str, group: int = OUTSIDE) -> None:
+        """Add a column's value."""
+        self.text(b"", group)
+        self._step(kind, self._piece(self._pending), 0, column)
+
+    def length(self, of: int) -> None:
+        """Add the length of a group."""
+        self.text(b"")
+        self._step(LENGTH, self._piece(self._pending), of, "")
+
+    def word(self, column: str, null: bytes, words: Iterable[bytes], group: int = OUTSIDE) -> None:
+        """Add what stands for a column's word, `null` where it is null."""
+        self.text(b"", group)
+        argument = len(self._words)
+        # The text before the word is part of every word: one copy less.
+        pieces = [self._piece(self._pending + word) for word in (null, *words)]
+        self._words += [start for start, _ in pieces] + [len(self._pieces)]
+        self._row_bytes_max += max(size for _, size in pieces)
+        self._step(WORD, (0, 0), argument, column)
+
+    def json_object(self, columns: Sequence[Column], words: Mapping[str, Sequence[str]], group: int) -> None:
+        """Add the columns as JSON's name and value, the brace before them but none behind."""
+        mark = b"{"
+        for column in columns:
+            self.text(mark + orjson.dumps(column.name) + b":", group)
+            mark = b","
+            if pa.types.is_dictionary(column.type):
+                self.word(column.name, b"null", map(orjson.dumps, words[column.name]), group)
+            else:
+                self.field(_JSON_KINDS[column.type], column.name, group)
+
+    def build(self) -> Layout:
+        """Return the layout."""
+        self._flush()
+        steps = np.zeros(len(self._steps), dtype=STEP)
+        for name, values in zip(
+            ("kind", "group", "piece_start", "piece_size", "argument"),
+            zip(*self._steps, strict=True),
+            strict=True,
+        ):
+            steps[name] = values
+        return Layout(
+            steps,
+            tuple(self._columns),
+            np.frombuffer(bytes(self._pieces) + bytes(LINE_BYTES), dtype=np.uint8),
+            np.array(self._words, dtype=np.int64),
+            self._row_bytes_max,
+        )
+
+    def _flush(self) -> None:
+        if self._pending:
+            self._step(NOTHING, self._piece(self._pending), 0, "")
+
+    def _piece(self, piece: bytes) -> tuple[int, int]:
+        start = len(self._pieces)
+        self._pieces += piece
+        return start, len(piece)
+
+    def _step(self, kind: int, piece: tuple[int, int], argument: int, column: str) -> None:
+        self._steps.append((kind, self._pending_group, *piece, argument))
+        self._columns.append(column)
+        self._row_bytes_max += piece[1] + _FIELD_BYTES_MAX.get(kind, 0)
+        self._pending = b""
+
+
+_JSON_KINDS: Final = {
+    pa.string(): JSON_TEXT,
+    pa.int64(): INTEGER,
+    pa.int16(): SMALL,
+    pa.timestamp("us", tz="UTC"): JSON_INSTANT,
+}
+
+
+def varint(value: int) -> bytes:
+    """Return the zigzag varint of a length; -1 stands for null."""
+    rest = (value << 1) ^ (value >> 63)
+    encoded = bytearray()
+    while rest > 0x7F:
+        encoded.append(rest & 0x7F | 0x80)
+        rest >>= 7
+    encoded.append(rest)
+    return bytes(encoded)
+
+
+def sized(value: bytes | None) -> bytes:
+    """Return bytes with their length before them."""
+    return varint(-1) if value is None else varint(len(value)) + value

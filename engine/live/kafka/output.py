@@ -1,0 +1,278 @@
+"""A partition's log on Kafka: one transactional producer, bound to the partition by its transactional id.
+
+What makes it exactly once:
+- a step's tier changes, rejected rows, tick and input offset are one transaction;
+- whoever opens the log fences all earlier owners and ends what they left open, before it reads what is committed;
+- after any error the producer is thrown away: only a new one, opened, knows what became of its transaction.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import suppress
+from typing import Any, Final, TypeVar
+
+import orjson
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka import errors as kafka
+from aiokafka.client import ConnectionGroup, CoordinationType
+from aiokafka.protocol.commit import OffsetFetchRequest
+from aiokafka.protocol.offset import OffsetRequest
+from aiokafka.structs import OffsetAndMetadata
+
+from engine.live.config import ClientConfig, OutputTopics
+from engine.live.encode import Encoder
+from engine.live.kafka.batches import RecordBatch, record_batches
+from engine.live.kafka.client import RETRY_BACKOFF_MS, client_errors, connection_options
+from engine.live.model import Bounds, Committed, Source, Step, Tick
+from schemas.errors import StateError
+
+_T = TypeVar("_T")
+
+TRANSACTION_SECONDS_MAX: Final = 60
+TRANSACTION_BACKOFF_MS: Final = 20
+"""A transaction that begins while the marks of the last one are being written is sent away for this long."""
+
+OPEN_SECONDS_MAX: Final = 40
+READ_SECONDS_MAX: Final = 60
+CLOSE_SECONDS_MAX: Final = 2
+
+_EARLIEST: Final = -2
+_LATEST: Final = -1
+_READ_COMMITTED: Final = 1
+
+
+class _Expected(logging.Filter):
+    """Leaves out what says nothing: a broker answers so until it has learnt that a transaction has begun (KIP-890)."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Tell whether a line is to be logged."""
+        return kafka.NotEnoughReplicasError not in (record.args or ())
+
+
+logging.getLogger("aiokafka.producer.sender").addFilter(_Expected())
+
+
+class KafkaPartitionLog:
+    """Implements engine.live.model.PartitionLog for one input partition.
+
+    In      app_id   the consumer group, and the start of the transactional id
+            encoder  of tier changes and rejected rows
+            run      calls a function in another thread
+    """
+
+    def __init__(  # noqa: PLR0913 - each by name
+        self,
+        source: Source,
+        *,
+        client: ClientConfig,
+        app_id: str,
+        outputs: OutputTopics,
+        encoder: Encoder,
+        run: Callable[[Callable[[], _T]], Awaitable[_T]],
+    ) -> None:
+        self._source = source
+        self._client = client
+        self._app_id = app_id
+        self._outputs = outputs
+        self._encoder = encoder
+        self._run: Callable[[Callable[[], Any]], Awaitable[Any]] = run
+        self._input = TopicPartition(source.topic, source.partition)
+        self._tick_key = f"{app_id}/{source.topic}".encode()
+        self._producer: AIOKafkaProducer | None = None
+
+    async def open(self) -> Committed:
+        """Fence earlier owners, end what they left open, and return what is committed."""
+        await self._drop()
+        with client_errors(self._client, f"partition {self._source} cannot be taken over"):
+            producer = AIOKafkaProducer(
+                **(connection_options(self._client) | {"retry_backoff_ms": TRANSACTION_BACKOFF_MS}),
+                transactional_id=f"{self._app_id}-{self._source}",
+                transaction_timeout_ms=TRANSACTION_SECONDS_MAX * 1000,
+            )
+            self._producer = producer
+            try:
+                async with asyncio.timeout(OPEN_SECONDS_MAX):
+                    await producer.start()
+                    return await _retried(lambda: self._committed(producer))
+            except BaseException:
+                await self._drop()
+                raise
+
+    async def _committed(self, producer: AIOKafkaProducer) -> Committed:
+        # Not the admin client's method: it takes a coordinator that is still loading for a group without offsets, which
+        # would begin the partition again from its start.
+        node = await producer.client.coordinator_lookup(CoordinationType.GROUP, self._app_id)
+        request = OffsetFetchRequest(self._app_id, [(self._source.topic, [self._source.partition])])
+        response = await producer.client.send(node, request, group=ConnectionGroup.COORDINATION)
+        _raise_for(response.error_code)
+        [(_, [(_, offset, token, error)])] = response.topics
+        _raise_for(error)
+        return Committed(offset if offset >= 0 else None, token or "")
+
+    async def bounds(self) -> Bounds:
+        """Return the offsets the input partition holds; its end is that of committed transactions."""
+        with client_errors(self._client, f"the offsets of {self._source} cannot be read"):
+            async with asyncio.timeout(OPEN_SECONDS_MAX):
+                client = self._opened().client
+                await client._wait_on_metadata(self._source.topic)  # noqa: SLF001 - producers have no other way
+                begin = await _retried(lambda: self._offset(client, _EARLIEST))
+                return Bounds(begin, await _retried(lambda: self._offset(client, _LATEST)))
+
+    async def _offset(self, client: Any, which: int) -> int:  # noqa: ANN401 - the client is not typed
+        node = client.cluster.leader_for_partition(self._input)
+        if node in (None, -1):
+            client.force_metadata_update()
+            raise kafka.LeaderNotAvailableError
+        partitions = [(self._source.topic, [(self._source.partition, which)])]
+        response = await client.send(node, OffsetRequest(-1, _READ_COMMITTED, partitions))
+        [(_, [(_, error, _, offset)])] = response.topics
+        if error:
+            client.force_metadata_update()
+        _raise_for(error)
+        return int(offset)
+
+    async def ticks(self) -> list[Tick]:
+        """Return every committed tick of the partition, oldest first."""
+        clock = TopicPartition(self._outputs.clock, self._source.partition)
+        with client_errors(self._client, f"the ticks of {self._source} cannot be read"):
+            consumer = AIOKafkaConsumer(
+                **connection_options(self._client),
+                isolation_level="read_committed",
+                enable_auto_commit=False,
+                auto_offset_reset="none",
+            )
+            try:
+                async with asyncio.timeout(READ_SECONDS_MAX):
+                    await consumer.start()
+                    consumer.assign([clock])
+                    return [tick async for tick in self._read_ticks(consumer, clock)]
+            finally:
+                await consumer.stop()
+
+    async def _read_ticks(self, consumer: AIOKafkaConsumer, clock: TopicPartition) -> Any:  # noqa: ANN401
+        begin = (await consumer.beginning_offsets([clock]))[clock]
+        end = (await consumer.end_offsets([clock]))[clock]
+        consumer.seek(clock, begin)
+        while await consumer.position(clock) < end:
+            for record in (await consumer.getmany(clock, timeout_ms=1000)).get(clock, ()):
+                if record.key == self._tick_key:
+                    yield _tick_of(record.value, str(self._source))
+
+    async def commit(self, step: Step, token: str) -> None:
+        """Write all of a step and its position, or nothing."""
+        with client_errors(self._client, f"the transaction of {self._source} failed"):
+            producer = self._opened()
+            try:
+                async with asyncio.timeout(TRANSACTION_SECONDS_MAX):
+                    await producer.begin_transaction()
+                    await self._send(producer, step, token)
+                    await producer.commit_transaction()
+            except BaseException:
+                # What became of the transaction is known to the next open alone.
+                await self._drop()
+                raise
+
+    async def _send(self, producer: AIOKafkaProducer, step: Step, token: str) -> None:
+        """Send everything and wait until the brokers have it: a commit does not fail for a batch that did."""
+        offsets = {self._input: OffsetAndMetadata(step.position, token)}
+        parts = self._parts(step)
+        sent: list[asyncio.Future[Any]] = []
+        try:
+            # All that goes to different topics joins the transaction in one request, and the offsets travel beside the
+            # records, if nothing is waited for in between.
+            first = await self._run(lambda: next(parts, []))
+            sent.append(asyncio.ensure_future(producer.send_offsets_to_transaction(offsets, self._app_id)))
+            if step.tick is not None:
+                sent.append(await self._send_tick(producer, step.tick))
+            part = first
+            while part:
+                for topic, batch in part:
+                    sent.append(await producer.send_batch(batch, topic, partition=self._source.partition))
+                part = await self._run(lambda: next(parts, []))
+            await asyncio.gather(*sent)
+        except BaseException:
+            # The others fail too, for the same reason or because the producer is dropped: nobody asks them.
+            for each in sent:
+                each.cancel()
+            raise
+
+    def _parts(self, step: Step) -> Iterator[list[tuple[str, RecordBatch]]]:
+        """Yield batches with their topics, some at a time, so that a step may be larger than its records' memory."""
+        now_ms = time.time_ns() // 1_000_000
+        rejected: list[tuple[str, RecordBatch]] = []
+        if step.rejections:
+            records = self._encoder.rejections(step.rejections, self._source)
+            rejected = [
+                (self._outputs.rejected, batch) for batch in record_batches(records, timestamp_ms=now_ms)
+            ]
+        if step.changes.num_rows:
+            for changes, current in self._encoder.parts(step.changes):
+                part = [
+                    (self._outputs.changes, batch) for batch in record_batches(changes, timestamp_ms=now_ms)
+                ]
+                part += [
+                    (self._outputs.current, batch) for batch in record_batches(current, timestamp_ms=now_ms)
+                ]
+                yield part + rejected
+                rejected = []
+        elif rejected:
+            yield rejected
+
+    async def _send_tick(self, producer: AIOKafkaProducer, tick: Tick) -> asyncio.Future[Any]:
+        return await producer.send(  # type: ignore[no-any-return]
+            self._outputs.clock,
+            orjson.dumps(tick._asdict()),
+            key=self._tick_key,
+            partition=self._source.partition,
+        )
+
+    async def close(self) -> None:
+        """Let go; never raises."""
+        await self._drop()
+
+    def _opened(self) -> AIOKafkaProducer:
+        if self._producer is None:
+            raise kafka.ProducerClosed
+        return self._producer
+
+    async def _drop(self) -> None:
+        producer, self._producer = self._producer, None
+        if producer is None:
+            return
+        # A producer that has lost its broker would wait for it for ever.
+        with suppress(Exception):
+            async with asyncio.timeout(CLOSE_SECONDS_MAX):
+                await producer.stop()
+        with suppress(Exception):
+            await producer.client.close()
+        end = producer._txn_manager.wait_for_transaction_end()  # noqa: SLF001 - else its error counts as unseen
+        if end is not None and end.done() and not end.cancelled():
+            end.exception()
+
+
+async def _retried(call: Callable[[], Awaitable[_T]]) -> _T:
+    """Repeat a call while a broker says that it is not ready for it; whoever calls sets the time."""
+    while True:
+        try:
+            return await call()
+        except kafka.KafkaError as error:
+            if not error.retriable:
+                raise
+            await asyncio.sleep(RETRY_BACKOFF_MS / 1000)
+
+
+def _tick_of(value: bytes, source: str) -> Tick:
+    try:
+        return Tick(**orjson.loads(value))
+    except (orjson.JSONDecodeError, TypeError):
+        raise StateError(
+            f"the clock topic holds a record of {source} that is no tick", fix="let nobody else write to it"
+        ) from None
+
+
+def _raise_for(code: int) -> None:
+    if code:
+        error: type[kafka.KafkaError] = kafka.for_code(code)
+        raise error

@@ -1,0 +1,210 @@
+"""Sending orders to an input topic: idempotent, in order within a partition, at the pace that is asked for."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+from aiokafka import AIOKafkaProducer
+from aiokafka import errors as kafka
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.partitioner import murmur2
+from aiokafka.producer.message_accumulator import BatchBuilder
+from numpy.typing import NDArray
+
+from engine.buffers import values_of
+from engine.live.config import ClientConfig
+from engine.live.kafka.client import client_errors, connection_options, quiet_client
+from engine.live.kafka.lookup import partition_counts
+from engine.live.orders_out import OrderEncoder, OutRecord, Pace
+from schemas.errors import ConfigError, TransportError
+
+_BATCH_BYTES: Final = 256 << 10
+_SLEEP_S_MAX: Final = 0.2
+_DAY_MS: Final = 86_400_000
+_PLACES_KEPT: Final = 1 << 22
+"""Customers whose partition is remembered: the hash is worked out byte by byte in Python."""
+
+_KEEP_FOR_EVER: Final = {"retention.ms": "-1", "retention.bytes": "-1"}
+
+
+class Partitioner:
+    """The partition of a key as Kafka's own clients choose it: murmur2, positive, modulo the partitions."""
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self._known: dict[bytes, int] = {}
+
+    def __call__(self, keys: Sequence[bytes]) -> NDArray[np.int64]:
+        """Return the partition of each key: i64[n]."""
+        known = self._known
+        if len(known) > _PLACES_KEPT:
+            known.clear()
+        for key in set(keys) - known.keys():
+            known[key] = (murmur2(key) & 0x7FFFFFFF) % self._count
+        return np.fromiter((known[key] for key in keys), np.int64, len(keys))
+
+
+async def prepare_topic(
+    config: ClientConfig, topic: str, *, partitions: int | None, replication_factor: int
+) -> int:
+    """Return how many partitions the topic has; create it if it is absent and `partitions` says how many it gets.
+
+    Errors  ConfigError     there is no such topic, or it has another number of partitions
+            TransportError  the brokers do not answer
+    """
+    there = (await partition_counts(config)).get(topic)
+    if there is None and partitions is None:
+        raise ConfigError(
+            f"there is no topic {topic}", key="--topic", fix="create it with --partitions N, or name another"
+        )
+    if there is None:
+        assert partitions is not None
+        await _create(config, NewTopic(topic, partitions, replication_factor, topic_configs=_KEEP_FOR_EVER))
+        return partitions
+    if partitions not in (None, there):
+        raise ConfigError(
+            f"topic {topic} has {there} partitions, not {partitions}",
+            key="--partitions",
+            fix="leave the option out, or name another topic",
+        )
+    return there
+
+
+async def refuse_short_memory(config: ClientConfig, topic: str, oldest_us: int) -> None:
+    """Refuse to write a record, of this time, that is older than what the topic keeps.
+
+    Errors  ConfigError     the broker would delete it, perhaps before anybody has read it
+            TransportError  the brokers do not answer
+    """
+    names = ("cleanup.policy", "retention.ms")
+    admin = AIOKafkaAdminClient(**connection_options(config))
+    with client_errors(config, f"the options of topic {topic} cannot be read"):
+        try:
+            await admin.start()
+            resource = ConfigResource(ConfigResourceType.TOPIC, topic, configs=dict.fromkeys(names, ""))
+            responses = await admin.describe_configs([resource])
+        finally:
+            await admin.close()
+    entries = [entry for response in responses for found in response.resources for entry in found[4]]
+    options = {name: value for name, value, *_ in entries}
+    # A user without the right to read them gets none.
+    kept_ms = int(options.get("retention.ms") or -1)
+    age_ms = time.time_ns() // 1_000_000 - oldest_us // 1000
+    if "delete" in options.get("cleanup.policy", "") and 0 <= kept_ms < age_ms:
+        raise ConfigError(
+            f"topic {topic} keeps records for {kept_ms / _DAY_MS:g} days, and the oldest order is {age_ms // _DAY_MS} "
+            "days old: the broker would delete it, perhaps unread",
+            key="--topic",
+            fix="set its retention.ms to -1, or use --timestamps now or --shift-to-now",
+        )
+
+
+@asynccontextmanager
+async def opened(config: ClientConfig) -> AsyncIterator[AIOKafkaProducer]:
+    """Give a connected idempotent producer; what it has been given is sent before the block ends well."""
+    producer = AIOKafkaProducer(
+        **connection_options(config), enable_idempotence=True, acks="all", max_batch_size=_BATCH_BYTES
+    )
+    with quiet_client(), client_errors(config, "no connection"):
+        await producer.start()
+    try:
+        yield producer
+    finally:
+        with client_errors(config, "the last orders may not have been sent"):
+            await producer.stop()
+
+
+class OrderSender:
+    """Sends batches of canonical orders, each order when it is due.
+
+    Fields  sent     orders
+            records  they went in
+    """
+
+    def __init__(
+        self,
+        producer: AIOKafkaProducer,
+        config: ClientConfig,
+        topic: str,
+        encoder: OrderEncoder,
+        pace: Pace,
+    ) -> None:
+        self._producer = producer
+        self._config = config
+        self._topic = topic
+        self._encoder = encoder
+        self._pace = pace
+        self._started_s: float | None = None
+        self.sent = 0
+        self.records = 0
+
+    async def send(self, orders: pa.RecordBatch, on_progress: Callable[[int, int], None]) -> None:
+        """Send a batch (in order of time) and return when the brokers have it.
+
+        In      on_progress  called with (orders sent, time of the newest in µs)
+        """
+        times_us = values_of(orders.column("occurred_at"), np.int64)
+        due_s = self._pace.due_s(times_us)
+        if self._started_s is None:
+            self._started_s = time.monotonic()
+        done = 0
+        while done < len(due_s):
+            elapsed_s = time.monotonic() - self._started_s
+            ready = int(np.searchsorted(due_s, elapsed_s, side="right"))
+            if ready <= done:
+                await asyncio.sleep(min(due_s[done] - elapsed_s, _SLEEP_S_MAX))
+                continue
+            await self._send(self._encoder.records(orders.slice(done, ready - done)))
+            self.sent += ready - done
+            on_progress(self.sent, int(times_us[ready - 1]) + self._encoder.shift_us)
+            done = ready
+
+    async def _send(self, records: Iterable[OutRecord]) -> None:
+        builders: dict[int, BatchBuilder] = {}
+        sent: list[asyncio.Future[Any]] = []
+        with client_errors(self._config, f"sending to {self._topic} broke off"):
+            for partition, key, value, headers, timestamp_ms in records:
+                builder = builders.get(partition) or self._producer.create_batch()
+                fields = {"timestamp": timestamp_ms, "key": key, "value": value, "headers": headers}
+                if builder.append(**fields) is None:
+                    sent.append(await self._hand_over(builder, partition))
+                    builder = self._producer.create_batch()
+                    builder.append(**fields)
+                builders[partition] = builder
+                self.records += 1
+            for partition, builder in builders.items():
+                sent.append(await self._hand_over(builder, partition))
+            await asyncio.gather(*sent)
+
+    async def _hand_over(self, builder: BatchBuilder, partition: int) -> asyncio.Future[Any]:
+        builder.close()
+        found: asyncio.Future[Any] = await self._producer.send_batch(
+            builder, self._topic, partition=partition
+        )
+        return found
+
+
+async def _create(config: ClientConfig, topic: NewTopic) -> None:
+    admin = AIOKafkaAdminClient(**connection_options(config))
+    with client_errors(config, f"topic {topic.name} cannot be created"):
+        try:
+            await admin.start()
+            response = await admin.create_topics([topic])
+        finally:
+            await admin.close()
+    for name, code, *text in response.topic_errors:
+        error = kafka.for_code(code)
+        if error is kafka.InvalidReplicationFactorError:
+            raise ConfigError(
+                f"topic {name} cannot have {topic.replication_factor} copies",
+                key="--replication-factor",
+                fix="use at most as many as there are brokers",
+            )
+        if error not in (kafka.NoError, kafka.TopicAlreadyExistsError):
+            words = text[0] if text and text[0] else error.__name__
+            raise TransportError(f"topic {name} cannot be created ({words})")

@@ -1,0 +1,146 @@
+"""The topics a worker needs: checked, and the output's created, before anything is read."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from aiokafka import errors as kafka
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+
+from engine.live.config import WorkerConfig
+from engine.live.kafka.client import client_errors, connection_options, quiet_client
+from schemas.errors import ConfigError, TransportError
+
+_DELETE: Final = {"cleanup.policy": "delete"}
+_COMPACT: Final = {"cleanup.policy": "compact"}
+_FOR_EVER: Final = {"cleanup.policy": "delete", "retention.ms": "-1", "retention.bytes": "-1"}
+
+CREATE_SECONDS_MAX: Final = 15
+
+
+class _Found:
+    """What the cluster says of its topics.
+
+    Fields  partitions   how many each has, by name; absent topics are not in it
+            replication  copies of each
+    """
+
+    def __init__(self, described: Sequence[Mapping[str, Any]]) -> None:
+        self.partitions: dict[str, int] = {}
+        self.replication: dict[str, int] = {}
+        for topic in described:
+            error = kafka.for_code(topic["error_code"])
+            if error is kafka.NoError and topic["partitions"]:
+                self.partitions[topic["topic"]] = len(topic["partitions"])
+                self.replication[topic["topic"]] = len(topic["partitions"][0]["replicas"])
+
+
+async def prepare_topics(config: WorkerConfig) -> int:
+    """Check the input topics, create the output topics that are absent, and return the number of partitions.
+
+    Errors  ConfigError     a topic is absent, has another number of partitions, or the user has no right to it
+            TransportError  no broker answers
+    """
+    admin = AIOKafkaAdminClient(**connection_options(config.client))
+    with quiet_client(), client_errors(config.client, "the topics cannot be read"):
+        try:
+            await admin.start()
+            return await _prepare(admin, config)
+        finally:
+            await admin.close()
+
+
+async def _prepare(admin: AIOKafkaAdminClient, config: WorkerConfig) -> int:
+    plan = _plan(config)
+    found = await _describe(admin)
+    first = config.input_topics[0]
+    for topic in config.input_topics:
+        if topic not in found.partitions:
+            raise ConfigError(
+                f"there is no topic {topic} that the user may see",
+                key="input_topics",
+                fix="create it with as many partitions as you want workers at most, grant Describe, or name another",
+            )
+    count = found.partitions[first]
+    absent = [topic for topic in plan if topic not in found.partitions]
+    if absent and not config.create_topics:
+        raise ConfigError(
+            f"there is no topic {absent[0]}",
+            key="create_topics",
+            fix=f"create it with {count} partitions, or allow topics to be created",
+        )
+    if absent:
+        options = {topic: plan[topic] for topic in absent}
+        await _create(admin, options, count, config.replication_factor or found.replication[first])
+        found = await _describe_until_there(admin, [*config.input_topics, *plan])
+    for topic in (*config.input_topics, *plan):
+        if found.partitions[topic] != count:
+            raise ConfigError(
+                f"topic {topic} has {found.partitions[topic]} partitions, {first} has {count}",
+                key="input_topics" if topic in config.input_topics else _setting_of(config, topic),
+                fix="all topics of a worker need as many partitions as each other: recreate one, or name another",
+            )
+    return count
+
+
+def _plan(config: WorkerConfig) -> dict[str, dict[str, str]]:
+    outputs = config.outputs
+    return {
+        outputs.changes: _DELETE,
+        outputs.current: _COMPACT,
+        outputs.rejected: _DELETE,
+        outputs.clock: _FOR_EVER,
+    }
+
+
+def _setting_of(config: WorkerConfig, topic: str) -> str:
+    return next(
+        f"{name}_topic"
+        for name in ("changes", "current", "rejected", "clock")
+        if getattr(config.outputs, name) == topic
+    )
+
+
+async def _describe(admin: AIOKafkaAdminClient) -> _Found:
+    # Without naming any: a broker may create a topic that is asked for.
+    return _Found(await admin.describe_topics())
+
+
+async def _describe_until_there(admin: AIOKafkaAdminClient, topics: list[str]) -> _Found:
+    """Wait until the broker that is asked has heard of topics another one has just created."""
+    for _ in range(CREATE_SECONDS_MAX * 10):
+        found = await _describe(admin)
+        if all(topic in found.partitions for topic in topics):
+            return found
+        await asyncio.sleep(0.1)
+    absent = next(topic for topic in topics if topic not in found.partitions)
+    raise TransportError(f"topic {absent} was created, but does not appear")
+
+
+async def _create(
+    admin: AIOKafkaAdminClient, plan: Mapping[str, dict[str, str]], partitions: int, replication: int
+) -> None:
+    topics = [
+        NewTopic(name, partitions, replication, topic_configs=options) for name, options in plan.items()
+    ]
+    response = await admin.create_topics(topics, timeout_ms=CREATE_SECONDS_MAX * 1000)
+    for topic, code, *text in response.topic_errors:
+        error = kafka.for_code(code)
+        if error in (kafka.NoError, kafka.TopicAlreadyExistsError):
+            # Another worker that started at the same moment may have been first.
+            continue
+        if error in (kafka.TopicAuthorizationFailedError, kafka.ClusterAuthorizationFailedError):
+            raise ConfigError(
+                f"the user may not create topic {topic}",
+                key="create_topics",
+                fix=f"grant Create, or create it with {partitions} partitions",
+            )
+        if error is kafka.InvalidReplicationFactorError:
+            raise ConfigError(
+                f"topic {topic} cannot have {replication} copies",
+                key="replication_factor",
+                fix="use at most as many as there are brokers",
+            )
+        raise TransportError(
+            f"topic {topic} cannot be created ({text[0] if text and text[0] else error.__name__})"
+        )

@@ -1,0 +1,386 @@
+"""Faust's transport with fetches instead of records: one message a partition and poll, holding all that came.
+
+Faust spends some 120 µs on a message. A message of ours holds whole fetches, so that this is nothing a record. What
+else differs from Faust's own driver, and why:
+
+- Nobody but a partition's lane seeks: after an assignment a partition is paused until its lane has recovered its state
+  and says where to read. Faust's own seeks, to the committed offsets, do nothing.
+- Each seek has a number, and what is fetched carries that of the seek it follows and the offset at which it began. So a
+  lane can tell what was fetched before a rebalance, and whether anything was dropped on the way, which Faust does
+  wherever its flow is off.
+- An offset out of range is an error: where records are missing is for the checkpoints to judge.
+- Messages are numbered, not addressed: Faust drops those whose offset is lower than one it has seen.
+
+The consumer lives in a thread of its own, with its own event loop, so that heartbeats go out whatever the worker does.
+"""
+
+import asyncio
+import itertools
+import logging
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Final, NamedTuple
+
+import faust
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import errors as kafka
+from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
+from faust.app.base import BootStrategy
+from faust.tables.manager import TableManager
+from faust.transport.drivers import TRANSPORTS
+from faust.transport.drivers import aiokafka as driver
+from faust.types import TP, ConsumerMessage
+from mode import Service
+
+from engine.live.config import WorkerConfig
+from engine.live.kafka.client import as_rfm_error, connection_options
+from engine.live.kafka.fetches import as_fetched, raw_records
+from engine.live.model import RawRecords, Source
+from schemas.errors import StateError
+
+SCHEME: Final = "rfmstream"
+
+PARTITION_FETCH_BYTES: Final = 4 << 20
+FETCH_BYTES: Final = 32 << 20
+FETCH_WAIT_MS: Final = 200
+"""How long a broker waits for records: the end of a partition is confirmed as often."""
+
+POLL_WAIT_MS: Final = 200
+WITHHELD_WAIT_MS: Final = 20
+CONFIRM_EVERY_MS: Final = 200
+REBALANCE_MS_MAX: Final = 60_000
+POLL_INTERVAL_MS_MAX: Final = 24 * 3600 * 1000
+"""A member without partitions does not poll, and is none the worse for it."""
+
+_log = logging.getLogger(__name__)
+_faust_log = logging.getLogger("faust.rfmstream")
+"""What Faust says of our subclasses belongs to Faust's log, not to the worker's."""
+
+
+class Fetched(NamedTuple):
+    """What one poll brought of a partition.
+
+    Fields  epoch         number of the seek it follows
+            begin         the offset it begins at: where the one before ended
+            records       perhaps none: offsets also pass by what is no record
+            end           one after the last committed record of the partition, as last heard
+            confirmed_us  the instant at which records.position was known to be the end; None: it is not
+    """
+
+    epoch: int
+    begin: int
+    records: RawRecords
+    end: int
+    confirmed_us: int | None
+
+
+@dataclass
+class _Place:
+    """Where a partition is read, in the consumer's thread."""
+
+    epoch: int
+    next: int
+    confirmed_ms: int = 0
+
+
+@dataclass
+class Reading:
+    """What the transport is told and tells; shared by the worker's thread and the consumer's.
+
+    Fields  config    the worker's
+            failed    called, in the worker's thread, with an error that ends the worker
+            withheld  partitions whose lane has enough for the moment
+    """
+
+    config: WorkerConfig
+    failed: Callable[[BaseException], None]
+    withheld: set[Source] = field(default_factory=set)
+
+
+class _Listener(driver.ConsumerRebalanceListener):
+    """Closes the gate before anybody is told of a rebalance."""
+
+    def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> Any:  # noqa: ANN401 - Faust's
+        self._thread.close_gate()
+        return super().on_partitions_revoked(revoked)
+
+    async def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
+        tps = list(assigned)
+        self._thread.close_gate(pause=tps)
+        await super().on_partitions_assigned(tps)
+
+
+class ConsumerThread(driver.AIOKafkaConsumerThread):
+    """The consumer's thread: polls, and seeks for the lanes."""
+
+    logger = _faust_log
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._places: dict[Source, _Place] = {}
+        self._reading: Reading = self.app.reading
+
+    def _create_worker_consumer(self, _transport: object) -> AIOKafkaConsumer:
+        config = self._reading.config
+        session_ms = config.session_timeout_s * 1000
+        return AIOKafkaConsumer(
+            **connection_options(config.client),
+            group_id=config.app_id,
+            # A class of its own: the assignor keeps its memory in its class.
+            partition_assignment_strategy=[type("Assignor", (StickyPartitionAssignor,), {})],
+            key_deserializer=as_fetched,
+            enable_auto_commit=False,
+            auto_offset_reset="none",
+            isolation_level="read_committed",
+            fetch_max_wait_ms=FETCH_WAIT_MS,
+            fetch_max_bytes=FETCH_BYTES,
+            max_partition_fetch_bytes=PARTITION_FETCH_BYTES,
+            session_timeout_ms=session_ms,
+            heartbeat_interval_ms=min(1000, session_ms // 3),
+            rebalance_timeout_ms=REBALANCE_MS_MAX,
+            max_poll_interval_ms=POLL_INTERVAL_MS_MAX,
+        )
+
+    def close_gate(self, pause: Sequence[TopicPartition] = ()) -> None:
+        """Read nothing until the lanes have sought."""
+        self._places.clear()
+        self._reading.withheld.clear()
+        consumer = self._ensure_consumer()
+        for tp in pause:
+            # Any position will do: it saves the client the search for one.
+            consumer.seek(tp, 0)
+            consumer.pause(tp)
+
+    async def seek_lane(self, source: Source, offset: int, epoch: int) -> bool:
+        """Read a partition from an offset on; False if it is not ours any more."""
+        return bool(await self.call_thread(self._seek_lane, source, offset, epoch))
+
+    async def _seek_lane(self, source: Source, offset: int, epoch: int) -> bool:
+        consumer = self._ensure_consumer()
+        tp = TopicPartition(*source)
+        if tp not in consumer.assignment():
+            return False
+        consumer.seek(tp, offset)
+        consumer.resume(tp)
+        self._places[source] = _Place(epoch, offset)
+        return True
+
+    async def getmany(self, _active_partitions: object, timeout: float) -> dict[Source, Fetched]:  # noqa: ASYNC109
+        """Return what there is of each partition that may be read."""
+        found: dict[Source, Fetched] = await self.call_thread(self._poll, int(timeout * 1000))
+        return found
+
+    async def _poll(self, timeout_ms: int) -> dict[Source, Fetched]:
+        if not self.consumer.flow_active:
+            return {}
+        consumer = self._ensure_consumer()
+        withheld = self._reading.withheld
+        wanted = [TopicPartition(*source) for source in self._places if source not in withheld]
+        if not wanted:
+            await asyncio.sleep(WITHHELD_WAIT_MS / 1000)
+            return {}
+        # A lane that wants more again is served after this poll.
+        wait_ms = WITHHELD_WAIT_MS if withheld else POLL_WAIT_MS
+        try:
+            fetched = await consumer.getmany(*wanted, timeout_ms=min(wait_ms, timeout_ms))
+        except kafka.KafkaError as error:
+            await self._complain(error)
+            return {}
+        # No await from here on: what was fetched belongs to the places as they are now.
+        return dict(self._collect(consumer, fetched))
+
+    def _collect(
+        self, consumer: AIOKafkaConsumer, fetched: Mapping[TopicPartition, Sequence[Any]]
+    ) -> Iterable[tuple[Source, Fetched]]:
+        assignment = consumer._subscription.subscription.assignment  # noqa: SLF001 - position() would wait
+        for source, place in self._places.items():
+            tp = TopicPartition(*source)
+            state = assignment.state_value(tp)
+            if state is None or not state.has_valid_position or state.lso is None:
+                continue
+            records = fetched.get(tp, ())
+            confirmed_ms = state.timestamp if state.position >= state.lso else None
+            due = confirmed_ms is not None and confirmed_ms >= place.confirmed_ms + CONFIRM_EVERY_MS
+            if not (records or due or state.position > place.next):
+                continue
+            begin, place.next = place.next, state.position
+            if confirmed_ms is not None:
+                place.confirmed_ms = confirmed_ms
+            yield (
+                source,
+                Fetched(
+                    epoch=place.epoch,
+                    begin=begin,
+                    records=raw_records(records, state.position),
+                    end=state.lso,
+                    confirmed_us=None if confirmed_ms is None else confirmed_ms * 1000,
+                ),
+            )
+
+    async def check_group(self) -> None:
+        """End the worker where the group refuses it: polls say so, but nobody polls before there are partitions."""
+        await self.call_thread(self._check_group)
+
+    async def _check_group(self) -> None:
+        try:
+            self._ensure_consumer()._coordinator.check_errors()  # noqa: SLF001 - getmany() would wait
+        except kafka.KafkaError as error:
+            await self._complain(error)
+
+    async def _complain(self, error: kafka.KafkaError) -> None:
+        """Wait after an error that passes; end the worker for one that does not."""
+        if isinstance(error, kafka.OffsetOutOfRangeError):
+            places = ", ".join(f"{source} at {place.next}" for source, place in self._places.items())
+            failure: BaseException = StateError(
+                f"the broker has deleted records that were still to be read (one of {places})",
+                fix="start again: it says what is missing, and --accept-gap goes on without",
+            )
+        elif isinstance(error, kafka.NoOffsetForPartitionError):
+            # From a poll that was under way when the partition was assigned: its lane has not sought yet.
+            return
+        elif error.retriable or isinstance(error, kafka.CorruptRecordException):
+            _log.warning("fetching failed, trying again: %s", error)
+            await asyncio.sleep(1)
+            return
+        else:
+            failure = as_rfm_error(error, self._reading.config.client, "the group failed")
+        self.parent_loop.call_soon_threadsafe(self._reading.failed, failure)
+        await asyncio.sleep(1)
+
+
+class Consumer(driver.Consumer):
+    """Faust's consumer over fetches."""
+
+    logger = _faust_log
+
+    RebalanceListener: ClassVar[Any] = _Listener
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - Faust's
+        super().__init__(*args, **kwargs)
+        self._numbers = itertools.count()
+
+    def _new_consumer_thread(self) -> ConsumerThread:
+        return ConsumerThread(self, loop=self.loop, beacon=self.beacon)
+
+    async def seek_lane(self, source: Source, offset: int, epoch: int) -> bool:
+        """Read a partition from an offset on; False if it is not ours any more."""
+        return await self._thread.seek_lane(source, offset, epoch)  # type: ignore[no-any-return]
+
+    @Service.task
+    async def _watch_group(self) -> None:
+        while not self.should_stop:
+            await self.sleep(1.0)
+            await self._thread.check_group()
+
+    async def perform_seek(self) -> None:
+        """Do nothing: the lanes seek."""
+
+    async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, ConsumerMessage]]:  # noqa: ASYNC109
+        """Yield one message a partition."""
+        if not self.flow_active:
+            await self.wait(self.can_resume_flow)
+        for source, fetched in (await self._thread.getmany(None, timeout)).items():
+            if self.should_stop or not self.flow_active:
+                # Where the flow goes on without a new assignment, the lane sees the gap and seeks.
+                return
+            tp = TP(*source)
+            yield tp, self._message(tp, fetched)
+
+    def _message(self, tp: TP, fetched: Fetched) -> ConsumerMessage:
+        return ConsumerMessage(
+            tp.topic,
+            tp.partition,
+            next(self._numbers),
+            0.0,
+            0,
+            (),
+            None,
+            fetched,
+            None,
+            0,
+            0,
+            tp,
+            generation_id=self.app.consumer_generation_id,
+        )
+
+
+class Transport(driver.Transport):
+    """Faust's transport over aiokafka, with our consumer."""
+
+    Consumer: ClassVar[Any] = Consumer
+
+
+TRANSPORTS.aliases[SCHEME] = f"{__name__}:Transport"
+
+
+class _AsItIs(faust.Schema):
+    """Hands messages over as they are."""
+
+    def compile(self, app: faust.App, **_: Any) -> Any:  # noqa: ANN401 - Faust's
+        create_event = app.create_event
+
+        async def decode(message: ConsumerMessage, **_: Any) -> Any:  # noqa: ANN401
+            return create_event(None, message.value, (), message)
+
+        return decode
+
+    async def decode(self, app: faust.App, message: ConsumerMessage, **_: Any) -> Any:  # noqa: ANN401
+        return app.create_event(None, message.value, (), message)
+
+
+class _Boot(BootStrategy):
+    """Neither web pages nor a producer: both are the worker's own."""
+
+    enable_web = False
+    enable_kafka_producer = False
+
+
+class _NoTables(TableManager):
+    """Faust's tables, of which there are none: it waits a second for them at every start."""
+
+    async def on_start(self) -> None:
+        await self._update_channels()
+        await self.recovery.start()
+
+
+class App(faust.App):
+    """The Faust app of a worker: group membership, flow control, and fetches to an agent.
+
+    In      reading  what the transport is told and tells
+            receive  called with each partition's fetches, in order; must not wait
+    """
+
+    logger = _faust_log
+    BootStrategy = _Boot
+
+    def __init__(self, reading: Reading, receive: Callable[[Source, Fetched], None]) -> None:
+        self.reading = reading
+        config = reading.config
+        super().__init__(
+            config.app_id,
+            broker=f"{SCHEME}://{config.client.bootstrap_servers[0]}",
+            autodiscover=False,
+            web_enabled=False,
+            topic_disable_leader=True,
+            topic_allow_declare=False,
+            table_standby_replicas=0,
+            stream_wait_empty=False,
+            TableManager=_NoTables,
+            broker_request_timeout=max(90.0, config.session_timeout_s + 1.0),
+            broker_session_timeout=float(config.session_timeout_s),
+            # Faust has nothing to commit; its watch over commits and fetches runs at this pace, too, and takes our
+            # quiet ways for trouble.
+            broker_commit_interval=1e6,
+            reply_create_topic=False,
+        )
+        topic = self.topic(*config.input_topics, schema=_AsItIs(), acks=False)
+
+        async def take(stream: faust.Stream[Any]) -> None:
+            async for event in stream.events():
+                tp = event.message.tp
+                receive(Source(tp.topic, tp.partition), event.value)
+
+        self.agent(topic, name="orders")(take)
+
+    def _create_directories(self) -> None:
+        """Make none: tables would need them."""

@@ -1,0 +1,269 @@
+"""The live worker: a member of the group, with a runner for each partition it is given.
+
+    broker --fetches--> Consumer (a thread) --> Faust's agent --> Lane --> Runner --> KafkaPartitionLog --> broker
+
+A partition's steps are computed in a pool of threads; everything else happens on one event loop, and the heartbeats on
+that of the consumer's thread.
+"""
+
+import asyncio
+import gc
+import logging
+import signal
+import time
+from collections.abc import Callable, Coroutine, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Final, TypeVar
+
+from engine.live.board import Board, Watched
+from engine.live.config import WorkerConfig
+from engine.live.decode import Decoder
+from engine.live.encode import Encoder
+from engine.live.http import StatusServer
+from engine.live.kafka.client import as_rfm_error
+from engine.live.kafka.lane import Lane
+from engine.live.kafka.output import KafkaPartitionLog
+from engine.live.kafka.topics import prepare_topics
+from engine.live.kafka.transport import App, Fetched, Reading
+from engine.live.model import Source
+from engine.live.options import RunnerOptions
+from engine.live.runner import Runner
+from engine.live.stats import PartitionStats
+from engine.live.store import Store
+from engine.live.warm import warm_up
+from schemas.errors import RfmError, TransportError
+
+_T = TypeVar("_T")
+
+LEAVE_S_MAX: Final = 5.0
+"""For leaving the group, after the lanes have stopped: together less than the ten seconds a stop may take."""
+
+_log = logging.getLogger(__name__)
+
+
+def run_worker(config: WorkerConfig) -> int:
+    """Run a worker until SIGTERM, Ctrl-C, or the end it was told to reach; return the exit code 0.
+
+    Errors  ConfigError     refused before anything was read
+            StateError      a checkpoint or the state cannot be trusted
+            TransportError  the brokers do not answer
+    """
+    # Millions of records a minute are no garbage that needs collecting: what is in use at the start stays, and cycles
+    # are looked for rarely.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(200_000, 20, 100)
+    asyncio.run(Worker(config).run())
+    return 0
+
+
+@dataclass
+class _Held:
+    """A runner and what it has done."""
+
+    runner: Runner
+    stats: PartitionStats
+
+
+class Worker:
+    """One worker process."""
+
+    def __init__(self, config: WorkerConfig) -> None:
+        self._config = config
+        self._board = Board(config.ruleset, config.clock)
+        self._pool = ThreadPoolExecutor(config.threads, thread_name_prefix="step")
+        self._decoder = Decoder(currency=config.ruleset.currency, record_bytes_max=config.record_bytes_max)
+        self._store = Store(config.checkpoints, app_id=config.app_id, keep=config.checkpoints_kept)
+        self._reading = Reading(config, self._fail)
+        self._lanes: dict[Source, Lane] = {}
+        self._parked: dict[Source, _Held] = {}
+        self._error: BaseException | None = None
+        self._stop = asyncio.Event()
+
+    async def run(self) -> None:
+        """Run until there is a reason to stop, and stop in good order."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop.set)
+        await self._in_pool(self._store.check)
+        partitions = await self._unless_stopped(prepare_topics(self._config))
+        if partitions is None:
+            return
+        status = None if self._config.listen is None else StatusServer(self._config.listen, self._board)
+        try:
+            if status is not None:
+                await status.start()
+            _log.info(
+                "worker starts",
+                extra={
+                    "app_id": self._config.app_id,
+                    "topics": ",".join(self._config.input_topics),
+                    "partitions": partitions,
+                    "ruleset": self._config.ruleset.identity,
+                    "status": None if status is None else status.url,
+                },
+            )
+            warm = partial(warm_up, self._config.ruleset, self._config.clock)
+            await self._unless_stopped(self._in_pool(warm))
+            await self._read()
+        finally:
+            if status is not None:
+                await status.stop()
+            self._pool.shutdown(wait=False, cancel_futures=True)
+        if self._error is not None:
+            raise self._error
+        _log.info("worker stopped")
+
+    async def _unless_stopped(self, doing: Coroutine[Any, Any, _T]) -> _T | None:
+        """Return what comes of it; None where the worker was told to stop first: brokers may take long to answer."""
+        task, stop = asyncio.create_task(doing), asyncio.create_task(self._stop.wait())
+        await asyncio.wait([task, stop], return_when=asyncio.FIRST_COMPLETED)
+        stop.cancel()
+        if task.done():
+            return task.result()
+        task.cancel()
+        await asyncio.wait([task])
+        return None
+
+    async def _read(self) -> None:
+        self._app = App(self._reading, self._receive)
+        self._app.on_partitions_assigned.connect(self._on_assigned)
+        self._app.on_partitions_revoked.connect(self._on_revoked)
+        start = asyncio.create_task(self._app.start())
+        crash = asyncio.create_task(self._watch(start))
+        await self._stop.wait()
+        # The lanes first, while the group still knows us: nobody else may have the partitions before all is written.
+        await asyncio.gather(*(lane.stop() for lane in self._lanes.values()), return_exceptions=True)
+        await asyncio.gather(*(held.runner.close() for held in self._parked.values()))
+        crash.cancel()
+        start.cancel()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LEAVE_S_MAX):
+                await self._app.stop()
+
+    async def _watch(self, start: "asyncio.Task[Any]") -> None:
+        """End the worker where Faust has ended."""
+        try:
+            await start
+            await self._app.wait_until_stopped()
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:  # noqa: BLE001 - whatever it is, it ends the worker
+            self._fail(as_rfm_error(error, self._config.client, "the consumer failed"))
+            return
+        reason = self._app.crash_reason
+        self._fail(
+            TransportError("the consumer has stopped")
+            if reason is None
+            else as_rfm_error(reason, self._config.client, "the consumer failed")
+        )
+
+    def _receive(self, source: Source, fetched: Fetched) -> None:
+        lane = self._lanes.get(source)
+        if lane is not None:
+            lane.receive(fetched)
+
+    async def _on_assigned(self, _: App, assigned: Iterable[Any], **__: Any) -> None:  # noqa: ANN401 - Faust's
+        """Begin to recover, off the path of the heartbeats; a partition is read when its lane says so."""
+        if self._stop.is_set():
+            return
+        sources = [Source(*tp) for tp in assigned]
+        gone = [self._parked.pop(source) for source in list(self._parked) if source not in sources]
+        for source in sources:
+            held = self._parked.pop(source, None)
+            self._begin(source, held or self._new(source), parked=held is not None)
+        self._board.rebalances += 1
+        self._board.joined = True
+        _log.info("partitions assigned", extra={"count": len(sources), "given_up": len(gone)})
+        await asyncio.gather(*(held.runner.close() for held in gone))
+
+    async def _on_revoked(self, _: App, revoked: Iterable[Any], **__: Any) -> None:  # noqa: ANN401 - Faust's
+        """Finish the steps in flight; the states stay until it is known who gets the partitions."""
+        del revoked  # all of them: the protocol is the eager one
+        lanes, self._lanes = self._lanes, {}
+        runners = await asyncio.gather(*(lane.park() for lane in lanes.values()))
+        for lane, runner in zip(lanes.values(), runners, strict=True):
+            self._board.partitions.pop(lane.source, None)
+            if runner is not None:
+                self._parked[lane.source] = _Held(runner, lane.stats)
+
+    def _begin(self, source: Source, held: _Held, *, parked: bool) -> None:
+        self._lanes[source] = Lane(
+            source,
+            held.runner,
+            held.stats,
+            parked=parked,
+            reads=self,
+            gather_s=self._config.commit_interval_ms / 1000,
+            failed=self._fail,
+            finished=self._check_end,
+        )
+        self._board.partitions[source] = Watched(held.stats, held.runner.snapshot)
+
+    def _new(self, source: Source) -> _Held:
+        config = self._config
+        stats = PartitionStats()
+        # A customer whose records are in several partitions has a state, and numbers its changes, in each.
+        encoder = Encoder(
+            config.ruleset,
+            source=f"{config.ce_source}/{source.topic}/{source.partition}",
+            structured=config.structured,
+        )
+        log = KafkaPartitionLog(
+            source,
+            client=config.client,
+            app_id=config.app_id,
+            outputs=config.outputs,
+            encoder=encoder,
+            run=self._in_pool,
+        )
+        options = RunnerOptions(
+            clock=config.clock,
+            tolerance_us=config.time_tolerance_us,
+            checkpoint_interval_s=config.checkpoint_interval_s,
+            resegment=config.resegment,
+            accept_gap=config.accept_gap,
+            until_end=config.until_end,
+            as_of_us=config.as_of_us,
+        )
+        runner = Runner(
+            source,
+            ruleset=config.ruleset,
+            options=options,
+            log=log,
+            store=self._store,
+            decoder=self._decoder,
+            run=self._in_pool,
+            now_us=lambda: time.time_ns() // 1000,
+            stats=stats,
+        )
+        return _Held(runner, stats)
+
+    async def seek_lane(self, source: Source, offset: int, epoch: int) -> bool:
+        """Read a partition from an offset on; False if it is not ours any more."""
+        return bool(await self._app.consumer.seek_lane(source, offset, epoch))
+
+    def withhold(self, source: Source) -> None:
+        """Bring nothing of a partition until `release`."""
+        self._reading.withheld.add(source)
+
+    def release(self, source: Source) -> None:
+        """Bring more."""
+        self._reading.withheld.discard(source)
+
+    def _check_end(self) -> None:
+        if all(lane.runner.finished for lane in self._lanes.values()):
+            self._stop.set()
+
+    def _fail(self, error: BaseException) -> None:
+        if self._error is None:
+            self._error = error
+            if not isinstance(error, RfmError):
+                _log.error("unexpected", exc_info=error)
+        self._stop.set()
+
+    async def _in_pool(self, call: Callable[[], _T]) -> _T:
+        return await asyncio.get_running_loop().run_in_executor(self._pool, call)

@@ -1,0 +1,45 @@
+"""What decides, beside the records, what a partition's history is: the ruleset, and how its clock runs.
+
+Whoever repeats a history must do so by the law it was made by. So the law stands in every checkpoint, and in the ticks:
+in a partition's first one, and in one more wherever it changed (`Tick.ruleset`).
+"""
+
+from typing import Literal, NamedTuple, Self
+
+from schemas.ruleset import Ruleset
+
+Clock = Literal["log", "event"]
+
+
+class Law(NamedTuple):
+    """A law; its text is what is written down.
+
+    Fields  identity, fingerprint  of the ruleset
+            clock         log or event
+            tolerance_us  how far beyond the log's clock an event may be dated; 0 for the clock event
+    """
+
+    identity: str
+    fingerprint: str
+    clock: str
+    tolerance_us: int
+
+    @classmethod
+    def of(cls, ruleset: Ruleset, clock: Clock, tolerance_us: int) -> Self:
+        """Return the law of a ruleset and a way to tell the time."""
+        return cls(ruleset.identity, ruleset.fingerprint, clock, tolerance_us if clock == "log" else 0)
+
+    @classmethod
+    def parse(cls, text: str) -> Self | None:
+        """Return the law that a text stands for; None: for none."""
+        identity, *rest = text.rsplit(" ", 3)
+        if len(rest) != 3 or not rest[2].isdecimal():
+            return None
+        return cls(identity, rest[0], rest[1], int(rest[2]))
+
+    def __str__(self) -> str:
+        return f"{self.identity} {self.fingerprint} {self.clock} {self.tolerance_us}"
+
+    def has_rules_of(self, ruleset: Ruleset) -> bool:
+        """Tell whether this ruleset decides, under the same name."""
+        return (self.identity, self.fingerprint) == (ruleset.identity, ruleset.fingerprint)

@@ -1,0 +1,88 @@
+"""Logs of the worker on stderr: lines for people, or one JSON object a line.
+
+Facts beside the message are passed as `extra={...}`: people see them as key=value, programs as keys. Nothing that is
+logged holds a secret: a ClientConfig leaves its own out of its repr, and records' contents are never logged.
+"""
+
+import logging
+import sys
+from datetime import UTC, datetime
+from typing import Any, Final, Literal, TextIO
+
+import orjson
+
+_OWN: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+"""What every record has; the rest came by `extra`."""
+
+_LIBRARIES: Final = (
+    "aiohttp",
+    "aiokafka",
+    "asyncio",
+    "engine.live.kafka.transport",
+    "faust",
+    "kafka",
+    "mode",
+)
+"""The transport is here for Faust, which logs by the name of the module that its services were derived in."""
+
+
+def set_up_logs(
+    log_format: Literal["text", "json"],
+    level: Literal["debug", "info", "warning", "error"],
+    *,
+    to: TextIO | None = None,
+) -> None:
+    """Send the logs of the whole process to `to` (default: stderr), once; called again, it replaces what was.
+
+    Libraries are heard from `warning` on, from `debug` on if that is asked for.
+    """
+    handler = logging.StreamHandler(sys.stderr if to is None else to)
+    handler.setFormatter(JsonFormatter() if log_format == "json" else TextFormatter())
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level.upper())
+    for name in _LIBRARIES:
+        library = logging.getLogger(name)
+        # Faust hangs handlers of its own into its loggers.
+        library.handlers[:] = []
+        library.propagate = True
+        library.setLevel(logging.DEBUG if level == "debug" else max(logging.WARNING, root.level))
+    # It tells of every line it compiles.
+    logging.getLogger("numba").setLevel(logging.WARNING)
+
+
+class TextFormatter(logging.Formatter):
+    """2026-01-31T09:30:00.000Z INFO engine.live.runner: a message key=value."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line, and the traceback below it if there is one."""
+        facts = "".join(f" {name}={value}" for name, value in _facts(record).items())
+        line = f"{_instant(record)} {record.levelname:<7} {record.name}: {record.getMessage()}{facts}"
+        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object: time, level, logger, message, the facts, and exception where there is one."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the object as one line."""
+        line = {
+            **_facts(record),
+            "time": _instant(record),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return orjson.dumps(line, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
+
+
+def _facts(record: logging.LogRecord) -> dict[str, Any]:
+    return {name: value for name, value in vars(record).items() if name not in _OWN}
+
+
+def _instant(record: logging.LogRecord) -> str:
+    return (
+        datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    )

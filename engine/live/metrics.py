@@ -1,0 +1,234 @@
+"""The worker's metrics for Prometheus: read from the board when somebody asks, nothing is counted twice.
+
+Counters are of this process and this ownership: they start at 0 when a partition comes, and go with it.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import Final, NamedTuple
+
+from prometheus_client import CollectorRegistry, ProcessCollector
+from prometheus_client.metrics_core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
+from prometheus_client.registry import Collector
+
+from engine.live.board import Board
+from engine.live.model import Source
+from engine.live.stats import SECONDS_BOUNDS, PartitionStats, Seconds
+from schemas.codes import NEVER_US
+
+_Samples = Iterable[tuple[tuple[str, ...], float]]
+_PLACE: Final = ("topic", "partition")
+
+
+class PartitionMetric(NamedTuple):
+    """A counter or gauge of each partition.
+
+    Fields  labels  besides topic and partition
+            read    (stats, now in µs) to (values of the labels, value)
+    """
+
+    name: str
+    kind: type[CounterMetricFamily | GaugeMetricFamily]
+    help: str
+    read: Callable[[PartitionStats, int], _Samples]
+    labels: tuple[str, ...] = ()
+
+
+class SecondsMetric(NamedTuple):
+    """A histogram of each partition."""
+
+    name: str
+    help: str
+    read: Callable[[PartitionStats], Seconds]
+
+
+def _one(read: Callable[[PartitionStats], float]) -> Callable[[PartitionStats, int], _Samples]:
+    return lambda stats, _: [((), read(stats))]
+
+
+def _lag_s(stats: PartitionStats, now_us: int) -> _Samples:
+    if stats.lag == 0:
+        return [((), 0.0)]
+    # Before the first record of a partition there is nothing to tell its age by.
+    return [] if stats.log_us == NEVER_US else [((), max(now_us - stats.log_us, 0) / 1e6)]
+
+
+def _clock_s(stats: PartitionStats, _: int) -> _Samples:
+    return [] if stats.clock_us == NEVER_US else [((), stats.clock_us / 1e6)]
+
+
+def _checkpoint_age_s(stats: PartitionStats, now_us: int) -> _Samples:
+    return [] if stats.checkpoint_us is None else [((), max(now_us - stats.checkpoint_us, 0) / 1e6)]
+
+
+COUNTER: Final = CounterMetricFamily
+GAUGE: Final = GaugeMetricFamily
+
+PARTITION_METRICS: Final = (
+    PartitionMetric("records", COUNTER, "Records read.", _one(lambda s: s.records)),
+    PartitionMetric("orders_applied", COUNTER, "Orders applied.", _one(lambda s: s.applied)),
+    PartitionMetric(
+        "orders_duplicate", COUNTER, "Exact duplicates, counted and ignored.", _one(lambda s: s.duplicates)
+    ),
+    PartitionMetric(
+        "orders_rejected",
+        COUNTER,
+        "Rows rejected, by reason.",
+        lambda s, _: [((reason,), count) for reason, count in sorted(s.rejected.items())],
+        ("reason",),
+    ),
+    PartitionMetric(
+        "tier_changes",
+        COUNTER,
+        "Tier changes committed, by reason and by the new tier (empty: none).",
+        lambda s, _: [(key, count) for key, count in sorted(s.changes.items())],
+        ("reason", "tier"),
+    ),
+    PartitionMetric(
+        "ticks", COUNTER, "Times the passing of time alone was committed.", _one(lambda s: s.ticks)
+    ),
+    PartitionMetric(
+        "records_replayed",
+        COUNTER,
+        "Records read again after a start, in silence.",
+        _one(lambda s: s.replayed),
+    ),
+    PartitionMetric(
+        "retries", COUNTER, "Calls to the brokers that had to be tried again.", _one(lambda s: s.retries)
+    ),
+    PartitionMetric(
+        "state",
+        GAUGE,
+        "1 for the state the partition is in: recovering, replaying, live, parked, finished, ...",
+        lambda s, _: [((s.state,), 1)],
+        ("state",),
+    ),
+    PartitionMetric("lag_records", GAUGE, "Offsets still to be read.", _one(lambda s: s.lag)),
+    PartitionMetric(
+        "lag_seconds",
+        GAUGE,
+        "Age of the newest record applied while others wait; 0 when all are read.",
+        _lag_s,
+    ),
+    PartitionMetric("position", GAUGE, "Offset to be read next.", _one(lambda s: s.position)),
+    PartitionMetric("committed_position", GAUGE, "Offset committed.", _one(lambda s: s.committed)),
+    PartitionMetric("clock_seconds", GAUGE, "The partition's clock, in seconds since 1970 UTC.", _clock_s),
+    PartitionMetric("customers", GAUGE, "Customers known.", _one(lambda s: s.customers)),
+    PartitionMetric("orders_retained", GAUGE, "Orders kept in memory.", _one(lambda s: s.orders)),
+    PartitionMetric(
+        "state_bytes",
+        GAUGE,
+        "Memory of the state, by what it holds.",
+        lambda s, _: [((name,), size) for name, size in sorted(s.memory.items())],
+        ("holds",),
+    ),
+    PartitionMetric("checkpoints", COUNTER, "Checkpoints written.", _one(lambda s: s.checkpoints)),
+    PartitionMetric(
+        "checkpoint_failures",
+        COUNTER,
+        "Checkpoints that could not be written.",
+        _one(lambda s: s.checkpoint_failures),
+    ),
+    PartitionMetric(
+        "checkpoint_age_seconds", GAUGE, "Since the newest checkpoint was written.", _checkpoint_age_s
+    ),
+    PartitionMetric("checkpoint_bytes", GAUGE, "Size of the newest.", _one(lambda s: s.checkpoint_bytes)),
+)
+
+SECONDS_METRICS: Final = (
+    SecondsMetric("step_seconds", "Working out one step.", lambda s: s.step),
+    SecondsMetric("commit_seconds", "Committing one step: one Kafka transaction.", lambda s: s.commit),
+    SecondsMetric("checkpoint_seconds", "Writing a checkpoint.", lambda s: s.checkpoint),
+)
+
+WORKER_METRICS: Final = {
+    "partitions": "Partitions this worker has.",
+    "rebalances": "Times partitions were handed out.",
+    "ruleset_info": "Always 1; the labels name the ruleset and its fingerprint.",
+}
+
+
+def registry_of(board: Board) -> CollectorRegistry:
+    """Return a registry of its own that reads the board, and this process's memory and time."""
+    registry = CollectorRegistry()
+    registry.register(_BoardCollector(board))
+    ProcessCollector(registry=registry)
+    return registry
+
+
+def metrics_reference() -> str:
+    """Return all metrics as a Markdown table, as docs/live.md shows it."""
+    rows = [
+        (
+            _name(one.name, one.kind),
+            "counter" if one.kind is COUNTER else "gauge",
+            (*_PLACE, *one.labels),
+            one.help,
+        )
+        for one in PARTITION_METRICS
+    ]
+    rows += [(_name(one.name, None), "histogram", _PLACE, one.help) for one in SECONDS_METRICS]
+    rows += [
+        (_name("partitions", GAUGE), "gauge", (), WORKER_METRICS["partitions"]),
+        (_name("rebalances", COUNTER), "counter", (), WORKER_METRICS["rebalances"]),
+        (_name("ruleset_info", GAUGE), "gauge", ("ruleset", "fingerprint"), WORKER_METRICS["ruleset_info"]),
+    ]
+    lines = ["| metric | kind | labels | |", "|---|---|---|---|"]
+    lines += [f"| `{name}` | {kind} | {', '.join(labels)} | {text} |" for name, kind, labels, text in rows]
+    return "\n".join(lines) + "\n"
+
+
+class _BoardCollector(Collector):
+    def __init__(self, board: Board) -> None:
+        self._board = board
+
+    def describe(self) -> Iterable[Metric]:
+        # Without it the registry would collect once at registration, to learn the names.
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        now_us = time.time_ns() // 1000
+        board = self._board
+        partitions = [(_place(source), one.stats) for source, one in sorted(board.partitions.items())]
+        for metric in PARTITION_METRICS:
+            family = metric.kind(f"rfmstream_{metric.name}", metric.help, labels=(*_PLACE, *metric.labels))
+            for place, stats in partitions:
+                for labels, value in metric.read(stats, now_us):
+                    family.add_metric((*place, *labels), value)
+            yield family
+        for seconds in SECONDS_METRICS:
+            histogram = HistogramMetricFamily(f"rfmstream_{seconds.name}", seconds.help, labels=_PLACE)
+            for place, stats in partitions:
+                found = seconds.read(stats)
+                histogram.add_metric(place, _buckets(found), found.total)
+            yield histogram
+        yield GaugeMetricFamily("rfmstream_partitions", WORKER_METRICS["partitions"], len(partitions))
+        yield CounterMetricFamily("rfmstream_rebalances", WORKER_METRICS["rebalances"], board.rebalances)
+        info = GaugeMetricFamily(
+            "rfmstream_ruleset_info", WORKER_METRICS["ruleset_info"], labels=("ruleset", "fingerprint")
+        )
+        info.add_metric((board.ruleset.identity, board.ruleset.fingerprint), 1)
+        yield info
+
+
+def _place(source: Source) -> tuple[str, str]:
+    return source.topic, str(source.partition)
+
+
+def _name(name: str, kind: object) -> str:
+    return f"rfmstream_{name}_total" if kind is COUNTER else f"rfmstream_{name}"
+
+
+def _buckets(seconds: Seconds) -> list[tuple[str, float]]:
+    bounds = [*map(str, SECONDS_BOUNDS), "+Inf"]
+    total = 0
+    buckets: list[tuple[str, float]] = []
+    for bound, count in zip(bounds, seconds.counts, strict=True):
+        total += count
+        buckets.append((bound, total))
+    return buckets

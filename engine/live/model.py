@@ -1,0 +1,170 @@
+"""What the parts of the live worker hand to each other, and what a partition needs of its log.
+
+    RawRecords --decode--> LogBatch --Partition--> Step --PartitionLog.commit--> the log
+
+A partition's state follows from its records and its ticks alone, so a restart repeats the same history. A tick is the
+note that, with everything before a position applied, time was let pass up to an instant.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from schemas.errors import TransportError
+
+Headers = Sequence[tuple[str, bytes]]
+
+
+class Source(NamedTuple):
+    """One partition of an input topic: the place state and output belong to."""
+
+    topic: str
+    partition: int
+
+    def __str__(self) -> str:
+        return f"{self.topic}-{self.partition}"
+
+
+class RawRecords(NamedTuple):
+    """Records of one partition as they were fetched, in order of their offsets.
+
+    Fields  keys, values  bytes, or None as the log allows
+            headers       of each record
+            timestamps_ms the log's time of each record, ms since 1970 UTC
+            offsets       of each record; there may be gaps
+            position      the offset to read next
+    """
+
+    keys: Sequence[bytes | None]
+    values: Sequence[bytes | None]
+    headers: Sequence[Headers]
+    timestamps_ms: Sequence[int]
+    offsets: Sequence[int]
+    position: int
+
+
+class Rejection(NamedTuple):
+    """A row that changed nothing.
+
+    Fields  reason    a word of schemas.orders.REJECTION_REASONS
+            key       of its record
+            original  the record's bytes; of a record of many rows, the row's own
+            offset    of its record
+            row       0-based place of the row in its record
+            log_us    the record's time, µs
+    """
+
+    reason: str
+    key: bytes | None
+    original: bytes | None
+    offset: int
+    row: int
+    log_us: int
+
+
+@dataclass(frozen=True)
+class LogBatch:
+    """The rows of consecutive records of one partition.
+
+    Fields  orders    schemas.orders.CANONICAL_SCHEMA; `row` is the ordinal of a row among all rows of the records
+            log_us    i64[orders.num_rows], time of the record a row came in
+            offsets   i64[orders.num_rows], its offset
+            refused   rows that are no orders, in order of their offsets
+            rows      how many rows the records held: orders and refused
+            records   what the rows were read from
+            places    i64[rows, 2]: of each row, the ordinal of its record and its place in it
+            position  the offset to read next
+    """
+
+    orders: pa.RecordBatch
+    log_us: NDArray[np.int64]
+    offsets: NDArray[np.int64]
+    refused: list[Rejection]
+    rows: int
+    records: RawRecords
+    places: NDArray[np.int64]
+    position: int
+
+
+class Tick(NamedTuple):
+    """Time was let pass up to `clock_us` with everything before offset `position` applied.
+
+    Fields  ruleset  fingerprint of the ruleset from then on where the rules changed, else None
+    """
+
+    position: int
+    clock_us: int
+    ruleset: str | None = None
+
+
+@dataclass(frozen=True)
+class Step:
+    """What goes into one transaction.
+
+    Fields  changes     tier changes, schemas.changes
+            rejections  rows that changed nothing
+            position    the input offset to commit
+            tick        the tick that brought the changes, if one did
+    """
+
+    changes: pa.Table
+    rejections: Sequence[Rejection]
+    position: int
+    tick: Tick | None = None
+
+
+class Committed(NamedTuple):
+    """What the log holds of a partition's progress.
+
+    Fields  position  the committed offset; None if there is none
+            token     the text that was committed with it
+    """
+
+    position: int | None
+    token: str
+
+
+class Bounds(NamedTuple):
+    """The first offset a partition still holds, and the one after its last."""
+
+    begin: int
+    end: int
+
+
+class FencedError(TransportError):
+    """Another owner of the partition has taken over: stop, emit nothing."""
+
+
+class PartitionLog(Protocol):
+    """A partition's input progress and its output, written in transactions that only one owner can make.
+
+    Every method raises  FencedError     where another owner took over
+                         TransportError  where the log did not answer; whether a commit happened is then unknown
+    """
+
+    async def open(self) -> Committed:
+        """Take the partition over: fence earlier owners, end what they left open, and return what is committed.
+
+        May be called again after an error.
+        """
+        ...
+
+    async def bounds(self) -> Bounds:
+        """Return the offsets the input partition holds."""
+        ...
+
+    async def ticks(self) -> list[Tick]:
+        """Return every committed tick of the partition, oldest first."""
+        ...
+
+    async def commit(self, step: Step, token: str) -> None:
+        """Write all of a step and its position, or nothing."""
+        ...
+
+    async def close(self) -> None:
+        """Let go; never raises."""
+        ...

@@ -1,0 +1,45 @@
+"""How a partition is run, and what decodes its records."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from engine.live.law import Clock
+from engine.live.model import LogBatch, RawRecords
+from engine.live.partition import STEP_CHANGES
+
+
+class Decodes(Protocol):
+    """Turns records into rows; `engine.live.decode.Decoder`."""
+
+    def decode(self, records: RawRecords) -> LogBatch:
+        """Return the rows of records."""
+        ...
+
+
+@dataclass(frozen=True)
+class RunnerOptions:
+    """How to run a partition.
+
+    Fields  clock                 log: the records' time, ticks when all is read; event: the newest event, mode=replay
+            tolerance_us          clock log: how far beyond the clock an event may be dated
+            checkpoint_interval_s how often the state is written
+            resegment             a state of another ruleset goes on by this one; else it is refused
+            accept_gap            do without records, ticks or an offset that are gone; else they are missed
+            until_end             stop at the offset that was the end at the start, see `Runner.finished`
+            as_of_us              with until_end: where time ends
+            retries               how often a call of the log is tried again before TransportError leaves here
+            backoff_s             wait before the first of them; it doubles up to backoff_max_s
+            step_changes          tier changes from which on a step ends where it can
+    """
+
+    clock: Clock = "log"
+    tolerance_us: int = 300_000_000
+    checkpoint_interval_s: float = 60.0
+    resegment: bool = False
+    accept_gap: bool = False
+    until_end: bool = False
+    as_of_us: int | None = None
+    retries: int = 60
+    backoff_s: float = 0.1
+    backoff_max_s: float = 5.0
+    step_changes: int = STEP_CHANGES

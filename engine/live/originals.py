@@ -1,0 +1,50 @@
+"""The bytes a row came in, for rows that turn out to be rejected only when they are applied."""
+
+import json
+
+from engine.ingest.text import plain, shown_text
+from engine.live.arrow_records import read_stream
+from engine.live.model import Headers, LogBatch
+from engine.live.payload import form_of, is_arrow, rows_of
+
+
+class Originals:
+    """Finds the bytes of the rows of a batch; a record of many rows is taken apart once, when it is first asked for."""
+
+    def __init__(self, batch: LogBatch) -> None:
+        self._batch = batch
+        self._record = -1
+        self._rows: list[bytes] = []
+
+    def of(self, row: int) -> bytes | None:
+        """Return the bytes of a row: its record's value where that is its only row, else its own JSON text.
+
+        In      row  its ordinal among all rows of the batch; ask in ascending order
+        """
+        places = self._batch.places
+        record, place = places[row].tolist()
+        value: bytes | None = self._batch.records.values[record]
+        is_alone = place == 0 and (row + 1 == len(places) or int(places[row + 1, 0]) != record)
+        if is_alone or value is None:
+            return value
+        if record != self._record:
+            self._record = record
+            self._rows = _texts(value, self._batch.records.headers[record])
+        return self._rows[int(place)]
+
+
+def _texts(value: bytes, headers: Headers) -> list[bytes]:
+    form = form_of(headers)
+    if not is_arrow(value, form):
+        rows = rows_of(value, form)
+        assert rows is not None, "a record with rows can be read"
+        return [row.text for row in rows]
+    table = read_stream(value)
+    assert table is not None, "a record with rows can be read"
+    columns = {name: shown_text(plain(table.column(name))).to_pylist() for name in table.column_names}
+    return [
+        json.dumps(
+            {name: texts[at] for name, texts in columns.items() if texts[at] is not None}, ensure_ascii=False
+        ).encode()
+        for at in range(table.num_rows)
+    ]

@@ -1,0 +1,247 @@
+"""One partition's state machine: records and instants in, steps out. No I/O, no clock, no await.
+
+What a partition holds follows from its records, in order of their offsets, and from its ticks alone; how records were
+cut into batches shows nowhere. With the clock `log` time passes before each record up to the record's time. That can
+be a long way, after a day without the worker or in a topic of history, so time passes in pieces of a day and steps are
+kept small: one that holds enough changes ends, between two records or between two pieces; then it has a tick.
+
+Source: docs/semantics.md 5.
+"""
+
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from engine.engine import FIRST_US, LAST_US, Engine
+from engine.live.law import Clock, Law
+from engine.live.model import LogBatch, RawRecords, Rejection, Step, Tick
+from engine.live.originals import Originals
+from kernels.layout import DAY_US
+from schemas.codes import NEVER_US, Outcome
+from schemas.orders import CANONICAL_SCHEMA
+from schemas.ruleset import Ruleset
+
+STEP_CHANGES: Final = 1 << 16
+"""Changes from which on a step ends where it can: some tens of megabytes of output, a second or two to write."""
+
+_MS_US: Final = 1000
+_ROW: Final = CANONICAL_SCHEMA.get_field_index("row")
+
+
+class Partition:
+    """Applies the records of one partition to an engine.
+
+    In      engine        of one shard; nobody else may change it
+            clock         log: the records' time and ticks; event: the newest event applied
+            tolerance_us  clock log: how far beyond the clock an event may be dated
+            position      the offset to read next
+            step_changes  see STEP_CHANGES
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        clock: Clock,
+        tolerance_us: int,
+        position: int,
+        step_changes: int = STEP_CHANGES,
+    ) -> None:
+        self.engine = engine
+        self.position = position
+        self._is_log = clock == "log"
+        self._tolerance_us = tolerance_us
+        self._step_changes = step_changes
+
+    def apply(self, batch: LogBatch, first: int = 0, end: int | None = None) -> Iterator[Step]:
+        """Apply the records of ordinals [first, end) and yield the steps they make.
+
+        When a step is yielded the state is that of its end, so the caller may commit it and write a checkpoint, and may
+        stop there. The last one's position is behind the records: the batch's, where it ends with them.
+        """
+        offsets = batch.records.offsets
+        end = len(offsets) if end is None else end
+        rows, clock_us = _Rows(batch), self._clock(batch.records)
+        made = _Made()
+        while first < end:
+            until_us = int(clock_us[end - 1])
+            reach_us = self._reach_us(until_us) if self._is_log else until_us
+            stop = int(np.searchsorted(clock_us[:end], reach_us, "right"))
+            tick = None
+            if stop > first:
+                self._fold(made, rows, clock_us, first, stop)
+                first = stop
+            else:
+                made.add(self.engine.advance(reach_us))
+                tick = Tick(int(offsets[first]), reach_us)
+            if first < end and made.count >= self._step_changes:
+                yield self._step(made, int(offsets[first]), tick)
+                made = _Made()
+        yield self._step(made, int(offsets[end]) if end < len(offsets) else batch.position, None)
+
+    def pass_time(self, until_us: int, *, to_the_end: bool = False) -> Iterator[Step]:
+        """Let time pass up to `until_us` and yield the steps that makes, each with a tick; none if nothing is due.
+
+        to_the_end  let it pass even if nothing is due
+        """
+        until_us = min(until_us, LAST_US)
+        made = _Made()
+        while self.engine.next_due_us(until_us) <= until_us:
+            made.add(self.engine.advance(min(self._reach_us(until_us), until_us)))
+            if made.count >= self._step_changes:
+                yield self._step(made, self.position, Tick(self.position, self.engine.clock_us))
+                made = _Made()
+        if to_the_end and until_us > self.engine.clock_us:
+            made.add(self.engine.advance(until_us))
+        if made.tables:
+            yield self._step(made, self.position, Tick(self.position, self.engine.clock_us))
+
+    def change_law(self, ruleset: Ruleset, law: Law, at_us: int | None = None) -> Step:
+        """Go on by another law. The clock moves by 1 µs, so that the tick is one.
+
+        at_us  the instant of the tick, where it is there already
+        """
+        if at_us is None:
+            at_us = max(self.engine.clock_us, FIRST_US) + 1
+        made = _Made()
+        if law.has_rules_of(self.engine.ruleset):
+            made.add(self.engine.advance(at_us))
+        else:
+            made.add(self.engine.resegment(ruleset, at_us))
+        return self._step(made, self.position, Tick(self.position, at_us, str(law)))
+
+    def repeat(self, batch: LogBatch, first: int, end: int, ticks: Sequence[Tick]) -> int:
+        """Apply the records of ordinals [first, end) again, and the ticks among them; nobody is told.
+
+        In      ticks  those not applied yet, oldest first
+        Returns how many of the ticks were applied
+        """
+        for count, tick in enumerate(ticks):
+            before = bisect_left(batch.records.offsets, tick.position, first, end)
+            self._repeat(batch, first, before)
+            first = before
+            if first == end:
+                return count
+            self.repeat_tick(tick)
+        self._repeat(batch, first, end)
+        return len(ticks)
+
+    def repeat_tick(self, tick: Tick) -> None:
+        """Let the time pass that a tick says; nobody is told."""
+        for _ in self.pass_time(tick.clock_us, to_the_end=True):
+            pass
+
+    def _repeat(self, batch: LogBatch, first: int, end: int) -> None:
+        if first < end:
+            for _ in self.apply(batch, first, end):
+                pass
+
+    def _clock(self, records: RawRecords) -> NDArray[np.int64]:
+        """Return i64[records], what the log's clock says at each record; all 0 where the clock is the events'."""
+        if not self._is_log:
+            return np.zeros(len(records.offsets), dtype=np.int64)
+        clock_us: NDArray[np.int64] = np.maximum.accumulate(
+            np.maximum(times_us(records.timestamps_ms), self.engine.clock_us)
+        )
+        return clock_us
+
+    def _reach_us(self, until_us: int) -> int:
+        """Return how far time may pass at once on the way to `until_us`: a day from what is due first."""
+        clock_us = self.engine.clock_us
+        if clock_us == NEVER_US or until_us - clock_us <= DAY_US:
+            return until_us
+        # Not to the same instant of the next day: midnights, at which most of it happens, go one by one.
+        return min(self.engine.next_due_us(until_us), int(LAST_US - DAY_US)) + int(DAY_US) - 1
+
+    def _fold(self, made: "_Made", rows: "_Rows", clock_us: NDArray[np.int64], first: int, end: int) -> None:
+        """Apply the records of ordinals [first, end)."""
+        start, stop = rows.span(first, end)
+        refused = rows.refused(first, end)
+        self.engine.counters.reject(rejection.reason for rejection in refused)
+        changes, outcomes = self.engine.step_log(
+            rows.batch.orders.slice(start, stop - start),
+            clock_us[rows.record_of[start:stop]] if self._is_log else None,
+            tolerance_us=self._tolerance_us,
+        )
+        made.add(changes)
+        rejected = np.flatnonzero(outcomes >= Outcome.MALFORMED).tolist()
+        refused += [rows.rejection(start + at, Outcome(outcomes[at]).name.lower()) for at in rejected]
+        made.rejections += sorted(refused, key=lambda rejection: (rejection.offset, rejection.row))
+        # Records without an order pass time, too.
+        if self._is_log and clock_us[end - 1] > max(self.engine.clock_us, FIRST_US):
+            made.add(self.engine.advance(int(clock_us[end - 1])))
+
+    def _step(self, made: "_Made", position: int, tick: Tick | None) -> Step:
+        self.position = position
+        changes = pa.concat_tables(made.tables) if made.tables else self.engine.no_changes
+        return Step(changes, made.rejections, position, tick)
+
+
+def times_us(timestamps_ms: Sequence[int]) -> NDArray[np.int64]:
+    """Return the times of records in µs; NEVER_US for one that was not given: -1, or what is no instant."""
+    ms = np.fromiter(timestamps_ms, np.int64, len(timestamps_ms))
+    is_given = (ms >= 0) & (ms <= LAST_US // _MS_US)
+    times: NDArray[np.int64] = np.where(is_given, ms, 0) * _MS_US + np.where(is_given, 0, NEVER_US)
+    return times
+
+
+class _Made:
+    """What a step holds so far."""
+
+    def __init__(self) -> None:
+        self.tables: list[pa.Table] = []
+        self.rejections: list[Rejection] = []
+        self.count = 0
+
+    def add(self, changes: pa.Table) -> None:
+        self.tables.append(changes)
+        self.count += changes.num_rows
+
+
+class _Rows:
+    """The rows of a batch, found by the ordinals of their records.
+
+    Fields  record_of  i64[orders], the ordinal of the record each came in
+    """
+
+    def __init__(self, batch: LogBatch) -> None:
+        self.batch = batch
+        self._row = batch.orders.column(_ROW).to_numpy()
+        self.record_of: NDArray[np.int64] = batch.places[self._row, 0]
+        self._refused_at = [rejection.offset for rejection in batch.refused]
+        self._originals = Originals(batch)
+
+    def span(self, first: int, end: int) -> tuple[int, int]:
+        """Return the orders [start, stop) of records [first, end)."""
+        start, stop = np.searchsorted(self.record_of, [first, end]).tolist()
+        return start, stop
+
+    def refused(self, first: int, end: int) -> list[Rejection]:
+        """Return what was refused before it could be applied, of records [first, end)."""
+        offsets, at = self.batch.records.offsets, self._refused_at
+        stop = bisect_left(at, offsets[end]) if end < len(offsets) else len(at)
+        # The time of its own record: that of those before it depends on where they were cut into batches.
+        return [
+            rejection._replace(log_us=self._time_us(bisect_left(offsets, rejection.offset)))
+            for rejection in self.batch.refused[bisect_left(at, offsets[first]) : stop]
+        ]
+
+    def rejection(self, order: int, reason: str) -> Rejection:
+        """Return the rejection of an order, by its place among the orders of the batch."""
+        row = int(self._row[order])
+        record, place = self.batch.places[row].tolist()
+        return Rejection(
+            reason=reason,
+            key=self.batch.records.keys[record],
+            original=self._originals.of(row),
+            offset=int(self.batch.offsets[order]),
+            row=place,
+            log_us=self._time_us(record),
+        )
+
+    def _time_us(self, record: int) -> int:
+        return int(times_us(self.batch.records.timestamps_ms[record : record + 1])[0])

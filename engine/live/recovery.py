@@ -1,0 +1,222 @@
+"""Where a partition goes on after a start: what its log and its checkpoints say, weighed against each other.
+
+    C  offset of the checkpoint        the state begins there
+    K  committed offset                records from C to K, and the ticks among them, are applied again in silence
+
+A history can be repeated only by the law it was made by, from records that are still there. Where it cannot, this is
+said before anything is written.
+"""
+
+import logging
+from dataclasses import dataclass, field
+
+from engine.engine import FIRST_US, Engine
+from engine.live.law import Law
+from engine.live.model import Bounds, Source, Tick
+from engine.live.store import LoadedCheckpoint
+from schemas.errors import StateError
+from schemas.ruleset import Ruleset
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What the log says of a partition.
+
+    Fields  committed  K; None: nothing yet
+            bounds     the offsets it holds
+            ticks      all that are committed, oldest first
+    """
+
+    committed: int | None
+    bounds: Bounds
+    ticks: list[Tick]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How to go on.
+
+    Fields  engine    the state to begin with
+            offset    its position
+            until     what comes before is applied in silence
+            ticks     those to apply in silence, too, oldest first
+            law_at_us the instant at which the law had already changed, at `offset`; None: it had not
+            begins    nothing is committed yet: the law is to be written down
+            changes   the law changes now
+    """
+
+    engine: Engine
+    offset: int
+    until: int
+    ticks: list[Tick] = field(default_factory=list)
+    law_at_us: int | None = None
+    begins: bool = False
+    changes: bool = False
+
+
+def first_tick(position: int, law: Law) -> Tick:
+    """Return the tick that begins a partition's history and names its law; it passes no time."""
+    return Tick(position, FIRST_US, str(law))
+
+
+def plan_recovery(  # noqa: PLR0913 - what there is to weigh
+    source: Source,
+    progress: Progress,
+    loaded: LoadedCheckpoint | None,
+    ruleset: Ruleset,
+    law: Law,
+    *,
+    resegment: bool,
+    accept_gap: bool,
+) -> Plan:
+    """Decide how a partition goes on.
+
+    In      loaded     the newest whole checkpoint at an offset up to K
+            resegment  let another ruleset take over
+            accept_gap do without records, ticks or an offset that are gone
+    Errors  StateError  it cannot, or not without one of these
+    """
+    weigh = _Weigher(source, progress, ruleset, law, resegment=resegment, accept_gap=accept_gap)
+    if progress.committed is None:
+        return weigh.without_offset(loaded)
+    return weigh.from_start(progress.committed) if loaded is None else weigh.go_on(loaded, progress.committed)
+
+
+class _Weigher:
+    def __init__(  # noqa: PLR0913 - what there is to weigh
+        self,
+        source: Source,
+        progress: Progress,
+        ruleset: Ruleset,
+        law: Law,
+        *,
+        resegment: bool,
+        accept_gap: bool,
+    ) -> None:
+        self._source = source
+        self._progress = progress
+        self._ruleset = ruleset
+        self._law = law
+        self._resegment = resegment
+        self._accept_gap = accept_gap
+        self._laws = [tick for tick in progress.ticks if tick.ruleset is not None]
+
+    def without_offset(self, loaded: LoadedCheckpoint | None) -> Plan:
+        """Nothing is committed: the very first start, or something was lost."""
+        begin = self._progress.bounds.begin
+        if not self._laws and loaded is None:
+            if begin > 0:
+                _log.warning(
+                    "older records are gone", extra={"partition": str(self._source), "offset": begin}
+                )
+            return Plan(Engine(self._ruleset), begin, begin, begins=True)
+        if not self._laws:
+            self._missing(
+                "there are checkpoints of it, but nothing was ever committed: they belong to another cluster or topic",
+                "name another place for the checkpoints",
+            )
+            return Plan(Engine(self._ruleset), begin, begin, begins=True)
+        self._missing(
+            "its committed offset is gone, as brokers forget it after a while without a worker",
+            "after a clean stop go on from the checkpoint, else set the offset of the consumer group",
+        )
+        if loaded is not None:
+            return self.go_on(loaded, loaded.offset)
+        return self.from_start(self._progress.ticks[-1].position)
+
+    def from_start(self, until: int) -> Plan:
+        """There is no checkpoint: everything is applied again."""
+        begin, until = self._within(until)
+        first = begin
+        if not self._laws:
+            self._missing("the clock topic has lost its ticks", "restore a checkpoint")
+        else:
+            first = self._laws[0].position
+            if len(self._laws) > 1 or self._laws[0].ruleset != str(self._law):
+                raise self._error(
+                    f"there is no checkpoint, and its history was made by {self._named(self._laws[0])}",
+                    "restore a checkpoint, go on by that, or begin anew with another app id",
+                )
+        if begin > first:
+            self._missing(
+                f"there is no checkpoint, and records from offset {first} to {begin} are gone",
+                "restore a checkpoint",
+            )
+        offset = min(max(first, begin), until)
+        return Plan(Engine(self._ruleset), offset, until, self._ticks_after(FIRST_US))
+
+    def go_on(self, loaded: LoadedCheckpoint, until: int) -> Plan:
+        """Go on from a checkpoint."""
+        begin, until = self._within(until)
+        if begin > loaded.offset:
+            self._missing(
+                f"the checkpoint is at offset {loaded.offset}, and records up to {begin} are gone",
+                "restore a newer checkpoint",
+            )
+        offset = min(max(loaded.offset, begin), until)
+        ticks = self._ticks_after(max(loaded.engine.clock_us, FIRST_US))
+        changed = [tick for tick in ticks if tick.ruleset is not None]
+        if loaded.law == str(self._law):
+            if changed:
+                raise self._error(
+                    f"its history went on under {self._named(changed[-1])} after the checkpoint",
+                    "go on by that",
+                )
+            return Plan(loaded.engine, offset, until, ticks)
+        if changed:
+            [first, *others] = changed
+            if others or first.ruleset != str(self._law) or first is not ticks[0] or first.position != offset:
+                raise self._error(
+                    f"its history went on under {self._named(changed[-1])} after the checkpoint",
+                    "restore a newer checkpoint",
+                )
+            return Plan(loaded.engine, offset, until, ticks[1:], law_at_us=first.clock_us)
+        self._check_change(loaded, is_clean=offset == until and not ticks)
+        return Plan(loaded.engine, offset, until, changes=True)
+
+    def _check_change(self, loaded: LoadedCheckpoint, *, is_clean: bool) -> None:
+        before = Law.parse(loaded.law)
+        name = before.identity if before else loaded.law
+        if not (before and before.has_rules_of(self._ruleset)) and not self._resegment:
+            raise self._error(
+                f"the checkpoint belongs to ruleset {name}, not to {self._ruleset.identity}",
+                "use the ruleset, time zone and currency it was made with, or resegment",
+            )
+        if not is_clean:
+            raise self._error(
+                "the ruleset, clock or tolerance can change only after a clean stop, and the last one was none",
+                f"start once more with ruleset {name} and the settings before, and stop that",
+            )
+
+    def _within(self, until: int) -> tuple[int, int]:
+        """Return the first offset, and how far to apply in silence."""
+        begin, end = self._progress.bounds
+        if until > end:
+            self._missing(
+                f"offset {until} is committed, but the topic ends at {end}: it was made anew",
+                "begin anew with another app id and another place for the checkpoints",
+            )
+            return begin, begin
+        if begin > until:
+            self._missing(
+                f"offset {until} is committed, and records up to {begin} are gone", "restore the records"
+            )
+        return begin, max(begin, until)
+
+    def _ticks_after(self, clock_us: int) -> list[Tick]:
+        return [tick for tick in self._progress.ticks if tick.clock_us > clock_us]
+
+    def _missing(self, problem: str, fix: str) -> None:
+        if not self._accept_gap:
+            raise self._error(problem, f"{fix}, or accept the gap")
+        _log.warning("gap accepted", extra={"partition": str(self._source), "reason": problem})
+
+    def _error(self, problem: str, fix: str) -> StateError:
+        return StateError(f"partition {self._source}: {problem}", fix=fix)
+
+    @staticmethod
+    def _named(tick: Tick) -> str:
+        law = Law.parse(tick.ruleset or "")
+        return f"ruleset {law.identity}, clock {law.clock}" if law else f"{tick.ruleset}"

@@ -1,0 +1,130 @@
+"""Snapshots of all partitions from outside: of workers that run, and of the checkpoints they leave."""
+
+import http.client
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import pyarrow as pa
+
+from engine.instants import parse_instant
+from engine.live.board import PARTITIONS_HEADER
+from engine.live.store import Store
+from schemas.errors import ConfigError, StateError, TransportError
+from schemas.ruleset import Ruleset
+from schemas.snapshots import snapshot_schema
+
+if TYPE_CHECKING:
+    from engine.engine import Engine
+
+_ANSWER_S_MAX: Final = 300
+"""A snapshot waits for the step in flight, and for an earlier snapshot."""
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """One row for each customer of each partition.
+
+    Fields  schema      of the batches
+            partitions  their names, such as orders.v1-0; complete once all batches were read
+            batches     to be read once
+    """
+
+    schema: pa.Schema
+    partitions: list[str]
+    batches: Iterator[pa.RecordBatch]
+
+
+def snapshot_of_workers(urls: Sequence[str], as_of: str | None) -> Snapshot:
+    """Ask workers for what they have.
+
+    In      urls   of their status pages
+            as_of  the instant, ISO 8601; None: the present
+    Errors  ConfigError     a URL or the instant is wrong
+            TransportError  a worker does not answer, is not ready, or two of them have the same partition
+            StateError      workers of different rulesets
+    """
+    partitions: list[str] = []
+    first, rest = _answer(urls[0], as_of, partitions), urls[1:]
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        yield from _read(urls[0], first)
+        for url in rest:
+            reader = _answer(url, as_of, partitions)
+            if reader.schema.metadata != first.schema.metadata:
+                raise StateError("has another ruleset than the other worker", path=url, fix="ask them apart")
+            yield from _read(url, reader)
+
+    return Snapshot(first.schema, partitions, batches())
+
+
+def snapshot_of_store(store: Store, ruleset: Ruleset | None, as_of: str | None) -> Snapshot:
+    """Read the newest checkpoint of every partition.
+
+    In      ruleset  None: that of the checkpoints, if it is a built-in one
+            as_of    the instant, ISO 8601, local in the ruleset's zone; None: the newest clock of all
+    Errors  StateError   there is none, or none is whole, or it belongs to another ruleset
+            ConfigError  the instant lies before the clock
+    """
+    engines: dict[str, Engine] = {}
+    for source in store.sources():
+        loaded = store.load(source, None, ruleset)
+        if loaded is None:
+            raise StateError("holds no whole checkpoint", path=str(source), fix="ask a worker that runs")
+        own = loaded.engine.ruleset
+        if ruleset is not None and own.fingerprint != ruleset.fingerprint:
+            raise StateError(f"belongs to the ruleset {own.identity}", path=loaded.name, fix="name that one")
+        engines[str(source)] = loaded.engine
+    if not engines:
+        raise StateError("there are no checkpoints of partitions")
+    partitions = list(engines)
+    first = engines[partitions[0]]
+    instant_us = (
+        max(engine.clock_us for engine in engines.values())
+        if as_of is None
+        else parse_instant(as_of, first.ruleset.time_zone, key="--as-of")
+    )
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        for name in partitions:
+            # Let go of each when its rows are out.
+            yield from engines.pop(name).snapshot(instant_us).to_batches()
+
+    return Snapshot(snapshot_schema(first.ruleset), partitions, batches())
+
+
+def _answer(url: str, as_of: str | None, partitions: list[str]) -> pa.RecordBatchStreamReader:
+    parts = urllib.parse.urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.netloc:
+        raise ConfigError(f"{url!r} is no URL of a worker", key="--worker", fix="write http://127.0.0.1:8765")
+    query = "" if as_of is None else "?" + urllib.parse.urlencode({"as_of": as_of})
+    try:
+        # The scheme was checked above.
+        response = urllib.request.urlopen(url.rstrip("/") + "/snapshot" + query, timeout=_ANSWER_S_MAX)  # noqa: S310
+        names = [name for name in response.headers.get(PARTITIONS_HEADER, "").split(",") if name]
+        reader = pa.ipc.open_stream(response)
+    except urllib.error.HTTPError as error:
+        said = error.read(1000).decode("utf-8", "replace").strip() or error.reason
+        if error.code == http.client.BAD_REQUEST:
+            raise ConfigError(said, key=url) from None
+        raise TransportError(said, endpoint=url, fix="try again when /readyz answers 200") from None
+    except (OSError, http.client.HTTPException, pa.ArrowException) as error:
+        words = getattr(error, "reason", None) or error
+        raise TransportError(
+            f"no snapshot comes from there ({words})", endpoint=url, fix="is it a worker?"
+        ) from None
+    if twice := set(names) & set(partitions):
+        problem = f"{', '.join(sorted(twice))} belongs to two workers: partitions are on the move"
+        raise TransportError(problem, endpoint=url, fix="try again")
+    partitions += names
+    return reader
+
+
+def _read(url: str, reader: pa.RecordBatchStreamReader) -> Iterator[pa.RecordBatch]:
+    try:
+        yield from reader
+    except (OSError, http.client.HTTPException, pa.ArrowException) as error:
+        raise TransportError(f"the snapshot broke off ({error})", endpoint=url, fix="try again") from None

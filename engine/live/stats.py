@@ -1,0 +1,99 @@
+"""What a partition's runner has done so far, for metrics and logs. Nothing decides by it."""
+
+from bisect import bisect_left
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Final
+
+import numpy as np
+import pyarrow as pa
+
+SECONDS_BOUNDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+
+
+class Seconds:
+    """Durations, as a Prometheus histogram wants them.
+
+    Fields  counts  how many lay within each of SECONDS_BOUNDS and above the one before; the last: beyond them all
+            total   their sum
+            last    the newest
+    """
+
+    def __init__(self) -> None:
+        self.counts = [0] * (len(SECONDS_BOUNDS) + 1)
+        self.total = 0.0
+        self.last = 0.0
+
+    def observe(self, seconds: float) -> None:
+        """Count a duration."""
+        self.counts[bisect_left(SECONDS_BOUNDS, seconds)] += 1
+        self.total += seconds
+        self.last = seconds
+
+
+@dataclass
+class PartitionStats:
+    """Counters of one partition since this process took it over; a silent replay counts in `replayed` alone.
+
+    Fields  state        recovering, replaying, live, parked, finished, fenced, failed, stopped
+            records      records read, and what became of their rows:
+            applied, duplicates, rejected (by reason)
+            changes      tier changes committed, by (reason, to_tier; "" for none)
+            replayed     records replayed silently
+            ticks        ticks committed
+            position     the offset to read next; committed: the committed one; end: one after the partition's last
+            clock_us     NEVER_US before the first record
+            log_us       time of the newest record applied; NEVER_US
+            step, commit durations of computing a step, of committing one; commits: how many
+            retries      commits and calls that had to be tried again
+            checkpoint_*     newest one: wall instant, offset, bytes; how many were written, how many failed
+            customers, orders, memory   the state's: memory in bytes by what it holds
+    """
+
+    state: str = "recovering"
+    records: int = 0
+    applied: int = 0
+    duplicates: int = 0
+    rejected: Counter[str] = field(default_factory=Counter)
+    changes: Counter[tuple[str, str]] = field(default_factory=Counter)
+    replayed: int = 0
+    ticks: int = 0
+    position: int = 0
+    committed: int = 0
+    end: int = 0
+    clock_us: int = -(2**63)
+    log_us: int = -(2**63)
+    step: Seconds = field(default_factory=Seconds)
+    commit: Seconds = field(default_factory=Seconds)
+    retries: int = 0
+    checkpoints: int = 0
+    checkpoint_failures: int = 0
+    checkpoint_us: int | None = None
+    checkpoint_offset: int | None = None
+    checkpoint_bytes: int = 0
+    checkpoint: Seconds = field(default_factory=Seconds)
+    customers: int = 0
+    orders: int = 0
+    memory: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def lag(self) -> int:
+        """How many offsets of the partition are still to be read."""
+        return max(self.end - self.position, 0)
+
+
+def count_changes(changes: pa.Table) -> Counter[tuple[str, str]]:
+    """Count tier changes, schemas.changes, by (reason, to_tier); "" for no tier."""
+    counts: Counter[tuple[str, str]] = Counter()
+    for batch in changes.select(["reason", "to_tier"]).to_batches():
+        reason, tier = batch.columns
+        width = len(tier.dictionary) + 1
+        tiers = tier.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
+        cells = np.bincount(
+            reason.indices.to_numpy(zero_copy_only=False).astype(np.int64) * width + tiers + 1
+        )
+        for cell in np.flatnonzero(cells).tolist():
+            code = cell % width - 1
+            word = tier.dictionary[code].as_py() if code >= 0 else ""
+            counts[reason.dictionary[cell // width].as_py(), word] += int(cells[cell])
+    return counts

@@ -1,0 +1,335 @@
+"""Where the checkpoints of partitions live: a folder, or what pyarrow.fs reaches by a URI (s3, gs, hdfs ...).
+
+    <root>/<topic>-<partition>/<offset>-<sequence>/   manifest.json, *.arrow   engine.checkpoint
+                                                      position.json            which point of which log this is
+
+A checkpoint is there once its position.json is: on a local disk all of it is written beside and renamed, elsewhere that
+file comes last. It holds a digest of itself and of the manifest, which holds those of the data. What is not whole is
+passed over: an older one does as well, more records are replayed then.
+"""
+
+import fcntl
+import logging
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+from uuid import uuid4
+
+import orjson
+import pyarrow as pa
+import xxhash
+from pyarrow import fs
+
+from engine.checkpoint import MANIFEST, read_checkpoint, sync_folder, write_checkpoint
+from engine.engine import Engine
+from engine.live.model import Source
+from schemas.errors import ConfigError, StateError, TransportError
+from schemas.ruleset import Ruleset, load_ruleset
+
+POSITION: Final = "position.json"
+FORMAT: Final = "rfmstream-position"
+VERSION: Final = 1
+
+_NAME: Final = re.compile(r"(\d{20})-(\d{6,})")
+_SOURCE: Final = re.compile(r"(.+)-(\d+)")
+_BESIDE: Final = ".writing-"
+_FIX_ROOT: Final = "name a folder or URI that can be read and written, on a disk with room"
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class SavedCheckpoint:
+    """A checkpoint that was written.
+
+    Fields  name    of its folder
+            offset  records before it are in it
+            bytes   its size
+    """
+
+    name: str
+    offset: int
+    bytes: int
+
+
+@dataclass(frozen=True)
+class LoadedCheckpoint:
+    """A checkpoint that was read.
+
+    Fields  engine  as of the offset
+            offset  records before it are in it
+            law     the text of the law it was made by, see `engine.live.law`
+            name    of its folder
+    Holds   where a ruleset was asked for that is not the checkpoint's, the engine has the asked one's rules under the
+            checkpoint's identity and tiers: it must not move before it is resegmented
+    """
+
+    engine: Engine
+    offset: int
+    law: str
+    name: str
+
+
+class Store:
+    """The checkpoints of one application.
+
+    In      uri     a folder, or a URI of pyarrow.fs
+            app_id  the consumer group: what another one left here is refused
+            keep    how many checkpoints of a partition are kept
+    Errors  StateError, of every method: it cannot be read or written
+    """
+
+    def __init__(self, uri: str, *, app_id: str, keep: int = 3) -> None:
+        self._uri = uri
+        self._app_id = app_id
+        self._keep = max(keep, 1)
+        with _talking(uri):
+            self._fs, root = fs.FileSystem.from_uri(uri if "://" in uri else Path(uri).absolute())
+        self._root = root.rstrip("/")
+        self._is_local = isinstance(self._fs, fs.LocalFileSystem)
+
+    def check(self) -> None:
+        """Write a file to the root and remove it again."""
+        path = f"{self._root}/{_BESIDE}{uuid4().hex}"
+        with _talking(self._uri):
+            self._fs.create_dir(self._root, recursive=True)
+            with self._fs.open_output_stream(path) as file:
+                file.write(b"rfmstream")
+            self._fs.delete_file(path)
+
+    def sources(self) -> list[Source]:
+        """Return the partitions that have a checkpoint here, whole or not."""
+        found = []
+        for name in self._folders(self._root):
+            match = _SOURCE.fullmatch(name)
+            if match and self._names(Source(match[1], int(match[2]))):
+                found.append(Source(match[1], int(match[2])))
+        return sorted(found)
+
+    def save(self, source: Source, engine: Engine, offset: int, law: str) -> SavedCheckpoint:
+        """Write a checkpoint and drop those that are too old. `engine` must not move meanwhile: see Engine.frozen."""
+        folder = self._folder(source)
+        with _talking(self._uri):
+            self._fs.create_dir(folder, recursive=True)
+            with self._written(folder) as written:
+                write_checkpoint(engine, written)
+                size = sum(path.stat().st_size for path in written.iterdir())
+                position = {
+                    "format": FORMAT,
+                    "version": VERSION,
+                    "app_id": self._app_id,
+                    "topic": source.topic,
+                    "partition": source.partition,
+                    "offset": offset,
+                    "clock_us": engine.clock_us,
+                    "law": law,
+                    "tiers": [tier.id for tier in engine.ruleset.tiers],
+                    "manifest_xxh3_128": xxhash.xxh3_128_hexdigest((written / MANIFEST).read_bytes()),
+                }
+                whole = orjson.dumps(
+                    {"xxh3_128": _digest(position), "position": position}, option=orjson.OPT_INDENT_2
+                )
+                name = self._publish(written, folder, offset, whole)
+            self._prune(source)
+        return SavedCheckpoint(name, offset, size + len(whole))
+
+    def load(
+        self, source: Source, not_after: int | None = None, ruleset: Ruleset | None = None
+    ) -> LoadedCheckpoint | None:
+        """Return the newest whole checkpoint at an offset that is not after `not_after`; None: there is none.
+
+        In      not_after  None: any offset
+                ruleset    to go on with, see LoadedCheckpoint; None: the checkpoint's own, a built-in one
+        Errors  StateError      also: it belongs to another application, or to another version's format
+                TransportError  it is there but cannot be read now
+        """
+        names = self._names(source)
+        for name in reversed(names):
+            if not_after is not None and int(name.partition("-")[0]) > not_after:
+                continue
+            path = f"{self._folder(source)}/{name}"
+            try:
+                return self._load(source, path, name, ruleset)
+            except _ForeignError:
+                raise
+            except (StateError, FileNotFoundError, ValueError, pa.ArrowInvalid) as error:
+                _log.warning("checkpoint passed over", extra={"path": path, "reason": str(error)})
+            except OSError as error:
+                if not self._is_local:  # it may well be whole
+                    raise TransportError("a checkpoint cannot be read", endpoint=path) from error
+                _log.warning("checkpoint passed over", extra={"path": path, "reason": str(error)})
+        return None
+
+    def discard(self, source: Source) -> None:
+        """Drop all checkpoints of a partition."""
+        with _talking(self._uri):
+            for name in self._names(source):
+                self._fs.delete_dir(f"{self._folder(source)}/{name}")
+
+    def _load(self, source: Source, path: str, name: str, ruleset: Ruleset | None) -> LoadedCheckpoint:
+        whole = self._read(f"{path}/{POSITION}")
+        position = orjson.loads(whole)
+        if not isinstance(position, dict) or _digest(position.get("position")) != position.get("xxh3_128"):
+            raise StateError(f"{POSITION} is damaged", path=path)
+        position = position["position"]
+        if position["format"] != FORMAT or position["version"] != VERSION:
+            raise _ForeignError(
+                "the checkpoint has another format", path=path, fix="use the version that wrote it"
+            )
+        if position["app_id"] != self._app_id:
+            raise _ForeignError(
+                f"the checkpoint belongs to the application {position['app_id']}",
+                path=path,
+                fix="give every application a place of its own",
+            )
+        if (position["topic"], position["partition"]) != source:
+            raise StateError(f"it is of {position['topic']}-{position['partition']}", path=path)
+        with self._at_hand(path) as folder:
+            manifest = (folder / MANIFEST).read_bytes()
+            if xxhash.xxh3_128_hexdigest(manifest) != position["manifest_xxh3_128"]:
+                raise StateError(f"{MANIFEST} is damaged", path=path)
+            own = _as_made(orjson.loads(manifest)["manifest"], position["tiers"], ruleset)
+            engine = read_checkpoint(folder, ruleset=own)
+        return LoadedCheckpoint(engine, position["offset"], position["law"], name)
+
+    def _folder(self, source: Source) -> str:
+        return f"{self._root}/{source}"
+
+    def _names(self, source: Source) -> list[str]:
+        """Return the folders of checkpoints, oldest first."""
+        names = [name for name in self._folders(self._folder(source)) if _NAME.fullmatch(name)]
+        return sorted(names, key=lambda name: [int(part) for part in name.split("-")])
+
+    def _folders(self, path: str) -> list[str]:
+        with _talking(self._uri):
+            infos = self._fs.get_file_info(fs.FileSelector(path, allow_not_found=True))
+        return [info.base_name for info in infos if info.type == fs.FileType.Directory]
+
+    def _read(self, path: str) -> bytes:
+        with self._fs.open_input_stream(path) as file:
+            return bytes(file.read())
+
+    @contextmanager
+    def _written(self, folder: str) -> Iterator[Path]:
+        """Make a folder on the local disk to write a checkpoint to, and remove what is left of it."""
+        if not self._is_local:
+            with tempfile.TemporaryDirectory(prefix="rfmstream-checkpoint-") as path:
+                yield Path(path)
+            return
+        beside = Path(folder, f"{_BESIDE}{uuid4().hex}")
+        beside.mkdir()
+        try:
+            with _locked(beside):
+                yield beside
+        finally:
+            shutil.rmtree(beside, ignore_errors=True)
+
+    def _publish(self, written: Path, folder: str, offset: int, whole: bytes) -> str:
+        """Let a written checkpoint be there at once; return its name, one nobody else took."""
+        taken = [int(name.partition("-")[2]) for name in self._folders(folder) if _NAME.fullmatch(name)]
+        sequence = max(taken, default=0) + 1
+        if not self._is_local:
+            name = f"{offset:020d}-{sequence:06d}"
+            self._fs.create_dir(f"{folder}/{name}", recursive=True)
+            for path in sorted(written.iterdir()):
+                fs.copy_files(str(path), f"{folder}/{name}/{path.name}", fs.LocalFileSystem(), self._fs)
+            with self._fs.open_output_stream(f"{folder}/{name}/{POSITION}") as file:
+                file.write(whole)
+            return name
+        with (written / POSITION).open("wb") as file:
+            file.write(whole)
+            file.flush()
+            os.fsync(file.fileno())
+        sync_folder(written)
+        while True:
+            name = f"{offset:020d}-{sequence:06d}"
+            try:
+                written.rename(f"{folder}/{name}")
+            except OSError:
+                if not Path(folder, name).exists():
+                    raise
+                sequence += 1  # another owner was faster
+            else:
+                sync_folder(Path(folder))
+                return name
+
+    @contextmanager
+    def _at_hand(self, path: str) -> Iterator[Path]:
+        """Bring a checkpoint to the local disk unless it is there."""
+        if self._is_local:
+            yield Path(path)
+            return
+        with tempfile.TemporaryDirectory(prefix="rfmstream-checkpoint-") as folder:
+            fs.copy_files(path, folder, self._fs, fs.LocalFileSystem())
+            yield Path(folder)
+
+    def _prune(self, source: Source) -> None:
+        """Drop the checkpoints beyond `keep`, and what a process that is gone left half written."""
+        folder = self._folder(source)
+        names = self._names(source)
+        # Who else works here may be doing the same.
+        for name in names[: -self._keep]:
+            with suppress(OSError):
+                self._fs.delete_dir(f"{folder}/{name}")
+        for path in Path(folder).glob(f"{_BESIDE}*") if self._is_local else ():
+            with suppress(OSError), _locked(path) as is_left:
+                if is_left:
+                    shutil.rmtree(path)
+
+
+class _ForeignError(StateError):
+    """A whole checkpoint that is not ours to read."""
+
+
+def _as_made(manifest: dict[str, Any], tiers: Iterable[str], ruleset: Ruleset | None) -> Ruleset:
+    """Return the ruleset to read a checkpoint with."""
+    made_by = manifest["ruleset"], manifest["fingerprint"]
+    if ruleset is None:
+        name, zone, currency = (manifest[key] for key in ("ruleset_name", "time_zone", "currency"))
+        with suppress(ConfigError):
+            ruleset = load_ruleset(name, time_zone=zone, currency=currency)
+        if ruleset is None or (ruleset.identity, ruleset.fingerprint) != made_by:
+            raise _ForeignError(
+                f"the checkpoint's ruleset {manifest['ruleset']} is not a built-in one",
+                fix="name its file with the ruleset option",
+            )
+    if (ruleset.identity, ruleset.fingerprint) == made_by:
+        return ruleset
+    return replace(
+        ruleset,
+        identity=manifest["ruleset"],
+        fingerprint=manifest["fingerprint"],
+        currency=manifest["currency"],
+        tiers=tuple(replace(ruleset.tiers[0], id=tier) for tier in tiers),
+    )
+
+
+def _digest(position: object) -> str:
+    return xxhash.xxh3_128_hexdigest(orjson.dumps(position, option=orjson.OPT_SORT_KEYS))
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[bool]:
+    """Lock a folder; yield whether nobody else has. A process that dies lets go."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield True
+    except BlockingIOError:
+        yield False
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def _talking(uri: str) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, pa.ArrowException) as error:
+        words = getattr(error, "strerror", None) or str(error).partition("\n")[0]
+        raise StateError(f"the checkpoints cannot be reached: {words}", path=uri, fix=_FIX_ROOT) from error

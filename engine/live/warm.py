@@ -1,0 +1,46 @@
+"""Have every kernel compiled before the group counts on this worker: later a partition would stand still for it."""
+
+import logging
+import tempfile
+import time
+from typing import Final
+
+from engine.engine import Engine
+from engine.live.decode import Decoder
+from engine.live.encode import Encoder
+from engine.live.law import Clock
+from engine.live.model import RawRecords
+from engine.live.partition import Partition
+from kernels._jit import is_compiled
+from kernels.fold import fold
+from schemas.ruleset import Ruleset
+
+_ORDER: Final = (
+    b'{"customer_id":"c","order_id":"o","occurred_at":"2026-01-01T00:00:00Z","amount_minor":1,"event_id":"e"}'
+)
+_AT_MS: Final = 1_767_225_600_000
+_YEAR_US: Final = 366 * 86_400_000_000
+
+_log = logging.getLogger(__name__)
+
+
+def warm_up(ruleset: Ruleset, clock: Clock) -> None:
+    """Take one order the whole way, from a record to its tier changes, a snapshot and a checkpoint that is read again.
+
+    Takes half a second where the kernels are in the cache on the disk, and up to a minute the first time.
+    """
+    started = time.monotonic()
+    if not is_compiled(fold):
+        _log.info("the first start on this machine compiles the kernels, which takes up to a minute")
+    partition = Partition(Engine(ruleset, mode="live"), clock=clock, tolerance_us=0, position=0)
+    records = RawRecords([b"c", b"c"], [_ORDER, b"{"], [[], []], [_AT_MS, _AT_MS], [0, 1], 2)
+    steps = list(partition.apply(Decoder(currency=ruleset.currency).decode(records)))
+    steps += partition.pass_time(partition.engine.clock_us + _YEAR_US)
+    encoder = Encoder(ruleset, source="/rfmstream/warm-up")
+    for step in steps:
+        list(encoder.parts(step.changes))
+    partition.engine.snapshot()
+    with tempfile.TemporaryDirectory(prefix="rfmstream-warm-up-") as folder:
+        partition.engine.frozen().checkpoint(f"{folder}/state")
+        Engine.restore(f"{folder}/state", ruleset=ruleset)
+    _log.debug("kernels are ready", extra={"seconds": round(time.monotonic() - started, 3)})

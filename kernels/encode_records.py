@@ -1,0 +1,207 @@
+"""Write the rows of a table as Kafka records, by a list of steps: a piece of fixed text, then a field of the row.
+
+A record is written without its beginning (length, attributes, deltas), which depends on the batch it will be sent in:
+from the key on it is the same wherever it goes. The steps are laid out by engine/live/encode.py.
+
+Source: Kafka's protocol guide, "Record"; schemas/changes.py.
+"""
+
+from typing import Final
+
+import numpy as np
+
+from kernels._jit import array_at, borrow, inline, jit
+from kernels.encode_text import (
+    INSTANT_BYTES,
+    LINE_BYTES,
+    NULL_BYTES,
+    copy_piece,
+    copy_text,
+    size_attribute,
+    size_integer,
+    size_json,
+    size_varint,
+    write_attribute,
+    write_instant,
+    write_integer,
+    write_json,
+    write_null,
+    write_varint,
+)
+
+STEP: Final = np.dtype(
+    (
+        np.record,
+        np.dtype(
+            [
+                ("kind", "i8"),  # of the field, see below
+                ("group", "i8"),  # to whose length the step counts; 0: none's
+                ("piece_start", "i8"),
+                ("piece_size", "i8"),
+                ("argument", "i8"),  # LENGTH: of which group; WORD: where its words begin in `words`
+                ("values_at", "i8"),  # address of the column's values, or of a text's offsets
+                ("valid_at", "i8"),  # address of its validity bits; 0: no nulls
+                ("data_at", "i8"),  # address of a text's bytes
+                ("data_size", "i8"),
+                ("first", "i8"),  # place of row 0 in these buffers
+            ],
+            align=True,
+        ),
+    )
+)
+
+# Kinds of fields.
+NOTHING: Final = 0  # the piece is all
+LENGTH: Final = 1  # varint, the bytes of a group
+TEXT: Final = 2  # the bytes of an id
+JSON_TEXT: Final = 3  # a JSON string, or null
+ATTRIBUTE: Final = 4  # an id as a CloudEvents attribute
+JSON_ATTRIBUTE: Final = 5  # the same inside a JSON string's quotes
+INTEGER: Final = 6  # i64
+SMALL: Final = 7  # i16
+INSTANT: Final = 8  # never null
+JSON_INSTANT: Final = 9  # a JSON string, or null
+WORD: Final = 10  # i8 code of a word, whose bytes are a piece; null: the piece before the first word's
+
+GROUPS: Final = 8
+_QUOTE = np.uint8(34)
+
+
+@inline
+def _is_null(step, place):
+    if step.valid_at == 0:
+        return False
+    bits = array_at(step.valid_at, ((place >> 3) + 1,), np.uint8)
+    return (bits[place >> 3] >> np.uint8(place & 7)) & 1 == 0
+
+
+@inline
+def _word_of(step, place):
+    """Return where in `words` the bytes of a row's word stand."""
+    if _is_null(step, place):
+        return step.argument
+    return step.argument + 1 + np.int64(array_at(step.values_at, (place + 1,), np.int8)[place])
+
+
+@inline
+def _text_of(step, place):
+    """Return the start and size of a row's text."""
+    offsets = array_at(step.values_at, (place + 2,), np.int32)
+    start = np.int64(offsets[place])
+    return start, np.int64(offsets[place + 1]) - start
+
+
+@inline
+def _integer_of(step, place):
+    if step.kind == SMALL:
+        return np.int64(array_at(step.values_at, (place + 1,), np.int16)[place])
+    return array_at(step.values_at, (place + 1,), np.int64)[place]
+
+
+@inline
+def _size_field(step, place, words):
+    kind = step.kind
+    if kind == WORD:
+        word = _word_of(step, place)
+        return words[word + 1] - words[word]
+    if kind in (INTEGER, SMALL):
+        return size_integer(_integer_of(step, place))
+    if kind == INSTANT:
+        return np.int64(INSTANT_BYTES)
+    if kind == JSON_INSTANT:
+        if _is_null(step, place):
+            return np.int64(NULL_BYTES)
+        return np.int64(INSTANT_BYTES) + 2
+    if kind in (TEXT, JSON_TEXT, ATTRIBUTE, JSON_ATTRIBUTE):
+        if kind == JSON_TEXT and _is_null(step, place):
+            return np.int64(NULL_BYTES)
+        start, size = _text_of(step, place)
+        if kind == TEXT:
+            return size
+        data = array_at(step.data_at, (step.data_size,), np.uint8)
+        if kind == JSON_TEXT:
+            return size_json(data, start, size) + 2
+        return size_attribute(data, start, size, kind == JSON_ATTRIBUTE)
+    return np.int64(0)
+
+
+@inline
+def _write_field(step, place, pieces, words, group_sizes, size, out, at):
+    kind = step.kind
+    if kind == WORD:
+        return copy_piece(out, at, pieces, words[_word_of(step, place)], size)
+    if kind in (INTEGER, SMALL):
+        return write_integer(out, at, _integer_of(step, place), size)
+    if kind == INSTANT:
+        return write_instant(out, at, _integer_of(step, place))
+    if kind == LENGTH:
+        return write_varint(out, at, group_sizes[step.argument])
+    if kind == JSON_INSTANT:
+        if _is_null(step, place):
+            return write_null(out, at)
+        out[at] = _QUOTE
+        at = write_instant(out, at + 1, _integer_of(step, place))
+        out[at] = _QUOTE
+        return at + 1
+    if kind in (TEXT, JSON_TEXT, ATTRIBUTE, JSON_ATTRIBUTE):
+        if kind == JSON_TEXT and _is_null(step, place):
+            return write_null(out, at)
+        start, length = _text_of(step, place)
+        data = array_at(step.data_at, (step.data_size,), np.uint8)
+        if kind == TEXT:
+            return copy_text(out, at, data, start, length)
+        if kind == JSON_TEXT:
+            out[at] = _QUOTE
+            at = write_json(out, at + 1, data, start, length, size - 2)
+            out[at] = _QUOTE
+            return at + 1
+        return write_attribute(out, at, data, start, length, kind == JSON_ATTRIBUTE, size)
+    return at
+
+
+@jit
+def write_records(steps, pieces, words, first, rows, out, used, starts):
+    """Write rows [first, rows) as far as there is room.
+
+    In      steps   STEP[s]; the columns they point to
+            pieces  u8[]      fixed text, LINE_BYTES to spare at the end
+            words   i64[w+1]  offsets into `pieces`
+    Out     out     u8[]      from `used` on, LINE_BYTES left to spare at the end
+            starts  i64[rows + 1]  where each row's record begins, and the last one's end
+    Returns the row to go on with: `rows` when all are written
+    Cost    O(bytes), no allocation that grows
+    """
+    steps, pieces, words, out, starts = (
+        borrow(steps),
+        borrow(pieces),
+        borrow(words),
+        borrow(out),
+        borrow(starts),
+    )
+    sizes = np.empty(steps.size, np.int64)
+    group_sizes = np.empty(GROUPS, np.int64)
+    room = out.size - LINE_BYTES
+    for row in range(first, rows):
+        group_sizes[:] = 0
+        for s in range(steps.size):
+            step = steps[s]
+            size = _size_field(step, step.first + row, words)
+            sizes[s] = size
+            group_sizes[step.group] += step.piece_size + size
+        total = np.int64(0)
+        for group in range(GROUPS):
+            total += group_sizes[group]
+        for s in range(steps.size):
+            if steps[s].kind == LENGTH:
+                total += size_varint(group_sizes[steps[s].argument])
+        starts[row] = used
+        if used + total > room:
+            return row
+        at = used
+        for s in range(steps.size):
+            step = steps[s]
+            at = copy_piece(out, at, pieces, step.piece_start, step.piece_size)
+            at = _write_field(step, step.first + row, pieces, words, group_sizes, sizes[s], out, at)
+        used += total
+        starts[row + 1] = used
+    return rows

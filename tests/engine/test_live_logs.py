@@ -1,0 +1,72 @@
+"""Logs: lines for people and for programs."""
+
+import io
+import json
+import logging
+from collections.abc import Iterator
+
+import pytest
+
+from engine.live.config import ClientConfig
+from engine.live.logs import set_up_logs
+
+
+@pytest.fixture
+def restored() -> Iterator[None]:
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:], root.level = handlers, level
+
+
+def logged(log_format: str, level: str = "info") -> list[str]:
+    to = io.StringIO()
+    set_up_logs(log_format, level, to=to)  # type: ignore[arg-type]
+    log = logging.getLogger("engine.live.runner")
+    log.debug("unheard unless asked for")
+    log.info("recovered %s", "orders.v1-0", extra={"offset": 7, "source": ("orders.v1", 0)})
+    logging.getLogger("aiokafka.consumer").info("chatter of a library")
+    try:
+        _ = 1 / 0
+    except ZeroDivisionError:
+        log.exception("failed", extra={"partition": 3})
+    return to.getvalue().splitlines()
+
+
+@pytest.mark.usefixtures("restored")
+def test_text_for_people() -> None:
+    first, second, *trace = logged("text")
+    assert first.endswith(
+        "Z INFO    engine.live.runner: recovered orders.v1-0 offset=7 source=('orders.v1', 0)"
+    )
+    assert second.endswith("ERROR   engine.live.runner: failed partition=3")
+    assert trace[0].startswith("Traceback")
+    assert trace[-1] == "ZeroDivisionError: division by zero"
+
+
+@pytest.mark.usefixtures("restored")
+def test_json_for_programs_one_object_a_line() -> None:
+    first, second = map(json.loads, logged("json"))
+    assert first.pop("time").endswith("Z")
+    assert first == {
+        "level": "info",
+        "logger": "engine.live.runner",
+        "message": "recovered orders.v1-0",
+        "offset": 7,
+        "source": ["orders.v1", 0],
+    }
+    assert (second["level"], second["message"], second["partition"]) == ("error", "failed", 3)
+    assert second["exception"].endswith("ZeroDivisionError: division by zero")
+
+
+@pytest.mark.usefixtures("restored")
+def test_debug_lets_the_libraries_speak() -> None:
+    text = "\n".join(logged("text", "debug"))
+    assert "unheard unless asked for" in text
+    assert "chatter of a library" in text
+
+
+def test_a_client_shows_no_secret() -> None:
+    config = ClientConfig(sasl_username="ann", sasl_password="open sesame", tls_key_password="open sesame")  # noqa: S106
+    assert "ann" in repr(config)
+    assert "sesame" not in f"{config!r} {config}"

@@ -1,0 +1,350 @@
+"""Particular moments in the life of a runner: other rules, another clock, the end of a backfill, a step in doubt."""
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import orjson
+import pyarrow as pa
+import pytest
+from kernel_shards import event
+from live_world import START_US, Record, ScriptedLog, World, plain
+from oracle_days import DAY_US
+from twins import canonical_batch, in_order, plain_rows
+
+from engine import Engine
+from engine.live.decode import Decoder
+from engine.live.model import FencedError, Source, Step
+from engine.live.options import RunnerOptions
+from engine.live.runner import Runner
+from engine.live.stats import PartitionStats
+from engine.live.store import Store
+from schemas.errors import StateError, TransportError
+from schemas.ruleset import load_ruleset
+
+SOURCE = Source("orders", 0)
+OPTIONS = RunnerOptions(backoff_s=0, retries=3, checkpoint_interval_s=10**6)
+
+
+@pytest.fixture(autouse=True)
+def _fast_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "fsync", lambda _: None)
+
+
+async def run(function: Callable[[], Any]) -> Any:  # noqa: ANN401
+    return function()
+
+
+class Stage:
+    """A world whose log always answers, until it is told otherwise."""
+
+    def __init__(self, root: Path) -> None:
+        self.world = World(Random(1))  # noqa: S311 - nothing is left to it here
+        self.root = root
+
+    def put(self, *events: dict[str, Any], days: float = 0) -> None:
+        """Append a record of each event, some days after the start; an event is dated as its record."""
+        at_us = START_US + int(days * DAY_US)
+        for each in events:
+            dated = each | {"occurred_at_us": at_us}
+            value = orjson.dumps(plain(dated))
+            self.world.records.append(Record(self.world.end, value, at_us // 1000, [dated]))
+            self.world.end += 1
+
+    def runner(self, ruleset: str = "rfm8", log: ScriptedLog | None = None, **options: Any) -> Runner:  # noqa: ANN401
+        return Runner(
+            SOURCE,
+            ruleset=load_ruleset(ruleset),
+            options=replace(OPTIONS, **options),
+            log=log or ScriptedLog(self.world),
+            store=Store(str(self.root), app_id="app"),
+            decoder=Decoder(currency="CNY"),
+            run=run,
+            now_us=lambda: self.world.now_us,
+            stats=PartitionStats(),
+        )
+
+    async def read(self, runner: Runner) -> None:
+        fetched = self.world.fetch(runner.position, 10**6)
+        if fetched.offsets:
+            await runner.feed(fetched)
+
+    @property
+    def changes(self) -> list[dict[str, Any]]:
+        return plain_rows(
+            pa.concat_tables([step.changes for step in self.world.history], promote_options="permissive")
+        )
+
+
+@pytest.fixture
+def stage(tmp_path: Path) -> Stage:
+    return Stage(tmp_path)
+
+
+Scene = Callable[[], Awaitable[None]]
+
+
+def orders(count: int, amount_minor: int = 50_000) -> list[dict[str, Any]]:
+    return [event(f"c{i % 3}", f"o{i}", 0, amount_minor) for i in range(count)]
+
+
+def test_other_rules_take_over_after_a_clean_stop(stage: Stage) -> None:
+    async def scene() -> None:
+        first = stage.runner()
+        await first.recover()
+        stage.put(*orders(7))
+        await stage.read(first)
+        await first.stop()
+        before = len(stage.changes)
+
+        with pytest.raises(StateError, match="belongs to ruleset rfm8, not to types7"):
+            await stage.runner("types7").recover()
+        second = stage.runner("types7", resegment=True)
+        await second.recover()
+        made = stage.changes[before:]
+        assert {row["reason"] for row in made} == {"rules_changed"}
+        assert {row["ruleset"] for row in made} == {"types7"}
+        assert [row["seq"] for row in in_order(made)] == [
+            row["seq"] + 1 for row in newest(stage.changes[:before])
+        ]
+        tiers = {row["customer_id"]: row["tier"] for row in plain_rows(await second.snapshot())}
+        assert tiers == {row["customer_id"]: row["to_tier"] for row in made}
+
+        # It is gone before it could write a checkpoint; the change of rules is not told again.
+        stage.put(*orders(9)[7:], days=1)
+        await stage.read(second)
+        after = stage.changes
+        third = stage.runner("types7")
+        await third.recover()
+        await stage.read(third)
+        assert stage.changes == after
+        assert plain_rows(await third.snapshot()) == plain_rows(await second.snapshot())
+        await third.checkpoint()
+
+        with pytest.raises(StateError, match="belongs to ruleset types7, not to rfm8"):
+            await stage.runner().recover()
+
+    asyncio.run(scene())
+
+
+def newest(changes: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return list({row["customer_id"]: row for row in in_order(changes)}.values())
+
+
+def test_other_rules_do_not_take_over_after_a_crash(stage: Stage) -> None:
+    async def scene() -> None:
+        first = stage.runner()
+        await first.recover()
+        stage.put(*orders(3))
+        await stage.read(first)
+        await first.checkpoint()
+        stage.put(*orders(5)[3:])
+        await stage.read(first)
+        with pytest.raises(StateError, match="clean stop"):
+            await stage.runner("types7", resegment=True).recover()
+
+    asyncio.run(scene())
+
+
+def test_a_backfill_is_a_replay_and_then_goes_live(stage: Stage) -> None:
+    async def scene() -> None:
+        events = [event(f"c{i % 3}", f"o{i}", 0, 50_000) for i in range(9)]
+        for number, each in enumerate(events):
+            stage.put(each, days=number * 20)
+        as_of_us = START_US + 400 * DAY_US
+        backfill = {"clock": "event", "until_end": True, "as_of_us": as_of_us, "step_changes": 1}
+        first = stage.runner(**backfill)
+        await first.recover()
+        stage.put(event("late", "x", 0), days=500)  # after the start: not part of it
+        await stage.read(first)
+        assert first.finished
+        expected = Engine("rfm8")
+        rows = [each | {"occurred_at_us": START_US + n * 20 * DAY_US} for n, each in enumerate(events)]
+        told = plain_rows(expected.step_canonical(canonical_batch(rows)).changes) + plain_rows(
+            expected.advance(as_of_us)
+        )
+        assert in_order(stage.changes) == in_order(told)
+        assert {row["mode"] for row in told} == {"replay"}
+        assert plain_rows(await first.snapshot()) == plain_rows(expected.snapshot())
+
+        # Again, after a crash in the end: nothing is told twice.
+        again = stage.runner(**backfill)
+        await again.recover()
+        assert again.position == 0
+        await stage.read(again)
+        await again.idle(stage.world.end, 0)
+        assert [row for row in stage.changes if row["customer_id"] != "late"] == stage.changes[: len(told)]
+        assert [row["mode"] for row in stage.changes[len(told) :]] == ["replay"]
+        await again.stop()
+
+        live = stage.runner()
+        assert await live.recover() == 10
+        stage.put(event("later", "x", 0), days=501)
+        await stage.read(live)
+        assert [(row["customer_id"], row["mode"]) for row in stage.changes[len(told) + 1 :]] == [
+            ("later", "live")
+        ]
+
+    asyncio.run(scene())
+
+
+class Deaf(ScriptedLog):
+    """A log that does not answer any more from some call on."""
+
+    is_deaf = False
+    does_commit = False
+
+    async def commit(self, step: Step, token: str) -> None:
+        if self.does_commit:
+            await super().commit(step, token)
+        if self.is_deaf:
+            raise TransportError("nobody answers")
+        if not self.does_commit:
+            await super().commit(step, token)
+
+    async def open(self) -> Any:  # noqa: ANN401
+        if self.is_deaf:
+            raise TransportError("nobody answers")
+        return await super().open()
+
+
+@pytest.mark.parametrize("does_commit", [False, True])
+def test_a_step_in_doubt_is_in_no_checkpoint_and_no_snapshot(stage: Stage, *, does_commit: bool) -> None:
+    async def scene() -> None:
+        log = Deaf(stage.world)
+        runner = stage.runner(log=log)
+        await runner.recover()
+        stage.put(*orders(3))
+        await stage.read(runner)
+        assert await runner.checkpoint()
+        told = len(stage.changes)
+        log.is_deaf, log.does_commit = True, does_commit
+        late_us = START_US + 100 * DAY_US
+        with pytest.raises(TransportError, match="after 3 retries"):
+            await runner.idle(stage.world.end, late_us)
+        assert not await runner.checkpoint()
+        with pytest.raises(TransportError):
+            await runner.snapshot()
+        with pytest.raises(StateError, match="not resumed"):
+            await runner.idle(stage.world.end, late_us)
+        log.is_deaf = False
+        assert await runner.resume() == 3
+        assert len(stage.changes) == told + 3
+        assert await runner.checkpoint()
+        assert not await runner.checkpoint()
+        assert runner.stats.changes.total() == told + 3
+
+    asyncio.run(scene())
+
+
+def test_who_was_replaced_is_fenced_and_tells_nothing(stage: Stage) -> None:
+    async def scene() -> None:
+        old, new = stage.runner(), stage.runner()
+        await old.recover()
+        stage.put(*orders(3))
+        await new.recover()
+        await stage.read(new)
+        told = stage.changes
+        with pytest.raises(FencedError):
+            await stage.read(old)
+        assert stage.changes == told
+        assert old.stats.state == "fenced"
+        # It is given the partition back, and finds that others were there.
+        await old.resume()
+        await stage.read(old)
+        assert stage.changes == told
+
+    asyncio.run(scene())
+
+
+def test_parked_it_goes_on_without_loading_anything(stage: Stage) -> None:
+    async def scene() -> None:
+        runner = stage.runner()
+        await runner.recover()
+        stage.put(*orders(5))
+        await stage.read(runner)
+        await runner.park()
+        stage.put(*orders(9)[5:])
+        await stage.read(runner)  # arrives too late
+        assert runner.position == 5
+        assert await runner.resume() == 5
+        await stage.read(runner)
+        assert runner.stats.replayed == 0
+        assert runner.stats.applied == 9
+
+    asyncio.run(scene())
+
+
+def test_a_year_passes_in_steps(stage: Stage) -> None:
+    async def scene() -> None:
+        runner = stage.runner("rfm8-annual", step_changes=1)
+        await runner.recover()
+        for number in range(30):
+            stage.put(event(f"c{number}", "o", 0, 1), days=number)
+        await stage.read(runner)
+        before = len(stage.world.history)
+        await runner.idle(stage.world.end, START_US + 800 * DAY_US)
+        passed = stage.world.history[before:]
+        assert len(passed) >= 30
+        assert all(step.tick is not None and step.position == 30 for step in passed)
+        expected = Engine("rfm8-annual", mode="live")
+        rows = [event(f"c{n}", "o", START_US + n * DAY_US, 1) for n in range(30)]
+        told = plain_rows(expected.step_canonical(canonical_batch(rows)).changes)
+        told += plain_rows(expected.advance(START_US + 800 * DAY_US))
+        assert in_order(stage.changes) == in_order(told)
+        # Nothing is due any more: nothing is committed.
+        await runner.idle(stage.world.end, START_US + 801 * DAY_US)
+        assert len(stage.world.history) == before + len(passed)
+
+    asyncio.run(scene())
+
+
+def test_a_checkpoint_that_fails_is_counted_and_the_work_goes_on(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scene() -> None:
+        runner = stage.runner(checkpoint_interval_s=1)
+        await runner.recover()
+
+        def full(_: int) -> None:
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(os, "fsync", full)
+        for number in range(3):
+            stage.world.now_us += 10_000_000
+            stage.put(*orders(number + 1)[number:])
+            await stage.read(runner)
+            await asyncio.sleep(0.01)
+        assert runner.stats.checkpoint_failures >= 2
+        assert runner.stats.checkpoints == 0
+        monkeypatch.setattr(os, "fsync", lambda _: None)
+        await runner.stop()
+        assert runner.stats.checkpoints == 1
+        assert runner.stats.checkpoint_offset == 3
+
+    asyncio.run(scene())
+
+
+def test_the_counts(stage: Stage) -> None:
+    async def scene() -> None:
+        runner = stage.runner()
+        await runner.recover()
+        stage.put(*orders(4), orders(1)[0], event("c0", "nobody knows", 0, type="refunded"))
+        stage.world.records.append(Record(stage.world.end, b"{", START_US // 1000, [None]))
+        stage.world.end += 1
+        await stage.read(runner)
+        stats = runner.stats
+        assert (stats.records, stats.applied, stats.duplicates) == (7, 4, 1)
+        assert stats.rejected == {"unknown_order": 1, "malformed": 1}
+        assert stats.changes.total() == len(stage.changes)
+        assert stats.changes["first_order", "100"] == 3
+        assert (stats.position, stats.committed, stats.end, stats.lag) == (7, 7, 7, 0)
+        assert (stats.customers, stats.orders) == (3, 4)
+        assert stats.log_us == START_US
+        assert sum(stats.commit.counts) == 2
+
+    asyncio.run(scene())
