@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 OUT    := out
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo live kafka kafka-stop test check format bench bench-full clean distclean
+.PHONY: help setup demo live kafka kafka-stop test check format bench bench-full bench-peers clean distclean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -70,12 +70,20 @@ bench-full: $(VENV)/.installed-bench ## the same at full size: 5 and 20 M custom
 	@mkdir -p $(OUT)
 	RFM_BENCH_SCALE=full $(BIN)/python -m pytest bench -q --benchmark-quiet --benchmark-json=$(OUT)/bench-full.json
 
+# One run for the peers that make ten thousands of orders a second, a shorter one for those that make thousands.
+bench-peers: $(VENV)/.installed-bench ## the same job by other stream processors, from Kafka to Kafka; Java 17 and Maven
+	@mkdir -p $(OUT)
+	$(BIN)/python -m bench.peers.stream.run --orders 1000000 --customers 100000 --out $(OUT)/bench-peers.json \
+	    --peers rfmstream,rfmstream-log,kafka_streams,flink,bytewax,pathway
+	$(BIN)/python -m bench.peers.stream.run --orders 100000 --customers 10000 --out $(OUT)/bench-peers-slow.json \
+	    --peers rfmstream,faust,quixstreams
+
 clean: ## remove what was made, but keep .venv
 	rm -rf $(OUT) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
 	find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +
 
-distclean: clean kafka-stop ## remove .venv and the broker with its data too
-	rm -rf $(VENV) .kafka
+distclean: clean kafka-stop ## remove .venv, the peers and the broker with its data too
+	rm -rf $(VENV) .peers .kafka
 
 # One stamp an extra, so that each target installs what it needs and nothing else, again when pyproject.toml changes.
 $(VENV)/.installed-%: pyproject.toml | $(VENV)/bin/pip

@@ -93,7 +93,8 @@ class LogBatch:
 class Tick(NamedTuple):
     """Time was let pass up to `clock_us` with everything before offset `position` applied.
 
-    Fields  ruleset  fingerprint of the ruleset from then on where the rules changed, else None
+    Fields  ruleset  the law (engine.live.law: ruleset, clock, tolerance) from then on, where it begins or changes, else
+                     None. A partition's first tick names the law and passes no time
     """
 
     position: int

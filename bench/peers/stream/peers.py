@@ -7,6 +7,7 @@ import sys
 import venv
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Final
 
@@ -121,7 +122,7 @@ def _rfmstream(name: str, clock: str, *, ageing: str, pauses: bool) -> Peer:
         }
         return [RFMSTREAM, "worker", *(part for option in options.items() for part in option)]
 
-    return Peer(name, "", "exactly once", ageing, lambda: None, command, pauses)
+    return Peer(name, version("rfmstream"), "exactly once", ageing, lambda: None, command, pauses)
 
 
 PEERS: Final = {

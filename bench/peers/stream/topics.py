@@ -95,7 +95,7 @@ class Output:
         made: list[Made] = []
         while fetched := await self._consumer.getmany(timeout_ms=1500):
             for partition, records in fetched.items():
-                made += [Made(_change(r.value), partition.partition, r.offset) for r in records]
+                made += [Made(change_of(r.value), partition.partition, r.offset) for r in records]
         return made
 
 
@@ -111,7 +111,8 @@ async def output(bootstrap: str, topic: str, partitions: int) -> AsyncIterator[O
         await consumer.stop()
 
 
-def _change(value: bytes) -> Change:
+def change_of(value: bytes) -> Change:
+    """Read a change as a peer wrote it; the columns that are not compared may be there or not."""
     row = orjson.loads(value)
     effective = datetime.fromisoformat(row["effective_at"]) - _EPOCH
     row["effective_at"] = effective // timedelta(microseconds=1)

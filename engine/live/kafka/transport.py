@@ -187,6 +187,13 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
             await self._complain(error)
             return {}
         # No await from here on: what was fetched belongs to the places as they are now.
+        if not self.consumer.flow_active:
+            # This poll began before a rebalance and ends after the lanes have sought, while Faust still takes nothing.
+            for tp in fetched:
+                place = self._places.get(Source(*tp))
+                if place is not None:
+                    consumer.seek(tp, place.next)
+            return {}
         return dict(self._collect(consumer, fetched))
 
     def _collect(

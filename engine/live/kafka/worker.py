@@ -38,7 +38,7 @@ from schemas.errors import RfmError, TransportError
 
 _T = TypeVar("_T")
 
-LEAVE_S_MAX: Final = 5.0
+LEAVE_S_MAX: Final = 1.5
 """For leaving the group, after the lanes have stopped: together less than the ten seconds a stop may take."""
 
 _log = logging.getLogger(__name__)
