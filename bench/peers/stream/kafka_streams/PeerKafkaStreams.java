@@ -25,9 +25,10 @@ import org.apache.kafka.streams.state.Stores;
  *
  * <p>Arguments: BOOTSTRAP ORDERS CHANGES PARTITIONS FOLDER THREADS
  *
- * <p>Ageing: a punctuator on stream time, which is a partition's newest record; every day, because more often would
- * bring a history of months that is read in seconds nearly to a standstill. On an idle topic stream time stands still
- * and nobody ages out; punctuation on the wall clock would do it there, but is wrong while a backlog is read.
+ * <p>Ageing: a punctuator on stream time, which is a partition's newest record; every day, because in a history of
+ * months that is read in seconds more often means after nearly every record, and halves the speed. On an idle topic
+ * stream time stands still and nobody ages out; punctuation on the wall clock would do it there, but is wrong while a
+ * backlog is read.
  * <br>Delivery: exactly_once_v2.
  * <br>State: RocksDB, written to changelog topics.
  */
