@@ -133,6 +133,8 @@ class Encoder:
 
         So a step with a change of every customer needs no memory for all of their records.
         """
+        # A step is made of many small tables where much time passes in it.
+        table = table.combine_chunks()
         latest = self._latest(table)
         done = 0
         for batch in _batches(table, PART_ROWS):

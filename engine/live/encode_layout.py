@@ -1,5 +1,6 @@
 """How a row of a table becomes a Kafka record: the list of steps that `kernels.encode_records` carries out."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
@@ -77,10 +78,14 @@ class Layout(NamedTuple):
 
     def bytes_max(self, batch: pa.RecordBatch) -> int:
         """Return what the records of a batch take at most, as long as no text needs escapes."""
+        texts = Counter(
+            name
+            for kind, name in zip(self.steps["kind"].tolist(), self.columns, strict=True)
+            if kind in _TEXTS
+        )
         total: int = batch.num_rows * self.row_bytes_max
-        for kind, name in zip(self.steps["kind"].tolist(), self.columns, strict=True):
-            if kind in _TEXTS:
-                total += batch.column(name).nbytes
+        for name, times in texts.items():
+            total += times * batch.column(name).nbytes
         return total
 
 

@@ -29,6 +29,8 @@ STEP_CHANGES: Final = 1 << 16
 """Changes from which on a step ends where it can: some tens of megabytes of output, a second or two to write."""
 
 _MS_US: Final = 1000
+_DAY_US: Final = int(DAY_US)
+_PIECE_US_MAX: Final = 512 * _DAY_US
 _ROW: Final = CANONICAL_SCHEMA.get_field_index("row")
 
 
@@ -56,6 +58,7 @@ class Partition:
         self._is_log = clock == "log"
         self._tolerance_us = tolerance_us
         self._step_changes = step_changes
+        self._piece_us = _DAY_US
 
     def apply(self, batch: LogBatch, first: int = 0, end: int | None = None) -> Iterator[Step]:
         """Apply the records of ordinals [first, end) and yield the steps they make.
@@ -69,13 +72,16 @@ class Partition:
         made = _Made()
         while first < end:
             until_us = int(clock_us[end - 1])
-            reach_us = self._reach_us(until_us) if self._is_log else until_us
+            reach_us = self._reach_us(until_us, self._piece_us) if self._is_log else until_us
             stop = int(np.searchsorted(clock_us[:end], reach_us, "right"))
             tick = None
             if stop > first:
+                before = made.count
                 self._fold(made, rows, clock_us, first, stop)
+                self._adapt(made.count - before)
                 first = stop
             else:
+                reach_us = self._reach_us(until_us)
                 made.add(self.engine.advance(reach_us))
                 tick = Tick(int(offsets[first]), reach_us)
             if first < end and made.count >= self._step_changes:
@@ -149,13 +155,20 @@ class Partition:
         )
         return clock_us
 
-    def _reach_us(self, until_us: int) -> int:
-        """Return how far time may pass at once on the way to `until_us`: a day from what is due first."""
+    def _reach_us(self, until_us: int, piece_us: int = _DAY_US) -> int:
+        """Return how far time may pass at once on the way to `until_us`: a piece from what is due first."""
         clock_us = self.engine.clock_us
-        if clock_us == NEVER_US or until_us - clock_us <= DAY_US:
+        if clock_us == NEVER_US or until_us - clock_us <= piece_us:
             return until_us
         # Not to the same instant of the next day: midnights, at which most of it happens, go one by one.
-        return min(self.engine.next_due_us(until_us), int(LAST_US - DAY_US)) + int(DAY_US) - 1
+        return min(self.engine.next_due_us(until_us), LAST_US - piece_us) + piece_us - 1
+
+    def _adapt(self, changes: int) -> None:
+        """Let more time pass at once where it brought few changes: a history has many days, and a fold its price."""
+        if changes < self._step_changes // 16:
+            self._piece_us = min(2 * self._piece_us, _PIECE_US_MAX)
+        elif changes > self._step_changes // 4:
+            self._piece_us = _DAY_US
 
     def _fold(self, made: "_Made", rows: "_Rows", clock_us: NDArray[np.int64], first: int, end: int) -> None:
         """Apply the records of ordinals [first, end)."""

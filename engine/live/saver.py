@@ -56,7 +56,8 @@ class Saver:
     def is_due(self) -> bool:
         """Tell whether it is time for a checkpoint; it is not again until the interval has passed."""
         now_us = self._now_us()
-        if now_us < self._due_us:
+        # A wall clock that is set back must not put it off for as long.
+        if self._due_us - self._interval_us <= now_us < self._due_us:
             return False
         self._due_us = now_us + self._interval_us
         return True

@@ -88,10 +88,9 @@ def count_changes(changes: pa.Table) -> Counter[tuple[str, str]]:
     for batch in changes.select(["reason", "to_tier"]).to_batches():
         reason, tier = batch.columns
         width = len(tier.dictionary) + 1
-        tiers = tier.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
-        cells = np.bincount(
-            reason.indices.to_numpy(zero_copy_only=False).astype(np.int64) * width + tiers + 1
-        )
+        indices = tier.indices.fill_null(-1) if tier.null_count else tier.indices
+        tiers = indices.to_numpy().astype(np.int64)
+        cells = np.bincount(reason.indices.to_numpy().astype(np.int64) * width + tiers + 1)
         for cell in np.flatnonzero(cells).tolist():
             code = cell % width - 1
             word = tier.dictionary[code].as_py() if code >= 0 else ""

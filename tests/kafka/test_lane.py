@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from engine.live.kafka.lane import BACKLOG_MAX, Lane
+from engine.live.kafka.lane import BACKLOG_BYTES_MAX, Lane
 from engine.live.kafka.transport import Fetched
 from engine.live.model import FencedError, RawRecords, Source
 from engine.live.stats import PartitionStats
@@ -73,10 +73,12 @@ class Notes:
         self.withheld = self.withheld and source != SOURCE
 
 
-def fetched(epoch: int, begin: int, end: int, *, confirmed_us: int | None = None) -> Fetched:
+def fetched(
+    epoch: int, begin: int, end: int, *, value: bytes | None = None, confirmed_us: int | None = None
+) -> Fetched:
     offsets = range(begin, end)
-    nothing = [None] * len(offsets)
-    records = RawRecords(nothing, nothing, [()] * len(offsets), [0] * len(offsets), offsets, end)
+    nothing, values = [None] * len(offsets), [value] * len(offsets)
+    records = RawRecords(nothing, values, [()] * len(offsets), [0] * len(offsets), offsets, end)
     return Fetched(epoch, begin, records, end, confirmed_us)
 
 
@@ -112,7 +114,7 @@ def test_what_waits_is_fed_as_one() -> None:
         runner.gate.clear()
         lane.receive(fetched(1, 10, 12))
         await settled()
-        lane.receive(fetched(1, 12, 13))
+        lane.receive(fetched(1, 12, 13, value=bytes(BACKLOG_BYTES_MAX)))
         lane.receive(fetched(1, 13, 15, confirmed_us=99))
         assert notes.withheld
         runner.gate.set()
@@ -126,9 +128,9 @@ def test_what_waits_is_fed_as_one() -> None:
 def test_a_lane_that_is_behind_asks_for_no_more() -> None:
     async def test(lane: Lane, runner: Runs, notes: Notes) -> None:
         runner.gate.clear()
-        for begin in range(10, 10 + BACKLOG_MAX):
+        for begin in range(10, 14):
             assert not notes.withheld
-            lane.receive(fetched(1, begin, begin + 1))
+            lane.receive(fetched(1, begin, begin + 1, value=bytes(BACKLOG_BYTES_MAX // 4)))
         assert notes.withheld
         runner.gate.set()
 

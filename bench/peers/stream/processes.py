@@ -62,6 +62,11 @@ class Tree:
         self._send(signal.SIGKILL)
         self._process.wait()
 
+    def kill(self) -> None:
+        """End it as a crash does."""
+        self._send(signal.SIGKILL)
+        self._process.wait()
+
     def _send(self, number: int) -> None:
         # Whoever starts a session leads its process group, which has the same number.
         with suppress(ProcessLookupError):

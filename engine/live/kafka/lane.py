@@ -14,8 +14,8 @@ from engine.live.runner import Runner
 from engine.live.stats import PartitionStats
 from schemas.errors import TransportError
 
-BACKLOG_MAX: Final = 2
-"""Fetches waiting for a lane before it asks for no more."""
+BACKLOG_BYTES_MAX: Final = 4 << 20
+"""Records waiting for a lane, from which on it asks for no more: a fetch, or many where a topic has small segments."""
 
 FENCED_WAIT_S: Final = 10.0
 """After it was fenced, a worker learns from its next heartbeat that the group goes on without it. One that still has
@@ -74,6 +74,7 @@ class Lane:
         self._failed = failed
         self._finished = finished
         self._items: deque[Fetched] = deque()
+        self._items_bytes = 0
         self._arrived = asyncio.Event()
         self._epoch = 0
         self._expected = 0
@@ -88,8 +89,9 @@ class Lane:
         if fetched.epoch != self._epoch or self._ending:
             return
         self._items.append(fetched)
+        self._items_bytes += sum(map(len, filter(None, fetched.records.values)))
         self._arrived.set()
-        if len(self._items) >= BACKLOG_MAX:
+        if self._items_bytes >= BACKLOG_BYTES_MAX:
             self._reads.withhold(self.source)
 
     async def park(self) -> Runner | None:
@@ -139,9 +141,8 @@ class Lane:
 
     async def _seek(self, offset: int) -> None:
         self._epoch += 1
-        self._items.clear()
+        self._clear()
         self._expected = offset
-        self._reads.release(self.source)
         await self._reads.seek_lane(self.source, offset, self._epoch)
         if self.runner.finished:
             self._finished()
@@ -155,10 +156,14 @@ class Lane:
             if self._worth_waiting():
                 await asyncio.sleep(self._gather_s)
             items = list(self._items)
-            self._items.clear()
-            self._reads.release(self.source)
+            self._clear()
             if items:
                 await self._take(items)
+
+    def _clear(self) -> None:
+        self._items.clear()
+        self._items_bytes = 0
+        self._reads.release(self.source)
 
     def _worth_waiting(self) -> bool:
         """Tell whether more records are to be gathered: some are there, and no more are known of."""
@@ -178,9 +183,9 @@ class Lane:
         if some:
             # What passes by behind the last record is no record.
             await self.runner.feed(joined(some)._replace(position=self._expected))
-            self._fenced = 0
         if newest.confirmed_us is not None:
             await self.runner.idle(self._expected, newest.confirmed_us)
+        self._fenced = 0
         if self.runner.finished:
             self._finished()
 

@@ -29,7 +29,8 @@ _DAY_MS: Final = 86_400_000
 _PLACES_KEPT: Final = 1 << 22
 """Customers whose partition is remembered: the hash is worked out byte by byte in Python."""
 
-_KEEP_FOR_EVER: Final = {"retention.ms": "-1", "retention.bytes": "-1"}
+# A broker begins a segment for each week of the records' own time: a history would be read in tiny pieces.
+_KEEP_FOR_EVER: Final = {"retention.ms": "-1", "retention.bytes": "-1", "segment.ms": str(2**63 - 1)}
 
 
 class Partitioner:

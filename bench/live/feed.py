@@ -1,0 +1,225 @@
+"""Orders for the live worker: histories that are over, and orders that happen now."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+from aiokafka import AIOKafkaProducer
+from numpy.typing import NDArray
+
+from bench.live.site import PARTITIONS, Site
+from engine import Engine
+from engine.generate import generate_batches
+from engine.ingest.normalise import normalise
+from engine.live.encode import Encoder
+from engine.live.kafka.producer import OrderSender, Partitioner, opened
+from engine.live.orders_out import Form, OrderEncoder, Pace
+from schemas.codes import OrderType
+from schemas.orders import CANONICAL_SCHEMA
+from schemas.ruleset import load_ruleset
+
+SEED: Final = 1
+CURRENCY: Final = "CNY"
+HISTORY_DAYS: Final = 730
+_ROWS_AT_ONCE: Final = 20_000
+
+
+@dataclass(frozen=True)
+class History:
+    """Paid orders of the two years up to today's first instant, UTC, in order of time.
+
+    Fields  form  that of the records
+    """
+
+    customers: int
+    orders: int
+    keys: str = "uniform"
+    form: Form = "json"
+    days: int = HISTORY_DAYS
+
+    def batches(self) -> Iterator[pa.RecordBatch]:
+        today = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+        for batch in generate_batches(
+            customers=self.customers,
+            orders=self.orders,
+            keys=self.keys,
+            seed=SEED,
+            days=self.days,
+            start=today - timedelta(days=self.days),
+        ):
+            yield normalise(batch, currency=CURRENCY)[0]
+
+    async def send(self, site: Site, topic: str) -> int:
+        """Send all to a topic, each record with the time of its newest order; return how many records that were."""
+        encoder = OrderEncoder(CURRENCY, Partitioner(PARTITIONS), form=self.form)
+        async with opened(site.client) as producer:
+            sender = OrderSender(producer, site.client, topic, encoder, Pace())
+            for batch in self.batches():
+                await sender.send(batch, lambda *_: None)
+        return sender.records
+
+    def expected(self, ruleset: str) -> "Digest":
+        """Return the digest of the tier changes up to now."""
+        replay = Replay(ruleset)
+        for batch in self.batches():
+            replay.add(batch)
+        return replay.finish()
+
+
+class Replay:
+    """The engine by itself: what a worker must bring."""
+
+    def __init__(self, ruleset: str) -> None:
+        self._engine = Engine(ruleset, mode="live")
+        self._encoder = Encoder(load_ruleset(ruleset), source="/bench")
+        self._digest = Digest()
+        self._waiting: list[pa.RecordBatch] = []
+        self._rows = 0
+
+    def add(self, orders: pa.RecordBatch) -> None:
+        """Apply orders, many small batches at a time."""
+        self._waiting.append(orders)
+        self._rows += orders.num_rows
+        if self._rows >= _ROWS_AT_ONCE:
+            self._apply()
+
+    def finish(self) -> "Digest":
+        """Let time pass up to now and return the digest of all changes."""
+        if self._waiting:
+            self._apply()
+        self._digest.add_table(self._encoder, self._engine.advance(datetime.now(UTC)))
+        return self._digest
+
+    def _apply(self) -> None:
+        orders = pa.concat_batches(self._waiting)
+        self._waiting, self._rows = [], 0
+        self._digest.add_table(self._encoder, self._engine.step_canonical(orders).changes)
+
+
+class Digest:
+    """Tells tier changes apart by their values, whatever their order; only within one process."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._sum = 0
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Digest) and (self.count, self._sum) == (other.count, other._sum)
+
+    def __hash__(self) -> int:
+        return hash((self.count, self._sum))
+
+    def __repr__(self) -> str:
+        return f"{self.count:,} changes, digest {self._sum & 0xFFFFFFFF:08x}"
+
+    def add(self, values: list[bytes]) -> None:
+        self.count += len(values)
+        self._sum = (self._sum + sum(map(hash, values))) & (2**64 - 1)
+
+    def add_table(self, encoder: Encoder, changes: pa.Table) -> None:
+        for records, _ in encoder.parts(changes):
+            self.add([record.value or b"" for record in records])
+
+
+async def digest_of(site: Site, topic: str) -> Digest:
+    """Return the digest of all that is committed in a topic of changes."""
+    digest = Digest()
+    async with site.consumer(topic) as consumer:
+        ends = await consumer.end_offsets(list(consumer.assignment()))
+        while True:
+            for records in (await consumer.getmany(timeout_ms=300)).values():
+                digest.add([record.value for record in records])
+            if not [place for place, end in ends.items() if await consumer.position(place) < end]:
+                return digest
+
+
+class Present:
+    """Orders that happen at the instant they are sent, of customers drawn at random.
+
+    In      note  called with all orders, in the order they are sent
+    Fields  sent     how many
+            acks_us  of each batch, how long after its orders happened the broker had it
+    """
+
+    def __init__(
+        self, producer: AIOKafkaProducer, topic: str, customers: int, note: Callable[[pa.RecordBatch], None]
+    ) -> None:
+        self._producer, self._topic, self._customers, self._note = producer, topic, customers, note
+        self._random = np.random.default_rng(SEED)
+        self._encoder = OrderEncoder(CURRENCY, Partitioner(PARTITIONS))
+        self.sent = 0
+        self.acks_us: list[int] = []
+
+    async def run(self, rate: float, seconds: float, *, tick_s: float = 0.02) -> None:
+        """Send `rate` orders a second, all that are due at each tick; wait for the broker at the end alone."""
+        began = time.monotonic()
+        done = 0
+        waiting: set[asyncio.Future[Any]] = set()
+        while (elapsed := time.monotonic() - began) < seconds:
+            due = int(elapsed * rate) - done
+            if due > 0:
+                orders = self._draw(due)
+                self._note(orders)
+                at_us = orders.column("occurred_at")[0].value
+                for future in await self._send(orders):
+                    waiting.add(future)
+                    future.add_done_callback(waiting.discard)
+                    future.add_done_callback(lambda _, at_us=at_us: self._acknowledged(at_us))
+                done += due
+            await asyncio.sleep(max(tick_s - (time.monotonic() - began - elapsed), 0))
+        await asyncio.gather(*waiting)
+
+    def _acknowledged(self, at_us: int) -> None:
+        self.acks_us.append(time.time_ns() // 1000 - at_us)
+
+    def _draw(self, count: int) -> pa.RecordBatch:
+        # Milliseconds, as records have them: then the log's clock is never behind an order.
+        now_us = time.time_ns() // 1_000_000 * 1000
+        numbers = np.arange(self.sent, self.sent + count)
+        self.sent += count
+        columns = [
+            pa.array([f"c{number:011d}" for number in self._random.integers(0, self._customers, count)]),
+            pa.array([f"n{number:010d}" for number in numbers.tolist()]),
+            pa.array(np.full(count, OrderType.PAID, np.uint8)),
+            pa.array(np.full(count, now_us)).cast(CANONICAL_SCHEMA.field("occurred_at").type),
+            pa.array(self._random.integers(100, 100_000, count)),
+            pa.nulls(count, pa.string()),
+            pa.array(numbers),
+        ]
+        return pa.RecordBatch.from_arrays(
+            [column.cast(kind.type) for column, kind in zip(columns, CANONICAL_SCHEMA, strict=True)],
+            schema=CANONICAL_SCHEMA,
+        )
+
+    async def _send(self, orders: pa.RecordBatch) -> list[asyncio.Future[Any]]:
+        builders: dict[int, Any] = {}
+        for partition, key, value, headers, timestamp_ms in self._encoder.records(orders):
+            builder = builders.get(partition)
+            if builder is None:
+                builder = builders[partition] = self._producer.create_batch()
+            assert builder.append(timestamp=timestamp_ms, key=key, value=value, headers=headers) is not None
+        sent = []
+        for partition, builder in builders.items():
+            builder.close()
+            sent.append(await self._producer.send_batch(builder, self._topic, partition=partition))
+        return sent
+
+
+@asynccontextmanager
+async def present(
+    site: Site, topic: str, customers: int, note: Callable[[pa.RecordBatch], None] = lambda _: None
+) -> AsyncIterator[Present]:
+    async with opened(site.client) as producer:
+        yield Present(producer, topic, customers, note)
+
+
+def percentiles_ms(delays_us: NDArray[np.int64]) -> dict[str, float]:
+    """Return p50, p99 and the largest, in ms."""
+    p50, p99, largest = (np.percentile(delays_us, (50, 99, 100)) / 1000).round(2).tolist()
+    return {"p50": p50, "p99": p99, "max": largest}

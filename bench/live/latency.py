@@ -1,0 +1,140 @@
+"""How long after an order was appended a consumer of committed records can read the change it brought.
+
+Producer and consumer are processes of their own, so that neither waits for the other. An order happens at the instant
+it is appended, and a change takes effect with its order, so a change says by itself when its order was appended.
+"""
+
+import asyncio
+import json
+import sys
+import time
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import orjson
+
+from bench.live.feed import percentiles_ms, present
+from bench.live.site import ROOT, Site, Worker
+
+WARM_S: Final = 5.0
+KEPT_UP_MS: Final = 1_000
+"""A pace whose median is beyond this is one that the worker does not keep."""
+
+
+@dataclass(frozen=True)
+class Latency:
+    """What one pace gave; delays in ms.
+
+    Fields  orders_per_s   asked for; sent_per_s: sent in fact
+            acked_*_ms     until the broker had the order: the producer's part
+            commit_ms      mean of a transaction
+            cores_*        processor time over wall time
+    """
+
+    regime: str
+    orders_per_s: int
+    sent_per_s: float
+    changes: int
+    p50_ms: float
+    p99_ms: float
+    max_ms: float
+    acked_p50_ms: float
+    acked_p99_ms: float
+    commits_per_s: float
+    commit_ms: float
+    worker_cores: float
+    broker_cores: float
+
+
+async def measure(
+    site: Site, *, ruleset: str, customers: int, rates: list[int], seconds: float, threads: int
+) -> list[Latency]:
+    """Measure one pace after the other, until one is not kept."""
+    results: list[Latency] = []
+    for rate in rates:
+        worker = Worker(site.bootstrap, f"latency.{rate}", f"orders.{rate}", ruleset, threads)
+        results.append(await _one(site, worker, customers, rate, seconds))
+        print(f"{rate:,} orders/s: p50 {results[-1].p50_ms} ms, p99 {results[-1].p99_ms} ms", flush=True)
+        if results[-1].p50_ms > KEPT_UP_MS:
+            break
+    return results
+
+
+async def _one(site: Site, worker: Worker, customers: int, rate: int, seconds: float) -> Latency:
+    await site.create(worker.orders)
+    tree = worker.start()
+    try:
+        await site.ready(worker, tree)
+        reader = await _started("read", site.bootstrap, worker.changes, str(WARM_S + seconds))
+        writer = await _started(
+            "write", site.bootstrap, worker.orders, str(customers), str(rate), str(seconds)
+        )
+        await asyncio.sleep(WARM_S)
+        before, metrics_before = site.spent(tree), await asyncio.to_thread(worker.metrics)
+        written = json.loads((await writer.communicate())[0])
+        spent, metrics = site.spent(tree).since(before), await asyncio.to_thread(worker.metrics)
+        read = json.loads((await reader.communicate())[0])
+    finally:
+        tree.stop()
+    site.forget(worker)
+    commits, commit_s = (
+        metrics[name] - metrics_before[name]
+        for name in ("rfmstream_commit_seconds_count", "rfmstream_commit_seconds_sum")
+    )
+    return Latency(
+        regime=f"{worker.ruleset}, {customers:,} customers",
+        orders_per_s=rate,
+        sent_per_s=round(written["sent_per_s"]),
+        changes=read["changes"],
+        p50_ms=read["p50"],
+        p99_ms=read["p99"],
+        max_ms=read["max"],
+        acked_p50_ms=written["p50"],
+        acked_p99_ms=written["p99"],
+        commits_per_s=commits / spent.at_s,
+        commit_ms=1000 * commit_s / commits,
+        worker_cores=spent.worker_s / spent.at_s,
+        broker_cores=spent.broker_s / spent.at_s,
+    )
+
+
+async def _started(*arguments: str) -> asyncio.subprocess.Process:
+    return await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "bench.live.latency", *arguments), cwd=ROOT, stdout=asyncio.subprocess.PIPE
+    )
+
+
+async def write(bootstrap: str, topic: str, customers: str, rate: str, seconds: str) -> dict[str, float]:
+    async with present(Site(bootstrap, None), topic, int(customers)) as orders:
+        began = time.monotonic()
+        await orders.run(float(rate), WARM_S + float(seconds))
+        sent_per_s = orders.sent / (time.monotonic() - began)
+        return {"sent_per_s": sent_per_s, **percentiles_ms(np.array(orders.acks_us))}
+
+
+async def read(bootstrap: str, topic: str, seconds: str) -> dict[str, float]:
+    """Read until nothing has come for a while; what was brought by the first orders does not count."""
+    delays: list[int] = []
+    changes, begins_us = 0, time.time_ns() // 1000 + int(WARM_S * 1e6)
+    quiet_after = time.monotonic() + float(seconds) + 3
+    async with Site(bootstrap, None).consumer(topic) as consumer:
+        while True:
+            found = await consumer.getmany(timeout_ms=200)
+            if not found and time.monotonic() > quiet_after:
+                break
+            now_us = time.time_ns() // 1000
+            for records in found.values():
+                changes += len(records)
+                # All that comes in one answer has come at one instant: a few of many will do.
+                for record in records[:: max(len(records) // 16, 1)]:
+                    effective_us = int(
+                        np.datetime64(orjson.loads(record.value)["effective_at"][:-1], "us").astype(np.int64)
+                    )
+                    if effective_us >= begins_us:
+                        delays.append(now_us - effective_us)
+    return {"changes": changes, **percentiles_ms(np.array(delays))}
+
+
+if __name__ == "__main__":
+    print(json.dumps(asyncio.run({"read": read, "write": write}[sys.argv[1]](*sys.argv[2:]))))

@@ -1,0 +1,212 @@
+"""Where the live worker is measured: a broker of its own, topics for each run, worker processes, and what they use."""
+
+import asyncio
+import logging
+import os
+import shutil
+import time
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from pathlib import Path
+from typing import Final, NamedTuple
+from urllib.request import urlopen
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import (
+    GroupCoordinatorNotAvailableError,
+    GroupLoadInProgressError,
+    NotCoordinatorForGroupError,
+)
+from prometheus_client.parser import text_string_to_metric_families
+
+from bench.peers.stream.processes import Tree, session_usage
+from bench.process import RFMSTREAM
+from engine.live.config import ClientConfig
+from engine.live.kafka.producer import prepare_topic
+from tests.kafka.broker.broker import Broker, free_ports
+
+ROOT: Final = Path(__file__).resolve().parents[2]
+FOLDER: Final = ROOT / ".kafka" / "bench"
+PARTITIONS: Final = 12
+OUTPUTS: Final = ("changes", "current", "rejected", "clock")
+_WAIT_S: Final = 0.05
+_SECONDS_MAX: Final = 900
+
+
+class Spent(NamedTuple):
+    """Processor seconds at an instant (time.monotonic)."""
+
+    at_s: float
+    worker_s: float
+    broker_s: float
+
+    def since(self, before: "Spent") -> "Spent":
+        return Spent(*(now - then for now, then in zip(self, before, strict=True)))
+
+
+@dataclass
+class Worker:
+    """A worker process.
+
+    Fields  threads     for steps
+            settings    more options of `rfmstream worker`
+    """
+
+    bootstrap: str
+    name: str
+    orders: str
+    ruleset: str
+    threads: int
+    settings: dict[str, object] = field(default_factory=dict)
+
+    @property
+    def changes(self) -> str:
+        return f"{self.name}.changes"
+
+    @property
+    def log(self) -> Path:
+        return FOLDER / f"{self.name}.log"
+
+    def start(self) -> Tree:
+        [port] = free_ports(1)
+        self.url = f"http://127.0.0.1:{port}"
+        options = {
+            "bootstrap-servers": self.bootstrap,
+            "app-id": self.name,
+            "input-topics": self.orders,
+            "ruleset": self.ruleset,
+            "checkpoints": FOLDER / self.name,
+            "threads": self.threads,
+            "listen": f"127.0.0.1:{port}",
+            **{f"{kind}-topic": f"{self.name}.{kind}" for kind in OUTPUTS},
+            **self.settings,
+        }
+        flags = [part for name, value in options.items() for part in (f"--{name}", str(value))]
+        return Tree([RFMSTREAM, "worker", *flags], environment={}, cwd=FOLDER, log=self.log)
+
+    def is_ready(self) -> bool:
+        try:
+            with urlopen(f"{self.url}/readyz", timeout=10) as reply:  # noqa: S310 - a page of ours
+                return reply.status == HTTPStatus.OK
+        except OSError:
+            return False
+
+    def metrics(self) -> dict[str, float]:
+        """Return each metric's sum over partitions and labels."""
+        with urlopen(f"{self.url}/metrics", timeout=10) as reply:  # noqa: S310 - a page of ours
+            text = reply.read().decode()
+        sums: dict[str, float] = {}
+        for family in text_string_to_metric_families(text):
+            for sample in family.samples:
+                sums[sample.name] = sums.get(sample.name, 0.0) + sample.value
+        return sums
+
+
+class Site:
+    """A running broker."""
+
+    def __init__(self, bootstrap: str, broker_pid: int | None) -> None:
+        self.bootstrap = bootstrap
+        self._broker_pid = broker_pid
+
+    @property
+    def client(self) -> ClientConfig:
+        return ClientConfig(bootstrap_servers=(self.bootstrap,))
+
+    async def create(self, topic: str) -> None:
+        """Create a topic that keeps everything: what is of two years ago would else be deleted at once."""
+        await prepare_topic(self.client, topic, partitions=PARTITIONS, replication_factor=1)
+        async with self.admin() as admin:
+            while topic not in await admin.list_topics():  # noqa: ASYNC110
+                await asyncio.sleep(_WAIT_S)
+
+    async def delete(self, topics: Sequence[str]) -> None:
+        """Delete topics, so that the disk does not fill up with all runs."""
+        async with self.admin() as admin:
+            await admin.delete_topics(list(topics))
+
+    @asynccontextmanager
+    async def admin(self) -> AsyncIterator[AIOKafkaAdminClient]:
+        admin = AIOKafkaAdminClient(bootstrap_servers=self.bootstrap)
+        await admin.start()
+        try:
+            yield admin
+        finally:
+            await admin.close()
+
+    @asynccontextmanager
+    async def consumer(self, topic: str) -> AsyncIterator[AIOKafkaConsumer]:
+        """Give a consumer of all that is committed in a topic, from its beginning."""
+        consumer = AIOKafkaConsumer(
+            bootstrap_servers=self.bootstrap,
+            isolation_level="read_committed",
+            enable_auto_commit=False,
+            auto_offset_reset="earliest",
+            fetch_max_wait_ms=100,
+            max_partition_fetch_bytes=4 << 20,
+        )
+        await consumer.start()
+        try:
+            consumer.assign([TopicPartition(topic, number) for number in range(PARTITIONS)])
+            yield consumer
+        finally:
+            # One that is about to try again lets its own cancellation out.
+            with suppress(asyncio.CancelledError):
+                await consumer.stop()
+
+    def spent(self, tree: Tree) -> Spent:
+        broker_s = session_usage(self._broker_pid).cpu_s if self._broker_pid else 0.0
+        return Spent(time.monotonic(), tree.usage().cpu_s, broker_s)
+
+    async def committed(self, admin: AIOKafkaAdminClient, worker: Worker) -> int:
+        """Return how many records of the input a worker has committed."""
+        places = [TopicPartition(worker.orders, number) for number in range(PARTITIONS)]
+        try:
+            found = await admin.list_consumer_group_offsets(worker.name, partitions=places)
+        except (GroupCoordinatorNotAvailableError, NotCoordinatorForGroupError, GroupLoadInProgressError):
+            return 0  # the group has just been made
+        return sum(max(each.offset, 0) for each in found.values())
+
+    async def wait_for(self, worker: Worker, tree: Tree, records: int) -> Spent:
+        """Wait until so many records are committed; return what was spent at that instant."""
+        deadline = time.monotonic() + _SECONDS_MAX
+        async with self.admin() as admin:
+            while await self.committed(admin, worker) < records:
+                if tree.ended() or time.monotonic() > deadline:
+                    raise RuntimeError(f"the worker did not get there, see {worker.log}")
+                await asyncio.sleep(_WAIT_S)
+        return self.spent(tree)
+
+    async def ready(self, worker: Worker, tree: Tree) -> None:
+        """Wait until a worker is past its recovery."""
+        deadline = time.monotonic() + _SECONDS_MAX
+        while not await asyncio.to_thread(worker.is_ready):
+            if tree.ended() or time.monotonic() > deadline:
+                raise RuntimeError(f"the worker did not get ready, see {worker.log}")
+            await asyncio.sleep(_WAIT_S)
+
+    def forget(self, worker: Worker) -> None:
+        shutil.rmtree(FOLDER / worker.name, ignore_errors=True)
+
+
+@contextmanager
+def site() -> Iterator[Site]:
+    """Give a broker: that of KAFKA_BOOTSTRAP, or a fresh one that ends with the block."""
+    # A topic that was made a moment ago has no leader for a few more: the client tries again, and says so.
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
+    own = os.environ.get("KAFKA_BOOTSTRAP")
+    if own:
+        FOLDER.mkdir(parents=True, exist_ok=True)
+        yield Site(own, None)
+        return
+    shutil.rmtree(FOLDER, ignore_errors=True)
+    broker = Broker(FOLDER / "broker", *free_ports(2), jars=ROOT / ".kafka" / "jars")
+    broker.start()
+    try:
+        yield Site(broker.bootstrap, broker.pid())
+    finally:
+        broker.stop()
+        shutil.rmtree(FOLDER / "broker", ignore_errors=True)

@@ -1,0 +1,252 @@
+"""Poison in a topic: each rejected row is told once, with its bytes, its reason and its place; the rest is unharmed."""
+
+import asyncio
+import shutil
+import time
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+import pyarrow as pa
+from aiokafka import AIOKafkaProducer, ConsumerRecord
+from kafka_cluster import Cluster
+from kafka_logs import Sent, metrics_of, records_of, retold, send_records, wait_until
+from kafka_workers import assert_is_the_replay, flags_of, worker
+
+from engine.live.encode import REJECTED_BYTES_MAX, EncodedRecords
+from engine.live.encode_layout import sized, varint
+from engine.live.kafka.batches import record_batches
+from kernels.encode_text import LINE_BYTES
+from schemas.orders import REJECTION_REASONS
+
+PARTITIONS = 2
+LARGE = 10_000_000
+NOW = "2026-11-01T12:00:00Z"
+
+Poison = tuple[str, bytes | None, Sequence[tuple[str, bytes | None]]]
+
+
+def order(customer: str, number: object, **fields: object) -> bytes:
+    return orjson.dumps(
+        {"customer_id": customer, "order_id": f"o{number}", "occurred_at": NOW, "amount": "1.00", **fields}
+    )
+
+
+def amount(digits: str) -> bytes:
+    return order("amounts", 1, amount=0).replace(b":0}", f":{digits}}}".encode())
+
+
+def arrow(rows: int) -> bytes:
+    sink = pa.BufferOutputStream()
+    table = pa.table({"customer_id": ["a"] * rows, "order_id": ["b"] * rows, "amount": ["1"] * rows})
+    with pa.ipc.new_stream(sink, table.schema) as stream:
+        stream.write_table(table)
+    value: bytes = sink.getvalue().to_pybytes()
+    return value
+
+
+IS_ARROW = [("content-type", b"application/vnd.apache.arrow.stream")]
+IS_JSON = [("content-type", b"application/json")]
+
+ALONE: list[Poison] = [
+    # Records that are one row and are rejected before they reach a customer.
+    ("malformed", b"", ()),
+    ("malformed", None, ()),
+    ("malformed", b"{", ()),
+    ("malformed", b"5", ()),
+    ("malformed", b"null", IS_JSON),
+    ("malformed", b"\xff\xfe\x00", ()),
+    ("malformed", order("x", 1).replace(b"x", b"\xff"), ()),
+    ("malformed", order("x", 1).replace(b"x", b"\\ud800"), ()),
+    ("malformed", b'{"a":' * 50_000 + b"1" + b"}" * 50_000, ()),
+    ("malformed", b"[" * 200_000 + b"]" * 200_000, IS_JSON),
+    ("malformed", amount("NaN"), ()),
+    ("malformed", arrow(3)[:-9], IS_ARROW),
+    ("malformed", arrow(3)[:300], ()),
+    ("malformed", order("x", 1), IS_ARROW),
+    ("malformed", b"\x00" * 3000, [("content-type", b"\xff\xfe"), ("", b""), ("content-type", None)]),
+    ("malformed", order("x" * 257, 1), ()),
+    ("malformed", b'{"customer_id": "' + b"x" * LARGE, ()),
+    ("missing_customer_id", order("", 1), ()),
+    ("missing_customer_id", b'{"order_id": "o1"}', [(f"h{n}", None) for n in range(1000)]),
+    ("missing_order_id", order("x", 1).replace(b'"o1"', b"null"), ()),
+    ("bad_time", order("x", 1, occurred_at="2026-13-01"), ()),
+    ("bad_time", order("x", 1, occurred_at="yesterday" * 1000), ()),
+    ("bad_amount", amount("1e999"), ()),
+    ("bad_amount", amount("-1e999"), ()),
+    ("bad_amount", amount("1e-999"), ()),
+    ("bad_amount", amount("0.30000000000000004"), ()),
+    ("bad_amount", amount("9" * 5000), ()),
+    ("malformed", order("x", 1, amount={"of": []}), ()),
+    ("negative_amount", amount("-0.01"), ()),
+    ("currency_mismatch", order("x", 1, currency="EUR"), ()),
+    ("unknown_type", order("x", 1, type="gift"), ()),
+]
+
+
+def applied_poison(customer: str, later: str) -> list[Poison]:
+    """Return records that only the customer's history proves wrong; its order o1 of 5.00 stands."""
+    return [
+        ("future_time", order(customer, 2, occurred_at=later), ()),
+        ("unknown_order", order(customer, 9, type="refunded"), ()),
+        ("unknown_order", order(customer, 9, type="cancelled"), ()),
+        ("conflicting_duplicate", order(customer, 1, amount="5.01"), ()),
+        ("refund_exceeds_order", order(customer, 1, type="refunded", amount="5.01"), ()),
+    ]
+
+
+def test_poison_is_told_once_and_harms_nothing_else(cluster: Cluster, tmp_path: Path) -> None:
+    later = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + 3600))
+    poison = {0: ALONE, 1: [*applied_poison("c-1", later), *reversed(ALONE)]}
+    assert {reason for of in poison.values() for reason, *_ in of} == set(REJECTION_REASONS)
+    sent, expected = mixed(poison)
+    flags = flags_of(cluster, tmp_path / "state", listen="127.0.0.1:0")
+    asyncio.run(cluster.create(cluster.orders, PARTITIONS, max_message_bytes=str(16 << 20)))
+    with worker(flags, tmp_path / "log") as process:
+        process.wait_for("partitions assigned")
+        offsets = [told.offset for told in asyncio.run(send_records(cluster, sent))]
+        asyncio.run(send_with_foreign_header(cluster))
+        wait_until(lambda: metrics_of(process)["rfmstream_records_total"].total() == len(sent) + 6, process)
+        counted = metrics_of(process)
+        process.terminate()
+        assert process.exit_code() == 0, process.log.read_text()
+
+    rejected = asyncio.run(records_of(cluster, cluster.outputs.rejected, PARTITIONS))
+    for number, of in rejected.items():
+        places = [
+            (*told, str(offset), str(row))
+            for record, offset, rows in zip(sent, offsets, expected, strict=True)
+            if record.partition == number
+            for row, told in rows
+        ]
+        behind = len(sent) // 2
+        foreign = [("malformed", b"foreign", b"{", str(behind + at), "0") for at in (1, 4) if number == 0]
+        seen = [described(record, number, cluster.orders) for record in of]
+        assert seen == [(reason, key, cut(value), *where) for reason, key, value, *where in places + foreign]
+
+    reasons = Counter((reason,) for rows in expected for _, (reason, *_) in rows)
+    reasons["malformed",] += 2
+    assert counted["rfmstream_orders_rejected_total"] == reasons
+    rows = sum(len(orjson.loads(record.value)) if is_array(record) else 1 for record in sent) + 6
+    applied = counted["rfmstream_orders_applied_total"].total()
+    duplicates = counted["rfmstream_orders_duplicate_total"].total()
+    assert duplicates == PARTITIONS + 2
+    assert applied + duplicates + reasons.total() == rows
+
+    changes = asyncio.run(records_of(cluster, cluster.outputs.changes, PARTITIONS))
+    told = [orjson.loads(record.value) for of in changes.values() for record in of]
+    assert counted["rfmstream_tier_changes_total"].total() == len(told)
+    for number in range(PARTITIONS):
+        newest = {row["customer_id"]: row for row in told if row["customer_id"].endswith(f"-{number}")}
+        # A tenth and two tenths are three tenths; and nothing that was rejected counts.
+        assert newest[f"tenths-{number}"]["monetary_minor"] == 1000_30
+        assert newest[f"large-{number}"]["monetary_minor"] == 100
+        assert newest[f"among-{number}"]["frequency"] == 3
+    assert Counter(row["order_id"] for row in told if row["customer_id"] == "foreign-0") == {"o1": 1}
+    assert not {row["customer_id"] for row in told} & {"x", "amounts", "a"}
+    assert_is_the_replay(cluster, PARTITIONS, asyncio.run(retold(cluster, PARTITIONS)))
+
+    # Poison is passed in silence when the history is gone through again.
+    shutil.rmtree(tmp_path / "state")
+    with worker(flags, tmp_path / "again") as process:
+        process.wait_for("partition recovered")
+        wait_until(lambda: metrics_of(process)["rfmstream_state"] == {("live",): PARTITIONS}, process)
+        process.terminate()
+        assert process.exit_code() == 0, process.log.read_text()
+    again = asyncio.run(records_of(cluster, cluster.outputs.rejected, PARTITIONS))
+    assert {n: len(of) for n, of in again.items()} == {n: len(of) for n, of in rejected.items()}
+    assert_is_the_replay(cluster, PARTITIONS, asyncio.run(retold(cluster, PARTITIONS)))
+
+
+Told = tuple[str, bytes | None, bytes | None]
+
+
+def mixed(poison: dict[int, list[Poison]]) -> tuple[list[Sent], list[list[tuple[int, Told]]]]:
+    """Return records in which good and bad are mixed, as many for each partition, and the rejected rows of each."""
+    sent, expected = [], []
+
+    def put(record: Sent, *rows: tuple[int, Told]) -> None:
+        sent.append(record)
+        expected.append(list(rows))
+
+    for number in range(PARTITIONS):
+        put(Sent(number, order(f"c-{number}", 1, amount="5.00")))
+        put(Sent(number, order(f"c-{number}", 1, amount="5.00")))  # once more
+        put(Sent(number, order(f"tenths-{number}", 1, amount=0).replace(b":0}", b":0.1}")))
+        put(Sent(number, order(f"tenths-{number}", 2, amount=0).replace(b":0}", b":0.2}")))
+        put(Sent(number, order(f"large-{number}", 1, note="x" * LARGE)))
+        items = [order(f"among-{number}", 1), b"[5]", order(f"among-{number}", 2, amount="x"), b"{}"]
+        items += [order(f"among-{number}", 3), order(f"among-{number}", 4)]
+        put(
+            Sent(number, b"[" + b" , ".join(items) + b"]", b"array"),
+            (1, ("malformed", b"array", items[1])),
+            (2, ("bad_amount", b"array", items[2])),
+            (3, ("missing_customer_id", b"array", items[3])),
+        )
+        for at, (reason, value, headers) in enumerate(poison[number]):
+            key = None if at % 3 and value is not None else b"\xff key %d" % at
+            put(Sent(number, value, key, headers), (0, (reason, key, value)))
+            put(Sent(number, order(f"c{at % 7}-{number}", at)))
+        for filler in range(max(map(len, poison.values())) - len(poison[number])):
+            put(Sent(number, order(f"filler-{number}", filler)))
+            put(Sent(number, order(f"filler-{number}", filler, type="cancelled")))
+        put(Sent(number, order(f"tenths-{number}", 3, amount=1000)))
+    return sent, expected
+
+
+def is_array(record: Sent) -> bool:
+    return record.key == b"array"
+
+
+def cut(value: bytes | None) -> tuple[bytes | None, int | None]:
+    """Return what is kept of a value, and how long it was if that is not all of it."""
+    if value is None or len(value) < REJECTED_BYTES_MAX // 2:
+        return value, None
+    return value[:1000], len(value)
+
+
+def described(record: ConsumerRecord, partition: int, topic: str) -> tuple[Any, ...]:
+    headers = dict(record.headers)
+    assert headers["rfm-topic"].decode() == topic
+    assert headers["rfm-partition"].decode() == str(partition)
+    value = record.value
+    whole = headers.get("rfm-value-bytes")
+    kept = (value, None)
+    if whole is not None:
+        assert REJECTED_BYTES_MAX * 0.9 < len(value) < REJECTED_BYTES_MAX
+        kept = (value[:1000], int(whole))
+    return (
+        headers["rfm-reason"].decode(),
+        record.key,
+        kept,
+        headers["rfm-offset"].decode(),
+        headers["rfm-row"].decode(),
+    )
+
+
+async def send_with_foreign_header(cluster: Cluster) -> None:
+    """Send three records, one of them with a header whose name is no UTF-8; brokers take it, as do some clients."""
+    values = {b"before": order("foreign-0", 1), b"foreign": b"{", b"after": order("foreign-0", 2)}
+    names = {b"before": b"a", b"foreign": b"\xff\xfe", b"after": b"b"}
+    parts = [
+        sized(key) + sized(value) + varint(1) + sized(names[key]) + sized(b"\x00")
+        for key, value in values.items()
+    ]
+    sizes = np.array(list(map(len, parts)))
+    data = np.frombuffer(b"".join(parts) + bytes(LINE_BYTES), np.uint8)
+    producer = AIOKafkaProducer(bootstrap_servers=cluster.bootstrap)
+    await producer.start()
+    try:
+        for compression in (None, "gzip"):
+            [batch] = record_batches(
+                EncodedRecords(data, np.cumsum(sizes) - sizes, sizes),
+                timestamp_ms=time.time_ns() // 1_000_000,
+                transactional=False,
+                compression=compression,
+            )
+            await (await producer.send_batch(batch, cluster.orders, partition=0))
+    finally:
+        await producer.stop()
