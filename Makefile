@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 OUT    := out
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo live kafka kafka-stop test check format bench bench-full bench-peers clean distclean
+.PHONY: help setup demo live kafka kafka-stop test check format bench bench-full bench-peers bench-live soak clean distclean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -77,6 +77,15 @@ bench-peers: $(VENV)/.installed-bench ## the same job by other stream processors
 	    --peers rfmstream,rfmstream-log,kafka_streams,flink,bytewax,pathway
 	$(BIN)/python -m bench.peers.stream.run --orders 100000 --customers 10000 --out $(OUT)/bench-peers-slow.json \
 	    --peers rfmstream,faust,quixstreams
+
+bench-live: $(VENV)/.installed-bench ## the live worker: speed, latency, recovery; about 5 minutes, RFM_BENCH_SCALE=full longer
+	@mkdir -p $(OUT)
+	$(BIN)/python -m bench.live.run --out $(OUT)/bench-live.json
+
+MINUTES ?= 30
+soak: $(VENV)/.installed-bench ## the live worker for MINUTES=30: its memory, and whether it brings what a replay does
+	@mkdir -p $(OUT)
+	$(BIN)/python -m bench.live.soak --minutes $(MINUTES) --out $(OUT)/soak.json
 
 clean: ## remove what was made, but keep .venv
 	rm -rf $(OUT) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks

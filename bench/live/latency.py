@@ -17,7 +17,7 @@ import orjson
 from bench.live.feed import percentiles_ms, present
 from bench.live.site import ROOT, Site, Worker
 
-WARM_S: Final = 5.0
+WARM_S: Final = 10.0
 KEPT_UP_MS: Final = 1_000
 """A pace whose median is beyond this is one that the worker does not keep."""
 
@@ -53,7 +53,7 @@ async def measure(
     """Measure one pace after the other, until one is not kept."""
     results: list[Latency] = []
     for rate in rates:
-        worker = Worker(site.bootstrap, f"latency.{rate}", f"orders.{rate}", ruleset, threads)
+        worker = site.worker(f"latency.{rate}", f"orders.{rate}", ruleset, threads=threads)
         results.append(await _one(site, worker, customers, rate, seconds))
         print(f"{rate:,} orders/s: p50 {results[-1].p50_ms} ms, p99 {results[-1].p99_ms} ms", flush=True)
         if results[-1].p50_ms > KEPT_UP_MS:
@@ -106,7 +106,7 @@ async def _started(*arguments: str) -> asyncio.subprocess.Process:
 
 
 async def write(bootstrap: str, topic: str, customers: str, rate: str, seconds: str) -> dict[str, float]:
-    async with present(Site(bootstrap, None), topic, int(customers)) as orders:
+    async with present(Site(bootstrap), topic, int(customers)) as orders:
         began = time.monotonic()
         await orders.run(float(rate), WARM_S + float(seconds))
         sent_per_s = orders.sent / (time.monotonic() - began)
@@ -118,7 +118,7 @@ async def read(bootstrap: str, topic: str, seconds: str) -> dict[str, float]:
     delays: list[int] = []
     changes, begins_us = 0, time.time_ns() // 1000 + int(WARM_S * 1e6)
     quiet_after = time.monotonic() + float(seconds) + 3
-    async with Site(bootstrap, None).consumer(topic) as consumer:
+    async with Site(bootstrap).consumer(topic) as consumer:
         while True:
             found = await consumer.getmany(timeout_ms=200)
             if not found and time.monotonic() > quiet_after:

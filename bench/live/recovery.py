@@ -39,8 +39,14 @@ class Recovery:
 async def measure(site: Site, *, ruleset: str, customers: int, threads: int) -> Recovery:
     """Kill a worker that has `customers` of state, start it again at once, and watch its output."""
     topic, name = "orders.recovery", "recovery"
-    settings = {"session-timeout-s": SESSION_TIMEOUT_S, "checkpoint-interval-s": CHECKPOINT_INTERVAL_S}
-    worker = Worker(site.bootstrap, name, topic, ruleset, threads, settings)
+    worker = site.worker(
+        name,
+        topic,
+        ruleset,
+        threads=threads,
+        session_timeout_s=SESSION_TIMEOUT_S,
+        checkpoint_interval_s=CHECKPOINT_INTERVAL_S,
+    )
     await site.create(topic)
     # Every customer once, roughly, and the day of the last order is yesterday.
     records = await History(customers, customers, days=20).send(site, topic)
@@ -92,5 +98,7 @@ async def _away(site: Site, worker: Worker, killed_us: int, killed_s: float) -> 
                 if newest["reason"] != "recency_expired" and to_us(newest["effective_at"]) > killed_us:
                     seen.setdefault(place.partition, time.monotonic() - killed_s)
             if time.monotonic() - killed_s > 300:
-                raise RuntimeError(f"only partitions {sorted(seen)} came back, see {worker.log}")
+                raise RuntimeError(
+                    f"only partitions {sorted(seen)} came back:\n{worker.log.read_text()[-2000:]}"
+                )
     return min(seen.values()), max(seen.values())

@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Final, NamedTuple
 from urllib.request import urlopen
 
@@ -29,7 +30,6 @@ from engine.live.kafka.producer import prepare_topic
 from tests.kafka.broker.broker import Broker, free_ports
 
 ROOT: Final = Path(__file__).resolve().parents[2]
-FOLDER: Final = ROOT / ".kafka" / "bench"
 PARTITIONS: Final = 12
 OUTPUTS: Final = ("changes", "current", "rejected", "clock")
 _WAIT_S: Final = 0.05
@@ -51,11 +51,13 @@ class Spent(NamedTuple):
 class Worker:
     """A worker process.
 
-    Fields  threads     for steps
+    Fields  folder      for its checkpoints and its log
+            threads     for steps
             settings    more options of `rfmstream worker`
     """
 
     bootstrap: str
+    folder: Path
     name: str
     orders: str
     ruleset: str
@@ -68,7 +70,7 @@ class Worker:
 
     @property
     def log(self) -> Path:
-        return FOLDER / f"{self.name}.log"
+        return self.folder / f"{self.name}.log"
 
     def start(self) -> Tree:
         [port] = free_ports(1)
@@ -78,14 +80,14 @@ class Worker:
             "app-id": self.name,
             "input-topics": self.orders,
             "ruleset": self.ruleset,
-            "checkpoints": FOLDER / self.name,
+            "checkpoints": self.folder / self.name,
             "threads": self.threads,
             "listen": f"127.0.0.1:{port}",
             **{f"{kind}-topic": f"{self.name}.{kind}" for kind in OUTPUTS},
             **self.settings,
         }
         flags = [part for name, value in options.items() for part in (f"--{name}", str(value))]
-        return Tree([RFMSTREAM, "worker", *flags], environment={}, cwd=FOLDER, log=self.log)
+        return Tree([RFMSTREAM, "worker", *flags], environment={}, cwd=self.folder, log=self.log)
 
     def is_ready(self) -> bool:
         try:
@@ -108,8 +110,9 @@ class Worker:
 class Site:
     """A running broker."""
 
-    def __init__(self, bootstrap: str, broker_pid: int | None) -> None:
+    def __init__(self, bootstrap: str, folder: Path = Path(), broker_pid: int | None = None) -> None:
         self.bootstrap = bootstrap
+        self.folder = folder
         self._broker_pid = broker_pid
 
     @property
@@ -176,7 +179,7 @@ class Site:
         async with self.admin() as admin:
             while await self.committed(admin, worker) < records:
                 if tree.ended() or time.monotonic() > deadline:
-                    raise RuntimeError(f"the worker did not get there, see {worker.log}")
+                    raise RuntimeError(f"the worker did not get there:\n{worker.log.read_text()[-2000:]}")
                 await asyncio.sleep(_WAIT_S)
         return self.spent(tree)
 
@@ -185,11 +188,17 @@ class Site:
         deadline = time.monotonic() + _SECONDS_MAX
         while not await asyncio.to_thread(worker.is_ready):
             if tree.ended() or time.monotonic() > deadline:
-                raise RuntimeError(f"the worker did not get ready, see {worker.log}")
+                raise RuntimeError(f"the worker did not get ready:\n{worker.log.read_text()[-2000:]}")
             await asyncio.sleep(_WAIT_S)
 
+    def worker(self, name: str, orders: str, ruleset: str, *, threads: int, **settings: object) -> Worker:
+        """Return a worker on a topic of orders; `name` is that of its group, and its output topics begin with it."""
+        options = {setting.replace("_", "-"): value for setting, value in settings.items()}
+        return Worker(self.bootstrap, self.folder, name, orders, ruleset, threads, options)
+
     def forget(self, worker: Worker) -> None:
-        shutil.rmtree(FOLDER / worker.name, ignore_errors=True)
+        """Delete the checkpoints of a worker."""
+        shutil.rmtree(worker.folder / worker.name, ignore_errors=True)
 
 
 @contextmanager
@@ -198,15 +207,15 @@ def site() -> Iterator[Site]:
     # A topic that was made a moment ago has no leader for a few more: the client tries again, and says so.
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
     own = os.environ.get("KAFKA_BOOTSTRAP")
-    if own:
-        FOLDER.mkdir(parents=True, exist_ok=True)
-        yield Site(own, None)
-        return
-    shutil.rmtree(FOLDER, ignore_errors=True)
-    broker = Broker(FOLDER / "broker", *free_ports(2), jars=ROOT / ".kafka" / "jars")
-    broker.start()
-    try:
-        yield Site(broker.bootstrap, broker.pid())
-    finally:
-        broker.stop()
-        shutil.rmtree(FOLDER / "broker", ignore_errors=True)
+    (ROOT / ".kafka").mkdir(exist_ok=True)
+    with TemporaryDirectory(prefix="bench-", dir=ROOT / ".kafka") as name:
+        folder = Path(name)
+        if own:
+            yield Site(own, folder)
+            return
+        broker = Broker(folder / "broker", *free_ports(2), jars=ROOT / ".kafka" / "jars")
+        broker.start()
+        try:
+            yield Site(broker.bootstrap, folder, broker.pid())
+        finally:
+            broker.stop()

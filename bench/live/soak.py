@@ -80,8 +80,14 @@ class Life:
 
 
 async def soak(at: Site, options: argparse.Namespace) -> dict[str, Any]:
-    worker = Worker(at.bootstrap, "soak", "orders.soak", options.ruleset, options.threads)
-    worker.settings = {"checkpoint-interval-s": 20, "session-timeout-s": 10}
+    worker = at.worker(
+        "soak",
+        "orders.soak",
+        options.ruleset,
+        threads=options.threads,
+        checkpoint_interval_s=20,
+        session_timeout_s=10,
+    )
     history = History(options.customers, 2 * options.customers, days=60)
     await at.create(worker.orders)
     records = await history.send(at, worker.orders)

@@ -46,7 +46,7 @@ async def measure(
     records = await history.send(site, topic)
     results = []
     for ruleset, expected in rulesets:
-        worker = Worker(site.bootstrap, f"{name}.{ruleset}", topic, ruleset, threads)
+        worker = site.worker(f"{name}.{ruleset}", topic, ruleset, threads=threads)
         results.append(await _one(site, worker, history, records, expected))
         print(f"{results[-1].regime}: {results[-1].orders_per_s:,.0f} orders/s", flush=True)
     await site.delete([topic])

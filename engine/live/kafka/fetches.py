@@ -1,15 +1,17 @@
 """What the client fetched, as RawRecords: the only place that knows how the client holds its records.
 
-aiokafka (0.14, aiokafka/consumer/fetcher.py) turns each record of a batch into an object, and that into another one
-with topic, partition and sizes, which costs as much again as all the rest of reading it. A consumer that is made with
-`as_fetched` as its key_deserializer gets the first object; all others are served as ever.
+aiokafka (0.14, aiokafka/consumer/fetcher.py) turns each record of a batch into an object, takes that through iterators
+in Python, and turns it into another one with topic, partition and sizes, which costs more than all the rest of reading
+it. A consumer that is made with `as_fetched` as its key_deserializer gets the first objects, those of a batch in a
+list; all others are served as ever.
 
 Brokers do not check that the names of headers are UTF-8, and aiokafka fails on one that is not, each time it is read.
 Such a batch is read again by aiokafka's parser in Python, by this module for all consumers of the process.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Final
+from itertools import chain
+from typing import Any, Final, NamedTuple
 
 from aiokafka import TopicPartition
 from aiokafka.consumer import fetcher
@@ -72,21 +74,66 @@ class _MemoryRecords(fetcher.MemoryRecords):
         self.data = data
 
 
+class _Together(NamedTuple):
+    """Records that pass for one: the last of them."""
+
+    records: list[Any]
+    offset: int
+
+
+class _WholeBatch:
+    """A batch that yields its records together."""
+
+    def __init__(self, batch: Any) -> None:  # noqa: ANN401 - not typed there
+        self._batch = batch
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401
+        return getattr(self._batch, name)
+
+    def __next__(self) -> Any:  # noqa: ANN401 - of a control batch
+        return next(self._batch)
+
+    def __iter__(self) -> Iterator[_Together]:
+        records = list(self._batch)
+        if records:
+            yield _Together(records, records[-1].offset)
+
+
+class _WholeBatches:
+    """The batches of a fetch, each whole."""
+
+    def __init__(self, records: Any) -> None:  # noqa: ANN401 - not typed there
+        self._records = records
+        self.has_next = records.has_next
+
+    def next_batch(self) -> _WholeBatch:
+        return _WholeBatch(self._records.next_batch())
+
+
 class _PartitionRecords(fetcher.PartitionRecords):
     _records: Any
+
+    def __init__(self, *arguments: Any) -> None:  # noqa: ANN401 - not typed there
+        super().__init__(*arguments)
+        self._data = self._records.data
+        # They are read from the first record on that is asked for.
+        self._records = self._whole(self._records)
+
+    def _whole(self, records: Any) -> Any:  # noqa: ANN401 - not typed there
+        return _WholeBatches(records) if self._key_deserializer is as_fetched else records
 
     def __next__(self) -> Any:  # noqa: ANN401 - not typed there
         try:
             return super().__next__()
         except UnicodeDecodeError:
-            self._records = _LenientRecords(self._records.data, self.next_fetch_offset)
+            self._records = self._whole(_LenientRecords(self._data, self.next_fetch_offset))
             # It leaves out what comes before next_fetch_offset.
             self._records_iterator = self._unpack_records()
             return super().__next__()
 
     def _consumer_record(self, tp: TopicPartition, record: Any) -> Any:  # noqa: ANN401 - not typed there
         if self._key_deserializer is as_fetched:
-            return record
+            return [each for each in record.records if each.offset >= self.next_fetch_offset]
         return super()._consumer_record(tp, record)
 
 
@@ -94,8 +141,9 @@ fetcher.MemoryRecords = _MemoryRecords
 fetcher.PartitionRecords = _PartitionRecords
 
 
-def raw_records(records: Sequence[Any], position: int) -> RawRecords:
-    """Return records, in order of their offsets; `position` is the offset to read next."""
+def raw_records(batches: Sequence[Sequence[Any]], position: int) -> RawRecords:
+    """Return the records of batches, in order of their offsets; `position` is the offset to read next."""
+    records = list(chain.from_iterable(batches))
     return RawRecords(
         keys=[record.key for record in records],
         values=[record.value for record in records],
