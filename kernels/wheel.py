@@ -100,10 +100,17 @@ def arm(state, customer, handle):
         return
     key = max(key_of(customer.deadline_us), state.wheel_key)
     armed = np.int64(customer.armed)
-    if key >= WHEEL_KEY_MAX or (armed != 0 and armed <= key):
+    if key >= WHEEL_KEY_MAX or (armed != 0 and armed < key):
+        return
+    is_today = key >> BUCKET_SLOT_BITS == state.wheel_key >> BUCKET_SLOT_BITS
+    if armed == key:
+        # Its deadline may have moved to an earlier instant of the same slot.
+        if is_today:
+            slot = key & (BUCKET_SLOTS - 1)
+            slot_min_us_of(state)[slot] = min(slot_min_us_of(state)[slot], customer.deadline_us)
         return
     customer.armed = key
-    if key >> BUCKET_SLOT_BITS == state.wheel_key >> BUCKET_SLOT_BITS:
+    if is_today:
         _file_today(state, key, handle, customer.deadline_us)
     else:
         bucket = key >> BUCKET_SLOT_BITS

@@ -4,6 +4,7 @@ import subprocess
 import sys
 import zlib
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
 from itertools import count, islice, product
@@ -21,6 +22,7 @@ from twins import Driven, assert_same, canonical_batch, plain_rows
 from engine import ConfigError, Engine, InputError
 from schemas.codes import AMOUNT_MINOR_MAX
 from schemas.orders import REJECTED_SCHEMA
+from schemas.ruleset import load_ruleset
 
 ORDERS = {
     "customer_id": ["ann", "bob", "ann", "", "bob"],
@@ -327,6 +329,22 @@ def test_ids_of_every_length_side_by_side() -> None:
     driven.step(events)
     oracle.step(events)
     assert_same(driven, oracle)
+
+
+@pytest.mark.parametrize("asks", [True, False])
+def test_an_order_taken_back_just_before_it_would_age_out(asks: bool) -> None:
+    """The age-out is that of the order that is left, seconds before: it is not a microsecond late."""
+    engine = Engine(replace(load_ruleset("rfm8"), day_unit="duration"))
+    due_us, second_us = 30 * DAY_US, 1_000_000
+    engine.step_canonical(canonical_batch([event("ann", "o1", 0), event("ann", "o2", 7 * second_us)]))
+    cancelled_us = due_us - 60 * second_us
+    if asks:
+        assert engine.next_due_us(due_us - second_us) > due_us - second_us
+    else:
+        assert engine.advance(cancelled_us).num_rows == 0
+    engine.step_canonical(canonical_batch([event("ann", "o2", cancelled_us, 0, type="cancelled")], 2))
+    (change,) = plain_rows(engine.advance(due_us + second_us))
+    assert (change["reason"], change["effective_at"]) == ("recency_expired", due_us)
 
 
 def test_one_customer_with_everything() -> None:

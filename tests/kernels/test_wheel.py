@@ -11,7 +11,7 @@ from oracle_days import DAY_US, FIRST_US, LAST_US
 
 from engine import Engine
 from kernels import memory
-from kernels.layout import CHANGE, DONE, GROW, OUTPUT_FULL, SLOT_BITS
+from kernels.layout import CHANGE, DONE, GROW, OUTPUT_FULL, SLOT_BITS, WHEEL_ORIGIN_US
 from kernels.wheel import advance, arm, key_of
 from schemas.codes import FOREVER_US
 from schemas.ruleset import load_ruleset
@@ -134,6 +134,18 @@ def test_a_deadline_moved_often_comes_up_once() -> None:
     for _ in range(500):
         calendar.move([1, 2, 3], rng.integers(1, 100 * DAY_US, 3).tolist())
     calendar.advance(100 * DAY_US)
+    assert not calendar.due
+
+
+@pytest.mark.parametrize("is_open", [True, False])
+def test_a_deadline_moved_to_an_earlier_instant_of_its_slot(is_open: bool) -> None:
+    calendar = Calendar(1, 0)
+    start = int(key_of(np.int64(10 * DAY_US))) * SLOT_US + WHEEL_ORIGIN_US
+    if is_open:
+        calendar.advance(start)
+    calendar.move([1], [start + SLOT_US - 1])
+    calendar.move([1], [start + SLOT_US // 2])
+    calendar.advance(start + SLOT_US // 2)
     assert not calendar.due
 
 
