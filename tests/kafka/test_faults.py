@@ -4,10 +4,8 @@ import asyncio
 import random
 import shutil
 from collections import Counter
-from collections.abc import Callable
 from functools import cache, partial
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 import orjson
@@ -30,14 +28,10 @@ from kafka_workers import (
 
 from engine.engine import Engine
 from engine.live.encode import Encoder
-from engine.live.kafka.output import KafkaPartitionLog
-from engine.live.kafka.topics import prepare_topics
-from engine.live.model import Source, Step, Tick
+from engine.live.model import Source
 from engine.live.store import Store
 from schemas.changes import CHANGE_SCHEMA
 from schemas.ruleset import load_ruleset
-
-_T = TypeVar("_T")
 
 AS_OF = "2000-01-01T00:00:00Z"
 AS_OF_US = 946_684_800_000_000
@@ -282,62 +276,3 @@ def measures(snapshot: pa.Table) -> list[str]:
     ]
     names += ["first_paid_at", "lifetime_orders", "lifetime_monetary_minor"]
     return [str(row) for row in snapshot.select(names).to_pylist()]
-
-
-async def in_thread(call: Callable[[], _T]) -> _T:
-    return await asyncio.to_thread(call)
-
-
-def log_of(cluster: Cluster, app_id: str, topic: str) -> KafkaPartitionLog:
-    return KafkaPartitionLog(
-        Source(topic, 0),
-        client=cluster.config().client,
-        app_id=app_id,
-        outputs=cluster.outputs,
-        encoder=Encoder(RULESET, source="/test"),
-        run=in_thread,
-    )
-
-
-def test_ticks_that_others_hide_for_a_while_are_waited_for(cluster: Cluster) -> None:
-    """A transaction of another application that is open on the clock topic hides all that was committed after it."""
-
-    async def test() -> None:
-        await cluster.create(cluster.orders, 1)
-        await prepare_topics(cluster.config())
-        other, ours, again = (log_of(cluster, app, cluster.orders) for app in ("other", "ours", "ours"))
-        await other.open()
-        producer = other._opened()
-        await producer.begin_transaction()
-        await other._send(producer, Step(NOTHING, [], 1, Tick(1, 1)), "left open")
-        await ours.open()
-        await ours.commit(Step(NOTHING, [], 2, Tick(2, 22)), "ours")
-        assert (await again.open()).token == "ours"  # noqa: S105
-        asked = asyncio.create_task(again.ticks())
-        await asyncio.wait([asked], timeout=1)
-        assert not asked.done()
-        await producer.abort_transaction()
-        assert await asked == [Tick(2, 22)]
-        for log in (other, ours, again):
-            await log.close()
-
-    asyncio.run(test())
-
-
-def test_names_that_join_to_the_same_text_are_still_two(cluster: Cluster) -> None:
-    """Application a-b on topic c is not application a on topic b-c."""
-    longer = f"b-{cluster.orders}"
-
-    async def test() -> None:
-        await cluster.create(cluster.orders, 1)
-        await cluster.create(longer, 1)
-        await prepare_topics(cluster.config())
-        one, other = log_of(cluster, "a-b", cluster.orders), log_of(cluster, "a", longer)
-        await one.open()
-        await other.open()
-        await one.commit(Step(NOTHING, [], 1, Tick(1, 1)), "one's")
-        await other.commit(Step(NOTHING, [], 2, Tick(2, 2)), "other's")
-        for log in (one, other):
-            await log.close()
-
-    asyncio.run(test())

@@ -2,19 +2,25 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import TypeVar
 
 import orjson
 import pyarrow as pa
 import pytest
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import ProducerFenced
+from aiokafka.structs import OffsetAndMetadata
 from kafka_cluster import Broker, Cluster
 
 from engine.engine import Engine
 from engine.generate import generate_batches
 from engine.live.encode import Encoder
+from engine.live.kafka.membership import Membership
 from engine.live.kafka.output import KafkaPartitionLog
 from engine.live.kafka.topics import prepare_topics
+from engine.live.kafka.transactions import Transactions
 from engine.live.model import Bounds, Committed, FencedError, Rejection, Source, Step, Tick
 from schemas.changes import CHANGE_SCHEMA
 from schemas.errors import TransportError
@@ -30,15 +36,64 @@ async def in_thread(call: Callable[[], _T]) -> _T:
     return await asyncio.to_thread(call)
 
 
-def log_of(cluster: Cluster, partition: int = 0, *, app_id: str | None = None) -> KafkaPartitionLog:
-    return KafkaPartitionLog(
-        Source(cluster.orders, partition),
-        client=cluster.config().client,
-        app_id=app_id or cluster.name,
-        outputs=cluster.outputs,
-        encoder=Encoder(RULESET, source="/test"),
-        run=in_thread,
+class Owner:
+    """A worker's transactions, and logs that take part in them."""
+
+    def __init__(self, cluster: Cluster, app_id: str | None = None) -> None:
+        self._cluster = cluster
+        self.app_id = app_id or cluster.name
+        self.transactions = Transactions(cluster.config().client, self.app_id)
+
+    def log(self, partition: int = 0) -> KafkaPartitionLog:
+        return KafkaPartitionLog(
+            Source(self._cluster.orders, partition),
+            transactions=self.transactions,
+            client=self._cluster.config().client,
+            app_id=self.app_id,
+            outputs=self._cluster.outputs,
+            encoder=Encoder(RULESET, source="/test"),
+            run=in_thread,
+        )
+
+    async def leave_open(self, step: Step) -> None:
+        """Write a step and its position, and end neither this transaction nor its producer."""
+        log, producer = self.log(), await self.transactions.producer()
+        await producer.begin_transaction()
+        parts = log._parts(step)
+        await log._send(list(parts), parts, step.tick, producer)
+        place = TopicPartition(self._cluster.orders, 0)
+        offsets = {place: OffsetAndMetadata(step.position, "left open")}
+        await producer.send_offsets_to_transaction(offsets, self.app_id)
+
+
+@asynccontextmanager
+async def owner_of(cluster: Cluster, app_id: str | None = None) -> AsyncIterator[Owner]:
+    owner = Owner(cluster, app_id)
+    try:
+        yield owner
+    finally:
+        await owner.transactions.close()
+
+
+@asynccontextmanager
+async def member_of(cluster: Cluster) -> AsyncIterator[AIOKafkaConsumer]:
+    """Join the group of the cluster's application."""
+    consumer = AIOKafkaConsumer(
+        cluster.orders,
+        bootstrap_servers=cluster.bootstrap,
+        group_id=cluster.name,
+        enable_auto_commit=False,
+        heartbeat_interval_ms=100,
     )
+    await consumer.start()
+    try:
+        yield consumer
+    finally:
+        await consumer.stop()
+
+
+def membership_of(consumer: AIOKafkaConsumer) -> Membership:
+    return Membership(consumer._coordinator.generation, consumer._coordinator.member_id)
 
 
 def some_changes(customers: int = 300, orders: int = 1000) -> pa.Table:
@@ -65,16 +120,17 @@ def test_a_step_is_there_as_a_whole_and_once(cluster: Cluster) -> None:
     rejections = [rejection(5), rejection(6)]
 
     async def test() -> None:
-        log = log_of(cluster, 1)
-        assert await log.open() == Committed(None, "")
-        assert await log.bounds() == Bounds(0, 0)
-        assert await log.ticks() == []
-        await log.commit(Step(changes, rejections, 7, Tick(7, 123_456, "law")), "first")
-        await log.commit(Step(NOTHING, [], 9), "second")
-        assert await log.ticks() == [Tick(7, 123_456, "law")]
-        await log.close()
-        assert await log_of(cluster, 1).open() == Committed(9, "second")
-        assert await log_of(cluster, 0).open() == Committed(None, "")
+        async with owner_of(cluster) as owner, owner_of(cluster) as other:
+            log = owner.log(1)
+            assert await log.open() == Committed(None, "")
+            assert await log.bounds() == Bounds(0, 0)
+            assert await log.ticks() == []
+            await log.commit(Step(changes, rejections, 7, Tick(7, 123_456, "law")), "first")
+            await log.commit(Step(NOTHING, [], 9), "second")
+            assert await log.ticks() == [Tick(7, 123_456, "law")]
+            await log.close()
+            assert await other.log(1).open() == Committed(9, "second")
+            assert await other.log(0).open() == Committed(None, "")
 
         written = await cluster.committed_records(cluster.outputs.changes, [0, 1])
         assert {record.partition for record in written} == {1}
@@ -97,10 +153,10 @@ def test_a_step_of_many_megabytes_is_one_transaction(cluster: Cluster) -> None:
     changes = some_changes(20_000, 60_000)
 
     async def test() -> None:
-        log = log_of(cluster)
-        await log.open()
-        await log.commit(Step(changes, [], 1), "large")
-        await log.close()
+        async with owner_of(cluster) as owner:
+            log = owner.log()
+            await log.open()
+            await log.commit(Step(changes, [], 1), "large")
         written = await cluster.committed_records(cluster.outputs.changes, [0])
         assert sum(len(record.value) for record in written) > 8 << 20
         assert [orjson.loads(r.value)["customer_id"] for r in written] == changes["customer_id"].to_pylist()
@@ -108,56 +164,127 @@ def test_a_step_of_many_megabytes_is_one_transaction(cluster: Cluster) -> None:
     run_on(cluster, test)
 
 
-def test_who_opens_a_log_fences_whoever_had_it(cluster: Cluster) -> None:
+def test_steps_of_many_partitions_go_together_and_each_once(cluster: Cluster) -> None:
+    partitions, steps = 5, 20
+
     async def test() -> None:
-        first, second = log_of(cluster), log_of(cluster)
-        await first.open()
-        await first.commit(Step(NOTHING, [rejection(0)], 1), "first's")
-        assert await second.open() == Committed(1, "first's")
-        with pytest.raises(FencedError):
-            await first.commit(Step(NOTHING, [rejection(1)], 2), "too late")
-        with pytest.raises(TransportError):
-            # A producer that has failed knows nothing any more: its owner has to open the log again.
-            await first.commit(Step(NOTHING, [rejection(1)], 2), "too late")
-        await second.commit(Step(NOTHING, [rejection(2)], 3), "second's")
-        await first.close()
-        await second.close()
-        assert await log_of(cluster).open() == Committed(3, "second's")
+        async with owner_of(cluster) as owner:
+
+            async def work(partition: int) -> None:
+                log = owner.log(partition)
+                assert await log.open() == Committed(None, "")
+                for number in range(1, steps + 1):
+                    await log.commit(Step(NOTHING, [rejection(number)], number), f"{partition}/{number}")
+
+            await asyncio.gather(*map(work, range(partitions)))
+        async with owner_of(cluster) as owner:
+            for partition in range(partitions):
+                assert await owner.log(partition).open() == Committed(steps, f"{partition}/{steps}")
+        rejected = await cluster.committed_records(cluster.outputs.rejected, list(range(partitions)))
+        found = {number: [] for number in range(partitions)}
+        for record in rejected:
+            found[record.partition].append(int(dict(record.headers)["rfm-offset"]))
+        assert found == {number: list(range(1, steps + 1)) for number in range(partitions)}
+
+    run_on(cluster, test, partitions)
+
+
+def test_once_the_group_has_moved_on_its_old_members_commit_no_more(cluster: Cluster) -> None:
+    async def test() -> None:
+        async with owner_of(cluster) as first, owner_of(cluster) as second, member_of(cluster) as one:
+            first.transactions.member = membership_of(one)
+            log, neighbour = first.log(), first.log(1)
+            await log.open()
+            await neighbour.open()
+            await log.commit(Step(NOTHING, [rejection(0)], 1), "first's")
+            async with member_of(cluster) as other:
+                while membership_of(one).generation < membership_of(other).generation:  # noqa: ASYNC110
+                    await asyncio.sleep(0.05)
+                second.transactions.member = membership_of(other)
+                again = second.log()
+                assert await again.open() == Committed(1, "first's")
+                with pytest.raises(FencedError):
+                    await log.commit(Step(NOTHING, [rejection(1)], 2), "too late")
+                with pytest.raises(TransportError):
+                    # A log that has failed knows nothing any more: its owner has to open it again.
+                    await log.commit(Step(NOTHING, [rejection(1)], 2), "too late")
+                await again.commit(Step(NOTHING, [rejection(2)], 3), "second's")
+                # Given its place in the new generation, the first goes on with what is still its own.
+                first.transactions.member = membership_of(one)
+                with pytest.raises(FencedError):
+                    await neighbour.commit(Step(NOTHING, [], 1), "of the old generation")
+                assert await neighbour.open() == Committed(None, "")
+                await neighbour.commit(Step(NOTHING, [], 1), "of the new generation")
+                assert await first.log().open() == Committed(3, "second's")
         rejected = await cluster.committed_records(cluster.outputs.rejected, [0])
         assert [dict(record.headers)["rfm-offset"] for record in rejected] == [b"0", b"2"]
 
     run_on(cluster, test)
 
 
-def test_what_an_owner_left_open_is_never_seen(cluster: Cluster) -> None:
+def test_what_a_worker_that_is_gone_left_open_is_never_seen(cluster: Cluster) -> None:
     async def test() -> None:
-        first, second = log_of(cluster), log_of(cluster)
-        await first.open()
-        producer = first._opened()
-        await producer.begin_transaction()
-        await first._send(producer, Step(some_changes(), [rejection(0)], 1, Tick(1, 1)), "left open")
-        assert await second.open() == Committed(None, "")
-        assert await second.ticks() == []
-        await first.close()
-        await second.close()
+        async with owner_of(cluster) as first, owner_of(cluster) as second:
+            log = first.log()
+            await log.open()
+            await log.commit(Step(NOTHING, [], 1, Tick(1, 1)), "before")
+            await first.leave_open(Step(some_changes(), [rejection(1)], 2, Tick(2, 2)))
+            logs = [second.log(), second.log()]
+            assert await asyncio.gather(*(each.open() for each in logs)) == [Committed(1, "before")] * 2
+            assert await logs[0].ticks() == [Tick(1, 1)]
+            with pytest.raises(ProducerFenced):
+                await (await first.transactions.producer()).commit_transaction()
         for topic in (cluster.outputs.changes, cluster.outputs.rejected):
             assert await cluster.committed_records(topic, [0]) == []
 
     run_on(cluster, test)
 
 
+def test_who_opens_a_log_waits_for_its_own_step(cluster: Cluster) -> None:
+    """A step that nobody waits for any more may still be committed: then the next one begins behind it."""
+
+    async def test() -> None:
+        async with owner_of(cluster) as owner:
+            log = owner.log()
+            await log.open()
+            given_up = asyncio.create_task(log.commit(Step(some_changes(), [], 1), "given up"))
+            while not owner.transactions._running:  # noqa: ASYNC110
+                await asyncio.sleep(0)
+            given_up.cancel()
+            assert await owner.log().open() == Committed(1, "given up")
+
+    run_on(cluster, test)
+
+
 def test_workers_of_another_app_have_ticks_and_offsets_of_their_own(cluster: Cluster) -> None:
     async def test() -> None:
-        one, other = log_of(cluster), log_of(cluster, app_id=f"{cluster.name}-other")
-        await one.open()
-        await one.commit(Step(NOTHING, [], 5, Tick(5, 50)), "one's")
-        assert await other.open() == Committed(None, "")
-        assert await other.ticks() == []
-        await other.commit(Step(NOTHING, [], 6, Tick(6, 60)), "other's")
-        assert await one.ticks() == [Tick(5, 50)]
-        assert await one.open() == Committed(5, "one's")
-        await one.close()
-        await other.close()
+        async with owner_of(cluster) as owner, owner_of(cluster, f"{cluster.name}-other") as another:
+            one, other = owner.log(), another.log()
+            await one.open()
+            await one.commit(Step(NOTHING, [], 5, Tick(5, 50)), "one's")
+            assert await other.open() == Committed(None, "")
+            assert await other.ticks() == []
+            await other.commit(Step(NOTHING, [], 6, Tick(6, 60)), "other's")
+            assert await one.ticks() == [Tick(5, 50)]
+            assert await one.open() == Committed(5, "one's")
+
+    run_on(cluster, test)
+
+
+def test_ticks_that_others_hide_for_a_while_are_waited_for(cluster: Cluster) -> None:
+    """A transaction of another application that is open on the clock topic hides all that was committed after it."""
+
+    async def test() -> None:
+        async with owner_of(cluster, f"{cluster.name}-other") as other, owner_of(cluster) as ours:
+            await other.leave_open(Step(NOTHING, [], 1, Tick(1, 1)))
+            log = ours.log()
+            await log.open()
+            await log.commit(Step(NOTHING, [], 2, Tick(2, 22)), "ours")
+            asked = asyncio.create_task(log.ticks())
+            await asyncio.wait([asked], timeout=1)
+            assert not asked.done()
+            await (await other.transactions.producer()).abort_transaction()
+            assert await asked == [Tick(2, 22)]
 
     run_on(cluster, test)
 
@@ -165,10 +292,8 @@ def test_workers_of_another_app_have_ticks_and_offsets_of_their_own(cluster: Clu
 def test_bounds_end_with_what_is_committed(cluster: Cluster) -> None:
     async def test() -> None:
         await cluster.send([(0, b"k", b"v"), (0, b"k", b"v"), (1, b"k", b"v")])
-        log = log_of(cluster)
-        await log.open()
-        assert await log.bounds() == Bounds(0, 2)
-        await log.close()
+        async with owner_of(cluster) as owner:
+            assert await owner.log().bounds() == Bounds(0, 2)
 
     run_on(cluster, test)
 
@@ -177,24 +302,24 @@ def test_a_commit_without_a_broker_is_unknown_and_told_by_the_next_open(own_brok
     cluster = Cluster(own_broker.bootstrap, "restart")
 
     async def test() -> None:
-        log = log_of(cluster)
-        await log.open()
-        await log.commit(Step(NOTHING, [rejection(0)], 1), "before")
-        await in_thread(own_broker.stop)
-        pending = asyncio.create_task(log.commit(Step(NOTHING, [rejection(1)], 2), "during"))
-        await asyncio.wait([pending], timeout=2)
-        assert not pending.done(), "it is ridden out"
-        await in_thread(own_broker.start)
-        try:
-            await pending
-            expected = Committed(2, "during")
-        except TransportError:
-            expected = Committed(1, "before")
-        committed = await log.open()
-        assert committed in (expected, Committed(2, "during"))
-        if committed.position == 1:
-            await log.commit(Step(NOTHING, [rejection(1)], 2), "again")
-        await log.close()
+        async with owner_of(cluster) as owner:
+            log = owner.log()
+            await log.open()
+            await log.commit(Step(NOTHING, [rejection(0)], 1), "before")
+            await in_thread(own_broker.stop)
+            pending = asyncio.create_task(log.commit(Step(NOTHING, [rejection(1)], 2), "during"))
+            await asyncio.wait([pending], timeout=2)
+            assert not pending.done(), "it is ridden out"
+            await in_thread(own_broker.start)
+            try:
+                await pending
+                expected = Committed(2, "during")
+            except TransportError:
+                expected = Committed(1, "before")
+            committed = await log.open()
+            assert committed in (expected, Committed(2, "during"))
+            if committed.position == 1:
+                await log.commit(Step(NOTHING, [rejection(1)], 2), "again")
         rejected = await cluster.committed_records(cluster.outputs.rejected, [0])
         assert [dict(record.headers)["rfm-offset"] for record in rejected] == [b"0", b"1"]
 

@@ -16,7 +16,13 @@ from schemas.errors import ConfigError, RfmError, TransportError
 REQUEST_SECONDS_MAX: Final = 30
 RETRY_BACKOFF_MS: Final = 50
 
-_FENCED: Final = (kafka.ProducerFenced, kafka.InvalidProducerEpoch)
+_FENCED: Final = (
+    kafka.ProducerFenced,
+    kafka.InvalidProducerEpoch,
+    kafka.IllegalGenerationError,
+    kafka.UnknownMemberIdError,
+    kafka.RebalanceInProgressError,
+)
 _NO_RIGHT: Final = (
     kafka.TopicAuthorizationFailedError,
     kafka.GroupAuthorizationFailedError,

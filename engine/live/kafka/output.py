@@ -1,16 +1,10 @@
-"""A partition's log on Kafka: one transactional producer, bound to the partition by its transactional id.
-
-What makes it exactly once:
-- a step's tier changes, rejected rows, tick and input offset are one transaction;
-- whoever opens the log fences all earlier owners and ends what they left open, before it reads what is committed;
-- after any error the producer is thrown away: only a new one, opened, knows what became of its transaction.
-"""
+"""A partition's log on Kafka: its offsets, its ticks, and its part of the worker's transactions."""
 
 import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import suppress
+from functools import partial
 from itertools import chain, islice
 from typing import Any, Final, TypeVar
 
@@ -18,7 +12,6 @@ import orjson
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka import errors as kafka
 from aiokafka.client import ConnectionGroup, CoordinationType
-from aiokafka.protocol.commit import OffsetFetchRequest
 from aiokafka.protocol.offset import OffsetRequest
 from aiokafka.structs import OffsetAndMetadata
 
@@ -26,22 +19,27 @@ from engine.live.config import ClientConfig, OutputTopics
 from engine.live.encode import Encoder
 from engine.live.kafka.batches import RecordBatch, record_batches
 from engine.live.kafka.client import RETRY_BACKOFF_MS, client_errors, connection_options
+from engine.live.kafka.membership import UNSTABLE_OFFSET_COMMIT, Membership, OffsetFetch
+from engine.live.kafka.transactions import Transactions, Writing
 from engine.live.model import Bounds, Committed, Source, Step, Tick
 from schemas.errors import StateError
 
 _T = TypeVar("_T")
 
-TRANSACTION_SECONDS_MAX: Final = 60
-TRANSACTION_BACKOFF_MS: Final = 20
-"""A transaction that begins while the marks of the last one are being written is sent away for this long."""
+_Part = list[tuple[str, RecordBatch]]
+"""Batches with their topics."""
 
 OPEN_SECONDS_MAX: Final = 40
 READ_SECONDS_MAX: Final = 90
 """Enough for a broker to end the transaction of an owner that is gone, which it looks for every 10 s."""
-CLOSE_SECONDS_MAX: Final = 0.5
+UNSTABLE_SECONDS_MAX: Final = 1.0
+"""How long a worker that has just given the partition up may take to end its transaction."""
 
 COMPRESSION: Final = "snappy"
 """A change takes 800 bytes and is like the one before: this leaves a sixth, at 2 GB/s."""
+
+_WRITTEN_BY: Final = "@"
+"""Between the token of a commit and the transactional id of who made it, in what is noted beside an offset."""
 
 _PARTS: Final = 2
 _EARLIEST: Final = -2
@@ -64,15 +62,17 @@ logging.getLogger("aiokafka.producer.sender").addFilter(_Expected())
 class KafkaPartitionLog:
     """Implements engine.live.model.PartitionLog for one input partition.
 
-    In      app_id   the consumer group, and the start of the transactional id
-            encoder  of tier changes and rejected rows
-            run      calls a function in another thread
+    In      transactions  the worker's
+            app_id        the consumer group
+            encoder       of tier changes and rejected rows
+            run           calls a function in another thread
     """
 
     def __init__(  # noqa: PLR0913 - each by name
         self,
         source: Source,
         *,
+        transactions: Transactions,
         client: ClientConfig,
         app_id: str,
         outputs: OutputTopics,
@@ -80,6 +80,7 @@ class KafkaPartitionLog:
         run: Callable[[Callable[[], _T]], Awaitable[_T]],
     ) -> None:
         self._source = source
+        self._transactions = transactions
         self._client = client
         self._app_id = app_id
         self._outputs = outputs
@@ -87,37 +88,54 @@ class KafkaPartitionLog:
         self._run: Callable[[Callable[[], Any]], Awaitable[Any]] = run
         self._input = TopicPartition(source.topic, source.partition)
         self._tick_key = f"{app_id}/{source.topic}".encode()
-        self._producer: AIOKafkaProducer | None = None
+        self._member: Membership | None = None
 
     async def open(self) -> Committed:
-        """Fence earlier owners, end what they left open, and return what is committed."""
-        await self._drop()
-        with client_errors(self._client, f"partition {self._source} cannot be taken over"):
-            producer = AIOKafkaProducer(
-                **(connection_options(self._client) | {"retry_backoff_ms": TRANSACTION_BACKOFF_MS}),
-                # No topic's name holds a slash, so no two applications and partitions have one in common.
-                transactional_id=f"{self._app_id}/{self._source}",
-                transaction_timeout_ms=TRANSACTION_SECONDS_MAX * 1000,
-            )
-            self._producer = producer
-            try:
-                async with asyncio.timeout(OPEN_SECONDS_MAX):
-                    await producer.start()
-                    return await _retried(lambda: self._committed(producer))
-            except BaseException:
-                await self._drop()
-                raise
+        """Wait until nothing of earlier owners is open, and return what is committed.
 
-    async def _committed(self, producer: AIOKafkaProducer) -> Committed:
+        From here on they cannot commit any more: they are no members of the generation that we are of.
+        """
+        self._member = None
+        with client_errors(self._client, f"partition {self._source} cannot be taken over"):
+            async with asyncio.timeout(OPEN_SECONDS_MAX):
+                member = self._transactions.member
+                await self._transactions.settle(self._input)
+                producer = await self._transactions.producer()
+                committed = await self._stable(producer)
+        self._member = member
+        return committed
+
+    async def _stable(self, producer: AIOKafkaProducer) -> Committed:
+        """Return what is committed once no transaction can change it."""
+        clock = asyncio.get_running_loop()
+        patience = clock.time() + UNSTABLE_SECONDS_MAX
+        while True:
+            found = await _retried(lambda: self._fetch_offset(producer, stable=True))
+            if found is not None:
+                return found[0]
+            if clock.time() > patience:
+                before = await _retried(lambda: self._fetch_offset(producer, stable=False))
+                if before is not None and before[1]:
+                    await self._transactions.fence(before[1])
+                patience = clock.time() + UNSTABLE_SECONDS_MAX
+            await asyncio.sleep(RETRY_BACKOFF_MS / 1000)
+
+    async def _fetch_offset(
+        self, producer: AIOKafkaProducer, *, stable: bool
+    ) -> tuple[Committed, str] | None:
+        """Return what is committed and the transactional id of who did it; None: a transaction may change it."""
         # Not the admin client's method: it takes a coordinator that is still loading for a group without offsets, which
         # would begin the partition again from its start.
         node = await producer.client.coordinator_lookup(CoordinationType.GROUP, self._app_id)
-        request = OffsetFetchRequest(self._app_id, [(self._source.topic, [self._source.partition])])
+        request = OffsetFetch(self._app_id, *self._source, stable=stable)
         response = await producer.client.send(node, request, group=ConnectionGroup.COORDINATION)
         _raise_for(response.error_code)
-        [(_, [(_, offset, token, error)])] = response.topics
+        [(_, [(_, offset, _, note, error, _)], _)] = response.topics
+        if error == UNSTABLE_OFFSET_COMMIT:
+            return None
         _raise_for(error)
-        return Committed(offset if offset >= 0 else None, token or "")
+        token, _, writer = (note or "").partition(_WRITTEN_BY)
+        return Committed(offset if offset >= 0 else None, token), writer
 
     async def bounds(self) -> Bounds:
         """Return the offsets the input partition holds; its end is that of committed transactions."""
@@ -127,7 +145,7 @@ class KafkaPartitionLog:
                 return Bounds(begin, await self._offset(self._input, _LATEST, _READ_COMMITTED))
 
     async def _offset(self, place: TopicPartition, which: int, isolation: int) -> int:
-        client = self._opened().client
+        client = (await self._transactions.producer()).client
         await client._wait_on_metadata(place.topic)  # noqa: SLF001 - producers have no other way
         return await _retried(lambda: self._asked_offset(client, place, which, isolation))
 
@@ -176,43 +194,33 @@ class KafkaPartitionLog:
 
     async def commit(self, step: Step, token: str) -> None:
         """Write all of a step and its position, or nothing."""
+        member, self._member = self._member, None
         with client_errors(self._client, f"the transaction of {self._source} failed"):
-            producer = self._opened()
-            try:
-                async with asyncio.timeout(TRANSACTION_SECONDS_MAX):
-                    await producer.begin_transaction()
-                    await self._send(producer, step, token)
-                    await producer.commit_transaction()
-            except BaseException:
-                # What became of the transaction is known to the next open alone.
-                await self._drop()
-                raise
-
-    async def _send(self, producer: AIOKafkaProducer, step: Step, token: str) -> None:
-        """Send everything and wait until the brokers have it: a commit does not fail for a batch that did."""
-        offsets = {self._input: OffsetAndMetadata(step.position, token)}
-        parts = self._parts(step)
-        sent: list[asyncio.Future[Any]] = []
-        try:
-            # All that goes to different topics joins the transaction in one request, and the offsets travel beside the
-            # records, if nothing is waited for in between.
+            if member is None:
+                raise kafka.ProducerClosed
+            parts = self._parts(step)
             some = await self._run(lambda: list(islice(parts, _PARTS)))
-            sent.append(asyncio.ensure_future(producer.send_offsets_to_transaction(offsets, self._app_id)))
-            if step.tick is not None:
-                sent.append(await self._send_tick(producer, step.tick))
-            while some:
-                for topic, batch in chain.from_iterable(some):
-                    sent.append(await producer.send_batch(batch, topic, partition=self._source.partition))
-                # Most steps are one part: then nobody needs to ask for more.
-                some = await self._run(lambda: list(islice(parts, _PARTS))) if len(some) == _PARTS else []
-            await asyncio.gather(*sent)
-        except BaseException:
-            # The others fail too, for the same reason or because the producer is dropped: nobody asks them.
-            for each in sent:
-                each.cancel()
-            raise
+            offset = OffsetAndMetadata(step.position, f"{token}{_WRITTEN_BY}{self._transactions.name}")
+            send = partial(self._send, some, parts, step.tick)
+            await self._transactions.commit(Writing(self._input, offset, member, send))
+        # After an error only the next open knows what became of it.
+        self._member = member
 
-    def _parts(self, step: Step) -> Iterator[list[tuple[str, RecordBatch]]]:
+    async def _send(
+        self, some: list[_Part], parts: Iterator[_Part], tick: Tick | None, producer: AIOKafkaProducer
+    ) -> None:
+        """Send everything and wait until the brokers have it: a commit does not fail for a batch that did."""
+        sent: list[asyncio.Future[Any]] = []
+        if tick is not None:
+            sent.append(await self._send_tick(producer, tick))
+        while some:
+            for topic, batch in chain.from_iterable(some):
+                sent.append(await producer.send_batch(batch, topic, partition=self._source.partition))
+            # Most steps are one part: then nobody needs to ask for more.
+            some = await self._run(lambda: list(islice(parts, _PARTS))) if len(some) == _PARTS else []
+        await asyncio.gather(*sent)
+
+    def _parts(self, step: Step) -> Iterator[_Part]:
         """Yield batches with their topics, some at a time, so that a step may be larger than its records' memory."""
         now_ms = time.time_ns() // 1_000_000
         rejected: list[tuple[str, RecordBatch]] = []
@@ -242,27 +250,8 @@ class KafkaPartitionLog:
         )
 
     async def close(self) -> None:
-        """Let go; never raises."""
-        await self._drop()
-
-    def _opened(self) -> AIOKafkaProducer:
-        if self._producer is None:
-            raise kafka.ProducerClosed
-        return self._producer
-
-    async def _drop(self) -> None:
-        producer, self._producer = self._producer, None
-        if producer is None:
-            return
-        # A producer that has lost its broker would wait for it for ever.
-        with suppress(Exception):
-            async with asyncio.timeout(CLOSE_SECONDS_MAX):
-                await producer.stop()
-        with suppress(Exception):
-            await producer.client.close()
-        end = producer._txn_manager.wait_for_transaction_end()  # noqa: SLF001 - else its error counts as unseen
-        if end is not None and end.done() and not end.cancelled():
-            end.exception()
+        """Let go: nothing is held."""
+        self._member = None
 
 
 async def _retried(call: Callable[[], Awaitable[_T]]) -> _T:

@@ -36,6 +36,7 @@ from mode import Service
 from engine.live.config import WorkerConfig
 from engine.live.kafka.client import as_rfm_error, connection_options
 from engine.live.kafka.fetches import as_fetched, raw_records
+from engine.live.kafka.membership import NOBODY, Membership
 from engine.live.model import RawRecords, Source
 from schemas.errors import StateError
 
@@ -91,11 +92,13 @@ class Reading:
     Fields  config    the worker's
             failed    called, in the worker's thread, with an error that ends the worker
             withheld  partitions whose lane has enough for the moment
+            member    who we are in the group since the last assignment
     """
 
     config: WorkerConfig
     failed: Callable[[BaseException], None]
     withheld: set[Source] = field(default_factory=set)
+    member: Membership = NOBODY
 
 
 class _Listener(driver.ConsumerRebalanceListener):
@@ -108,6 +111,7 @@ class _Listener(driver.ConsumerRebalanceListener):
     async def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
         tps = list(assigned)
         self._thread.close_gate(pause=tps)
+        self._thread.note_membership()
         await super().on_partitions_assigned(tps)
 
 
@@ -151,6 +155,11 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
             # Any position will do: it saves the client the search for one.
             consumer.seek(tp, 0)
             consumer.pause(tp)
+
+    def note_membership(self) -> None:
+        """Take note of the generation that an assignment is of."""
+        coordinator = self._ensure_consumer()._coordinator  # noqa: SLF001 - nothing else tells
+        self._reading.member = Membership(coordinator.generation, coordinator.member_id)
 
     async def seek_lane(self, source: Source, offset: int, epoch: int) -> bool:
         """Read a partition from an offset on; False if it is not ours any more."""

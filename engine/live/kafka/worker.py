@@ -28,6 +28,7 @@ from engine.live.kafka.client import as_rfm_error
 from engine.live.kafka.lane import Lane
 from engine.live.kafka.output import KafkaPartitionLog
 from engine.live.kafka.topics import prepare_topics
+from engine.live.kafka.transactions import Transactions
 from engine.live.kafka.transport import App, Fetched, Reading
 from engine.live.model import Source
 from engine.live.options import RunnerOptions
@@ -83,6 +84,7 @@ class Worker:
         self._decoder = Decoder(currency=config.ruleset.currency, record_bytes_max=config.record_bytes_max)
         self._store = Store(config.checkpoints, app_id=config.app_id, keep=config.checkpoints_kept)
         self._reading = Reading(config, self._fail)
+        self._transactions = Transactions(config.client, config.app_id)
         self._lanes: dict[Source, Lane] = {}
         self._parked: dict[Source, _Held] = {}
         self._error: BaseException | None = None
@@ -143,6 +145,7 @@ class Worker:
         # The lanes first, while the group still knows us: nobody else may have the partitions before all is written.
         await asyncio.gather(*(lane.stop() for lane in self._lanes.values()), return_exceptions=True)
         await asyncio.gather(*(held.runner.close() for held in self._parked.values()))
+        await self._transactions.close()
         crash.cancel()
         start.cancel()
         with suppress(TimeoutError):
@@ -175,6 +178,7 @@ class Worker:
         """Begin to recover, off the path of the heartbeats; a partition is read when its lane says so."""
         if self._stop.is_set():
             return
+        self._transactions.member = self._reading.member
         sources = [Source(*tp) for tp in assigned]
         gone = [self._parked.pop(source) for source in list(self._parked) if source not in sources]
         for source in sources:
@@ -219,6 +223,7 @@ class Worker:
         )
         log = KafkaPartitionLog(
             source,
+            transactions=self._transactions,
             client=config.client,
             app_id=config.app_id,
             outputs=config.outputs,

@@ -1,0 +1,220 @@
+"""A group's offsets, committed and read as KIP-447 has it: the group itself fences whoever is no member any more.
+
+A commit says of which generation of the group it is, and the broker refuses one of an earlier generation; who reads the
+offsets waits until no transaction that writes them is open. aiokafka (0.14) knows versions of the two requests that are
+older than that, so the newer ones are here, and take effect for producers that have a membership.
+
+Source: KIP-447; Kafka's protocol guide, TxnOffsetCommit version 3 and OffsetFetch version 7 (brokers from 2.5 on).
+"""
+
+from types import SimpleNamespace
+from typing import Any, Final, NamedTuple
+
+from aiokafka import AIOKafkaProducer
+from aiokafka import errors as kafka
+from aiokafka.producer import sender
+from aiokafka.protocol.api import Request, RequestStruct, Response
+from aiokafka.protocol.types import (
+    Boolean,
+    CompactArray,
+    CompactString,
+    Int16,
+    Int32,
+    Int64,
+    Schema,
+    TaggedFields,
+)
+
+UNSTABLE_OFFSET_COMMIT: Final = 88
+
+_TEXT: Final = CompactString("utf-8")
+_NO_EPOCH: Final = -1
+_NOT_MEMBER: Final = (
+    kafka.IllegalGenerationError,
+    kafka.UnknownMemberIdError,
+    kafka.RebalanceInProgressError,
+)
+
+
+class Membership(NamedTuple):
+    """Who commits: a member of one generation of the group."""
+
+    generation: int
+    member_id: str
+
+
+NOBODY: Final = Membership(-1, "")
+"""Whoever commits for a group that has no members."""
+
+
+class _CommitResponse(Response):
+    API_KEY = 28
+    API_VERSION = 3
+    SCHEMA = Schema(
+        ("throttle_time_ms", Int32),
+        (
+            "errors",
+            CompactArray(
+                ("topic", _TEXT),
+                (
+                    "partitions",
+                    CompactArray(("partition", Int32), ("error_code", Int16), ("tags", TaggedFields)),
+                ),
+                ("tags", TaggedFields),
+            ),
+        ),
+        ("tags", TaggedFields),
+    )
+
+
+class _CommitRequest(RequestStruct):
+    FLEXIBLE_VERSION = True
+    API_KEY = 28
+    API_VERSION = 3
+    RESPONSE_TYPE = _CommitResponse
+    SCHEMA = Schema(
+        ("transactional_id", _TEXT),
+        ("group_id", _TEXT),
+        ("producer_id", Int64),
+        ("producer_epoch", Int16),
+        ("generation_id", Int32),
+        ("member_id", _TEXT),
+        ("group_instance_id", _TEXT),
+        (
+            "topics",
+            CompactArray(
+                ("topic", _TEXT),
+                (
+                    "partitions",
+                    CompactArray(
+                        ("partition", Int32),
+                        ("offset", Int64),
+                        ("leader_epoch", Int32),
+                        ("metadata", _TEXT),
+                        ("tags", TaggedFields),
+                    ),
+                ),
+                ("tags", TaggedFields),
+            ),
+        ),
+        ("tags", TaggedFields),
+    )
+
+
+class _FetchResponse(Response):
+    API_KEY = 9
+    API_VERSION = 7
+    SCHEMA = Schema(
+        ("throttle_time_ms", Int32),
+        (
+            "topics",
+            CompactArray(
+                ("topic", _TEXT),
+                (
+                    "partitions",
+                    CompactArray(
+                        ("partition", Int32),
+                        ("offset", Int64),
+                        ("leader_epoch", Int32),
+                        ("metadata", _TEXT),
+                        ("error_code", Int16),
+                        ("tags", TaggedFields),
+                    ),
+                ),
+                ("tags", TaggedFields),
+            ),
+        ),
+        ("error_code", Int16),
+        ("tags", TaggedFields),
+    )
+
+
+class _FetchRequest(RequestStruct):
+    FLEXIBLE_VERSION = True
+    API_KEY = 9
+    API_VERSION = 7
+    RESPONSE_TYPE = _FetchResponse
+    SCHEMA = Schema(
+        ("group_id", _TEXT),
+        (
+            "topics",
+            CompactArray(("topic", _TEXT), ("partitions", CompactArray(Int32)), ("tags", TaggedFields)),
+        ),
+        ("require_stable", Boolean),
+        ("tags", TaggedFields),
+    )
+
+
+class _Commit(Request[_CommitRequest]):
+    """As `sender.TxnOffsetCommitRequest`, by a member."""
+
+    API_KEY = 28
+
+    def __init__(self, older: Any, member: Membership) -> None:  # noqa: ANN401 - not typed there
+        self._older = older
+        self._member = member
+
+    def build(self, request_struct_class: type[_CommitRequest]) -> _CommitRequest:
+        older = self._older
+        return request_struct_class(
+            older._transactional_id,  # noqa: SLF001
+            older._group_id,  # noqa: SLF001
+            older._producer_id,  # noqa: SLF001
+            older._producer_epoch,  # noqa: SLF001
+            *self._member,
+            None,
+            [
+                (
+                    topic,
+                    [(number, offset, _NO_EPOCH, metadata, {}) for number, offset, metadata in places],
+                    {},
+                )
+                for topic, places in older._topics  # noqa: SLF001
+            ],
+            {},
+        )
+
+
+class OffsetFetch(Request[_FetchRequest]):
+    """Asks for the committed offset of one partition.
+
+    In      stable  refuse to answer, with UNSTABLE_OFFSET_COMMIT, while a transaction that writes it is open
+    """
+
+    API_KEY = 9
+
+    def __init__(self, group_id: str, topic: str, partition: int, *, stable: bool) -> None:
+        self._group_id = group_id
+        self._place: tuple[str, list[int], dict[int, bytes]] = topic, [partition], {}
+        self._stable = stable
+
+    def build(self, request_struct_class: type[_FetchRequest]) -> _FetchRequest:
+        """Return the request as it is sent."""
+        return request_struct_class(self._group_id, [self._place], self._stable, {})
+
+
+class _CommitHandler(sender.TxnOffsetCommitHandler):
+    def create_request(self) -> Any:  # noqa: ANN401 - not typed there
+        request = super().create_request()
+        member = getattr(self._sender._txn_manager, "membership", None)  # noqa: SLF001
+        return request if member is None else _Commit(request, member)
+
+    def handle_response(self, response: Any) -> Any:  # noqa: ANN401 - not typed there
+        answers = [
+            (topic, [(number, code) for number, code, *_ in places]) for topic, places, *_ in response.errors
+        ]
+        for _, places in answers:
+            for _, code in places:
+                error = kafka.for_code(code)
+                if error in _NOT_MEMBER:
+                    self._sender._txn_manager.error_transaction(error())  # noqa: SLF001
+                    return None
+        return super().handle_response(SimpleNamespace(errors=answers))
+
+
+sender.TxnOffsetCommitHandler = _CommitHandler
+
+
+def commit_as(producer: AIOKafkaProducer, member: Membership) -> None:
+    """Let the next transactions of a producer be those of a member."""
+    producer._txn_manager.membership = member  # noqa: SLF001
