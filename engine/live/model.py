@@ -158,8 +158,13 @@ class PartitionLog(Protocol):
         """Return the offsets the input partition holds."""
         ...
 
-    async def ticks(self) -> list[Tick]:
-        """Return every committed tick of the partition, oldest first."""
+    @property
+    def mark(self) -> int:
+        """Where the ticks end that were read or committed here: `ticks` from there on leaves them out."""
+        ...
+
+    async def ticks(self, mark: int = 0) -> list[Tick]:
+        """Return the committed ticks of the partition from a mark on, oldest first; 0: all."""
         ...
 
     async def commit(self, step: Step, token: str) -> None:

@@ -26,7 +26,7 @@ class Progress:
 
     Fields  committed  K; None: nothing yet
             bounds     the offsets it holds
-            ticks      all that are committed, oldest first
+            ticks      those that are committed, oldest first; where a checkpoint is there, perhaps only those behind it
     """
 
     committed: int | None

@@ -99,6 +99,7 @@ class Runner:
         self._finished = False
         self._until = 0
         self._ticks: list[Tick] = []
+        self._mark = 0
         self._end = 0
         self._counted = (0, 0)
 
@@ -171,8 +172,9 @@ class Runner:
                 offset = partition.position
                 if self._saver.has(offset, partition.engine.clock_us):
                     return False
+                mark = self._log.mark if self._is_live else self._mark
                 frozen = await self._run(partition.engine.frozen)
-            return await self._saver.save(frozen, offset)
+            return await self._saver.save(frozen, offset, mark)
 
     async def park(self) -> None:
         """Finish the step in flight and keep the state: the partition was revoked, and may come back."""
@@ -239,11 +241,12 @@ class Runner:
         self._forget()
         self.stats.state = "recovering"
         ask = self._commits.ask
-        progress = Progress(
-            await self._commits.open(), await ask(self._log.bounds), await ask(self._log.ticks)
-        )
-        load = partial(self._store.load, self.source, progress.committed, self._ruleset)
+        committed, bounds = await self._commits.open(), await ask(self._log.bounds)
+        load = partial(self._store.load, self.source, committed, self._ruleset)
         loaded: LoadedCheckpoint | None = await ask(lambda: self._run(load))
+        # Without a committed offset the first tick tells whether there was one.
+        self._mark = loaded.mark if loaded is not None and committed is not None else 0
+        progress = Progress(committed, bounds, await ask(lambda: self._log.ticks(self._mark)))
         plan = plan_recovery(
             self.source,
             progress,

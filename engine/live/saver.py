@@ -66,12 +66,12 @@ class Saver:
         """Tell whether the newest checkpoint is of this offset and clock."""
         return self._newest == (offset, clock_us)
 
-    async def save(self, engine: Engine, offset: int) -> bool:
+    async def save(self, engine: Engine, offset: int, mark: int) -> bool:
         """Write a checkpoint of an engine that does not move; return whether that went well: if not, it is logged."""
         started = time.perf_counter()
         try:
             saved: SavedCheckpoint = await self._run(
-                partial(self._store.save, self._source, engine, offset, self._law)
+                partial(self._store.save, self._source, engine, offset, self._law, mark)
             )
         except (StateError, TransportError) as error:
             self._stats.checkpoint_failures += 1

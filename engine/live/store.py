@@ -65,6 +65,7 @@ class LoadedCheckpoint:
             offset  records before it are in it
             law     the text of the law it was made by, see `engine.live.law`
             name    of its folder
+            mark    ticks before it are in it, see `engine.live.model.PartitionLog.mark`
     Holds   where a ruleset was asked for that is not the checkpoint's, the engine has the asked one's rules under the
             checkpoint's identity and tiers: it must not move before it is resegmented
     """
@@ -73,6 +74,7 @@ class LoadedCheckpoint:
     offset: int
     law: str
     name: str
+    mark: int = 0
 
 
 class Store:
@@ -111,7 +113,7 @@ class Store:
                 found.append(Source(match[1], int(match[2])))
         return sorted(found)
 
-    def save(self, source: Source, engine: Engine, offset: int, law: str) -> SavedCheckpoint:
+    def save(self, source: Source, engine: Engine, offset: int, law: str, mark: int = 0) -> SavedCheckpoint:
         """Write a checkpoint and drop those that are too old. `engine` must not move meanwhile: see Engine.frozen."""
         folder = self._folder(source)
         with _talking(self._uri):
@@ -128,6 +130,7 @@ class Store:
                     "offset": offset,
                     "clock_us": engine.clock_us,
                     "law": law,
+                    "mark": mark,
                     "tiers": [tier.id for tier in engine.ruleset.tiers],
                     "manifest_xxh3_128": xxhash.xxh3_128_hexdigest((written / MANIFEST).read_bytes()),
                 }
@@ -195,7 +198,7 @@ class Store:
                 raise StateError(f"{MANIFEST} is damaged", path=path)
             own = _as_made(orjson.loads(manifest)["manifest"], position["tiers"], ruleset)
             engine = read_checkpoint(folder, ruleset=own)
-        return LoadedCheckpoint(engine, position["offset"], position["law"], name)
+        return LoadedCheckpoint(engine, position["offset"], position["law"], name, position["mark"])
 
     def _folder(self, source: Source) -> str:
         return f"{self._root}/{source}"

@@ -40,10 +40,10 @@ def test_comes_back(store: Store) -> None:
     store.check()
     assert store.sources() == []
     assert store.load(SOURCE) is None
-    saved = store.save(SOURCE, engine_of(), 5, "some law")
+    saved = store.save(SOURCE, engine_of(), 5, "some law", 7)
     loaded = store.load(SOURCE, 5, load_ruleset("rfm8"))
     assert loaded is not None
-    assert (loaded.offset, loaded.law, loaded.name) == (5, "some law", saved.name)
+    assert (loaded.offset, loaded.law, loaded.mark, loaded.name) == (5, "some law", 7, saved.name)
     assert rows(loaded.engine) == rows(engine_of())
     assert store.sources() == [SOURCE]
     assert saved.bytes > 1000

@@ -128,8 +128,15 @@ def test_a_step_is_there_as_a_whole_and_once(cluster: Cluster) -> None:
             await log.commit(Step(changes, rejections, 7, Tick(7, 123_456, "law")), "first")
             await log.commit(Step(NOTHING, [], 9), "second")
             assert await log.ticks() == [Tick(7, 123_456, "law")]
+            mark = log.mark
+            assert await other.log(1).ticks(mark) == []
+            await log.commit(Step(NOTHING, [], 9, Tick(9, 223_456)), "third")
+            assert await other.log(1).ticks(mark) == [Tick(9, 223_456)]
+            assert await other.log(1).ticks(log.mark) == []
+            # An offset that is not there yet, as in a topic that was made anew: all of them.
+            assert len(await other.log(1).ticks(log.mark + 9)) == 2
             await log.close()
-            assert await other.log(1).open() == Committed(9, "second")
+            assert await other.log(1).open() == Committed(9, "third")
             assert await other.log(0).open() == Committed(None, "")
 
         written = await cluster.committed_records(cluster.outputs.changes, [0, 1])

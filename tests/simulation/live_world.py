@@ -170,6 +170,7 @@ class ScriptedLog:
     def __init__(self, world: World) -> None:
         self.world = world
         self.epoch = -1
+        self._mark = 0
 
     async def open(self) -> Committed:
         world = self.world
@@ -188,9 +189,14 @@ class ScriptedLog:
         await self.world.trouble_now()
         return Bounds(0, self.world.end)
 
-    async def ticks(self) -> list[Tick]:
+    @property
+    def mark(self) -> int:
+        return self._mark
+
+    async def ticks(self, mark: int = 0) -> list[Tick]:
         await self.world.trouble_now()
-        return list(self.world.ticks)
+        self._mark = len(self.world.ticks)
+        return self.world.ticks[mark:]
 
     async def commit(self, step: Step, token: str) -> None:
         world = self.world
@@ -206,6 +212,8 @@ class ScriptedLog:
         await world.pause()
         if roll < world.trouble:
             raise TransportError("done, but the answer was lost")
+        if step.tick is not None:
+            self._mark = len(world.ticks)
 
     async def close(self) -> None:
         self.epoch = -1

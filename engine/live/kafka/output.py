@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from functools import partial
 from itertools import chain, islice
 from typing import Any, Final, TypeVar
@@ -89,6 +89,12 @@ class KafkaPartitionLog:
         self._input = TopicPartition(source.topic, source.partition)
         self._tick_key = f"{app_id}/{source.topic}".encode()
         self._member: Membership | None = None
+        self._mark = self._tick_end = 0
+
+    @property
+    def mark(self) -> int:
+        """Where the ticks end that were read or committed here: an offset of the clock topic."""
+        return self._mark
 
     async def open(self) -> Committed:
         """Wait until nothing of earlier owners is open, and return what is committed.
@@ -163,8 +169,8 @@ class KafkaPartitionLog:
         _raise_for(error)
         return int(offset)
 
-    async def ticks(self) -> list[Tick]:
-        """Return every committed tick of the partition, oldest first."""
+    async def ticks(self, mark: int = 0) -> list[Tick]:
+        """Return the committed ticks of the partition from a mark on, oldest first."""
         clock = TopicPartition(self._outputs.clock, self._source.partition)
         with client_errors(self._client, f"the ticks of {self._source} cannot be read"):
             consumer = AIOKafkaConsumer(
@@ -180,13 +186,18 @@ class KafkaPartitionLog:
                     end = await self._offset(clock, _LATEST, _READ_UNCOMMITTED)
                     await consumer.start()
                     consumer.assign([clock])
-                    return [tick async for tick in self._read_ticks(consumer, clock, end)]
+                    ticks = [tick async for tick in self._read_ticks(consumer, clock, mark, end)]
+                    self._mark = end
+                    return ticks
             finally:
                 await consumer.stop()
 
-    async def _read_ticks(self, consumer: AIOKafkaConsumer, clock: TopicPartition, end: int) -> Any:  # noqa: ANN401
+    async def _read_ticks(
+        self, consumer: AIOKafkaConsumer, clock: TopicPartition, mark: int, end: int
+    ) -> AsyncIterator[Tick]:
         begin = (await consumer.beginning_offsets([clock]))[clock]
-        consumer.seek(clock, begin)
+        # A topic that was made anew has not come as far.
+        consumer.seek(clock, max(mark, begin) if mark <= end else begin)
         while await consumer.position(clock) < end:
             for record in (await consumer.getmany(clock, timeout_ms=1000)).get(clock, ()):
                 if record.key == self._tick_key:
@@ -205,6 +216,7 @@ class KafkaPartitionLog:
             await self._transactions.commit(Writing(self._input, offset, member, send))
         # After an error only the next open knows what became of it.
         self._member = member
+        self._mark = max(self._mark, self._tick_end)
 
     async def _send(
         self, some: list[_Part], parts: Iterator[_Part], tick: Tick | None, producer: AIOKafkaProducer
@@ -212,7 +224,7 @@ class KafkaPartitionLog:
         """Send everything and wait until the brokers have it: a commit does not fail for a batch that did."""
         sent: list[asyncio.Future[Any]] = []
         if tick is not None:
-            sent.append(await self._send_tick(producer, tick))
+            sent.append(asyncio.ensure_future(self._send_tick(producer, tick)))
         while some:
             for topic, batch in chain.from_iterable(some):
                 sent.append(await producer.send_batch(batch, topic, partition=self._source.partition))
@@ -241,13 +253,14 @@ class KafkaPartitionLog:
         elif rejected:
             yield rejected
 
-    async def _send_tick(self, producer: AIOKafkaProducer, tick: Tick) -> asyncio.Future[Any]:
-        return await producer.send(  # type: ignore[no-any-return]
+    async def _send_tick(self, producer: AIOKafkaProducer, tick: Tick) -> None:
+        written = await producer.send_and_wait(
             self._outputs.clock,
             orjson.dumps(tick._asdict()),
             key=self._tick_key,
             partition=self._source.partition,
         )
+        self._tick_end = written.offset + 1
 
     async def close(self) -> None:
         """Let go: nothing is held."""
