@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 OUT    := out
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo live kafka kafka-stop test check format bench bench-full bench-peers bench-live soak clean distclean
+.PHONY: help setup demo live kafka kafka-stop test check format bench bench-keep bench-full bench-peers bench-live soak clean distclean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -62,9 +62,13 @@ format: $(VENV)/.installed-check ## put all files into the house's format
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(VENV)/.installed-bench ## measure speed and memory, and the peers: about 5 minutes
+bench: $(VENV)/.installed-bench ## measure speed and memory, against the run that is kept and the peers: about 5 minutes
 	@mkdir -p $(OUT)
 	$(BIN)/python -m pytest bench -q --benchmark-quiet --benchmark-json=$(OUT)/bench.json
+
+bench-keep: ## keep the last run of bench as the one that later runs are compared with
+	@mkdir -p bench/kept
+	cp $(OUT)/bench.json bench/kept/small.json
 
 bench-full: $(VENV)/.installed-bench ## the same at full size: 5 and 20 M customers, most of an hour and 16 GiB
 	@mkdir -p $(OUT)

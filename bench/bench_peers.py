@@ -78,7 +78,7 @@ def bench_peers(  # noqa: PLR0917 - fixtures
         pytest.importorskip(program)
     loads.forget()
     command = (_by_command if program == "rfmstream replay" else _by_program(program))(
-        loads.parquet(ORDERS), kind, ruleset, cores, tmp_path / "out.parquet"
+        loads.file(ORDERS, ".parquet"), kind, ruleset, cores, tmp_path / "out.parquet"
     )
     with confined(cores):
         benchmark.pedantic(lambda: run(command), rounds=SCALE.peer_rounds)

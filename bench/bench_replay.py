@@ -10,7 +10,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 from digest import digest
-from loads import CUSTOMER_ID_BYTES, MANY, ORDER_ID_BYTES, UNIFORM, ZIPF, Load, Loads
+from loads import CUSTOMER_ID_BYTES, LATE, MANY, ORDER_ID_BYTES, UNIFORM, ZIPF, Load, Loads
 from process import Stopwatch, rss_bytes
 from pytest_benchmark.fixture import BenchmarkFixture
 from report import Memory, Report
@@ -81,9 +81,12 @@ ONE = {
 }
 TWO = {ruleset: Regime(ruleset, one.keys, UNIFORM, 2) for ruleset, one in ONE.items()}
 SKEWED = {ruleset: Regime(ruleset, f"zipf 1.2 {short(SCALE.customers)}", ZIPF, 1) for ruleset in ONE}
+BELATED = {
+    ruleset: Regime(ruleset, f"uniform {short(SCALE.customers)} with 5 % late", LATE, 1) for ruleset in ONE
+}
 WIDE = {ruleset: Regime(ruleset, f"uniform {short(SCALE.customers_many)}", MANY, 1) for ruleset in ONE}
 # Those of one load stand together: it is drawn once.
-REGIMES = [regime for group in (ONE, TWO, SKEWED, WIDE) for regime in group.values()]
+REGIMES = [regime for group in (ONE, TWO, SKEWED, BELATED, WIDE) for regime in group.values()]
 
 
 @pytest.mark.parametrize("regime", REGIMES, ids=str)
@@ -100,6 +103,7 @@ def bench_arrow(regime: Regime, loads: Loads, report: Report, benchmark: Benchma
     for group, word, at_least in (
         (TWO, "two threads over one", 1.7),
         (SKEWED, "zipf over uniform", 1.6),
+        (BELATED, "5 % late over in order", None),
         (WIDE, f"{short(SCALE.customers_many)} over {short(SCALE.customers)} customers", 0.5),
     ):
         if group[regime.ruleset] is regime:
@@ -136,7 +140,7 @@ def bench_parquet(
     """Read a file: decoding has a thread of its own beside those that fold."""
     loads.forget()
     memory = str((ONE if threads == 1 else TWO)[ruleset])
-    run = Replay(ruleset, threads, loads.parquet(UNIFORM))
+    run = Replay(ruleset, threads, loads.file(UNIFORM, ".parquet"))
     benchmark.pedantic(run, setup=run.clear, rounds=SCALE.rounds)
     regime = memory.replace("replay", "replay from Parquet")
     report.rate(benchmark, regime, SCALE.orders, cores=run.cores, result=run.take_digest())
@@ -150,12 +154,22 @@ def bench_parquet(
 
 
 @pytest.mark.parametrize("ruleset", ONE)
+def bench_json_lines(ruleset: str, loads: Loads, report: Report, benchmark: BenchmarkFixture) -> None:
+    """Read JSON lines of some 130 B that the system has in memory; reading has a thread of its own."""
+    loads.forget()
+    run = Replay(ruleset, 1, loads.file(ZIPF, ".jsonl"))
+    benchmark.pedantic(run, setup=run.clear, rounds=SCALE.rounds)
+    regime = str(SKEWED[ruleset]).replace("replay", "replay from JSON lines")
+    report.rate(benchmark, regime, SCALE.orders, cores=run.cores, result=run.take_digest())
+
+
+@pytest.mark.parametrize("ruleset", ONE)
 def bench_files(
     ruleset: str, loads: Loads, report: Report, benchmark: BenchmarkFixture, tmp_path: Path
 ) -> None:
     """Do all that a user asks for: Parquet in, changes and snapshot as Parquet out."""
     loads.forget()
-    orders = loads.parquet(UNIFORM)
+    orders = loads.file(UNIFORM, ".parquet")
     outputs = Outputs(changes=tmp_path / "changes.parquet", snapshot=tmp_path / "snapshot.parquet")
 
     def run() -> None:

@@ -8,11 +8,14 @@ from tempfile import TemporaryDirectory
 import pyarrow as pa
 import pytest
 from loads import Loads
-from report import Report
+from report import Report, kept_figures
 from scale import SCALE
 
 from engine import Engine
 from engine.generate import generate_batches
+
+KEPT = Path(__file__).parent / "kept" / f"{SCALE.name}.json"
+"""The run to compare with; `make bench-keep` puts the last one there."""
 
 _REPORT = pytest.StashKey[Report]()
 
@@ -20,7 +23,12 @@ _REPORT = pytest.StashKey[Report]()
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("python_files", "bench_*.py")
     config.addinivalue_line("python_functions", "bench_*")
-    config.stash[_REPORT] = Report()
+    config.stash[_REPORT] = Report(kept_figures(KEPT))
+
+
+def pytest_benchmark_update_machine_info(machine_info: dict[str, object]) -> None:
+    """Leave the machine's name out: a run may be kept for others to compare with."""
+    machine_info.pop("node", None)
 
 
 @pytest.fixture(scope="session")
@@ -74,5 +82,6 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
             terminalreporter.write_line(line)
         terminalreporter.write_line(
             "Figures are medians. Targets are stated for scale full; those in seconds shrink with the scale. "
+            "kept run: the figure of the run in bench/kept, and this one over it. "
             "cores: processor time over wall time. result: digest of the rows, whatever their order."
         )

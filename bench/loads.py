@@ -19,6 +19,7 @@ from engine.engine import to_us
 from engine.generate import BATCH_ROWS, LOAD_SCHEMA, generate, generate_batches
 
 SEED: Final = 1
+DAYS: Final = 730
 DAY_US: Final = 86_400_000_000
 FIRST_DAY: Final = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -28,15 +29,20 @@ ORDER_ID_BYTES: Final = 11
 
 @dataclass(frozen=True)
 class Load:
-    """Paid orders over two years, sorted; customer ids of 12 bytes and order ids of 11."""
+    """Paid orders over two years, sorted; customer ids of 12 bytes and order ids of 11.
+
+    Fields  late  share of rows that come up to six hours after their time
+    """
 
     customers: int
     orders: int
     keys: str = "uniform"
+    late: float = 0.0
 
 
 UNIFORM: Final = Load(SCALE.customers, SCALE.orders)
 ZIPF: Final = Load(SCALE.customers, SCALE.orders, "zipf:1.2")
+LATE: Final = Load(SCALE.customers, SCALE.orders, late=0.05)
 MANY: Final = Load(SCALE.customers_many, SCALE.orders)
 
 
@@ -52,14 +58,19 @@ class Loads:
         """Return a load in memory."""
         if self._drawn[0] != load:
             self._drawn = (None, [])
-            self._drawn = (load, list(generate_batches(**vars(load), seed=SEED)))
+            drawn = generate_batches(
+                customers=load.customers, orders=load.orders, keys=load.keys, seed=SEED, days=DAYS
+            )
+            self._drawn = (load, [_belated(batch, load) for batch in drawn] if load.late else list(drawn))
         return self._drawn[1]
 
-    def parquet(self, load: Load) -> Path:
-        """Return a load as a Parquet file."""
-        path = self._folder / f"{load.customers}-{load.orders}-{load.keys}.parquet"
+    def file(self, load: Load, suffix: str) -> Path:
+        """Return a sorted load as a file."""
+        path = self._folder / f"{load.customers}-{load.orders}-{load.keys}{suffix}"
         if not path.exists():
-            generate(**vars(load), seed=SEED, out=path)
+            generate(
+                customers=load.customers, orders=load.orders, keys=load.keys, seed=SEED, days=DAYS, out=path
+            )
         return path
 
     def engine(self, ruleset: str, threads: int, load: Load) -> Engine:
@@ -77,6 +88,14 @@ class Loads:
     def forget(self) -> None:
         """Give back the memory."""
         self._drawn, self._engine = (None, []), (None, None)
+
+
+def _belated(batch: pa.RecordBatch, load: Load) -> pa.RecordBatch:
+    """Let a share of the rows come up to six hours later, within their batch."""
+    rng = np.random.default_rng(SEED)
+    rows_later = rng.integers(1, max(load.orders // DAYS // 4, 2), batch.num_rows)
+    come_at = np.arange(batch.num_rows) + np.where(rng.random(batch.num_rows) < load.late, rows_later, 0)
+    return batch.take(pa.array(np.argsort(come_at, kind="stable")))
 
 
 def day_of_orders(customers: NDArray[np.int64], day: int) -> Iterator[pa.RecordBatch]:

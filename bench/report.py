@@ -3,13 +3,15 @@
 A figure is taken from the median of the rounds; the best round stands beside it, because the machine may be noisy.
 """
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Final
 
 from pytest_benchmark.fixture import BenchmarkFixture
 
-HEADINGS: Final = ("regime", "figure", "best", "target", "met", "cores", "result")
+HEADINGS: Final = ("regime", "figure", "best", "kept run", "target", "met", "cores", "result")
 MEMORY_HEADINGS: Final = (
     "memory",
     "bytes a customer",
@@ -27,6 +29,7 @@ class Figure:
             at_least, at_most  the target, if there is one
             cores     processor time over wall time of the last round
             result    digest of what was computed
+            kept      the value in the run that is kept for comparison
     """
 
     regime: str
@@ -37,6 +40,7 @@ class Figure:
     at_most: float | None = None
     cores: float | None = None
     result: str = ""
+    kept: float | None = None
 
     @property
     def is_met(self) -> bool | None:
@@ -58,6 +62,7 @@ class Figure:
             self.regime,
             f"{self.value:.3g} {self.unit}",
             "" if self.best is None else f"{self.best:.3g}",
+            "" if not self.kept else f"{self.kept:.3g} ({self.value / self.kept:.2f}x)",
             self.target,
             {True: "yes", False: "NO", None: ""}[self.is_met],
             "" if self.cores is None else f"{self.cores:.1f}",
@@ -91,6 +96,7 @@ class Memory:
 class Report:
     """Collects figures. With --benchmark-disable nothing is timed, and nothing collected."""
 
+    kept: Mapping[str, float] = field(default_factory=dict)
     figures: dict[str, Figure] = field(default_factory=dict)
     memories: list[Memory] = field(default_factory=list)
 
@@ -132,6 +138,7 @@ class Report:
 
     def _add(self, benchmark: BenchmarkFixture, figure: Figure) -> None:
         assert figure.regime not in self.figures, figure.regime
+        figure = replace(figure, kept=self.kept.get(figure.regime))
         self.figures[figure.regime] = figure
         benchmark.extra_info[figure.regime] = {**vars(figure), "is_met": figure.is_met}
 
@@ -141,6 +148,19 @@ class Report:
         if self.memories:
             yield ""
             yield from _table(MEMORY_HEADINGS, self.memories)
+
+
+def kept_figures(path: Path) -> dict[str, float]:
+    """Return the figures of a run that was kept, by regime; none where there is no such file."""
+    if not path.exists():
+        return {}
+    run = json.loads(path.read_text())
+    return {
+        name: figure["value"]
+        for bench in run["benchmarks"]
+        for name, figure in bench["extra_info"].items()
+        if "value" in figure
+    }
 
 
 def _table(headings: tuple[str, ...], entries: Iterable[Figure | Memory]) -> Iterator[str]:
