@@ -229,6 +229,25 @@ def test_once_the_group_has_moved_on_its_old_members_commit_no_more(cluster: Clu
     run_on(cluster, test)
 
 
+def test_a_step_is_committed_as_whoever_made_it(cluster: Cluster) -> None:
+    """The group may move on while a transaction waits for its producer."""
+
+    async def test() -> None:
+        async with owner_of(cluster) as owner, member_of(cluster) as one:
+            made_by = owner.transactions.member = membership_of(one)
+            log = owner.log()
+            await log.open()
+            await owner.transactions._drop()
+            committing = asyncio.create_task(log.commit(Step(NOTHING, [], 1), "made before"))
+            while not owner.transactions._running:  # noqa: ASYNC110
+                await asyncio.sleep(0)
+            owner.transactions.member = Membership(made_by.generation + 1, made_by.member_id)
+            await committing
+            assert await owner.log().open() == Committed(1, "made before")
+
+    run_on(cluster, test)
+
+
 def test_what_a_worker_that_is_gone_left_open_is_never_seen(cluster: Cluster) -> None:
     async def test() -> None:
         async with owner_of(cluster) as first, owner_of(cluster) as second:

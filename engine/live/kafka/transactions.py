@@ -143,7 +143,8 @@ class Transactions:
         async with asyncio.timeout(TRANSACTION_SECONDS_MAX):
             producer = await self.producer()
             await producer.begin_transaction()
-            commit_as(producer, self.member)
+            # Not as whoever we are by now: since the steps were made the partitions may have been another's.
+            commit_as(producer, some[0].member)
             offsets = {writing.place: writing.offset for writing in some}
             try:
                 # All begin before the client has its turn: so all partitions join the transaction in one request.

@@ -19,7 +19,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
@@ -57,11 +57,20 @@ class BrokerError(Exception):
 class Broker:
     """One broker, its folder (jars apart, data, log, pid file) and its port.
 
-    Ports  `port` for clients, and one for the controller: given, or the next one
+    Ports   `port` for clients, and one for the controller: given, or the next one
+    Fields  properties   of the broker, beyond ours or in their place
+            format_args  more arguments for the tool that formats the data folder
     """
 
     def __init__(
-        self, folder: Path, port: int, controller_port: int | None = None, *, jars: Path | None = None
+        self,
+        folder: Path,
+        port: int,
+        controller_port: int | None = None,
+        *,
+        jars: Path | None = None,
+        properties: Mapping[str, str] | None = None,
+        format_args: Sequence[str] = (),
     ) -> None:
         self.folder = folder.resolve()
         self.port = port
@@ -70,6 +79,8 @@ class Broker:
         self.data = self.folder / "data"
         self.log = self.folder / "broker.log"
         self.pid_file = self.folder / "broker.pid"
+        self.properties = properties or {}
+        self.format_args = format_args
 
     @property
     def bootstrap(self) -> str:
@@ -106,8 +117,10 @@ class Broker:
                 msg = f"port {self.port} is in use by another program; choose one with --port, or stop that program"
                 raise BrokerError(msg)
             properties = self.folder / "server.properties"
+            # The last line of a name counts.
             properties.write_text(
                 PROPERTIES.format(port=self.port, controller_port=self.controller_port, data=self.data)
+                + "".join(f"{name}={value}\n" for name, value in self.properties.items())
             )
             command = [java, *HEAP, f"-Dlog4j2.configurationFile={HERE / 'log4j2.properties'}"]
             command += ["-cp", f"{self.jars}{os.sep}*"]
@@ -151,7 +164,14 @@ class Broker:
     def _format(self, command: list[str], properties: Path) -> None:
         cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
         done = subprocess.run(
-            [*command, "kafka.tools.StorageTool", "format", f"--cluster-id={cluster}", "-c", str(properties)],
+            [
+                *command,
+                "kafka.tools.StorageTool",
+                "format",
+                f"--cluster-id={cluster}",
+                *("-c", str(properties)),
+                *self.format_args,
+            ],
             capture_output=True,
             text=True,
             check=False,
