@@ -47,22 +47,21 @@ NOBODY: Final = Membership(-1, "")
 """Whoever commits for a group that has no members."""
 
 
+def _by_topic(*fields: tuple[str, Any]) -> CompactArray:
+    """Return the type of what is said of partitions."""
+    partitions = CompactArray(*fields, ("tags", TaggedFields))
+    return CompactArray(("topic", _TEXT), ("partitions", partitions), ("tags", TaggedFields))
+
+
+_OFFSET: Final = (("partition", Int32), ("offset", Int64), ("leader_epoch", Int32), ("metadata", _TEXT))
+
+
 class _CommitResponse(Response):
     API_KEY = 28
     API_VERSION = 3
     SCHEMA = Schema(
         ("throttle_time_ms", Int32),
-        (
-            "errors",
-            CompactArray(
-                ("topic", _TEXT),
-                (
-                    "partitions",
-                    CompactArray(("partition", Int32), ("error_code", Int16), ("tags", TaggedFields)),
-                ),
-                ("tags", TaggedFields),
-            ),
-        ),
+        ("errors", _by_topic(("partition", Int32), ("error_code", Int16))),
         ("tags", TaggedFields),
     )
 
@@ -80,23 +79,7 @@ class _CommitRequest(RequestStruct):
         ("generation_id", Int32),
         ("member_id", _TEXT),
         ("group_instance_id", _TEXT),
-        (
-            "topics",
-            CompactArray(
-                ("topic", _TEXT),
-                (
-                    "partitions",
-                    CompactArray(
-                        ("partition", Int32),
-                        ("offset", Int64),
-                        ("leader_epoch", Int32),
-                        ("metadata", _TEXT),
-                        ("tags", TaggedFields),
-                    ),
-                ),
-                ("tags", TaggedFields),
-            ),
-        ),
+        ("topics", _by_topic(*_OFFSET)),
         ("tags", TaggedFields),
     )
 
@@ -106,24 +89,7 @@ class _FetchResponse(Response):
     API_VERSION = 7
     SCHEMA = Schema(
         ("throttle_time_ms", Int32),
-        (
-            "topics",
-            CompactArray(
-                ("topic", _TEXT),
-                (
-                    "partitions",
-                    CompactArray(
-                        ("partition", Int32),
-                        ("offset", Int64),
-                        ("leader_epoch", Int32),
-                        ("metadata", _TEXT),
-                        ("error_code", Int16),
-                        ("tags", TaggedFields),
-                    ),
-                ),
-                ("tags", TaggedFields),
-            ),
-        ),
+        ("topics", _by_topic(*_OFFSET, ("error_code", Int16))),
         ("error_code", Int16),
         ("tags", TaggedFields),
     )
