@@ -59,6 +59,9 @@ class OutputTopics:
     clock: str = "rfm.clock.v1"
 
 
+Codec = Literal["none", "gzip", "snappy", "lz4", "zstd"]
+
+
 @dataclass(frozen=True)
 class WorkerConfig:
     """All a worker needs to know. `engine.live.settings` says what each setting means.
@@ -91,6 +94,7 @@ class WorkerConfig:
     commit_interval_ms: int = 10
     record_bytes_max: int = 16 << 20
     structured: bool = False
+    compression: Codec = "snappy"
     ce_source: str = "/rfmstream/rfmstream"
     threads: int = 1
     listen: tuple[str, int] | None = ("127.0.0.1", 8765)

@@ -381,6 +381,14 @@ WORKER_SETTINGS: Final = (
         "Write CloudEvents in structured mode: the attributes inside the JSON, not as headers.",
     ),
     Setting(
+        "compression",
+        _RECORDS,
+        _choice("none", "gzip", "snappy", "lz4", "zstd"),
+        "snappy",
+        "CODEC",
+        "Of the tier changes: none, gzip, snappy, lz4 or zstd. Some Python consumers lack the last three.",
+    ),
+    Setting(
         "ce_source",
         _RECORDS,
         _matching(_REFERENCE, "a URI reference", "write for example //shop.example/rfm"),
