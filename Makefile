@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 OUT    := out
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo live kafka kafka-stop test check format bench bench-keep bench-full bench-peers bench-live soak clean distclean
+.PHONY: help setup demo live kafka kafka-stop test check format bench bench-keep bench-full bench-peers bench-live soak fuzz clean distclean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -42,10 +42,10 @@ kafka-stop: ## stop it; its data stays in .kafka
 # After the tests, a sample of them twice more: with every array access checked, which needs kernels of its own, and
 # with the kernels as plain Python, where an overflow that the machine wraps in silence is a warning.
 CORE_TESTS = tests/golden tests/simulation/test_crashes.py tests/engine/test_shard.py tests/kernels/test_entries.py \
-    tests/kernels/test_fold.py tests/kernels/test_restore.py tests/kernels/test_snapshot.py tests/kernels/test_table.py \
+    tests/kernels/test_fold.py tests/kernels/test_record_batches.py tests/kernels/test_restore.py tests/kernels/test_snapshot.py tests/kernels/test_table.py \
     tests/kernels/test_wheel.py
 PLAIN_TESTS = tests/golden tests/kernels/test_ids.py tests/kernels/test_table.py tests/kernels/test_calendar.py \
-    tests/kernels/test_snapshot.py
+    tests/kernels/test_snapshot.py tests/kernels/test_record_batches.py
 
 test: $(VENV)/.installed-test ## run the tests
 	$(BIN)/python -m pytest -n 2
@@ -85,6 +85,11 @@ bench-peers: $(VENV)/.installed-bench ## the same job by other stream processors
 bench-live: $(VENV)/.installed-bench ## the live worker: speed, latency, recovery; about 5 minutes, RFM_BENCH_SCALE=full longer
 	@mkdir -p $(OUT)
 	$(BIN)/python -m bench.live.run --out $(OUT)/bench-live.json
+
+SECONDS ?= 600
+fuzz: $(VENV)/.installed-fuzz ## mutated fetches through both readers of Kafka's record batches, for SECONDS=600
+	@mkdir -p $(OUT)/fuzz
+	NUMBA_DISABLE_JIT=1 $(BIN)/python tests/fuzz/fuzz_fetches.py $(OUT)/fuzz -max_total_time=$(SECONDS)
 
 MINUTES ?= 30
 soak: $(VENV)/.installed-bench ## the live worker for MINUTES=30: its memory, and whether it brings what a replay does

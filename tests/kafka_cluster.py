@@ -2,12 +2,15 @@
 
 import asyncio
 import importlib.util
+import os
+import shutil
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.protocol.group import LeaveGroupRequest
@@ -110,3 +113,13 @@ class Cluster:
             return found
         finally:
             await consumer.stop()
+
+
+def require_java() -> None:
+    missing = [name for name in ("java", "mvn") if shutil.which(name) is None]
+    if not missing:
+        return
+    reason = f"no {' and no '.join(missing)}, and no KAFKA_BOOTSTRAP: there is no broker to test against"
+    if os.environ.get("CI"):
+        pytest.fail(reason)
+    pytest.skip(reason)

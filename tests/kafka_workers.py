@@ -44,9 +44,12 @@ RULESET = load_ruleset("rfm8-annual", currency="USD")
 class WorkerProcess:
     """A worker in a process of its own, with settings as on the command line; its log goes to a file."""
 
-    def __init__(self, flags: Mapping[str, object], log: Path) -> None:
+    def __init__(
+        self, flags: Mapping[str, object], log: Path, environment: Mapping[str, str] | None = None
+    ) -> None:
         self.log = log
-        self._process = CONTEXT.Process(target=_main, args=(dict(flags), log), daemon=True)
+        arguments = (dict(flags), log, dict(environment or {}))
+        self._process = CONTEXT.Process(target=_main, args=arguments, daemon=True)
         self._process.start()
 
     def kill(self) -> None:
@@ -75,8 +78,10 @@ class WorkerProcess:
 
 
 @contextmanager
-def worker(flags: Mapping[str, object], log: Path) -> Iterator[WorkerProcess]:
-    process = WorkerProcess(flags, log)
+def worker(
+    flags: Mapping[str, object], log: Path, environment: Mapping[str, str] | None = None
+) -> Iterator[WorkerProcess]:
+    process = WorkerProcess(flags, log, environment)
     try:
         yield process
     finally:
@@ -104,12 +109,12 @@ def flags_of(cluster: Cluster, checkpoints: Path, **more: object) -> dict[str, o
     }
 
 
-def _main(flags: dict[str, object], log: Path) -> None:
+def _main(flags: dict[str, object], log: Path, environment: dict[str, str]) -> None:
     with log.open("a") as out:
         set_up_logs("text", "info", to=out)
         os.dup2(out.fileno(), 2)
         try:
-            code = run_worker(load_worker_config(flags, environment={}))
+            code = run_worker(load_worker_config(flags, environment=environment))
         except RfmError as error:
             print(f"rfmstream: {error}", file=out)
             code = {"ConfigError": 2, "InputError": 3, "StateError": 4}.get(type(error).__name__, 1)

@@ -7,6 +7,7 @@
 Source  docs/semantics.md 1
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -20,13 +21,17 @@ from engine.ingest.normalise import CONTRACT_COLUMNS, normalise
 from engine.live.arrow_records import Judged, judge, read_stream
 from engine.live.model import LogBatch, RawRecords, Rejection
 from engine.live.payload import ROWS_MAX, Form, Row, form_of, is_arrow, rows_of
+from engine.live.spans import HeaderSpans, Spans, integers
 from kernels.json_split import ITEMS, split_records
 from kernels.parse import INSTANT_MAX_US
+from kernels.record_batches import has_byte
 from schemas.codes import NEVER_US
 from schemas.orders import CANONICAL_SCHEMA
 
 _MS_US: Final = 1000
-_BRACKET: Final = ord("[")
+_BRACKET: Final = np.uint8(ord("["))
+_FEED: Final = np.uint8(ord("\n"))
+_COMMA: Final = np.uint8(ord(","))
 _MALFORMED: Final = "malformed"
 _ROW: Final = CANONICAL_SCHEMA.get_field_index("row")
 _NO_ORDERS: Final = pa.RecordBatch.from_arrays(
@@ -100,7 +105,7 @@ class Decoder:
         return LogBatch(
             orders=orders,
             log_us=times[of_orders],
-            offsets=np.fromiter(records.offsets, np.int64, len(records.offsets))[of_orders],
+            offsets=integers(records.offsets)[of_orders],
             refused=[_rejection(records, places, times, row) for row in refused],
             rows=len(places),
             records=records,
@@ -109,16 +114,13 @@ class Decoder:
         )
 
     def _find(self, records: RawRecords) -> _Found:
-        values = [b"" if value is None else value for value in records.values]
-        n = len(values)
-        sizes = np.fromiter(map(len, values), np.int64, n)
+        data, sizes = _texts(records.values)
+        n = len(sizes)
         forms = _forms(records)
-        forms[(sizes == 0) | (sizes > self._record_bytes_max)] = Form.REFUSED
-        joined = b"".join([*values, PAD])
-        assert len(joined) < 1 << 31, "a fetch is far below 2 GiB"
-        data = np.frombuffer(joined, np.uint8)
+        forms[(sizes <= 0) | (sizes > self._record_bytes_max)] = Form.REFUSED
+        sizes = np.maximum(sizes, 0)
         ends = np.cumsum(sizes)
-        split, counts, starts, stops = _split(joined, data, ends - sizes, ends, forms)
+        split, counts, starts, stops = _split(data, ends - sizes, ends, forms)
         count, firsts = len(starts), np.cumsum(counts) - counts
         orders, accepted = self._scanner.scan(data, starts, stops)
         record = np.repeat(np.arange(n), counts)
@@ -127,7 +129,7 @@ class Decoder:
             return found
 
         def text(row: int) -> bytes:
-            return joined[starts[row] : stops[row]]
+            return data[starts[row] : stops[row]].tobytes()
 
         # One text that was accepted is all there is to a record, and the items of an array all there is to it. Lines
         # are lines when the content type says so, or when the first of them is an object by itself: then the whole
@@ -143,28 +145,30 @@ class Decoder:
         for row in np.flatnonzero(kept & ~accepted).tolist():
             line = text(row)
             found.parsed.append((int(record[row]), int(found.place[row]), Row(line, parse_object(line))))
-        self._open(found, values, forms, np.flatnonzero(~settled).tolist())
+        self._open(found, records.values, forms, np.flatnonzero(~settled).tolist())
         return found
 
-    def _open(self, found: _Found, values: list[bytes], forms: NDArray[np.uint8], which: list[int]) -> None:
+    def _open(
+        self, found: _Found, values: Sequence[bytes | None], forms: NDArray[np.uint8], which: list[int]
+    ) -> None:
         """Read whole records by the ordinary path."""
         tables: dict[int, pa.Table] = {}
         for r in which:
             form = Form(int(forms[r]))
-            rows = None
-            if is_arrow(values[r], form):
-                table = read_stream(values[r])
+            value, rows = values[r] or b"", None
+            if is_arrow(value, form):
+                table = read_stream(value)
                 if table is not None:
                     tables[r] = table
                     continue
             elif form is not Form.REFUSED:
-                rows = rows_of(values[r], form)
-            _add(found, r, [Row(values[r], None)] if rows is None else rows)
+                rows = rows_of(value, form)
+            _add(found, r, [Row(value, None)] if rows is None else rows)
         found.judged = judge(tables, self._currency)
         for done in found.judged:
             found.counts[done.records] = done.sizes
         for r in tables.keys() - {r for done in found.judged for r in done.records}:
-            _add(found, r, [Row(values[r], None)])
+            _add(found, r, [Row(values[r] or b"", None)])
 
     def _judged_rows(self, found: _Found, base: NDArray[np.int64]) -> _Judgement:
         """Judge the rows that were parsed."""
@@ -194,14 +198,29 @@ def _add(found: _Found, record: int, rows: list[Row]) -> None:
     found.parsed += [(record, place, row) for place, row in enumerate(rows)]
 
 
+def _texts(values: Sequence[bytes | None]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Return values one after another, with PAD behind them, and the size of each; of None it is not above 0."""
+    if isinstance(values, Spans):
+        data, sizes = values.gathered(len(PAD)), values.sizes()
+        # As a view of bytes is: a kernel is compiled for each kind.
+        data.flags.writeable = False
+    else:
+        texts = [b"" if value is None else value for value in values]
+        data = np.frombuffer(b"".join([*texts, PAD]), np.uint8)
+        sizes = np.fromiter(map(len, texts), np.int64, len(texts))
+    assert len(data) < 1 << 31, "a fetch is far below 2 GiB"
+    return data, sizes
+
+
 def _forms(records: RawRecords) -> NDArray[np.uint8]:
+    if isinstance(records.headers, HeaderSpans):
+        return records.headers.mapped(form_of)
     if not any(records.headers):
         return np.full(len(records.values), Form.SNIFFED, np.uint8)
     return np.fromiter(map(form_of, records.headers), np.uint8, len(records.headers))
 
 
 def _split(
-    joined: bytes,
     data: NDArray[np.uint8],
     starts: NDArray[np.int64],
     ends: NDArray[np.int64],
@@ -209,11 +228,15 @@ def _split(
 ) -> tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
     """Cut values into rows: forms with what was sniffed, rows of each record, starts and ends of the rows."""
     has_arrays = bool((data[starts] == _BRACKET).any())
-    if b"\n" not in joined and not has_arrays:
+    has_lines = has_byte(data, len(data) - len(PAD), _FEED)
+    if not has_lines and not has_arrays:
         is_text = forms < Form.ARROW
+        if is_text.all():
+            return forms, np.ones(len(forms), np.int64), starts, ends
         return forms, is_text.astype(np.int64), starts[is_text], ends[is_text]
     n, split = len(forms), forms.copy()
-    capacity = n + joined.count(b"\n") + (joined.count(b",") if has_arrays else 0)
+    capacity = n + int((data == _FEED).sum())
+    capacity += int((data == _COMMA).sum()) if has_arrays else 0
     rows, firsts = np.empty((2, capacity), np.int64), np.empty(n + 1, np.int64)
     count = int(split_records(data, starts, ends, split, *rows, firsts))
     return split, np.diff(firsts), rows[0, :count], rows[1, :count]
@@ -221,7 +244,7 @@ def _split(
 
 def _log_us(records: RawRecords) -> NDArray[np.int64]:
     """Return the log's time of each record, never falling; -1 and what is no instant count as not given."""
-    ms = np.fromiter(records.timestamps_ms, np.int64, len(records.timestamps_ms))
+    ms = integers(records.timestamps_ms)
     given = (ms >= 0) & (ms <= INSTANT_MAX_US // _MS_US)
     times: NDArray[np.int64] = np.maximum.accumulate(
         np.where(given, ms, 0) * _MS_US + np.where(given, 0, NEVER_US)

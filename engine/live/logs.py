@@ -47,6 +47,8 @@ def set_up_logs(
         library.handlers[:] = []
         library.propagate = True
         library.setLevel(logging.DEBUG if level == "debug" else max(logging.WARNING, root.level))
+    # It tells of every request, the login with its password and the records with all they hold among them.
+    logging.getLogger("aiokafka.conn").setLevel(logging.INFO if level == "debug" else logging.NOTSET)
     # It tells of every line it compiles.
     logging.getLogger("numba").setLevel(logging.WARNING)
 

@@ -32,6 +32,8 @@ class Source(NamedTuple):
 class RawRecords(NamedTuple):
     """Records of one partition as they were fetched, in order of their offsets.
 
+    Sequences of any kind: those of engine.live.spans, and memoryviews of i64, hold no object for a record.
+
     Fields  keys, values  bytes, or None as the log allows
             headers       of each record
             timestamps_ms the log's time of each record, ms since 1970 UTC

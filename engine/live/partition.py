@@ -20,6 +20,7 @@ from engine.engine import FIRST_US, LAST_US, Engine
 from engine.live.law import Clock, Law
 from engine.live.model import LogBatch, RawRecords, Rejection, Step, Tick
 from engine.live.originals import Originals
+from engine.live.spans import integers
 from kernels.layout import DAY_US
 from schemas.codes import NEVER_US, Outcome
 from schemas.orders import CANONICAL_SCHEMA
@@ -196,7 +197,7 @@ class Partition:
 
 def times_us(timestamps_ms: Sequence[int]) -> NDArray[np.int64]:
     """Return the times of records in µs; NEVER_US for one that was not given: -1, or what is no instant."""
-    ms = np.fromiter(timestamps_ms, np.int64, len(timestamps_ms))
+    ms = integers(timestamps_ms)
     is_given = (ms >= 0) & (ms <= LAST_US // _MS_US)
     times: NDArray[np.int64] = np.where(is_given, ms, 0) * _MS_US + np.where(is_given, 0, NEVER_US)
     return times

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from kafka_cluster import ROOT, Broker, Cluster, free_ports
+from kafka_cluster import ROOT, Broker, Cluster, free_ports, require_java
 
 
 @pytest.fixture(scope="session")
@@ -54,16 +54,6 @@ def own_broker(tmp_path: Path) -> Iterator[Broker]:
     yield broker
     broker.stop()
     shutil.rmtree(broker.data, ignore_errors=True)
-
-
-def require_java() -> None:
-    missing = [name for name in ("java", "mvn") if shutil.which(name) is None]
-    if not missing:
-        return
-    reason = f"no {' and no '.join(missing)}, and no KAFKA_BOOTSTRAP: there is no broker to test against"
-    if os.environ.get("CI"):
-        pytest.fail(reason)
-    pytest.skip(reason)
 
 
 @contextmanager

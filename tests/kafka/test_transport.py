@@ -4,9 +4,12 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
-from typing import Any
+from typing import Any, ClassVar
 
-from aiokafka import AIOKafkaProducer
+import pytest
+from aiokafka import AIOKafkaProducer, TopicPartition
+from aiokafka.consumer import fetcher
+from aiokafka.errors import CorruptRecordException
 from kafka_cluster import Broker, Cluster
 
 from engine.live.kafka.transport import App, Fetched, Reading
@@ -198,3 +201,28 @@ def test_a_broker_that_restarts_is_ridden_out(own_broker: Broker) -> None:
         await group.until(lambda: group.all_seen_once(2, 200))
 
     run(cluster, 2, test)
+
+
+def test_a_damaged_fetch_takes_nothing_of_other_partitions_with_it(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The client drops what it had of the partitions before the one with the error, but has moved on in them.
+    class Damaged(fetcher.PartitionRecords):
+        read: ClassVar[set[TopicPartition]] = set()
+        is_over: ClassVar[bool] = False
+
+        def __next__(self) -> object:
+            self.read.add(self._tp)
+            if len(self.read) > 1 and not Damaged.is_over:
+                Damaged.is_over = True
+                raise CorruptRecordException
+            return super().__next__()
+
+    async def test(group: Group) -> None:
+        await cluster.send(rows(3, 0, 500))
+        await group.join()
+        await group.until(lambda: group.all_seen_once(3, 500))
+        assert Damaged.is_over
+
+    monkeypatch.setattr(fetcher, "PartitionRecords", Damaged)
+    run(cluster, 3, test)

@@ -2,25 +2,37 @@
 
 aiokafka (0.14, aiokafka/consumer/fetcher.py) turns each record of a batch into an object, takes that through iterators
 in Python, and turns it into another one with topic, partition and sizes, which costs more than all the rest of reading
-it. A consumer that is made with `as_fetched` as its key_deserializer gets the first objects, those of a batch in a
-list; all others are served as ever.
+it. A consumer that is made with `as_fetched` as its key_deserializer is served in one of two ways, and all others as
+ever:
+
+- raw: a fetch as one RawRecords, whose columns a kernel has found (engine.live.kafka.raw_batches);
+- ordinary: the first objects, those of a batch in a list. It reads what is not for the raw path, and its errors are
+  those of both.
 
 Brokers do not check that the names of headers are UTF-8, and aiokafka fails on one that is not, each time it is read.
-Such a batch is read again by aiokafka's parser in Python, by this module for all consumers of the process.
+On the ordinary path such a batch is read again by aiokafka's parser in Python, by this module for all consumers of the
+process.
 """
 
-from collections.abc import Iterator, Sequence
+import logging
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from typing import Any, Final, NamedTuple
 
+import numpy as np
 from aiokafka import TopicPartition
 from aiokafka.consumer import fetcher
 from aiokafka.record.default_records import _DefaultRecordBatchPy
 from aiokafka.record.memory_records import _MemoryRecordsPy
+from aiokafka.record.util import decode_varint_py
 
-from engine.live.model import RawRecords
+from engine.live.kafka.raw_batches import RawBatches
+from engine.live.model import Headers, RawRecords
+from engine.live.spans import HeaderSpans, Spans, integers
 
 _MAGIC_AT: Final = 16
+
+_log = logging.getLogger(__name__)
 
 
 def as_fetched(key: bytes | None) -> bytes | None:
@@ -48,6 +60,10 @@ class _LenientBatch(_DefaultRecordBatchPy):
         super().__iter__()
         self._buffer = _Content(self._buffer)
         return self
+
+    def _read_msg(self, *_: Any) -> Any:  # noqa: ANN401 - not typed there
+        # Where aiokafka is compiled, it would read lengths beyond the end of a batch that is damaged.
+        return super()._read_msg(decode_varint_py)
 
 
 class _LenientRecords(_MemoryRecordsPy):
@@ -128,7 +144,7 @@ class _PartitionRecords(fetcher.PartitionRecords):
         except UnicodeDecodeError:
             self._records = self._whole(_LenientRecords(self._data, self.next_fetch_offset))
             # It leaves out what comes before next_fetch_offset.
-            self._records_iterator = self._unpack_records()
+            self._records_iterator = super()._unpack_records()
             return super().__next__()
 
     def _consumer_record(self, tp: TopicPartition, record: Any) -> Any:  # noqa: ANN401 - not typed there
@@ -137,13 +153,90 @@ class _PartitionRecords(fetcher.PartitionRecords):
         return super()._consumer_record(tp, record)
 
 
+class _RawPartitionRecords(_PartitionRecords):
+    def _unpack_records(self) -> Iterator[Any]:
+        is_ours = self._key_deserializer is as_fetched
+        return self._unpack_raw() if is_ours else super()._unpack_records()
+
+    def _unpack_raw(self) -> Iterator[Any]:
+        raw = self._raw()
+        if raw is None:
+            yield from super()._unpack_records()
+            return
+        self.next_fetch_offset = raw.position
+        if raw.offsets:
+            yield raw
+
+    def _raw(self) -> RawRecords | None:
+        """Return the records of all batches; None: the ordinary path has to read them, or to say what is wrong."""
+        try:
+            batches = RawBatches(self._data, self.next_fetch_offset)
+            judged = _JudgedBatches(
+                self._tp,
+                batches,
+                self._aborted_transactions,
+                self.next_fetch_offset,
+                None,
+                None,
+                self._check_crcs,
+                self._isolation_level,
+            )
+            for _ in judged:
+                pass
+            return batches.records(judged.next_fetch_offset)
+        except Exception as error:  # noqa: BLE001 - codecs raise what they like
+            _log.debug("a fetch takes the ordinary path: %r", error)
+            return None
+
+
+class _JudgedBatches(fetcher.PartitionRecords):
+    """The batches of which the client would read the records."""
+
+    def _consumer_record(self, _: TopicPartition, record: Any) -> Any:  # noqa: ANN401 - not typed there
+        return record
+
+
 fetcher.MemoryRecords = _MemoryRecords
-fetcher.PartitionRecords = _PartitionRecords
+fetcher.PartitionRecords = _RawPartitionRecords
 
 
-def raw_records(batches: Sequence[Sequence[Any]], position: int) -> RawRecords:
-    """Return the records of batches, in order of their offsets; `position` is the offset to read next."""
-    records = list(chain.from_iterable(batches))
+def use_raw_path(*, enabled: bool) -> None:
+    """Say how whatever is fetched from now on is read, in all consumers of the process; raw unless told otherwise."""
+    fetcher.PartitionRecords = _RawPartitionRecords if enabled else _PartitionRecords
+
+
+def read_fetch(
+    data: bytes, offset: int, aborted: Iterable[tuple[int, int]] = (), *, is_raw: bool = True
+) -> RawRecords:
+    """Return the records in a partition's part of a fetch, as a consumer that reads what is committed gets them.
+
+    In      offset   the offset that was asked for
+            aborted  transactions as (producer id, first offset)
+    Errors  those of the client, such as CorruptRecordException
+    """
+    kind = _RawPartitionRecords if is_raw else _PartitionRecords
+    check_crcs = True
+    records = kind(
+        TopicPartition("", 0),
+        _MemoryRecords(data),
+        list(aborted),
+        offset,
+        as_fetched,
+        None,
+        check_crcs,
+        fetcher.READ_COMMITTED,
+    )
+    return raw_records(list(records), records.next_fetch_offset)
+
+
+def raw_records(fetched: Sequence[Any], position: int) -> RawRecords:
+    """Return the records of what the client brought, in order of their offsets; `position` is the offset to read next.
+
+    In      fetched  of a poll and a partition: one RawRecords, or the records of batches
+    """
+    if fetched and isinstance(fetched[0], RawRecords):
+        return joined(fetched)._replace(position=position)
+    records = list(chain.from_iterable(fetched))
     return RawRecords(
         keys=[record.key for record in records],
         values=[record.value for record in records],
@@ -159,10 +252,24 @@ def joined(several: Sequence[RawRecords]) -> RawRecords:
     if len(several) == 1:
         return several[0]
     return RawRecords(
-        keys=[key for each in several for key in each.keys],
-        values=[value for each in several for value in each.values],
-        headers=[headers for each in several for headers in each.headers],
-        timestamps_ms=[time for each in several for time in each.timestamps_ms],
-        offsets=[offset for each in several for offset in each.offsets],
+        keys=_joined_spans([each.keys for each in several]),
+        values=_joined_spans([each.values for each in several]),
+        headers=_joined_headers([each.headers for each in several]),
+        timestamps_ms=np.concatenate([integers(each.timestamps_ms) for each in several]).data,
+        offsets=np.concatenate([integers(each.offsets) for each in several]).data,
         position=several[-1].position,
     )
+
+
+def _joined_spans(several: Sequence[Sequence[bytes | None]]) -> Sequence[bytes | None]:
+    pieces = [each.pieces for each in several if isinstance(each, Spans)]
+    if len(pieces) < len(several):
+        return list(chain.from_iterable(several))
+    return Spans(list(chain.from_iterable(pieces)))
+
+
+def _joined_headers(several: Sequence[Sequence[Headers]]) -> Sequence[Headers]:
+    pieces = [each.raw.pieces for each in several if isinstance(each, HeaderSpans)]
+    if len(pieces) < len(several):
+        return list(chain.from_iterable(several))
+    return HeaderSpans(Spans(list(chain.from_iterable(pieces))))

@@ -11,6 +11,7 @@ from engine.live.kafka.fetches import joined
 from engine.live.kafka.transport import Fetched
 from engine.live.model import FencedError, Source
 from engine.live.runner import Runner
+from engine.live.spans import value_bytes
 from engine.live.stats import PartitionStats
 from schemas.errors import TransportError
 
@@ -89,7 +90,7 @@ class Lane:
         if fetched.epoch != self._epoch or self._ending:
             return
         self._items.append(fetched)
-        self._items_bytes += sum(map(len, filter(None, fetched.records.values)))
+        self._items_bytes += value_bytes(fetched.records)
         self._arrived.set()
         if self._items_bytes >= BACKLOG_BYTES_MAX:
             self._reads.withhold(self.source)

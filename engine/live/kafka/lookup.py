@@ -1,25 +1,27 @@
 """Which topics there are: asked without naming any, since a broker may create a topic that is asked for."""
 
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+
 from aiokafka import errors as kafka
-from aiokafka.admin import AIOKafkaAdminClient
 
 from engine.live.config import ClientConfig
-from engine.live.kafka.client import client_errors, connection_options, quiet_client
+from engine.live.kafka.client import administrator
+from engine.live.kafka.rights import Right, require_rights
 
 
-async def partition_counts(config: ClientConfig) -> dict[str, int]:
+async def partition_counts(
+    config: ClientConfig, needed: Mapping[str, Sequence[Right]] = MappingProxyType({})
+) -> dict[str, int]:
     """Return how many partitions each topic has that the user may see.
 
-    Errors  ConfigError     the login is refused
+    In      needed  what the user has to be allowed to do, with which topics
+    Errors  ConfigError     the login is refused, or a right is lacking
             TransportError  no broker answers
     """
-    admin = AIOKafkaAdminClient(**connection_options(config))
-    with quiet_client(), client_errors(config, "the topics cannot be read"):
-        try:
-            await admin.start()
-            described = await admin.describe_topics()
-        finally:
-            await admin.close()
+    async with administrator(config, "the topics cannot be read") as admin:
+        described = await admin.describe_topics()
+        await require_rights(admin, needed)
     return {
         topic["topic"]: len(topic["partitions"])
         for topic in described

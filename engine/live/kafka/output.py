@@ -17,7 +17,7 @@ from aiokafka.structs import OffsetAndMetadata
 
 from engine.live.config import ClientConfig, OutputTopics
 from engine.live.encode import Encoder
-from engine.live.kafka.batches import RecordBatch, record_batches
+from engine.live.kafka.batches import Compression, RecordBatch, record_batches
 from engine.live.kafka.client import RETRY_BACKOFF_MS, client_errors, connection_options
 from engine.live.kafka.membership import UNSTABLE_OFFSET_COMMIT, Membership, OffsetFetch
 from engine.live.kafka.transactions import Transactions, Writing
@@ -34,9 +34,6 @@ READ_SECONDS_MAX: Final = 90
 """Enough for a broker to end the transaction of an owner that is gone, which it looks for every 10 s."""
 UNSTABLE_SECONDS_MAX: Final = 1.0
 """How long a worker that has just given the partition up may take to end its transaction."""
-
-COMPRESSION: Final = "snappy"
-"""A change takes 800 bytes and is like the one before: this leaves a sixth, at 2 GB/s."""
 
 _WRITTEN_BY: Final = "@"
 """Between the token of a commit and the transactional id of who made it, in what is noted beside an offset."""
@@ -65,6 +62,7 @@ class KafkaPartitionLog:
     In      transactions  the worker's
             app_id        the consumer group
             encoder       of tier changes and rejected rows
+            compression   of tier changes
             run           calls a function in another thread
     """
 
@@ -77,6 +75,7 @@ class KafkaPartitionLog:
         app_id: str,
         outputs: OutputTopics,
         encoder: Encoder,
+        compression: Compression | None = None,
         run: Callable[[Callable[[], _T]], Awaitable[_T]],
     ) -> None:
         self._source = source
@@ -85,6 +84,7 @@ class KafkaPartitionLog:
         self._app_id = app_id
         self._outputs = outputs
         self._encoder = encoder
+        self._compression = compression
         self._run: Callable[[Callable[[], Any]], Awaitable[Any]] = run
         self._input = TopicPartition(source.topic, source.partition)
         self._tick_key = f"{app_id}/{source.topic}".encode()
@@ -172,7 +172,7 @@ class KafkaPartitionLog:
     async def ticks(self, mark: int = 0) -> list[Tick]:
         """Return the committed ticks of the partition from a mark on, oldest first."""
         clock = TopicPartition(self._outputs.clock, self._source.partition)
-        with client_errors(self._client, f"the ticks of {self._source} cannot be read"):
+        with client_errors(self._client, f"the ticks of {self._source} cannot be read", "Read"):
             consumer = AIOKafkaConsumer(
                 **connection_options(self._client),
                 isolation_level="read_committed",
@@ -206,7 +206,7 @@ class KafkaPartitionLog:
     async def commit(self, step: Step, token: str) -> None:
         """Write all of a step and its position, or nothing."""
         member, self._member = self._member, None
-        with client_errors(self._client, f"the transaction of {self._source} failed"):
+        with client_errors(self._client, f"the transaction of {self._source} failed", "Write"):
             if member is None:
                 raise kafka.ProducerClosed
             parts = self._parts(step)
@@ -223,14 +223,20 @@ class KafkaPartitionLog:
     ) -> None:
         """Send everything and wait until the brokers have it: a commit does not fail for a batch that did."""
         sent: list[asyncio.Future[Any]] = []
-        if tick is not None:
-            sent.append(asyncio.ensure_future(self._send_tick(producer, tick)))
-        while some:
-            for topic, batch in chain.from_iterable(some):
-                sent.append(await producer.send_batch(batch, topic, partition=self._source.partition))
-            # Most steps are one part: then nobody needs to ask for more.
-            some = await self._run(lambda: list(islice(parts, _PARTS))) if len(some) == _PARTS else []
-        await asyncio.gather(*sent)
+        try:
+            if tick is not None:
+                sent.append(asyncio.ensure_future(self._send_tick(producer, tick)))
+            while some:
+                for topic, batch in chain.from_iterable(some):
+                    sent.append(await producer.send_batch(batch, topic, partition=self._source.partition))
+                # Most steps are one part: then nobody needs to ask for more.
+                some = await self._run(lambda: list(islice(parts, _PARTS))) if len(some) == _PARTS else []
+            await asyncio.gather(*sent)
+        except BaseException:
+            # The others fail too, for the same reason or because the producer is dropped: nobody asks them.
+            for each in sent:
+                each.cancel()
+            raise
 
     def _parts(self, step: Step) -> Iterator[_Part]:
         """Yield batches with their topics, some at a time, so that a step may be larger than its records' memory."""
@@ -246,7 +252,7 @@ class KafkaPartitionLog:
                 part = [
                     (topic, batch)
                     for topic, records in ((self._outputs.changes, changes), (self._outputs.current, current))
-                    for batch in record_batches(records, timestamp_ms=now_ms, compression=COMPRESSION)
+                    for batch in record_batches(records, timestamp_ms=now_ms, compression=self._compression)
                 ]
                 yield part + rejected
                 rejected = []

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 from aiokafka import AIOKafkaProducer
 from aiokafka import errors as kafka
-from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin import NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.partitioner import murmur2
 from aiokafka.producer.message_accumulator import BatchBuilder
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from engine.buffers import values_of
 from engine.live.config import ClientConfig
-from engine.live.kafka.client import client_errors, connection_options, quiet_client
+from engine.live.kafka.client import administrator, client_errors, connection_options, quiet_client
 from engine.live.kafka.lookup import partition_counts
 from engine.live.orders_out import OrderEncoder, OutRecord, Pace
 from schemas.errors import ConfigError, TransportError
@@ -58,7 +58,7 @@ async def prepare_topic(
     Errors  ConfigError     there is no such topic, or it has another number of partitions
             TransportError  the brokers do not answer
     """
-    there = (await partition_counts(config)).get(topic)
+    there = (await partition_counts(config, {topic: ["Write"]})).get(topic)
     if there is None and partitions is None:
         raise ConfigError(
             f"there is no topic {topic}", key="--topic", fix="create it with --partitions N, or name another"
@@ -83,14 +83,9 @@ async def refuse_short_memory(config: ClientConfig, topic: str, oldest_us: int) 
             TransportError  the brokers do not answer
     """
     names = ("cleanup.policy", "retention.ms")
-    admin = AIOKafkaAdminClient(**connection_options(config))
-    with client_errors(config, f"the options of topic {topic} cannot be read"):
-        try:
-            await admin.start()
-            resource = ConfigResource(ConfigResourceType.TOPIC, topic, configs=dict.fromkeys(names, ""))
-            responses = await admin.describe_configs([resource])
-        finally:
-            await admin.close()
+    async with administrator(config, f"the options of topic {topic} cannot be read") as admin:
+        resource = ConfigResource(ConfigResourceType.TOPIC, topic, configs=dict.fromkeys(names, ""))
+        responses = await admin.describe_configs([resource])
     entries = [entry for response in responses for found in response.resources for entry in found[4]]
     options = {name: value for name, value, *_ in entries}
     # A user without the right to read them gets none.
@@ -111,12 +106,12 @@ async def opened(config: ClientConfig) -> AsyncIterator[AIOKafkaProducer]:
     producer = AIOKafkaProducer(
         **connection_options(config), enable_idempotence=True, acks="all", max_batch_size=_BATCH_BYTES
     )
-    with quiet_client(), client_errors(config, "no connection"):
+    with quiet_client(), client_errors(config, "no connection", "Write"):
         await producer.start()
     try:
         yield producer
     finally:
-        with client_errors(config, "the last orders may not have been sent"):
+        with client_errors(config, "the last orders may not have been sent", "Write"):
             await producer.stop()
 
 
@@ -168,7 +163,7 @@ class OrderSender:
     async def _send(self, records: Iterable[OutRecord]) -> None:
         builders: dict[int, BatchBuilder] = {}
         sent: list[asyncio.Future[Any]] = []
-        with client_errors(self._config, f"sending to {self._topic} broke off"):
+        with client_errors(self._config, f"sending to {self._topic} broke off", "Write"):
             for partition, key, value, headers, timestamp_ms in records:
                 builder = builders.get(partition) or self._producer.create_batch()
                 fields = {"timestamp": timestamp_ms, "key": key, "value": value, "headers": headers}
@@ -191,15 +186,16 @@ class OrderSender:
 
 
 async def _create(config: ClientConfig, topic: NewTopic) -> None:
-    admin = AIOKafkaAdminClient(**connection_options(config))
-    with client_errors(config, f"topic {topic.name} cannot be created"):
-        try:
-            await admin.start()
-            response = await admin.create_topics([topic])
-        finally:
-            await admin.close()
+    async with administrator(config, f"topic {topic.name} cannot be created") as admin:
+        response = await admin.create_topics([topic])
     for name, code, *text in response.topic_errors:
         error = kafka.for_code(code)
+        if error in (kafka.TopicAuthorizationFailedError, kafka.ClusterAuthorizationFailedError):
+            raise ConfigError(
+                f"the user may not create topic {name}",
+                key="--partitions",
+                fix=f"grant Create on the topic {name}, or let somebody else create it",
+            )
         if error is kafka.InvalidReplicationFactorError:
             raise ConfigError(
                 f"topic {name} cannot have {topic.replication_factor} copies",

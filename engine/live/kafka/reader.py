@@ -24,13 +24,13 @@ async def read_values(
     Errors  ConfigError     there is no such topic, or no right to it
             TransportError  the brokers do not answer
     """
-    count = (await partition_counts(config)).get(topic)
+    count = (await partition_counts(config, {topic: ["Read"]})).get(topic)
     if count is None:
         raise ConfigError(
             f"there is no topic {topic}", key="changes_topic", fix="start a worker, or name another"
         )
     async with _consumer(config) as consumer:
-        with client_errors(config, f"topic {topic} cannot be read"):
+        with client_errors(config, f"topic {topic} cannot be read", "Read"):
             consumer.assign([TopicPartition(topic, number) for number in range(count)])
             if from_beginning:
                 await consumer.seek_to_beginning()
@@ -39,7 +39,7 @@ async def read_values(
             # Of a consumer of committed records the end lies before what is still open.
             ends = await consumer.end_offsets(list(consumer.assignment())) if until_end else {}
         while True:
-            with client_errors(config, f"reading {topic} broke off"):
+            with client_errors(config, f"reading {topic} broke off", "Read"):
                 found = await consumer.getmany(timeout_ms=_POLL_MS)
             for records in found.values():
                 for record in records:

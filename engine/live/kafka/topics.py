@@ -8,7 +8,8 @@ from aiokafka import errors as kafka
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
 from engine.live.config import WorkerConfig
-from engine.live.kafka.client import client_errors, connection_options, quiet_client
+from engine.live.kafka.client import administrator
+from engine.live.kafka.rights import Right, require_group, require_rights
 from schemas.errors import ConfigError, TransportError
 
 _DELETE: Final = {"cleanup.policy": "delete"}
@@ -41,13 +42,8 @@ async def prepare_topics(config: WorkerConfig) -> int:
     Errors  ConfigError     a topic is absent, has another number of partitions, or the user has no right to it
             TransportError  no broker answers
     """
-    admin = AIOKafkaAdminClient(**connection_options(config.client))
-    with quiet_client(), client_errors(config.client, "the topics cannot be read"):
-        try:
-            await admin.start()
-            return await _prepare(admin, config)
-        finally:
-            await admin.close()
+    async with administrator(config.client, "the topics cannot be read") as admin:
+        return await _prepare(admin, config)
 
 
 async def _prepare(admin: AIOKafkaAdminClient, config: WorkerConfig) -> int:
@@ -59,7 +55,7 @@ async def _prepare(admin: AIOKafkaAdminClient, config: WorkerConfig) -> int:
             raise ConfigError(
                 f"there is no topic {topic} that the user may see",
                 key="input_topics",
-                fix="create it with as many partitions as you want workers at most, grant Describe, or name another",
+                fix="create it with as many partitions as you want workers at most, grant Read on it, or name another",
             )
     count = found.partitions[first]
     absent = [topic for topic in plan if topic not in found.partitions]
@@ -69,10 +65,13 @@ async def _prepare(admin: AIOKafkaAdminClient, config: WorkerConfig) -> int:
             key="create_topics",
             fix=f"create it with {count} partitions, or allow topics to be created",
         )
+    # First, since a topic that the user may not see would pass for absent.
+    await require_rights(admin, _needed(config))
     if absent:
         options = {topic: plan[topic] for topic in absent}
         await _create(admin, options, count, config.replication_factor or found.replication[first])
         found = await _describe_until_there(admin, [*config.input_topics, *plan])
+        await require_rights(admin, _needed(config))
     for topic in (*config.input_topics, *plan):
         if found.partitions[topic] != count:
             raise ConfigError(
@@ -80,7 +79,15 @@ async def _prepare(admin: AIOKafkaAdminClient, config: WorkerConfig) -> int:
                 key="input_topics" if topic in config.input_topics else _setting_of(config, topic),
                 fix="all topics of a worker need as many partitions as each other: recreate one, or name another",
             )
+    await require_group(admin, config.app_id)
     return count
+
+
+def _needed(config: WorkerConfig) -> dict[str, tuple[Right, ...]]:
+    outputs = config.outputs
+    needed: dict[str, tuple[Right, ...]] = dict.fromkeys(config.input_topics, ("Read",))
+    needed |= dict.fromkeys((outputs.changes, outputs.current, outputs.rejected), ("Write",))
+    return {**needed, outputs.clock: ("Read", "Write")}
 
 
 def _plan(config: WorkerConfig) -> dict[str, dict[str, str]]:
@@ -133,7 +140,7 @@ async def _create(
             raise ConfigError(
                 f"the user may not create topic {topic}",
                 key="create_topics",
-                fix=f"grant Create, or create it with {partitions} partitions",
+                fix=f"grant Create on it, or create it with {partitions} partitions",
             )
         if error is kafka.InvalidReplicationFactorError:
             raise ConfigError(

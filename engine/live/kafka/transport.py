@@ -194,6 +194,7 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         try:
             fetched = await consumer.getmany(*wanted, timeout_ms=min(wait_ms, timeout_ms))
         except kafka.KafkaError as error:
+            self._seek_back(consumer)
             await self._complain(error)
             return {}
         # No await from here on: what was fetched belongs to the places as they are now.
@@ -205,6 +206,13 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
                     consumer.seek(tp, place.next)
             return {}
         return dict(self._collect(consumer, fetched))
+
+    def _seek_back(self, consumer: AIOKafkaConsumer) -> None:
+        """Read again what the client had of other partitions when it found the error: it has dropped that."""
+        for source, place in self._places.items():
+            tp = TopicPartition(*source)
+            if tp in consumer.assignment():
+                consumer.seek(tp, place.next)
 
     def _collect(
         self, consumer: AIOKafkaConsumer, fetched: Mapping[TopicPartition, Sequence[Any]]
@@ -260,7 +268,7 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
             await asyncio.sleep(1)
             return
         else:
-            failure = as_rfm_error(error, self._reading.config.client, "the group failed")
+            failure = as_rfm_error(error, self._reading.config.client, "the group failed", "Read")
         self.parent_loop.call_soon_threadsafe(self._reading.failed, failure)
         await asyncio.sleep(1)
 

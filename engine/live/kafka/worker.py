@@ -27,6 +27,7 @@ from engine.live.http import StatusServer
 from engine.live.kafka.client import as_rfm_error
 from engine.live.kafka.lane import Lane
 from engine.live.kafka.output import KafkaPartitionLog
+from engine.live.kafka.raw_check import choose_path
 from engine.live.kafka.topics import prepare_topics
 from engine.live.kafka.transactions import Transactions
 from engine.live.kafka.transport import App, Fetched, Reading
@@ -115,6 +116,7 @@ class Worker:
             )
             warm = partial(warm_up, self._config.ruleset, self._config.clock)
             await self._unless_stopped(self._in_pool(warm))
+            await self._unless_stopped(self._in_pool(choose_path))
             await self._read()
         finally:
             if status is not None:
@@ -228,6 +230,7 @@ class Worker:
             app_id=config.app_id,
             outputs=config.outputs,
             encoder=encoder,
+            compression=None if config.compression == "none" else config.compression,
             run=self._in_pool,
         )
         options = RunnerOptions(

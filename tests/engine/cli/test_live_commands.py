@@ -100,9 +100,8 @@ def test_a_worker_without_a_broker_says_so(nobody: str, tmp_path: Path) -> None:
     )
     assert done.returncode == 1
     assert done.stdout == ""
-    assert done.stderr.splitlines() == [
-        f"rfmstream: {nobody}: the topics cannot be read: no broker answers; start it, or check bootstrap_servers"
-    ]
+    fix = "start it, or check bootstrap_servers and security_protocol"
+    assert done.stderr == f"rfmstream: {nobody}: the topics cannot be read: no broker answers; {fix}\n"
 
 
 def test_a_worker_whose_port_is_taken_says_so_after_the_topics_or_not_at_all(nobody: str) -> None:

@@ -1,0 +1,204 @@
+"""The record batches of a fetch as columns, without an object for any record.
+
+    a fetch --heads--> batches --the client judges--> those with records --a kernel--> RawRecords
+
+The client (aiokafka 0.14, aiokafka/consumer/fetcher.py) does with a `RawBatch` what it does with its own: it has the
+checksum checked, skips control batches and aborted transactions, and moves its position on. A batch passes for one
+record, its last one. Whatever is not as every broker sends it raises `UnusualError` here, or what the codecs raise:
+then somebody else has to read the fetch.
+
+Source  Kafka's protocol guide, "Record Batch"
+"""
+
+import struct
+from collections.abc import Callable, Iterator
+from typing import Any, Final
+
+import google_crc32c
+import numpy as np
+from aiokafka.codec import gzip_decode, lz4_decode, snappy_decode, zstd_decode
+from aiokafka.record.default_records import DefaultRecordBatch
+from aiokafka.record.util import calc_crc32c
+from numpy.typing import NDArray
+
+from engine.live.model import RawRecords
+from engine.live.spans import HeaderSpans, Piece, Spans
+from kernels.record_batches import (
+    COLUMNS,
+    HEADER_BYTES,
+    HEADERS,
+    HEADERS_BYTES,
+    KEY,
+    KEY_BYTES,
+    OFFSET,
+    TIME_MS,
+    UNUSUAL,
+    VALUE,
+    VALUE_BYTES,
+    count_records,
+    index_records,
+)
+
+# Base offset, length, leader epoch, magic, checksum, attributes, last offset delta, two times, producer.
+_HEAD: Final = struct.Struct(">qiibIhiqqq")
+_MAGIC_FIELD: Final = 3
+_LENGTH: Final = struct.Struct(">i")
+_LENGTH_AT: Final = 8
+_BEFORE_LENGTH: Final = 12
+_CHECKED_FROM: Final = 21
+_MAGIC: Final = 2
+_CODEC: Final = 0x07
+_TRANSACTIONAL: Final = 0x10
+_CONTROL: Final = 0x20
+
+_DECODERS: Final[dict[int, Callable[[bytes], bytes]]] = {
+    1: gzip_decode,
+    2: snappy_decode,
+    3: lz4_decode,
+    4: zstd_decode,
+}
+_crc32c: Final[Callable[[Any], int]] = (
+    google_crc32c.value if google_crc32c.implementation == "c" else calc_crc32c
+)
+
+
+class UnusualError(Exception):
+    """A fetch that is not for this module."""
+
+
+class RawBatch:
+    """One batch, in place of the client's DefaultRecordBatch: yields itself instead of its records.
+
+    Fields  offset   that of its last record, or behind it
+            start, end  where it is in the fetch
+            records  what they are when decompressed; None where they are not compressed, or nobody asked
+    """
+
+    __slots__ = (
+        "_checksum",
+        "_codec",
+        "_fetch",
+        "base_offset",
+        "end",
+        "is_control_batch",
+        "is_transactional",
+        "next_offset",
+        "offset",
+        "producer_id",
+        "records",
+        "start",
+    )
+
+    def __init__(self, fetch: "RawBatches", start: int, end: int, head: tuple[int, ...]) -> None:
+        self._fetch, self.start, self.end = fetch, start, end
+        self.base_offset, _, _, _, self._checksum, attributes, delta, _, _, self.producer_id = head
+        self._codec = attributes & _CODEC
+        self.is_transactional = bool(attributes & _TRANSACTIONAL)
+        self.is_control_batch = bool(attributes & _CONTROL)
+        self.offset = self.base_offset + delta
+        self.next_offset = self.offset + 1
+        self.records: bytes | None = None
+
+    def validate_crc(self) -> bool:
+        """Return whether its bytes are those that were written."""
+        return self._checksum == _crc32c(self._fetch.array[self.start + _CHECKED_FROM : self.end])
+
+    def __next__(self) -> Any:  # noqa: ANN401 - not typed there
+        """Return the first record: of a control batch, its marker."""
+        return next(DefaultRecordBatch(self._fetch.data[self.start : self.end]))
+
+    def __iter__(self) -> Iterator["RawBatch"]:
+        if self._codec:
+            decode = _DECODERS.get(self._codec)
+            if decode is None:
+                raise UnusualError
+            self.records = decode(self._fetch.data[self.start + HEADER_BYTES : self.end])
+        self._fetch.read.append(self)
+        yield self
+
+
+class RawBatches:
+    """The whole batches of a fetch, in place of the client's MemoryRecords.
+
+    In      first_offset  the offset that was asked for
+    Fields  data, array   what was fetched: bytes, u8[]
+            read          the batches whose records were asked for
+
+    Errors  UnusualError  a batch of another format, one that ends before the first offset, or one whose offsets are
+                          not behind those of the batch before it
+    """
+
+    def __init__(self, data: bytes, first_offset: int) -> None:
+        self.data = data
+        self.array = np.frombuffer(data, np.uint8)
+        self.read: list[RawBatch] = []
+        self._first_offset = first_offset
+        self._offset = 0
+        self._look_at(0)
+
+    def has_next(self) -> bool:
+        """Return whether there is another one; the last one of a fetch may be cut off."""
+        return self._end <= len(self.data)
+
+    def next_batch(self) -> RawBatch:
+        """Return the next one."""
+        start, end = self._start, self._end
+        if end - start < HEADER_BYTES:
+            raise UnusualError
+        head = _HEAD.unpack_from(self.data, start)
+        batch = RawBatch(self, start, end, head)
+        behind_others = self._offset <= batch.base_offset < batch.next_offset
+        if head[_MAGIC_FIELD] != _MAGIC or not behind_others or batch.next_offset <= self._first_offset:
+            raise UnusualError
+        self._offset = batch.next_offset
+        self._look_at(end)
+        return batch
+
+    def records(self, position: int) -> RawRecords:
+        """Return the records of the batches that were read, from the first offset on.
+
+        In      position  the offset to read next
+        Errors  UnusualError  a record that is damaged, or not as they are written
+        """
+        array, starts, ends = self._parts()
+        count = count_records(array, starts, ends)
+        if count == UNUSUAL:
+            raise UnusualError
+        columns = np.empty((COLUMNS, count), np.int64)
+        found = index_records(array, starts, ends, self._first_offset, columns)
+        if found == UNUSUAL:
+            raise UnusualError
+
+        def spans(starts: int, sizes: int) -> Spans:
+            return Spans([Piece(array, columns[starts, :found], columns[sizes, :found])] if found else [])
+
+        return RawRecords(
+            keys=spans(KEY, KEY_BYTES),
+            values=spans(VALUE, VALUE_BYTES),
+            headers=HeaderSpans(spans(HEADERS, HEADERS_BYTES)),
+            timestamps_ms=columns[TIME_MS, :found].data,
+            offsets=columns[OFFSET, :found].data,
+            position=position,
+        )
+
+    def _parts(self) -> tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.int64]]:
+        """Return batches with their records decompressed: the bytes, and where each begins and ends."""
+        if all(batch.records is None for batch in self.read):
+            places = np.array([(batch.start, batch.end) for batch in self.read], np.int64).reshape(-1, 2)
+            return self.array, places[:, 0].copy(), places[:, 1].copy()
+        parts: list[bytes] = []
+        sizes: list[int] = []
+        for batch in self.read:
+            end = batch.end if batch.records is None else batch.start + HEADER_BYTES
+            records = batch.records or b""
+            parts += (self.data[batch.start : end], records)
+            sizes.append(end - batch.start + len(records))
+        ends = np.cumsum(sizes, dtype=np.int64)
+        return np.frombuffer(b"".join(parts), np.uint8), ends - sizes, ends
+
+    def _look_at(self, start: int) -> None:
+        """Note where the next batch begins, and by its length where it ends."""
+        self._start = start
+        self._end = start + _BEFORE_LENGTH
+        if self._end <= len(self.data):
+            self._end += _LENGTH.unpack_from(self.data, start + _LENGTH_AT)[0]

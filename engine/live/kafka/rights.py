@@ -1,0 +1,119 @@
+"""What the user may do with topics: asked of the brokers before anything is read or written.
+
+Without a right a client may fail late, in many lines, or try for ever. So the rights are looked at first, and all that
+lack are named together. aiokafka (0.14) knows versions of the request that do not ask for them.
+
+Source: KIP-430; Kafka's protocol guide, Metadata version 8 (brokers from 2.3 on)
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Final, Literal
+
+from aiokafka import errors as kafka
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.client import CoordinationType
+from aiokafka.protocol.api import Request, RequestStruct, Response
+from aiokafka.protocol.types import Array, Boolean, Int16, Int32, Schema, String
+
+from schemas.errors import ConfigError
+
+Right = Literal["Read", "Write"]
+
+_BITS: Final[dict[Right, int]] = {"Read": 1 << 3, "Write": 1 << 4}
+_NOT_TOLD: Final = -(1 << 31)
+_TEXT: Final = String("utf-8")
+
+
+class _MetadataResponse(Response):
+    API_KEY = 3
+    API_VERSION = 8
+    SCHEMA = Schema(
+        ("throttle_time_ms", Int32),
+        ("brokers", Array(("node_id", Int32), ("host", _TEXT), ("port", Int32), ("rack", _TEXT))),
+        ("cluster_id", _TEXT),
+        ("controller_id", Int32),
+        (
+            "topics",
+            Array(
+                ("error_code", Int16),
+                ("topic", _TEXT),
+                ("is_internal", Boolean),
+                (
+                    "partitions",
+                    Array(
+                        ("error_code", Int16),
+                        ("partition", Int32),
+                        ("leader", Int32),
+                        ("leader_epoch", Int32),
+                        ("replicas", Array(Int32)),
+                        ("isr", Array(Int32)),
+                        ("offline_replicas", Array(Int32)),
+                    ),
+                ),
+                ("authorized_operations", Int32),
+            ),
+        ),
+        ("cluster_authorized_operations", Int32),
+    )
+
+
+class _MetadataRequest(RequestStruct):
+    API_KEY = 3
+    API_VERSION = 8
+    RESPONSE_TYPE = _MetadataResponse
+    SCHEMA = Schema(
+        ("topics", Array(_TEXT)),
+        ("allow_auto_topic_creation", Boolean),
+        ("include_cluster_authorized_operations", Boolean),
+        ("include_topic_authorized_operations", Boolean),
+    )
+
+
+class _Rights(Request[_MetadataRequest]):
+    API_KEY = 3
+
+    def __init__(self, topics: Sequence[str]) -> None:
+        self._topics = list(topics)
+
+    def build(self, request_struct_class: type[_MetadataRequest]) -> _MetadataRequest:
+        # Not to be created for being asked for; of the cluster nothing; of the topics what may be done.
+        return request_struct_class(self._topics, False, False, True)  # noqa: FBT003
+
+
+async def require_rights(admin: AIOKafkaAdminClient, needed: Mapping[str, Sequence[Right]]) -> None:
+    """Refuse to go on where the user may not do with each topic what is needed.
+
+    Errors  ConfigError  names all rights that lack
+            aiokafka's   the brokers do not answer
+    """
+    response = await admin._send_request(_Rights(list(needed)))  # noqa: SLF001 - it sends no requests of others
+    lacking: list[str] = []
+    for code, topic, _, _, told in response.topics:
+        is_hidden = kafka.for_code(code) is kafka.TopicAuthorizationFailedError
+        # Of a topic that is absent nothing is told.
+        allowed = 0 if is_hidden else -1 if told == _NOT_TOLD else told
+        rights = [right for right in needed[topic] if not allowed & _BITS[right]]
+        if rights:
+            lacking.append(f"{' and '.join(rights)} on the topic {topic}")
+    if lacking:
+        raise ConfigError("the user lacks rights", fix=f"grant {', '.join(lacking)}")
+
+
+async def require_group(admin: AIOKafkaAdminClient, app_id: str) -> None:
+    """Refuse to go on where the user may use neither the group of an application nor its transactions.
+
+    Errors  ConfigError  names the right that lacks
+            aiokafka's   the brokers do not answer
+    """
+    begin = f"{app_id}/"
+    for key, kind, grant in (
+        (app_id, CoordinationType.GROUP, f"Read on the group {app_id}"),
+        (begin, CoordinationType.TRANSACTION, f"Write on the transactional ids that begin with {begin}"),
+    ):
+        try:
+            await admin.find_coordinator(key, kind)
+        except (kafka.GroupAuthorizationFailedError, kafka.TransactionalIdAuthorizationFailed):
+            raise ConfigError("the user lacks a right", fix=f"grant {grant}") from None
+        except kafka.GroupCoordinatorNotAvailableError:
+            # Nobody has asked a new cluster before; whoever joins waits for it.
+            continue

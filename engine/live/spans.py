@@ -1,0 +1,147 @@
+"""Keys, values and headers of many records within the bytes they came in: objects only of those that are asked for."""
+
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
+from itertools import accumulate
+from typing import Any, Final, NamedTuple, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.live.model import Headers, RawRecords
+from kernels.record_batches import LINE_BYTES, gather, number_runs
+
+_MORE: Final = 0x80
+
+
+class Piece(NamedTuple):
+    """Byte strings within one buffer.
+
+    Fields  data    u8[]
+            starts  i64[n]
+            sizes   i64[n], -1 where there is none
+    """
+
+    data: NDArray[np.uint8]
+    starts: NDArray[np.int64]
+    sizes: NDArray[np.int64]
+
+
+class Spans(Sequence["bytes | None"]):
+    """Byte strings, or None, within buffers; nobody may change those.
+
+    Fields  pieces  in order, none of them empty
+            nbytes  of all strings together
+    """
+
+    def __init__(self, pieces: Sequence[Piece]) -> None:
+        self.pieces = pieces
+        self.nbytes = sum(int(np.maximum(piece.sizes, 0).sum()) for piece in pieces)
+        self._ends = list(accumulate(len(piece.starts) for piece in pieces))
+
+    def __len__(self) -> int:
+        return self._ends[-1] if self._ends else 0
+
+    @overload
+    def __getitem__(self, at: int) -> bytes | None: ...
+    @overload
+    def __getitem__(self, at: slice) -> "list[bytes | None]": ...
+    def __getitem__(self, at: int | slice) -> "bytes | list[bytes | None] | None":
+        if isinstance(at, slice):
+            return [self[each] for each in range(*at.indices(len(self)))]
+        place = range(len(self))[at]
+        number = bisect_right(self._ends, place)
+        data, starts, sizes = self.pieces[number]
+        place -= self._ends[number]
+        start, size = int(starts[place]), int(sizes[place])
+        return None if size < 0 else data[start : start + size].tobytes()
+
+    def sizes(self) -> NDArray[np.int64]:
+        """Return i64[n], the bytes of each string; -1: there is none."""
+        return np.concatenate([np.empty(0, np.int64), *(piece.sizes for piece in self.pieces)])
+
+    def gathered(self, pad: int) -> NDArray[np.uint8]:
+        """Return all strings one after another, and `pad` zeros behind them."""
+        out = np.empty(self.nbytes + max(pad, LINE_BYTES), np.uint8)
+        at = 0
+        for data, starts, sizes in self.pieces:
+            at = int(gather(data, starts, sizes, out, at))
+        out[at:] = 0
+        return out[: at + pad]
+
+
+class HeaderSpans(Sequence[Headers]):
+    """The headers of records, read when they are asked for.
+
+    In      raw  the headers' bytes: how many there are, and the bytes of each; none is None
+    """
+
+    def __init__(self, raw: Spans) -> None:
+        self.raw = raw
+
+    def __len__(self) -> int:
+        return len(self.raw)
+
+    @overload
+    def __getitem__(self, at: int) -> Headers: ...
+    @overload
+    def __getitem__(self, at: slice) -> list[Headers]: ...
+    def __getitem__(self, at: int | slice) -> Headers | list[Headers]:
+        if isinstance(at, slice):
+            return [self[each] for each in range(*at.indices(len(self)))]
+        raw = self.raw[at]
+        assert raw is not None, "a record has headers, if only none of them"
+        return _headers(raw)
+
+    def mapped(self, function: Callable[[Headers], int]) -> NDArray[np.uint8]:
+        """Return u8[n], a function of each record's headers; it is asked once for headers of the same bytes."""
+        known: dict[bytes | None, int] = {}
+        found = []
+        for piece in self.raw.pieces:
+            runs = np.empty(len(piece.starts), np.int64)
+            number_runs(*piece, runs)
+            strings = Spans([piece])
+            values = np.empty(len(runs), np.uint8)
+            for first in np.flatnonzero(runs == np.arange(len(runs))).tolist():
+                raw = strings[first]
+                if raw not in known:
+                    known[raw] = function(_headers(raw or b"\0"))
+                values[first] = known[raw]
+            found.append(values[runs])
+        return np.concatenate([np.empty(0, np.uint8), *found])
+
+
+def value_bytes(records: RawRecords) -> int:
+    """Return how long the values of records are together."""
+    values = records.values
+    return values.nbytes if isinstance(values, Spans) else sum(map(len, filter(None, values)))
+
+
+def integers(values: Sequence[int]) -> NDArray[np.int64]:
+    """Return i64[n]; of a memoryview, the same memory."""
+    return np.asarray(values, np.int64)
+
+
+def _headers(raw: bytes) -> Headers:
+    """Return the headers whose bytes a kernel has found to be whole."""
+    count, at = _varint(raw, 0)
+    headers: list[tuple[str, Any]] = []
+    for _ in range(count):
+        size, at = _varint(raw, at)
+        # Brokers do not check that names are UTF-8.
+        name = raw[at : at + size].decode("utf-8", "replace")
+        at += size
+        size, at = _varint(raw, at)
+        headers.append((name, None if size < 0 else raw[at : at + size]))
+        at += max(size, 0)
+    return headers
+
+
+def _varint(raw: bytes, at: int) -> tuple[int, int]:
+    value = shift = 0
+    while raw[at] & _MORE:
+        value |= (raw[at] & ~_MORE) << shift
+        shift += 7
+        at += 1
+    value |= raw[at] << shift
+    return (value >> 1) ^ -(value & 1), at + 1
