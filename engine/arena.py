@@ -10,7 +10,9 @@ from typing import Any, Final
 
 import numpy as np
 
-_LARGE_PAGE: Final = 1 << 21
+from engine.touch import LARGE_PAGE, Touching, touch
+
+_STEPS_AHEAD: Final = 4
 
 
 class Arena:
@@ -23,12 +25,29 @@ class Arena:
         self._dtype = np.dtype(dtype)
         self._mapping = _map(_whole(self._dtype.itemsize * capacity))
         self.array = self._view(capacity)
+        self._used = self._touched = 0
+        self._touching: Touching | None = None
+
+    def touch_ahead(self, used: int) -> None:
+        """Have the memory that the next steps will take made resident, if they take as much as the step before.
+
+        used  elements in use after this step
+        """
+        end = used * self._dtype.itemsize
+        grown, self._used = end - self._used, end
+        first, last = max(end, self._touched), min(end + _STEPS_AHEAD * grown, len(self._mapping))
+        if last - first >= LARGE_PAGE and (self._touching is None or self._touching.done()):
+            self._touched = last
+            address = self.array.__array_interface__["data"][0]
+            self._touching = touch(self._mapping, address + first, last - first)
 
     def grow(self, capacity: int) -> None:
         """Make room for at least `capacity` elements, or double it, whichever is more; the content stays."""
         capacity = max(capacity, 2 * self.array.shape[0])
         size = _whole(self._dtype.itemsize * capacity)
         used = self._dtype.itemsize * self.array.shape[0]
+        if self._touching is not None and not self._touching.cancel():
+            self._touching.result()
         del self.array
         try:
             self._mapping.resize(size)
@@ -45,7 +64,7 @@ class Arena:
 
 def _whole(size: int) -> int:
     """Round a size up to whole large pages: only such a mapping is placed, and moved, so that it can have them."""
-    return -(-size // _LARGE_PAGE) * _LARGE_PAGE if size >= 2 * _LARGE_PAGE else size
+    return -(-size // LARGE_PAGE) * LARGE_PAGE if size >= 2 * LARGE_PAGE else size
 
 
 def _map(size: int) -> mmap.mmap:
@@ -56,5 +75,5 @@ def _map(size: int) -> mmap.mmap:
 
 def _advise(mapping: mmap.mmap) -> None:
     """Ask for large pages where there are any: a random access then seldom misses the TLB as well."""
-    if hasattr(mmap, "MADV_HUGEPAGE") and len(mapping) >= 2 * _LARGE_PAGE:
+    if hasattr(mmap, "MADV_HUGEPAGE") and len(mapping) >= 2 * LARGE_PAGE:
         mapping.madvise(mmap.MADV_HUGEPAGE)

@@ -7,6 +7,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from engine.touch import LARGE_PAGE, Touching, touch
+
 
 def offsets_and_data(column: pa.StringArray) -> tuple[NDArray[np.int32], NDArray[np.uint8]]:
     """Return the offsets i32[n + 1] and bytes u8[] of a string column, where it begins and ends."""
@@ -29,8 +31,8 @@ class Slab:
     A block of 4 MiB and more gets large pages from numpy, of which there are 512 times fewer.
     """
 
-    def __init__(self, size: int) -> None:
-        self._memory = np.empty(size, dtype=np.uint8)
+    def __init__(self, memory: NDArray[np.uint8]) -> None:
+        self._memory = memory
         self._used = 0
 
     @staticmethod
@@ -44,6 +46,26 @@ class Slab:
         first = self._used
         self._used += _aligned(size)
         return np.ndarray(shape, dtype=dtype, buffer=self._memory.data, offset=first)
+
+
+class Slabs:
+    """Makes slabs of much the same size one after the other, and has the next one made resident ahead of its use."""
+
+    def __init__(self) -> None:
+        self._next = np.empty(0, dtype=np.uint8)
+        self._touching: Touching | None = None
+
+    def take(self, size: int, *, touch_ahead: bool) -> Slab:
+        """Return a slab of at least `size` bytes."""
+        if self._touching is not None:
+            self._touching.cancel()
+        memory, self._next = self._next, np.empty(0, dtype=np.uint8)
+        if not size <= memory.size <= 2 * size:
+            memory = np.empty(size, dtype=np.uint8)
+        if touch_ahead and size >= 2 * LARGE_PAGE:
+            self._next = np.empty(size + size // 16, dtype=np.uint8)
+            self._touching = touch(self._next, self._next.__array_interface__["data"][0], self._next.size)
+        return Slab(memory)
 
 
 def _aligned(size: int) -> int:

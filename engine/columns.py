@@ -62,7 +62,8 @@ class ColumnWriter:
         order = np.arange(n) if ascending else np.argsort(keys, kind="stable")
         ids = (customer_bytes + SPARE_BYTES, order_bytes + SPARE_BYTES)
         bits = (n + 7) // 8
-        slab = Slab(Slab.room(6 * 8 * n, 3 * 2 * n, 4 * n, 6 * bits, 4 * (n + 1), 4 * (n + 1), *ids))
+        size = Slab.room(6 * 8 * n, 3 * 2 * n, 4 * n, 6 * bits, 4 * (n + 1), 4 * (n + 1), *ids)
+        slab = shard.slabs.take(size, touch_ahead=shard.touches_ahead)
         words, numbers, codes = (
             slab.take((6, n), np.int64),
             slab.take((3, n), np.int16),

@@ -24,6 +24,7 @@ from engine.ingest.normalise import normalise
 from engine.records import KernelRecord
 from engine.rules import compile_rules
 from engine.shard import Shard, new_seeds
+from engine.touch import has_idle_processor
 from kernels.ids import hash_ids
 from kernels.layout import BATCH
 from schemas.changes import CHANGE_REASONS
@@ -152,6 +153,7 @@ class Engine:
     def use_threads(self, threads: int) -> None:
         """Work on the shards with so many threads from now on."""
         self._threads = threads
+        self._touch_ahead()
         self._pool = ThreadPoolExecutor(threads) if threads > 1 else None
 
     def step(self, orders: Any) -> StepResult:  # noqa: ANN401 - whatever speaks the Arrow PyCapsule interface
@@ -255,6 +257,7 @@ class Engine:
         """Let the changes from now on say this mode."""
         self.mode = mode
         self._columns = ColumnWriter(self.ruleset, mode)
+        self._touch_ahead()
 
     def advance(self, now: Instant) -> pa.Table:
         """Let time pass up to `now` and return the tier changes that brings: none if `now` is before the clock."""
@@ -306,6 +309,11 @@ class Engine:
         from engine.checkpoint import read_checkpoint  # noqa: PLC0415 - checkpoints know the engine
 
         return read_checkpoint(directory, ruleset=ruleset, threads=threads)
+
+    def _touch_ahead(self) -> None:
+        """Let a replay's memory be made resident ahead of its use; a live worker's grows too slowly to matter."""
+        for shard in self.shards:
+            shard.touches_ahead = self.mode == "replay" and has_idle_processor(self._threads)
 
     def _step(self, orders: pa.RecordBatch) -> tuple[list[pa.RecordBatch], list[pa.RecordBatch]]:
         changes, outcome = self._fold(orders)

@@ -13,7 +13,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from engine.arena import Arena
-from engine.buffers import offsets_and_data
+from engine.buffers import Slabs, offsets_and_data
 from engine.records import KernelRecord
 from engine.table import Table
 from kernels import layout
@@ -56,6 +56,8 @@ class Shard:
 
     Fields  state  memory of the kernels, a `kernels.layout.STATE`
             rules  compiled ruleset, a `kernels.layout.RULES`
+            slabs  memory for the columns of its changes
+            touches_ahead  whether memory is made resident ahead of its use
     """
 
     def __init__(
@@ -63,6 +65,8 @@ class Shard:
     ) -> None:
         self.rules = rules
         self.seeds = seeds
+        self.slabs = Slabs()
+        self.touches_ahead = False
         self.state = KernelRecord(
             STATE,
             shard=number,
@@ -114,6 +118,8 @@ class Shard:
                 self._hashes,
             )
             self._make_room(status)
+        if self.touches_ahead:
+            self._touch_ahead()
 
     def advance(self, now_us: int) -> None:
         """Let time pass up to `now_us`; the changes that brings go to `take_changes`."""
@@ -302,6 +308,14 @@ class Shard:
         self._reserve("chunks", int(state.n_chunks - state.n_free_chunks) + 2 * PUSH_RESERVE)
         self._tables["index"].make_room(customers)
         self._tables["orders"].make_room(entries)
+
+    def _touch_ahead(self) -> None:
+        state = self.state.row
+        self._arenas["entries"].touch_ahead(int(state.n_entries))
+        self._arenas["customers"].touch_ahead(int(state.n_customers))
+        self._arenas["id_data"].touch_ahead(int(state.id_bytes))
+        for table in self._tables.values():
+            table.touch_ahead()
 
     def _reserve(self, name: str, least: int) -> None:
         arena = self._arenas[name]

@@ -140,6 +140,18 @@ def _copy_line(typingctx: Any, out: Any, at: Any, source: Any, start: Any) -> An
 
 
 @intrinsic
+def _touch_word(typingctx: Any, address: Any) -> Any:  # noqa: ARG001
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:  # noqa: ARG001
+        word = ir.IntType(64)
+        place = builder.inttoptr(args[0], word.as_pointer())
+        # Zero for zero: the one exchange that is a write to the system and none to anybody else.
+        builder.cmpxchg(place, word(0), word(0), "monotonic")
+        return context.get_dummy_value()
+
+    return types.void(types.int64), codegen
+
+
+@intrinsic
 def _fold_multiply(typingctx: Any, a: Any, b: Any) -> Any:  # noqa: ARG001
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:  # noqa: ARG001
         wide = ir.IntType(128)
@@ -248,6 +260,9 @@ if config.DISABLE_JIT:
         """Copy 32 bytes from `start` of one u8 array to `at` of another."""
         out[at : at + 32] = source[start : start + 32]
 
+    def touch_word(address: Any) -> None:
+        """Do nothing: when memory becomes resident shows in no result."""
+
     def fold_multiply(a: Any, b: Any) -> Any:
         """Return the xor of the two halves of the 128-bit product of two u64."""
         product = int(a) * int(b)
@@ -296,6 +311,11 @@ else:
     def copy_line(out: Any, at: Any, source: Any, start: Any) -> Any:
         """Copy 32 bytes from `start` of one u8 array to `at` of another; unchecked, any alignment."""
         _copy_line(out, at, source, start)
+
+    @inline
+    def touch_word(address: Any) -> Any:
+        """Write to the aligned word at an address without changing it, whatever another thread writes there."""
+        _touch_word(address)
 
     @inline
     def fold_multiply(a: Any, b: Any) -> Any:

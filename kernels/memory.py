@@ -7,8 +7,10 @@ compiled. Offsets and ids of batches are Arrow's own buffers.
 
 import numpy as np
 
-from kernels._jit import array_at, inline
+from kernels._jit import array_at, inline, jit, touch_word
 from kernels.layout import CHANGE, CHUNK_WORDS, CUSTOMER, ENTRY, TABLE
+
+PAGE = 4096
 
 
 @inline
@@ -225,3 +227,15 @@ def log_us_of(batch):
 def chunks_of(state):
     """Return `chunks` of a shard, u32[size, CHUNK_WORDS]."""
     return array_at(state.chunks_at, (state.chunks_size, CHUNK_WORDS), np.uint32)
+
+
+@jit
+def touch_pages(address, size):
+    """Write to each page of `size` bytes at an address, which makes it resident; the content stays.
+
+    Holds   other threads may use the memory meanwhile
+    Cost    what the system takes to hand out the pages that are not resident yet
+    """
+    first = (address + 7) & ~7
+    for place in range(first, address + size - 7, PAGE):
+        touch_word(place)

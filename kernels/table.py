@@ -78,6 +78,17 @@ def find_next(table, tag, cursor):
             return np.int64(0), cursor
 
 
+@inline
+def first_hit(table, tag):
+    """Return the handle of a pair with a tag in one of its homes, 0 if there is none there; without a branch."""
+    pairs = pairs_of(table)
+    first, second = homes_of(table, tag)
+    hits = match_line(pairs, first, tag)[0] | match_line(pairs, second, tag)[0] << LINE
+    k = count_trailing_zeros(hits) & (LINE - 1)
+    line = first if hits & FULL else second
+    return pairs[line + k] & TAG_MASK if hits else np.int64(0)
+
+
 @part
 def _probe_spare(table, tag, handle):
     keep_apart()

@@ -332,7 +332,7 @@ def test_ids_of_every_length_side_by_side() -> None:
 
 
 @pytest.mark.parametrize("asks", [True, False])
-def test_an_order_taken_back_just_before_it_would_age_out(asks: bool) -> None:
+def test_an_order_taken_back_just_before_it_would_age_out(*, asks: bool) -> None:
     """The age-out is that of the order that is left, seconds before: it is not a microsecond late."""
     engine = Engine(replace(load_ruleset("rfm8"), day_unit="duration"))
     due_us, second_us = 30 * DAY_US, 1_000_000

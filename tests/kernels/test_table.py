@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from engine.table import Table
 from kernels.layout import SEGMENT
-from kernels.table import LINE, find_next, insert, probe, settle, tag_of, turn_of
+from kernels.table import LINE, find_next, first_hit, insert, probe, settle, tag_of, turn_of
 
 TAG_MAX = 2**32 - 1
 BLOCK = 256
@@ -30,14 +30,23 @@ def _fill(tables, tags, handles, first):
 
 @numba.njit
 def _find(tables, tag, out):
-    """Write the handles of a tag in the order found; return how many there are, -1 where `probe` disagrees."""
+    """Write the handles of a tag in the order found; return how many there are, -1 where the others disagree."""
     count = 0
     handle, cursor = find_next(tables[0], tag, 0)
     while handle != 0:
         out[count] = handle
         count += 1
         handle, cursor = find_next(tables[0], tag, cursor)
+    hit = first_hit(tables[0], tag)  # does not look at the spare segment
+    if hit != 0 and not np.any(out[:count] == hit):
+        return -1
     return count if (probe(tables[0], tag)[0] != 0) == (count > 0) else -1
+
+
+@numba.njit
+def _first_hits(tables, tags, out):
+    for i in range(tags.size):
+        out[i] = first_hit(tables[0], tags[i])
 
 
 @numba.njit
@@ -157,6 +166,16 @@ def test_memory_stays_in_proportion_at_every_size() -> None:
             assert end / table.pairs.size >= 0.505
     assert _is_found(table.record.rows, tags, handles)
     assert not table.pairs[:SEGMENT].any()
+
+
+def test_first_hit_finds_what_is_at_home() -> None:
+    table, tags, handles = Table(), np.arange(1, 201, dtype=np.int64) * 21_000_000, np.arange(1, 201)
+    assert _fill(table.record.rows, tags, handles, 0) == tags.size
+    out = np.empty_like(tags)
+    _first_hits(table.record.rows, tags, out)
+    assert (out == handles).all()
+    _first_hits(table.record.rows, tags + 1, out)
+    assert not out.any()
 
 
 def test_turns_rise_with_the_logarithm_of_the_tag() -> None:

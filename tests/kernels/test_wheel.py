@@ -138,7 +138,7 @@ def test_a_deadline_moved_often_comes_up_once() -> None:
 
 
 @pytest.mark.parametrize("is_open", [True, False])
-def test_a_deadline_moved_to_an_earlier_instant_of_its_slot(is_open: bool) -> None:
+def test_a_deadline_moved_to_an_earlier_instant_of_its_slot(*, is_open: bool) -> None:
     calendar = Calendar(1, 0)
     start = int(key_of(np.int64(10 * DAY_US))) * SLOT_US + WHEEL_ORIGIN_US
     if is_open:
