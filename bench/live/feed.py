@@ -225,16 +225,20 @@ class Present:
 
     async def _send(self, orders: pa.RecordBatch) -> list[asyncio.Future[Any]]:
         builders: dict[int, Any] = {}
-        for partition, key, value, headers, timestamp_ms in self._encoder.records(orders):
-            builder = builders.get(partition)
-            if builder is None:
-                builder = builders[partition] = self._producer.create_batch()
-            assert builder.append(timestamp=timestamp_ms, key=key, value=value, headers=headers) is not None
         sent = []
-        for partition, builder in builders.items():
-            builder.close()
-            sent.append(await self._producer.send_batch(builder, self._topic, partition=partition))
-        return sent
+        for partition, key, value, headers, timestamp_ms in self._encoder.records(orders):
+            record = {"timestamp": timestamp_ms, "key": key, "value": value, "headers": headers}
+            builder = builders.get(partition)
+            if builder is None or builder.append(**record) is None:
+                if builder is not None:
+                    sent.append(await self._send_batch(builder, partition))
+                builder = builders[partition] = self._producer.create_batch()
+                assert builder.append(**record) is not None
+        return sent + [await self._send_batch(builder, partition) for partition, builder in builders.items()]
+
+    async def _send_batch(self, builder: Any, partition: int) -> asyncio.Future[Any]:  # noqa: ANN401 - not typed there
+        builder.close()
+        return await self._producer.send_batch(builder, self._topic, partition=partition)
 
 
 @asynccontextmanager
@@ -246,6 +250,8 @@ async def present(
 
 
 def percentiles_ms(delays_us: NDArray[np.int64]) -> dict[str, float]:
-    """Return p50, p99 and the largest, in ms."""
+    """Return p50, p99 and the largest, in ms; where nothing came in time, they are infinite."""
+    if not delays_us.size:
+        return dict.fromkeys(("p50", "p99", "max"), float("inf"))
     p50, p99, largest = (np.percentile(delays_us, (50, 99, 100)) / 1000).round(2).tolist()
     return {"p50": p50, "p99": p99, "max": largest}
