@@ -13,7 +13,7 @@ from report import Report
 from scale import SCALE, SCALES, short
 
 from engine import Engine
-from engine.engine import to_us
+from engine.instants import to_us
 
 RECENT_DAYS = 30
 SECOND_DAY = 20

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from scale import SCALE
 
 from engine import Engine
-from engine.engine import to_us
 from engine.generate import BATCH_ROWS, LOAD_SCHEMA, generate, generate_batches
+from engine.instants import to_us
 
 SEED: Final = 1
 DAYS: Final = 730

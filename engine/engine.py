@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor, wait
 from copy import copy, deepcopy
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from itertools import pairwise
 from os import PathLike
 from typing import Any, Final, Literal, TypeVar
@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from engine.buffers import offsets_and_data, values_of
 from engine.columns import ColumnWriter
 from engine.ingest.normalise import normalise
+from engine.instants import Instant, to_datetime, to_text, to_us
 from engine.records import KernelRecord
 from engine.rules import compile_rules
 from engine.shard import Shard, new_seeds
@@ -34,12 +35,8 @@ from schemas.orders import ORDER_TYPES, REJECTED_SCHEMA
 from schemas.ruleset import Ruleset, load_ruleset
 
 Mode = Literal["live", "replay"]
-Instant = datetime | np.datetime64 | str | int | np.integer[Any]
 _T = TypeVar("_T")
 
-EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-FIRST_US: Final = (datetime.min.replace(tzinfo=UTC) - EPOCH) // timedelta(microseconds=1)
-LAST_US: Final = (datetime.max.replace(tzinfo=UTC) - EPOCH) // timedelta(microseconds=1)
 _STEP_ROWS: Final = 1 << 16
 """Rows folded at a time: enough to hide what a call costs, few enough that their columns stay in the cache."""
 _SPAN_ROWS_MIN: Final = 1 << 13
@@ -409,49 +406,6 @@ class Engine:
         futures = [self._pool.submit(function, item) for item in items]
         wait(futures)  # nobody may still be at work when an error leaves here
         return [future.result() for future in futures]
-
-
-def to_us(instant: Instant) -> int:
-    """Return an instant in µs since 1970 UTC; a naive datetime or text is UTC.
-
-    Raises  ConfigError where text is no instant
-    """
-    if isinstance(instant, (int, np.integer)):
-        return _checked(int(instant))
-    if isinstance(instant, np.datetime64):
-        return _checked(int(instant.astype("datetime64[us]").astype(np.int64)))
-    if isinstance(instant, str):
-        try:
-            instant = datetime.fromisoformat(instant)
-        except ValueError as error:
-            raise ConfigError(
-                f"{instant!r} is no instant", fix="write it as in 2026-01-31T00:00:00Z"
-            ) from error
-    if instant.tzinfo is None:
-        instant = instant.replace(tzinfo=UTC)
-    return (instant - EPOCH) // timedelta(microseconds=1)
-
-
-def _checked(instant_us: int) -> int:
-    """Return an instant between the years 1 and 9999.
-
-    Raises  ConfigError
-    """
-    if not FIRST_US <= instant_us <= LAST_US:
-        raise ConfigError(
-            f"the instant {instant_us} µs lies outside the years 1 to 9999", fix="give µs since 1970 UTC"
-        )
-    return instant_us
-
-
-def to_datetime(instant_us: int) -> datetime:
-    """Return an instant of µs since 1970 UTC as a datetime."""
-    return EPOCH + timedelta(microseconds=instant_us)
-
-
-def to_text(instant_us: int) -> str:
-    """Return an instant of µs since 1970 UTC in ISO 8601."""
-    return "never" if instant_us == NEVER_US else to_datetime(instant_us).isoformat().replace("+00:00", "Z")
 
 
 def to_table(orders: Any) -> pa.Table:  # noqa: ANN401 - see Engine.step

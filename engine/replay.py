@@ -16,9 +16,10 @@ import pyarrow as pa
 
 from engine.background import WriteBehind, read_ahead
 from engine.checkpoint import has_checkpoint
-from engine.engine import Counters, Engine, to_text
+from engine.engine import Counters, Engine
 from engine.ingest.files import InputFile, find_files
 from engine.ingest.source import Progress, open_orders
+from engine.instants import to_text
 from engine.output import OutputFile, check_outputs
 from schemas.changes import change_schema
 from schemas.codes import NEVER_US

@@ -10,7 +10,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from engine.engine import Counters, to_text
+from engine.engine import Counters
+from engine.instants import to_text
 from engine.replay import ReplayResult
 from schemas.changes import CHANGE_REASONS
 from schemas.codes import NEVER_US

@@ -17,6 +17,7 @@ CORE = {
     "engine.buffers",
     "engine.columns",
     "engine.engine",
+    "engine.instants",
     "engine.records",
     "engine.rules",
     "engine.shard",

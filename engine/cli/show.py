@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from engine.engine import to_text
+from engine.instants import to_text
 from engine.summary import Summary, in_order
 from engine.timeline import Timeline
 from schemas.changes import CHANGE_REASONS

@@ -16,8 +16,7 @@ import pyarrow as pa
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from engine.engine import to_text
-from engine.instants import parse_instant
+from engine.instants import parse_instant, to_text
 from engine.live.board import PARTITIONS_HEADER, READY_STATES, Board, Watched
 from engine.live.metrics import registry_of
 from engine.live.model import Source

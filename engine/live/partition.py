@@ -16,7 +16,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from engine.engine import FIRST_US, LAST_US, Engine
+from engine.engine import Engine
+from engine.instants import FIRST_US, LAST_US
 from engine.live.law import Clock, Law
 from engine.live.model import LogBatch, RawRecords, Rejection, Step, Tick
 from engine.live.originals import Originals

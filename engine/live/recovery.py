@@ -10,7 +10,8 @@ said before anything is written.
 import logging
 from dataclasses import dataclass, field
 
-from engine.engine import FIRST_US, Engine
+from engine.engine import Engine
+from engine.instants import FIRST_US
 from engine.live.law import Law
 from engine.live.model import Bounds, Source, Tick
 from engine.live.store import LoadedCheckpoint

@@ -9,7 +9,7 @@ from oracle_days import DAY_US
 from twins import in_order, plain_rows
 
 from engine import Engine
-from engine.engine import to_text
+from engine.instants import to_text
 from engine.live.decode import Decoder
 from engine.live.model import LogBatch, RawRecords, Step
 from engine.live.partition import Partition

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from engine import Engine
-from engine.engine import FIRST_US
+from engine.instants import FIRST_US
 from engine.live.law import Law
 from engine.live.model import Bounds, Source, Tick
 from engine.live.recovery import Plan, Progress, first_tick, plan_recovery
