@@ -6,7 +6,8 @@ BIN    := $(VENV)/bin
 OUT    := out
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo live kafka kafka-stop test check format bench bench-keep bench-full bench-peers bench-live soak fuzz clean distclean
+.PHONY: help setup demo live kafka kafka-stop test check format
+.PHONY: bench bench-keep bench-full bench-peers bench-live soak fuzz clean distclean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -42,8 +43,8 @@ kafka-stop: ## stop it; its data stays in .kafka
 # After the tests, a sample of them twice more: with every array access checked, which needs kernels of its own, and
 # with the kernels as plain Python, where an overflow that the machine wraps in silence is a warning.
 CORE_TESTS = tests/golden tests/simulation/test_crashes.py tests/engine/test_shard.py tests/kernels/test_entries.py \
-    tests/kernels/test_fold.py tests/kernels/test_record_batches.py tests/kernels/test_restore.py tests/kernels/test_snapshot.py tests/kernels/test_table.py \
-    tests/kernels/test_wheel.py
+    tests/kernels/test_fold.py tests/kernels/test_record_batches.py tests/kernels/test_restore.py \
+    tests/kernels/test_snapshot.py tests/kernels/test_table.py tests/kernels/test_wheel.py
 PLAIN_TESTS = tests/golden tests/kernels/test_ids.py tests/kernels/test_table.py tests/kernels/test_calendar.py \
     tests/kernels/test_snapshot.py tests/kernels/test_record_batches.py
 
@@ -68,7 +69,7 @@ bench: $(VENV)/.installed-bench ## measure speed and memory, against the run tha
 
 bench-keep: ## keep the last run of bench as the one that later runs are compared with
 	@mkdir -p bench/kept
-	cp $(OUT)/bench.json bench/kept/small.json
+	cp $(OUT)/bench.json bench/kept/$${RFM_BENCH_SCALE:-small}.json
 
 bench-full: $(VENV)/.installed-bench ## the same at full size: 5 and 20 M customers, most of an hour and 16 GiB
 	@mkdir -p $(OUT)

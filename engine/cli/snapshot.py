@@ -109,11 +109,8 @@ def _is_plain(checkpoint: str) -> bool:
 
 
 def _write_plain(checkpoint: Path, ruleset: "Ruleset | None", as_of: str | None, out: Path) -> None:
-    from engine.engine import Engine
-    from engine.instants import (
-        parse_instant,
-        to_text,  # loads Arrow and the compiler
-    )
+    from engine.engine import Engine  # loads Arrow and the compiler
+    from engine.instants import parse_instant, to_text
     from engine.output import write_table
 
     engine = Engine.restore(checkpoint, ruleset=ruleset)

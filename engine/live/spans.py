@@ -2,6 +2,7 @@
 
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from itertools import accumulate
 from typing import Any, Final, NamedTuple, overload
 
@@ -31,13 +32,16 @@ class Spans(Sequence["bytes | None"]):
     """Byte strings, or None, within buffers; nobody may change those.
 
     Fields  pieces  in order, none of them empty
-            nbytes  of all strings together
     """
 
     def __init__(self, pieces: Sequence[Piece]) -> None:
         self.pieces = pieces
-        self.nbytes = sum(int(np.maximum(piece.sizes, 0).sum()) for piece in pieces)
         self._ends = list(accumulate(len(piece.starts) for piece in pieces))
+
+    @cached_property
+    def nbytes(self) -> int:
+        """The bytes of all strings together."""
+        return sum(int(np.maximum(piece.sizes, 0).sum()) for piece in self.pieces)
 
     def __len__(self) -> int:
         return self._ends[-1] if self._ends else 0

@@ -307,20 +307,26 @@ def test_the_raw_path_is_taken_where_a_sample_is_the_same(caplog: pytest.LogCapt
 
 
 @pytest.mark.usefixtures("_raw_again")
-def test_an_unknown_client_takes_the_ordinary_path(
-    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("whose", "name", "value"),
+    [
+        pytest.param(aiokafka, "__version__", "0.15.0", id="an unknown client"),
+        pytest.param(
+            Spans,
+            "gathered",
+            lambda self, pad: np.zeros(self.nbytes + pad, np.uint8),
+            id="a sample that differs",
+        ),
+    ],
+)
+def test_what_is_not_to_be_trusted_takes_the_ordinary_path(
+    whose: object,
+    name: str,
+    value: object,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(aiokafka, "__version__", "0.15.0")
-    raw_check.choose_path()
-    assert not is_taken()
-    assert [record.levelname for record in caplog.records] == ["WARNING"]
-
-
-@pytest.mark.usefixtures("_raw_again")
-def test_a_sample_that_differs_takes_the_ordinary_path(
-    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(Spans, "gathered", lambda self, pad: np.zeros(self.nbytes + pad, np.uint8))
+    monkeypatch.setattr(whose, name, value)
     raw_check.choose_path()
     assert not is_taken()
     assert [record.levelname for record in caplog.records] == ["WARNING"]

@@ -266,6 +266,26 @@ def test_what_a_worker_that_is_gone_left_open_is_never_seen(cluster: Cluster) ->
     run_on(cluster, test)
 
 
+def test_who_gives_up_taking_over_leaves_the_others_to_it(cluster: Cluster) -> None:
+    """They end what a worker that is gone left open once, for all of them."""
+
+    async def test() -> None:
+        async with owner_of(cluster) as first, owner_of(cluster) as second:
+            log = first.log()
+            await log.open()
+            await log.commit(Step(NOTHING, [], 1), "before")
+            await first.leave_open(Step(NOTHING, [], 2))
+            one, other = [
+                asyncio.create_task(second.transactions.fence(first.transactions.name)) for _ in range(2)
+            ]
+            await asyncio.sleep(0)
+            one.cancel()
+            await other
+            assert await second.log().open() == Committed(1, "before")
+
+    run_on(cluster, test)
+
+
 def test_who_opens_a_log_waits_for_its_own_step(cluster: Cluster) -> None:
     """A step that nobody waits for any more may still be committed: then the next one begins behind it."""
 

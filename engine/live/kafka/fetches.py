@@ -17,7 +17,7 @@ process.
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from aiokafka import TopicPartition
@@ -26,11 +26,10 @@ from aiokafka.record.default_records import _DefaultRecordBatchPy
 from aiokafka.record.memory_records import _MemoryRecordsPy
 from aiokafka.record.util import decode_varint_py
 
+from engine.live.kafka.batch_format import MAGIC, MAGIC_AT
 from engine.live.kafka.raw_batches import RawBatches
 from engine.live.model import Headers, RawRecords
 from engine.live.spans import HeaderSpans, Spans, integers
-
-_MAGIC_AT: Final = 16
 
 _log = logging.getLogger(__name__)
 
@@ -76,7 +75,7 @@ class _LenientRecords(_MemoryRecordsPy):
 
     def next_batch(self) -> Any:  # noqa: ANN401 - not typed there
         batch = self._next_slice
-        if batch is None or batch[_MAGIC_AT] < 2:
+        if batch is None or batch[MAGIC_AT] < MAGIC:
             return super().next_batch()
         self._cache_next()
         return _LenientBatch(batch)

@@ -1,7 +1,6 @@
 """A partition's log on Kafka: its offsets, its ticks, and its part of the worker's transactions."""
 
 import asyncio
-import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from functools import partial
@@ -43,17 +42,6 @@ _EARLIEST: Final = -2
 _LATEST: Final = -1
 _READ_UNCOMMITTED: Final = 0
 _READ_COMMITTED: Final = 1
-
-
-class _Expected(logging.Filter):
-    """Leaves out what says nothing: a broker answers so until it has learnt that a transaction has begun (KIP-890)."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        """Tell whether a line is to be logged."""
-        return kafka.NotEnoughReplicasError not in (record.args or ())
-
-
-logging.getLogger("aiokafka.producer.sender").addFilter(_Expected())
 
 
 class KafkaPartitionLog:

@@ -10,17 +10,26 @@ then somebody else has to read the fetch.
 Source  Kafka's protocol guide, "Record Batch"
 """
 
-import struct
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
-import google_crc32c
 import numpy as np
 from aiokafka.codec import gzip_decode, lz4_decode, snappy_decode, zstd_decode
 from aiokafka.record.default_records import DefaultRecordBatch
-from aiokafka.record.util import calc_crc32c
 from numpy.typing import NDArray
 
+from engine.live.kafka.batch_format import (
+    BEFORE_LENGTH,
+    CHECKED_FROM,
+    CODEC,
+    CONTROL,
+    HEADER,
+    LENGTH,
+    LENGTH_AT,
+    MAGIC,
+    TRANSACTIONAL,
+    crc32c,
+)
 from engine.live.model import RawRecords
 from engine.live.spans import HeaderSpans, Piece, Spans
 from kernels.record_batches import (
@@ -39,17 +48,7 @@ from kernels.record_batches import (
     index_records,
 )
 
-# Base offset, length, leader epoch, magic, checksum, attributes, last offset delta, two times, producer.
-_HEAD: Final = struct.Struct(">qiibIhiqqq")
 _MAGIC_FIELD: Final = 3
-_LENGTH: Final = struct.Struct(">i")
-_LENGTH_AT: Final = 8
-_BEFORE_LENGTH: Final = 12
-_CHECKED_FROM: Final = 21
-_MAGIC: Final = 2
-_CODEC: Final = 0x07
-_TRANSACTIONAL: Final = 0x10
-_CONTROL: Final = 0x20
 
 _DECODERS: Final[dict[int, Callable[[bytes], bytes]]] = {
     1: gzip_decode,
@@ -57,9 +56,6 @@ _DECODERS: Final[dict[int, Callable[[bytes], bytes]]] = {
     3: lz4_decode,
     4: zstd_decode,
 }
-_crc32c: Final[Callable[[Any], int]] = (
-    google_crc32c.value if google_crc32c.implementation == "c" else calc_crc32c
-)
 
 
 class UnusualError(Exception):
@@ -91,17 +87,17 @@ class RawBatch:
 
     def __init__(self, fetch: "RawBatches", start: int, end: int, head: tuple[int, ...]) -> None:
         self._fetch, self.start, self.end = fetch, start, end
-        self.base_offset, _, _, _, self._checksum, attributes, delta, _, _, self.producer_id = head
-        self._codec = attributes & _CODEC
-        self.is_transactional = bool(attributes & _TRANSACTIONAL)
-        self.is_control_batch = bool(attributes & _CONTROL)
+        self.base_offset, _, _, _, self._checksum, attributes, delta, _, _, self.producer_id, *_ = head
+        self._codec = attributes & CODEC
+        self.is_transactional = bool(attributes & TRANSACTIONAL)
+        self.is_control_batch = bool(attributes & CONTROL)
         self.offset = self.base_offset + delta
         self.next_offset = self.offset + 1
         self.records: bytes | None = None
 
     def validate_crc(self) -> bool:
         """Return whether its bytes are those that were written."""
-        return self._checksum == _crc32c(self._fetch.array[self.start + _CHECKED_FROM : self.end])
+        return self._checksum == crc32c(self._fetch.array[self.start + CHECKED_FROM : self.end])
 
     def __next__(self) -> Any:  # noqa: ANN401 - not typed there
         """Return the first record: of a control batch, its marker."""
@@ -145,10 +141,10 @@ class RawBatches:
         start, end = self._start, self._end
         if end - start < HEADER_BYTES:
             raise UnusualError
-        head = _HEAD.unpack_from(self.data, start)
+        head = HEADER.unpack_from(self.data, start)
         batch = RawBatch(self, start, end, head)
         behind_others = self._offset <= batch.base_offset < batch.next_offset
-        if head[_MAGIC_FIELD] != _MAGIC or not behind_others or batch.next_offset <= self._first_offset:
+        if head[_MAGIC_FIELD] != MAGIC or not behind_others or batch.next_offset <= self._first_offset:
             raise UnusualError
         self._offset = batch.next_offset
         self._look_at(end)
@@ -199,6 +195,6 @@ class RawBatches:
     def _look_at(self, start: int) -> None:
         """Note where the next batch begins, and by its length where it ends."""
         self._start = start
-        self._end = start + _BEFORE_LENGTH
+        self._end = start + BEFORE_LENGTH
         if self._end <= len(self.data):
-            self._end += _LENGTH.unpack_from(self.data, start + _LENGTH_AT)[0]
+            self._end += LENGTH.unpack_from(self.data, start + LENGTH_AT)[0]

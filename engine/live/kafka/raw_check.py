@@ -12,23 +12,24 @@ from typing import Any, Final, NamedTuple
 
 import aiokafka
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
-from aiokafka.record.util import calc_crc32c
 
+from engine.live.kafka.batch_format import (
+    ATTRIBUTES_AT,
+    CHECKED_FROM,
+    CONTROL,
+    CRC,
+    CRC_AT,
+    LOG_APPEND_TIME,
+    TRANSACTIONAL,
+    crc32c,
+)
 from engine.live.kafka.fetches import joined, read_fetch, use_raw_path
 from engine.live.model import RawRecords
 from engine.live.spans import HeaderSpans, Spans
 
 KNOWN_VERSION: Final = "0.14."
 
-TRANSACTIONAL: Final = 0x10
-CONTROL: Final = 0x20
-_LOG_APPEND_TIME: Final = 0x08
-
 _BASE_OFFSET: Final = struct.Struct(">q")
-_CRC: Final = struct.Struct(">I")
-_CRC_AT: Final = 17
-_CHECKED_FROM: Final = 21
-_ATTRIBUTES_AT: Final = 22
 _BUILDER_BYTES: Final = 1 << 30
 
 _ABORTED, _OTHER = 7, 8
@@ -108,13 +109,13 @@ def built_batch(
         builder.append(*row[:4], list(row.headers))
     batch = bytearray(builder.build())
     _BASE_OFFSET.pack_into(batch, 0, base_offset)
-    batch[_ATTRIBUTES_AT] |= attributes
+    batch[ATTRIBUTES_AT] |= attributes
     return with_checksum(batch)
 
 
 def with_checksum(batch: bytearray) -> bytes:
     """Return a batch with the checksum its bytes have."""
-    _CRC.pack_into(batch, _CRC_AT, calc_crc32c(bytes(batch[_CHECKED_FROM:])))
+    CRC.pack_into(batch, CRC_AT, crc32c(bytes(batch[CHECKED_FROM:])))
     return bytes(batch)
 
 
@@ -126,7 +127,7 @@ def _sample() -> bytes:
         (_ROWS, {"attributes": TRANSACTIONAL, "producer_id": _OTHER}),
         (_MARKER, {"attributes": TRANSACTIONAL | CONTROL, "producer_id": _ABORTED}),
         (_ROWS, {"attributes": TRANSACTIONAL, "producer_id": _ABORTED}),
-        (_ROWS, {"attributes": _LOG_APPEND_TIME}),
+        (_ROWS, {"attributes": LOG_APPEND_TIME}),
     ]
     begins = accumulate((rows[-1].offset_delta + 1 for rows, _ in kinds), initial=0)
     batches = [

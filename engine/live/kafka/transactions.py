@@ -37,7 +37,20 @@ STEPS_MAX: Final = 64
 
 CLOSE_SECONDS_MAX: Final = 0.5
 
+_log = logging.getLogger(__name__)
+
 sender.BACKOFF_OVERRIDE = TRANSACTION_BACKOFF_MS / 1000
+
+
+class _Expected(logging.Filter):
+    """Leaves out what says nothing: a broker answers so until it has learnt that a transaction has begun (KIP-890)."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Tell whether a line is to be logged."""
+        return kafka.NotEnoughReplicasError not in (record.args or ())
+
+
+logging.getLogger("aiokafka.producer.sender").addFilter(_Expected())
 
 
 class Writing(NamedTuple):
@@ -55,6 +68,10 @@ class Writing(NamedTuple):
     send: Callable[[AIOKafkaProducer], Coroutine[Any, Any, None]]
 
 
+_Step = tuple[Writing, asyncio.Future[None]]
+"""One partition's part, and who waits for it."""
+
+
 class Transactions:
     """Commits the steps of a worker's partitions.
 
@@ -70,7 +87,7 @@ class Transactions:
         self._app_id = app_id
         self._producer: AIOKafkaProducer | None = None
         self._starting = asyncio.Lock()
-        self._waiting: dict[TopicPartition, tuple[Writing, asyncio.Future[None]]] = {}
+        self._waiting: dict[TopicPartition, _Step] = {}
         self._running: dict[TopicPartition, asyncio.Future[None]] = {}
         self._task: asyncio.Task[None] | None = None
         self._fenced: dict[str, asyncio.Task[None]] = {}
@@ -107,7 +124,8 @@ class Transactions:
             return
         if name not in self._fenced or self._fenced[name].done():
             self._fenced[name] = asyncio.create_task(self._end(name))
-        await self._fenced[name]
+        # Several may wait for it, and one of them may give up.
+        await asyncio.shield(self._fenced[name])
 
     async def close(self) -> None:
         """Let go; never raises."""
@@ -120,24 +138,29 @@ class Transactions:
 
     async def _work(self) -> None:
         while self._waiting:
-            places = list(self._waiting)[:STEPS_MAX]
-            steps = [self._waiting.pop(place) for place in places]
-            self._running = {place: done for place, (_, done) in zip(places, steps, strict=True)}
-            ours = [writing for writing, _ in steps if writing.member == self.member]
-            error: BaseException | None = None
-            try:
-                if ours:
-                    await self._transact(ours)
-            except BaseException as raised:
-                error = raised
-                # What became of the transaction is known to the next producer alone.
-                await self._drop()
-                if not isinstance(raised, Exception):
-                    raise
-            finally:
-                for writing, done in steps:
-                    _tell(done, error if writing in ours else kafka.IllegalGenerationError())
-                self._running = {}
+            steps = [self._waiting.pop(place) for place in list(self._waiting)[:STEPS_MAX]]
+            for writing, done in steps:
+                if writing.member != self.member:
+                    _tell(done, kafka.IllegalGenerationError())
+            ours = [step for step in steps if not step[1].done()]
+            if ours:
+                await self._commit_together(ours)
+
+    async def _commit_together(self, steps: list[_Step]) -> None:
+        self._running = {writing.place: done for writing, done in steps}
+        error: BaseException | None = None
+        try:
+            await self._transact([writing for writing, _ in steps])
+        except BaseException as raised:
+            error = raised
+            # What became of the transaction is known to the next producer alone.
+            await self._drop()
+            if not isinstance(raised, Exception):
+                raise
+        finally:
+            for _, done in steps:
+                _tell(done, error)
+            self._running = {}
 
     async def _transact(self, some: list[Writing]) -> None:
         async with asyncio.timeout(TRANSACTION_SECONDS_MAX):
@@ -171,7 +194,7 @@ class Transactions:
 
     async def _end(self, name: str) -> None:
         await _stop(await self._started(name))
-        logging.getLogger(__name__).info("transaction of a worker that is gone ended", extra={"id": name})
+        _log.info("transaction of a worker that is gone ended", extra={"id": name})
 
     async def _drop(self) -> None:
         producer, self._producer = self._producer, None

@@ -1,8 +1,7 @@
 """Faust's transport with fetches instead of records: one message a poll, holding all that came.
 
 Faust spends some 120 µs on a message. A message of ours holds the fetches of all partitions, so that this is nothing a
-record, and no partition waits for those before it. What
-else differs from Faust's own driver, and why:
+record, and no partition waits for those before it. What else differs from Faust's own driver, and why:
 
 - Nobody but a partition's lane seeks: after an assignment a partition is paused until its lane has recovered its state
   and says where to read. Faust's own seeks, to the committed offsets, do nothing.
