@@ -45,9 +45,11 @@ class Partitioner:
         known = self._known
         if len(known) > _PLACES_KEPT:
             known.clear()
-        for key in set(keys) - known.keys():
-            known[key] = (murmur2(key) & 0x7FFFFFFF) % self._count
-        return np.fromiter((known[key] for key in keys), np.int64, len(keys))
+        # Not a difference of sets: that would go through all that is known.
+        for key in keys:
+            if key not in known:
+                known[key] = (murmur2(key) & 0x7FFFFFFF) % self._count
+        return np.fromiter(map(known.__getitem__, keys), np.int64, len(keys))
 
 
 async def prepare_topic(
