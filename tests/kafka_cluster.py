@@ -96,16 +96,26 @@ class Cluster:
         finally:
             await admin.close()
 
+    async def ends(self, places: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
+        """Return how far partitions have got: their records and the marks of their transactions."""
+        consumer = AIOKafkaConsumer(bootstrap_servers=self.bootstrap)
+        await consumer.start()
+        try:
+            ends: dict[TopicPartition, int] = await consumer.end_offsets(places)
+            return ends
+        finally:
+            await consumer.stop()
+
     async def committed_records(self, topic: str, partitions: Sequence[int]) -> list[ConsumerRecord]:
-        """Return what a consumer of committed records sees of a topic now."""
+        """Return what a consumer of committed records sees of a topic, once all transactions have ended."""
+        places = [TopicPartition(topic, number) for number in partitions]
+        ends = await self.ends(places)
         consumer = AIOKafkaConsumer(
             bootstrap_servers=self.bootstrap, isolation_level="read_committed", auto_offset_reset="earliest"
         )
         await consumer.start()
         try:
-            places = [TopicPartition(topic, number) for number in partitions]
             consumer.assign(places)
-            ends = await consumer.end_offsets(places)
             found: list[ConsumerRecord] = []
             while any([await consumer.position(place) < end for place, end in ends.items()]):
                 for records in (await consumer.getmany(timeout_ms=200)).values():

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import orjson
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
+from aiokafka import AIOKafkaProducer, ConsumerRecord, TopicPartition
 from kafka_cluster import Cluster
 from kafka_workers import RULESET, WorkerProcess
 from prometheus_client.parser import text_string_to_metric_families
@@ -66,13 +66,8 @@ async def records_of(cluster: Cluster, topic: str, partitions: int) -> dict[int,
 
 async def written(cluster: Cluster, topic: str, partitions: int) -> int:
     """Return how far a topic has got: its records and the marks of its transactions."""
-    consumer = AIOKafkaConsumer(bootstrap_servers=cluster.bootstrap)
-    await consumer.start()
-    try:
-        ends = await consumer.end_offsets([TopicPartition(topic, number) for number in range(partitions)])
-        return sum(ends.values())
-    finally:
-        await consumer.stop()
+    ends = await cluster.ends([TopicPartition(topic, number) for number in range(partitions)])
+    return sum(ends.values())
 
 
 async def ticks_of(cluster: Cluster, partitions: int) -> dict[int, list[Tick]]:

@@ -9,7 +9,7 @@ import json
 import sys
 import time
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 import orjson
@@ -17,9 +17,19 @@ import orjson
 from bench.live.feed import percentiles_ms, present
 from bench.live.site import ROOT, Site, Worker
 
-WARM_S: Final = 10.0
 KEPT_UP_MS: Final = 1_000
 """A pace whose median is beyond this is one that the worker does not keep."""
+
+
+class Times(NamedTuple):
+    """Seconds that do not count yet, and seconds that do."""
+
+    warm: float
+    counted: float
+
+    @property
+    def all(self) -> float:
+        return self.warm + self.counted
 
 
 @dataclass(frozen=True)
@@ -48,29 +58,33 @@ class Latency:
 
 
 async def measure(
-    site: Site, *, ruleset: str, customers: int, rates: list[int], seconds: float, threads: int
+    site: Site, *, ruleset: str, customers: int, rates: list[int], times: Times, threads: int
 ) -> list[Latency]:
-    """Measure one pace after the other, until one is not kept."""
+    """Measure one pace after the other, until one is not kept.
+
+    In      times  of the first; a new broker compiles its code for half a minute, the others need a quarter to get warm
+    """
     results: list[Latency] = []
+    first_warm_s = times.warm
     for rate in rates:
         worker = site.worker(f"latency.{rate}", f"orders.{rate}", ruleset, threads=threads)
-        results.append(await _one(site, worker, customers, rate, seconds))
+        results.append(await _one(site, worker, customers, rate, times))
+        times = Times(first_warm_s / 4, times.counted)
         print(f"{rate:,} orders/s: p50 {results[-1].p50_ms} ms, p99 {results[-1].p99_ms} ms", flush=True)
         if results[-1].p50_ms > KEPT_UP_MS:
             break
     return results
 
 
-async def _one(site: Site, worker: Worker, customers: int, rate: int, seconds: float) -> Latency:
+async def _one(site: Site, worker: Worker, customers: int, rate: int, times: Times) -> Latency:
     await site.create(worker.orders)
     tree = worker.start()
     try:
         await site.ready(worker, tree)
-        reader = await _started("read", site.bootstrap, worker.changes, str(WARM_S + seconds))
-        writer = await _started(
-            "write", site.bootstrap, worker.orders, str(customers), str(rate), str(seconds)
-        )
-        await asyncio.sleep(WARM_S)
+        told = json.dumps(times)
+        reader = await _started("read", site.bootstrap, worker.changes, told)
+        writer = await _started("write", site.bootstrap, worker.orders, told, str(customers), str(rate))
+        await asyncio.sleep(times.warm)
         before, metrics_before = site.spent(tree), await asyncio.to_thread(worker.metrics)
         written = json.loads((await writer.communicate())[0])
         spent, metrics = site.spent(tree).since(before), await asyncio.to_thread(worker.metrics)
@@ -105,19 +119,20 @@ async def _started(*arguments: str) -> asyncio.subprocess.Process:
     )
 
 
-async def write(bootstrap: str, topic: str, customers: str, rate: str, seconds: str) -> dict[str, float]:
+async def write(bootstrap: str, topic: str, told: str, customers: str, rate: str) -> dict[str, float]:
     async with present(Site(bootstrap), topic, int(customers)) as orders:
         began = time.monotonic()
-        await orders.run(float(rate), WARM_S + float(seconds))
+        await orders.run(float(rate), Times(*json.loads(told)).all)
         sent_per_s = orders.sent / (time.monotonic() - began)
         return {"sent_per_s": sent_per_s, **percentiles_ms(np.array(orders.acks_us))}
 
 
-async def read(bootstrap: str, topic: str, seconds: str) -> dict[str, float]:
+async def read(bootstrap: str, topic: str, told: str) -> dict[str, float]:
     """Read until nothing has come for a while; what was brought by the first orders does not count."""
     delays: list[int] = []
-    changes, begins_us = 0, time.time_ns() // 1000 + int(WARM_S * 1e6)
-    quiet_after = time.monotonic() + float(seconds) + 3
+    times = Times(*json.loads(told))
+    changes, begins_us = 0, time.time_ns() // 1000 + int(times.warm * 1e6)
+    quiet_after = time.monotonic() + times.all + 3
     async with Site(bootstrap).consumer(topic) as consumer:
         while True:
             found = await consumer.getmany(timeout_ms=200)

@@ -23,18 +23,18 @@ from bench.live.site import ROOT, Site, site
 
 @dataclass(frozen=True)
 class Scale:
-    """Sizes: of the topic that is worked off, of the state that is recovered; seconds of each pace."""
+    """Sizes: of the topic that is worked off, of the state that is recovered; seconds of a pace."""
 
     customers: int
     orders: int
     recovered: int
-    paced_s: float
+    paced: latency.Times
 
 
 SCALES: Final = {
-    "tiny": Scale(500, 5_000, 500, 2),
-    "small": Scale(200_000, 2_000_000, 500_000, 15),
-    "full": Scale(1_000_000, 10_000_000, 5_000_000, 60),
+    "tiny": Scale(500, 5_000, 500, latency.Times(4, 2)),
+    "small": Scale(200_000, 2_000_000, 500_000, latency.Times(40, 15)),
+    "full": Scale(1_000_000, 10_000_000, 5_000_000, latency.Times(40, 60)),
 }
 ZIPF: Final = "zipf:1.2"
 
@@ -65,7 +65,7 @@ async def latencies(at: Site, scale: Scale, threads: int, rates: str) -> list[di
         ruleset="rfm8-annual",
         customers=scale.customers,
         rates=[int(rate) for rate in rates.split(",")],
-        seconds=scale.paced_s,
+        times=scale.paced,
         threads=threads,
     )
     return [asdict(each) for each in results]

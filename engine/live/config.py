@@ -91,7 +91,7 @@ class WorkerConfig:
     checkpoint_interval_s: int = 60
     checkpoints_kept: int = 3
     accept_gap: bool = False
-    commit_interval_ms: int = 10
+    commit_interval_ms: int = 0
     record_bytes_max: int = 16 << 20
     structured: bool = False
     compression: Codec = "snappy"

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import numpy as np
 import orjson
@@ -44,49 +44,64 @@ _FIELD_BYTES_MAX: Final = {
 }
 
 
-class Layout(NamedTuple):
+class Layout:
     """Steps to be pointed at the columns of a batch.
 
+    In      columns        of each step, "" where it reads none
     Fields  steps          STEP[s]
-            columns        of each step, "" where it reads none
             pieces         u8[], LINE_BYTES to spare
             words          i64[], where words begin in `pieces`
             row_bytes_max  what a record takes at most, its texts left out
     """
 
-    steps: NDArray[Any]
-    columns: tuple[str, ...]
-    pieces: NDArray[np.uint8]
-    words: NDArray[np.int64]
-    row_bytes_max: int
+    def __init__(
+        self,
+        steps: NDArray[Any],
+        columns: tuple[str, ...],
+        pieces: NDArray[np.uint8],
+        words: NDArray[np.int64],
+        row_bytes_max: int,
+    ) -> None:
+        self.steps = steps
+        self.pieces = pieces
+        self.words = words
+        self.row_bytes_max = row_bytes_max
+        self._names = sorted({name for name in columns if name})
+        self._reading = np.array([at for at, name in enumerate(columns) if name])
+        self._column_of = np.array([self._names.index(name) for name in columns if name])
+        self._times = Counter(
+            name for kind, name in zip(steps["kind"].tolist(), columns, strict=True) if kind in _TEXTS
+        )
 
     def point(self, batch: pa.RecordBatch) -> NDArray[Any]:
         """Return the steps with the addresses of a batch's columns; the caller keeps the batch."""
+        places = np.array([_place_of(batch.column(name)) for name in self._names], dtype=np.int64)
         steps = self.steps.copy()
-        for step, name in zip(steps, self.columns, strict=True):
-            if not name:
-                continue
-            column = batch.column(name)
-            column = column.indices if step["kind"] == WORD else column
-            valid, values, *data = column.buffers()
-            step["values_at"] = values.address
-            step["valid_at"] = valid.address if valid is not None and column.null_count else 0
-            step["first"] = column.offset
-            if data and data[0] is not None:
-                step["data_at"], step["data_size"] = data[0].address, data[0].size
+        for field, values in zip(_PLACE, places.T, strict=True):
+            steps[field][self._reading] = values[self._column_of]
         return steps
 
     def bytes_max(self, batch: pa.RecordBatch) -> int:
         """Return what the records of a batch take at most, as long as no text needs escapes."""
-        texts = Counter(
-            name
-            for kind, name in zip(self.steps["kind"].tolist(), self.columns, strict=True)
-            if kind in _TEXTS
-        )
         total: int = batch.num_rows * self.row_bytes_max
-        for name, times in texts.items():
+        for name, times in self._times.items():
             total += times * batch.column(name).nbytes
         return total
+
+
+_PLACE: Final = ("values_at", "valid_at", "first", "data_at", "data_size")
+
+
+def _place_of(column: pa.Array) -> tuple[int, ...]:
+    """Return the fields _PLACE of a column."""
+    column = column.indices if isinstance(column, pa.DictionaryArray) else column
+    valid, values, *data = column.buffers()
+    return (
+        values.address,
+        valid.address if valid is not None and column.null_count else 0,
+        column.offset,
+        *((data[0].address, data[0].size) if data and data[0] is not None else (0, 0)),
+    )
 
 
 class LayoutBuilder:

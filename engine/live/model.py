@@ -6,15 +6,17 @@ A partition's state follows from its records and its ticks alone, so a restart r
 note that, with everything before a position applied, time was let pass up to an instant.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from schemas.errors import TransportError
+
+_T = TypeVar("_T")
 
 Headers = Sequence[tuple[str, bytes]]
 
@@ -90,6 +92,17 @@ class LogBatch:
     records: RawRecords
     places: NDArray[np.int64]
     position: int
+
+
+class Runs(Protocol):
+    """Calls a function where it keeps nobody waiting."""
+
+    async def __call__(self, call: Callable[[], _T], *, small: bool = False) -> _T:
+        """Return what it returns.
+
+        small  it takes a millisecond or so: to be woken in another thread, and to wake this one again, can take longer
+        """
+        ...
 
 
 class Tick(NamedTuple):

@@ -11,20 +11,21 @@ import asyncio
 import logging
 import time
 from bisect import bisect_left
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Any, TypeVar
+from typing import Final, TypeVar
 
 import pyarrow as pa
 
 from engine.live.committer import Committer
 from engine.live.law import Law
-from engine.live.model import LogBatch, PartitionLog, RawRecords, Source, Step, Tick
+from engine.live.model import LogBatch, PartitionLog, RawRecords, Runs, Source, Step, Tick
 from engine.live.options import Decodes, RunnerOptions
 from engine.live.partition import Partition
 from engine.live.recovery import Plan, Progress, first_tick, plan_recovery
 from engine.live.saver import Saver
+from engine.live.spans import value_bytes
 from engine.live.stats import PartitionStats
 from engine.live.store import LoadedCheckpoint, Store
 from schemas.errors import StateError, TransportError
@@ -32,13 +33,17 @@ from schemas.ruleset import Ruleset
 
 _T = TypeVar("_T")
 
+SMALL_BYTES: Final = 32 << 10
+SMALL_US: Final = 2_000_000
+"""Records so short, over so short a time, are applied where they are."""
+
 _log = logging.getLogger(__name__)
 
 
 class Runner:
     """Runs one partition this worker owns. Methods take turns by themselves; only `close` does not wait.
 
-    In      run     calls a function in another thread
+    In      run     calls a function here or in another thread
             now_us  the wall clock
             stats   kept up to date
     Errors  of every method; after one, `resume` before anything else, as records may have been fetched in vain:
@@ -56,7 +61,7 @@ class Runner:
         log: PartitionLog,
         store: Store,
         decoder: Decodes,
-        run: Callable[[Callable[[], Any]], Awaitable[Any]],
+        run: Runs,
         now_us: Callable[[], int],
         stats: PartitionStats,
     ) -> None:
@@ -129,14 +134,15 @@ class Runner:
         async with self._moved_on() as partition:
             if partition is None:
                 return
-            batch: LogBatch = await self._run(partial(self._decoder.decode, records))
+            small = value_bytes(records) <= SMALL_BYTES
+            batch: LogBatch = await self._run(partial(self._decoder.decode, records), small=small)
             offsets = records.offsets
             first = bisect_left(offsets, partition.position)
             end = bisect_left(offsets, self._end) if self._options.until_end else len(offsets)
             if not self._is_live:
                 first = await self._repeat(partition, batch, first)
             if self._is_live and first < end:
-                await self._apply(partition, batch, first, end)
+                await self._apply(partition, batch, first, end, small=small)
             if not self._commits.is_leaving:
                 self.stats.position = max(self.stats.position, partition.position, records.position)
                 self.stats.end = max(self.stats.end, self.stats.position)
@@ -155,7 +161,8 @@ class Runner:
             if not self._is_live and position >= self._until:
                 await self._go_live(partition)
             if self._options.clock == "log" and not self._options.until_end and self._is_live:
-                await self._commit_all(partition, partition.pass_time(confirmed_us))
+                small = self._is_soon(partition, confirmed_us)
+                await self._commit_all(partition, partition.pass_time(confirmed_us), small=small)
             await self._finish(partition, position)
             self._save_in_time()
 
@@ -221,8 +228,7 @@ class Runner:
             partition = self._partition
             if partition is None or self._is_moving or not self._is_live or not self._commits.is_settled:
                 raise TransportError("the partition is being recovered", endpoint=str(self.source))
-            table: pa.Table = await self._run(partial(partition.engine.snapshot, as_of_us))
-            return table
+            return await self._run(partial(partition.engine.snapshot, as_of_us))
 
     @asynccontextmanager
     async def _moved_on(self) -> AsyncIterator[Partition | None]:
@@ -329,22 +335,31 @@ class Runner:
         self._is_live = True
         self.stats.state = "live"
 
-    async def _apply(self, partition: Partition, batch: LogBatch, first: int, end: int) -> None:
+    async def _apply(
+        self, partition: Partition, batch: LogBatch, first: int, end: int, *, small: bool
+    ) -> None:
         offsets = batch.records.offsets
         behind = offsets[end] if end < len(offsets) else batch.position
-        await self._commit_all(partition, partition.apply(batch, first, end), behind)
+        newest_us = batch.records.timestamps_ms[end - 1] * 1000
+        small = small and self._is_soon(partition, newest_us)
+        await self._commit_all(partition, partition.apply(batch, first, end), behind, small=small)
         if partition.position == behind:
             self.stats.records += end - first
-            self.stats.log_us = max(self.stats.log_us, batch.records.timestamps_ms[end - 1] * 1000)
+            self.stats.log_us = max(self.stats.log_us, newest_us)
+
+    @staticmethod
+    def _is_soon(partition: Partition, until_us: int) -> bool:
+        """Tell whether so little time passes that little can be due."""
+        return until_us - partition.engine.clock_us <= SMALL_US
 
     async def _commit_all(
-        self, partition: Partition, steps: Iterator[Step], behind: int | None = None
+        self, partition: Partition, steps: Iterator[Step], behind: int | None = None, *, small: bool = False
     ) -> None:
         """Compute and commit steps one after another; the last one ends `behind`, if that is known."""
         while not self._commits.is_leaving:
             async with self._hold:
                 started = time.perf_counter()
-                step: Step | None = await self._compute(partial(next, steps, None))
+                step: Step | None = await self._compute(partial(next, steps, None), small=small)
                 if step is None:
                     return
                 self.stats.step.observe(time.perf_counter() - started)
@@ -378,10 +393,10 @@ class Runner:
             engine.memory,
         )
 
-    async def _compute(self, function: Callable[[], _T]) -> _T:
-        """Move the state, in another thread. What interrupts this leaves it in doubt, and so of no use."""
+    async def _compute(self, function: Callable[[], _T], *, small: bool = False) -> _T:
+        """Move the state. What interrupts this leaves it in doubt, and so of no use."""
         self._is_moving = True
-        result: _T = await self._run(function)
+        result = await self._run(function, small=small)
         self._is_moving = False
         return result
 

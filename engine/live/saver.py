@@ -2,12 +2,12 @@
 
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from functools import partial
-from typing import Any, Final
+from typing import Final
 
 from engine.engine import Engine
-from engine.live.model import Source
+from engine.live.model import Runs, Source
 from engine.live.stats import PartitionStats
 from engine.live.store import SavedCheckpoint, Store
 from schemas.errors import StateError, TransportError
@@ -33,7 +33,7 @@ class Saver:
         *,
         law: str,
         interval_s: float,
-        run: Callable[[Callable[[], Any]], Awaitable[Any]],
+        run: Runs,
         now_us: Callable[[], int],
         stats: PartitionStats,
     ) -> None:

@@ -360,9 +360,9 @@ WORKER_SETTINGS: Final = (
         "commit_interval_ms",
         _RECORDS,
         _whole(0, 10_000),
-        "10",
+        "0",
         "MS",
-        "Gather input for at most this long before a transaction.",
+        "Gather input for so long before each transaction: fewer of them for the brokers, later changes.",
     ),
     Setting(
         "record_bytes_max",

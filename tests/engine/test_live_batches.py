@@ -1,26 +1,18 @@
-"""Record batches against aiokafka: its builder makes the same bytes, its readers read them, its queue takes them."""
+"""Record batches against aiokafka: its builder makes the same bytes, and its readers read them."""
 
-import asyncio
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
-from aiokafka.cluster import ClusterMetadata
-from aiokafka.producer.message_accumulator import MessageAccumulator
-from aiokafka.producer.transaction_manager import TransactionManager
-from aiokafka.protocol.metadata import MetadataResponse_v0
-from aiokafka.protocol.produce import ProduceRequest
 from aiokafka.record import MemoryRecords
 from aiokafka.record.default_records import _DefaultRecordBatchBuilderPy as Builder  # fills to the last byte
 from aiokafka.record.util import calc_crc32c
-from aiokafka.structs import TopicPartition
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.live.encode import EncodedRecords, Encoder
 from engine.live.kafka import batches as batches_module
-from engine.live.kafka.batches import BATCH_BYTES_MAX, RecordBatch, record_batches
+from engine.live.kafka.batches import BATCH_BYTES_MAX, RecordBatch, batch_of_one, record_batches
 from engine.live.model import Rejection, Source
 from schemas.ruleset import load_ruleset
 
@@ -46,8 +38,8 @@ def encoded(*values: bytes) -> EncodedRecords:
 
 
 def bytes_of(batch: RecordBatch, producer_id: int = -1, epoch: int = -1, sequence: int = -1) -> bytes:
-    batch._set_producer_state(producer_id, epoch, sequence)
-    return bytes(batch._build())
+    batch.stamp(producer_id, epoch, sequence)
+    return bytes(batch.data)
 
 
 def read(data: bytes) -> tuple[Any, list[Any]]:
@@ -60,9 +52,9 @@ def read(data: bytes) -> tuple[Any, list[Any]]:
     return batch, list(batch)
 
 
-def built_by_aiokafka(records: EncodedRecords, bytes_max: int, *, transactional: bool) -> list[bytes]:
+def built_by_aiokafka(records: EncodedRecords, bytes_max: int) -> list[bytes]:
     def builder() -> Builder:
-        return Builder(2, 0, int(transactional), 9, 3, 77, bytes_max)
+        return Builder(2, 0, 1, 9, 3, 77, bytes_max)
 
     made, batch, count = [], builder(), 0
     for key, value, headers in records:
@@ -76,19 +68,11 @@ def built_by_aiokafka(records: EncodedRecords, bytes_max: int, *, transactional:
 
 
 @settings(deadline=None)
-@given(st.lists(REJECTIONS, max_size=40), st.integers(62, 3000), st.booleans())
-def test_bytes_are_those_of_aiokafkas_builder(
-    rows: list[Rejection],
-    bytes_max: int,
-    transactional: bool,  # noqa: FBT001 - drawn
-) -> None:
+@given(st.lists(REJECTIONS, max_size=40), st.integers(62, 3000))
+def test_bytes_are_those_of_aiokafkas_builder(rows: list[Rejection], bytes_max: int) -> None:
     records = ENCODER.rejections(rows, INPUT)
-    made = record_batches(
-        records, timestamp_ms=NOW_MS, transactional=transactional, batch_bytes_max=bytes_max
-    )
-    assert [bytes_of(batch, 9, 3, 77) for batch in made] == built_by_aiokafka(
-        records, bytes_max, transactional=transactional
-    )
+    made = record_batches(records, timestamp_ms=NOW_MS, batch_bytes_max=bytes_max)
+    assert [bytes_of(batch, 9, 3, 77) for batch in made] == built_by_aiokafka(records, bytes_max)
 
 
 @pytest.mark.parametrize("compression", [None, *CODECS])
@@ -106,7 +90,7 @@ def test_readers_read_what_was_encoded(compression: Any) -> None:  # noqa: ANN40
         assert header.is_transactional
         assert not header.is_control_batch
         assert header.compression_type == (CODECS.index(compression) + 1 if compression else 0)
-        assert header.next_offset == len(messages) == batch.record_count()
+        assert header.next_offset == len(messages) == len(batch)
         assert [message.offset for message in messages] == list(range(len(messages)))
         assert {(message.timestamp, message.timestamp_type) for message in messages} == {(NOW_MS, 0)}
         found += [(message.key, message.value, list(message.headers)) for message in messages]
@@ -154,61 +138,10 @@ def test_the_checksum_is_the_same_without_the_faster_library(monkeypatch: pytest
     assert bytes_of(slow) == expected
 
 
-def test_the_producers_queue_takes_our_batches() -> None:
-    """Aiokafka's queue numbers them, lets nobody add to them, and hands out bytes a request can carry."""
-    asyncio.run(
-        _through_the_queue(lambda *values: next(record_batches(encoded(*values), timestamp_ms=NOW_MS)))
-    )
-
-
-async def _through_the_queue(batch_of: Callable[..., RecordBatch]) -> None:
-    changes, current = TopicPartition("rfm.tier-changes.v1", 0), TopicPartition("rfm.tier-current.v1", 0)
-    cluster = ClusterMetadata()
-    partitions = [(0, 0, 1, [1], [1])]
-    cluster.update_metadata(
-        MetadataResponse_v0(
-            [(1, "127.0.0.1", 9092)], [(0, changes.topic, partitions), (0, current.topic, partitions)]
-        )
-    )
-    manager = TransactionManager("app-orders.v1-0", 60_000)
-    manager.set_pid_and_epoch(1234, 5)
-    manager.begin_transaction()
-    queue = MessageAccumulator(cluster, 16_384, 0, 30, txn_manager=manager, linger_ms=60_000)
-    sent = [
-        await queue.add_batch(batch_of(b"a", b"b", b"c"), changes, 1),
-        await queue.add_batch(batch_of(b"d"), current, 1),
-    ]
-    assert manager.partitions_to_add() == {changes, current}
-    other = asyncio.ensure_future(
-        queue.add_message(changes, b"k", b"of somebody else", 1, timestamp_ms=NOW_MS)
-    )
-    await asyncio.sleep(0)
-    assert not other.done()
-
-    nodes, _ = queue.drain_by_nodes(ignore_nodes=set())
-    drained = nodes[1]
-    request = ProduceRequest(
-        transactional_id="app-orders.v1-0",
-        required_acks=-1,
-        timeout=1000,
-        topics=[(tp.topic, [(tp.partition, batch.get_data_buffer())]) for tp, batch in drained.items()],
-    )
-    assert bytes(drained[changes].get_data_buffer()) in request.prepare({0: (3, 7)}).encode()
-    header, messages = read(bytes(drained[changes].get_data_buffer()))
-    assert (header.producer_id, header.producer_epoch, header.base_sequence) == (1234, 5, 0)
-    assert [message.value for message in messages] == [b"a", b"b", b"c"]
-    before = bytes(drained[current].get_data_buffer())
-    queue.reenqueue(drained[current])
-    nodes, _ = queue.drain_by_nodes(ignore_nodes=set())
-    assert bytes(nodes[1][current].get_data_buffer()) == before  # a retry has the same sequence
-    drained[changes].done(100)
-    nodes[1][current].done(7)
-    assert [(await future).offset for future in sent] == [100, 7]
-
-    await queue.add_batch(batch_of(b"e"), current, 1)
-    nodes, _ = queue.drain_by_nodes(ignore_nodes=set())
-    header, _ = read(bytes(nodes[1][current].get_data_buffer()))
-    assert header.base_sequence == 1
-    assert manager.sequence_number(changes) == 3
-    nodes[1][current].done(8)
-    other.cancel()
+def test_a_batch_of_one_is_as_others() -> None:
+    batch = batch_of_one(b"key", b"value", timestamp_ms=NOW_MS)
+    header, [message] = read(bytes_of(batch, 9, 3, 77))
+    assert (header.producer_id, header.producer_epoch, header.base_sequence) == (9, 3, 77)
+    assert header.is_transactional
+    assert (message.key, message.value, message.timestamp) == (b"key", b"value", NOW_MS)
+    assert len(batch) == 1

@@ -13,7 +13,7 @@ from engine.live.store import Store
 HOUR_US = 3_600_000_000
 
 
-async def run(function: Callable[[], Any]) -> Any:  # noqa: ANN401
+async def run(function: Callable[[], Any], *, small: bool = False) -> Any:  # noqa: ANN401, ARG001
     return await asyncio.to_thread(function)
 
 

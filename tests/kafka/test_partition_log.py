@@ -9,8 +9,8 @@ from typing import TypeVar
 import orjson
 import pyarrow as pa
 import pytest
-from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.errors import ProducerFenced
+from aiokafka import AIOKafkaConsumer
+from aiokafka.errors import InvalidProducerEpoch
 from aiokafka.structs import OffsetAndMetadata
 from kafka_cluster import Broker, Cluster
 
@@ -32,7 +32,7 @@ RULESET = load_ruleset("rfm8")
 NOTHING = CHANGE_SCHEMA.empty_table()
 
 
-async def in_thread(call: Callable[[], _T]) -> _T:
+async def in_thread(call: Callable[[], _T], *, small: bool = False) -> _T:  # noqa: ARG001
     return await asyncio.to_thread(call)
 
 
@@ -55,15 +55,17 @@ class Owner:
             run=in_thread,
         )
 
-    async def leave_open(self, step: Step) -> None:
+    async def leave_open(self, step: Step, *, position: bool = True) -> None:
         """Write a step and its position, and end neither this transaction nor its producer."""
-        log, producer = self.log(), await self.transactions.producer()
-        await producer.begin_transaction()
-        parts = log._parts(step)
-        await log._send(list(parts), parts, step.tick, producer)
-        place = TopicPartition(self._cluster.orders, 0)
-        offsets = {place: OffsetAndMetadata(step.position, "left open")}
-        await producer.send_offsets_to_transaction(offsets, self.app_id)
+        log, producer = self.log(), await self.transactions._producer(0)
+        batches = [each for part in log._parts(step) for each in part]
+        if step.tick is not None:
+            batches.append((log._clock, log._batch_of(step.tick)))
+        await producer.begin([place for place, _ in batches], self.app_id)
+        await producer.write(batches)
+        if position:
+            offsets = {log._input: OffsetAndMetadata(step.position, "left open")}
+            await producer.commit_offsets(offsets, self.app_id, self.transactions.member)
 
 
 @asynccontextmanager
@@ -237,7 +239,6 @@ def test_a_step_is_committed_as_whoever_made_it(cluster: Cluster) -> None:
             made_by = owner.transactions.member = membership_of(one)
             log = owner.log()
             await log.open()
-            await owner.transactions._drop()
             committing = asyncio.create_task(log.commit(Step(NOTHING, [], 1), "made before"))
             while not owner.transactions._running:  # noqa: ASYNC110
                 await asyncio.sleep(0)
@@ -258,10 +259,29 @@ def test_what_a_worker_that_is_gone_left_open_is_never_seen(cluster: Cluster) ->
             logs = [second.log(), second.log()]
             assert await asyncio.gather(*(each.open() for each in logs)) == [Committed(1, "before")] * 2
             assert await logs[0].ticks() == [Tick(1, 1)]
-            with pytest.raises(ProducerFenced):
-                await (await first.transactions.producer()).commit_transaction()
+            with pytest.raises(InvalidProducerEpoch):
+                await (await first.transactions._producer(0)).commit()
         for topic in (cluster.outputs.changes, cluster.outputs.rejected):
             assert await cluster.committed_records(topic, [0]) == []
+
+    run_on(cluster, test)
+
+
+def test_what_a_worker_that_is_gone_left_open_hides_nothing_that_comes_after(cluster: Cluster) -> None:
+    """Not even if it had not come to writing its position: brokers would wait a minute for it to end."""
+    changes = some_changes(3, 3)
+
+    async def test() -> None:
+        async with owner_of(cluster) as first, owner_of(cluster) as second:
+            log = first.log()
+            await log.open()
+            await log.commit(Step(NOTHING, [], 1), "before")
+            await first.leave_open(Step(some_changes(), [], 2), position=False)
+            log = second.log()
+            assert await log.open() == Committed(1, "before")
+            await log.commit(Step(changes, [], 2), "after")
+        written = await cluster.committed_records(cluster.outputs.changes, [0])
+        assert len(written) == changes.num_rows
 
     run_on(cluster, test)
 
@@ -329,7 +349,9 @@ def test_ticks_that_others_hide_for_a_while_are_waited_for(cluster: Cluster) -> 
             asked = asyncio.create_task(log.ticks())
             await asyncio.wait([asked], timeout=1)
             assert not asked.done()
-            await (await other.transactions.producer()).abort_transaction()
+            # After an error a producer is thrown away, and the next one of its id ends what was open.
+            await other.transactions._let_go(0)
+            await other.transactions._producer(0)
             assert await asked == [Tick(2, 22)]
 
     run_on(cluster, test)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import orjson
 import pyarrow as pa
-from aiokafka import AIOKafkaProducer, ConsumerRecord
+from aiokafka import ConsumerRecord, TopicPartition
 from kafka_cluster import Cluster
 from kafka_logs import Sent, metrics_of, records_of, retold, send_records, wait_until
 from kafka_workers import assert_is_the_replay, flags_of, worker
@@ -19,6 +19,7 @@ from kafka_workers import assert_is_the_replay, flags_of, worker
 from engine.live.encode import REJECTED_BYTES_MAX, EncodedRecords
 from engine.live.encode_layout import sized, varint
 from engine.live.kafka.batches import record_batches
+from engine.live.kafka.transactional import TransactionalProducer
 from kernels.encode_text import LINE_BYTES
 from schemas.orders import REJECTION_REASONS
 
@@ -237,16 +238,20 @@ async def send_with_foreign_header(cluster: Cluster) -> None:
     ]
     sizes = np.array(list(map(len, parts)))
     data = np.frombuffer(b"".join(parts) + bytes(LINE_BYTES), np.uint8)
-    producer = AIOKafkaProducer(bootstrap_servers=cluster.bootstrap)
-    await producer.start()
+    records = EncodedRecords(data, np.cumsum(sizes) - sizes, sizes)
+    place = TopicPartition(cluster.orders, 0)
+    batches = [
+        (place, batch)
+        for compression in (None, "gzip")
+        for batch in record_batches(
+            records, timestamp_ms=time.time_ns() // 1_000_000, compression=compression
+        )
+    ]
+    producer = TransactionalProducer(cluster.config().client, f"{cluster.name}/foreign", timeout_ms=60_000)
     try:
-        for compression in (None, "gzip"):
-            [batch] = record_batches(
-                EncodedRecords(data, np.cumsum(sizes) - sizes, sizes),
-                timestamp_ms=time.time_ns() // 1_000_000,
-                transactional=False,
-                compression=compression,
-            )
-            await (await producer.send_batch(batch, cluster.orders, partition=0))
+        await producer.start()
+        await producer.begin([place], cluster.name)
+        await producer.write(batches)
+        await producer.commit()
     finally:
-        await producer.stop()
+        await producer.close()

@@ -35,7 +35,7 @@ def _fast_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "fsync", lambda _: None)
 
 
-async def run(function: Callable[[], Any]) -> Any:  # noqa: ANN401
+async def run(function: Callable[[], Any], *, small: bool = False) -> Any:  # noqa: ANN401, ARG001
     return function()
 
 

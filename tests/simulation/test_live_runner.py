@@ -138,7 +138,7 @@ class Life:
         self.jumps = self.random.choice([5, 6, 8])
         self.owners: list[Owner] = []
 
-    async def run(self, function: Callable[[], Any]) -> Any:  # noqa: ANN401
+    async def run(self, function: Callable[[], Any], *, small: bool = False) -> Any:  # noqa: ANN401, ARG002 - always apart
         await self.world.pause()
         result = function()
         await self.world.pause()

@@ -1,8 +1,4 @@
-"""Encoded records as Kafka v2 record batches, put together by a kernel and handed to aiokafka's producer whole.
-
-`AIOKafkaProducer.send_batch` takes whatever behaves like its own BatchBuilder (aiokafka 0.14,
-aiokafka/producer/message_accumulator.py). A `RecordBatch` does: it is full from the start, and gets the producer's id,
-epoch and sequence when the sender takes it from the queue.
+"""Encoded records as Kafka v2 record batches, put together by a kernel.
 
 Every record of a batch has the same timestamp, CreateTime: the wall time of the call. A topic's retention counts from
 there, so changes of a replayed history are kept as long as others; when a change took effect is in the record itself.
@@ -12,11 +8,12 @@ Source  Kafka's protocol guide, "Record Batch"
 
 import struct
 from collections.abc import Callable, Iterator
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 import cramjam
 import numpy as np
 from aiokafka.codec import gzip_encode, lz4_encode, zstd_encode
+from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from numpy.typing import NDArray
 
 from engine.live.encode import EncodedRecords
@@ -59,14 +56,17 @@ _CODECS: Final[dict[str, tuple[int, Callable[[memoryview], bytes]]]] = {
 
 
 class RecordBatch:
-    """One batch, in place of aiokafka's BatchBuilder.
+    """One batch.
 
-    buffer  u8[]  the whole batch; its producer and checksum are filled in before it is sent
+    In      buffer  u8[], the whole of it; its producer and checksum are filled in before it is sent
+            records in it
+    Fields  offset  of its first record, once a broker has it and has said so; else -1
     """
 
     def __init__(self, buffer: NDArray[np.uint8], records: int) -> None:
         self._buffer = buffer
         self._records = records
+        self.offset = -1
 
     def __len__(self) -> int:
         return self._records
@@ -75,27 +75,14 @@ class RecordBatch:
         """Return the bytes of the batch."""
         return int(self._buffer.size)
 
-    def record_count(self) -> int:
-        """Return how many sequence numbers the batch takes."""
-        return self._records
-
-    def closed(self) -> bool:
-        """Tell that nothing can be added, so that the sender does not wait for more."""
-        return True
-
-    def close(self) -> None:
-        """Do nothing: it is closed."""
-
-    def append(self, **_: Any) -> None:  # noqa: ANN401 - whatever the accumulator passes
-        """Refuse a record that somebody sends to the same partition: the accumulator then makes a batch of its own."""
-
-    def _set_producer_state(self, producer_id: int, producer_epoch: int, base_sequence: int) -> None:
-        """Fill in the producer, once, when the sender takes the batch: a retry sends the same bytes."""
+    def stamp(self, producer_id: int, producer_epoch: int, base_sequence: int) -> None:
+        """Fill in who sends it, and what makes a batch that is sent again known for what it is."""
         PRODUCER.pack_into(self._buffer.data, PRODUCER_AT, producer_id, producer_epoch, base_sequence)
-
-    def _build(self) -> memoryview:
-        """Return the batch with its checksum."""
         CRC.pack_into(self._buffer.data, CRC_AT, crc32c(self._buffer[CHECKED_FROM:]))
+
+    @property
+    def data(self) -> memoryview:
+        """The batch as it is sent, once it is stamped."""
         return self._buffer.data
 
 
@@ -103,16 +90,14 @@ def record_batches(
     records: EncodedRecords,
     *,
     timestamp_ms: int,
-    transactional: bool = True,
     compression: Compression | None = None,
     batch_bytes_max: int = BATCH_BYTES_MAX,
 ) -> Iterator[RecordBatch]:
-    """Yield batches of the records, in order; as many records in each as there is room for.
+    """Yield batches of the records, in order, for a transaction; as many records in each as there is room for.
 
     A record that exceeds `batch_bytes_max` goes alone: the broker decides. The limit is that of the batch before its
     compression, which is given up where it does not make the batch smaller.
     """
-    attributes = TRANSACTIONAL if transactional else 0
     first, count = 0, len(records)
     left = int(records.sizes.sum()) + count * BEGINNING_BYTES_MAX
     while first < count:
@@ -120,18 +105,33 @@ def record_batches(
         room = max(min(batch_bytes_max - HEADER.size, left), alone)
         buffer = np.empty(HEADER.size + room + LINE_BYTES, dtype=np.uint8)
         filled, used = fill_batch(records.data, records.starts, records.sizes, first, buffer[HEADER.size :])
-        yield _batch(buffer[: HEADER.size + used], filled, timestamp_ms, attributes, compression)
+        yield _batch(buffer[: HEADER.size + used], filled, timestamp_ms, compression)
         left -= used
         first += filled
+
+
+def batch_of_one(key: bytes, value: bytes, *, timestamp_ms: int) -> RecordBatch:
+    """Return a batch of one record, for a transaction."""
+    builder = DefaultRecordBatchBuilder(
+        MAGIC,
+        0,
+        is_transactional=1,
+        producer_id=-1,
+        producer_epoch=-1,
+        base_sequence=-1,
+        batch_size=BATCH_BYTES_MAX,
+    )
+    builder.append(0, timestamp_ms, key, value, [])
+    return RecordBatch(np.frombuffer(builder.build(), np.uint8), 1)
 
 
 def _batch(
     buffer: NDArray[np.uint8],
     records: int,
     timestamp_ms: int,
-    attributes: int,
     compression: Compression | None,
 ) -> RecordBatch:
+    attributes = TRANSACTIONAL
     if compression is not None:
         number, encode = _CODECS[compression]
         packed = encode(buffer[HEADER.size :].data)

@@ -25,7 +25,7 @@ _FENCED: Final = (
     kafka.UnknownMemberIdError,
     kafka.RebalanceInProgressError,
 )
-_NO_RIGHT: Final = (
+NO_RIGHT: Final = (
     kafka.TopicAuthorizationFailedError,
     kafka.GroupAuthorizationFailedError,
     kafka.ClusterAuthorizationFailedError,
@@ -122,9 +122,9 @@ def as_rfm_error(
 
 def _refusal(error: BaseException, where: str, doing: str, right: str) -> ConfigError | None:
     """Return what has to be set or granted before the same can succeed; None: nothing that we know of."""
-    if isinstance(error, _NO_RIGHT):
+    if isinstance(error, NO_RIGHT):
         return _no_right(error, doing, right)
-    if isinstance(error.__cause__, (ssl.SSLError, *_NO_RIGHT)):
+    if isinstance(error.__cause__, (ssl.SSLError, *NO_RIGHT)):
         # Brokers judge our certificate after the handshake; and a producer says of many errors the same.
         return _refusal(error.__cause__, where, doing, right)
     if isinstance(error, ssl.SSLError):

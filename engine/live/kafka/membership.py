@@ -2,17 +2,16 @@
 
 A commit says of which generation of the group it is, and the broker refuses one of an earlier generation; who reads the
 offsets waits until no transaction that writes them is open. aiokafka (0.14) knows versions of the two requests that are
-older than that, so the newer ones are here, and take effect for producers that have a membership.
+older than that, so the newer ones are here.
 
 Source: KIP-447; Kafka's protocol guide, TxnOffsetCommit version 3 and OffsetFetch version 7 (brokers from 2.5 on).
 """
 
-from types import SimpleNamespace
+from collections import defaultdict
+from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
-from aiokafka import AIOKafkaProducer
-from aiokafka import errors as kafka
-from aiokafka.producer import sender
+from aiokafka import TopicPartition
 from aiokafka.protocol.api import Request, RequestStruct, Response
 from aiokafka.protocol.types import (
     Boolean,
@@ -24,16 +23,12 @@ from aiokafka.protocol.types import (
     Schema,
     TaggedFields,
 )
+from aiokafka.structs import OffsetAndMetadata
 
 UNSTABLE_OFFSET_COMMIT: Final = 88
 
 _TEXT: Final = CompactString("utf-8")
 _NO_EPOCH: Final = -1
-_NOT_MEMBER: Final = (
-    kafka.IllegalGenerationError,
-    kafka.UnknownMemberIdError,
-    kafka.RebalanceInProgressError,
-)
 
 
 class Membership(NamedTuple):
@@ -111,33 +106,34 @@ class _FetchRequest(RequestStruct):
     )
 
 
-class _Commit(Request[_CommitRequest]):
-    """As `sender.TxnOffsetCommitRequest`, by a member."""
+class TxnOffsetCommit(Request[_CommitRequest]):
+    """Commits offsets within a transaction.
+
+    In      transaction  the transactional id
+            producer     its id and epoch
+            member       who owned the partitions when what is committed was made
+    """
 
     API_KEY = 28
 
-    def __init__(self, older: Any, member: Membership) -> None:  # noqa: ANN401 - not typed there
-        self._older = older
-        self._member = member
+    def __init__(
+        self,
+        transaction: str,
+        group_id: str,
+        producer: tuple[int, int],
+        member: Membership,
+        offsets: Mapping[TopicPartition, OffsetAndMetadata],
+    ) -> None:
+        self._who = transaction, group_id, *producer, *member
+        self._offsets = offsets
 
     def build(self, request_struct_class: type[_CommitRequest]) -> _CommitRequest:
-        older = self._older
+        """Return the request as it is sent."""
+        topics: dict[str, list[tuple[Any, ...]]] = defaultdict(list)
+        for place, (offset, metadata) in self._offsets.items():
+            topics[place.topic].append((place.partition, offset, _NO_EPOCH, metadata, {}))
         return request_struct_class(
-            older._transactional_id,  # noqa: SLF001
-            older._group_id,  # noqa: SLF001
-            older._producer_id,  # noqa: SLF001
-            older._producer_epoch,  # noqa: SLF001
-            *self._member,
-            None,
-            [
-                (
-                    topic,
-                    [(number, offset, _NO_EPOCH, metadata, {}) for number, offset, metadata in places],
-                    {},
-                )
-                for topic, places in older._topics  # noqa: SLF001
-            ],
-            {},
+            *self._who, None, [(topic, places, {}) for topic, places in topics.items()], {}
         )
 
 
@@ -157,30 +153,3 @@ class OffsetFetch(Request[_FetchRequest]):
     def build(self, request_struct_class: type[_FetchRequest]) -> _FetchRequest:
         """Return the request as it is sent."""
         return request_struct_class(self._group_id, [self._place], self._stable, {})
-
-
-class _CommitHandler(sender.TxnOffsetCommitHandler):
-    def create_request(self) -> Any:  # noqa: ANN401 - not typed there
-        request = super().create_request()
-        member = getattr(self._sender._txn_manager, "membership", None)  # noqa: SLF001
-        return request if member is None else _Commit(request, member)
-
-    def handle_response(self, response: Any) -> Any:  # noqa: ANN401 - not typed there
-        answers = [
-            (topic, [(number, code) for number, code, *_ in places]) for topic, places, *_ in response.errors
-        ]
-        for _, places in answers:
-            for _, code in places:
-                error = kafka.for_code(code)
-                if error in _NOT_MEMBER:
-                    self._sender._txn_manager.error_transaction(error())  # noqa: SLF001
-                    return None
-        return super().handle_response(SimpleNamespace(errors=answers))
-
-
-sender.TxnOffsetCommitHandler = _CommitHandler
-
-
-def commit_as(producer: AIOKafkaProducer, member: Membership) -> None:
-    """Let the next transactions of a producer be those of a member."""
-    producer._txn_manager.membership = member  # noqa: SLF001

@@ -3,30 +3,27 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from functools import partial
-from itertools import chain, islice
-from typing import Any, Final, TypeVar
+from itertools import islice
+from typing import Final, TypeVar
 
 import orjson
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka import errors as kafka
-from aiokafka.client import ConnectionGroup, CoordinationType
+from aiokafka.client import AIOKafkaClient, ConnectionGroup, CoordinationType
 from aiokafka.protocol.offset import OffsetRequest
 from aiokafka.structs import OffsetAndMetadata
 
 from engine.live.config import ClientConfig, OutputTopics
 from engine.live.encode import Encoder
-from engine.live.kafka.batches import Compression, RecordBatch, record_batches
+from engine.live.kafka.batches import Compression, RecordBatch, batch_of_one, record_batches
 from engine.live.kafka.client import RETRY_BACKOFF_MS, client_errors, connection_options
 from engine.live.kafka.membership import UNSTABLE_OFFSET_COMMIT, Membership, OffsetFetch
+from engine.live.kafka.transactional import Batches
 from engine.live.kafka.transactions import Transactions, Writing
-from engine.live.model import Bounds, Committed, Source, Step, Tick
+from engine.live.model import Bounds, Committed, Runs, Source, Step, Tick
 from schemas.errors import StateError
 
 _T = TypeVar("_T")
-
-_Part = list[tuple[str, RecordBatch]]
-"""Batches with their topics."""
 
 OPEN_SECONDS_MAX: Final = 40
 READ_SECONDS_MAX: Final = 90
@@ -38,6 +35,7 @@ _WRITTEN_BY: Final = "@"
 """Between the token of a commit and the transactional id of who made it, in what is noted beside an offset."""
 
 _PARTS: Final = 2
+_SMALL_ROWS: Final = 256
 _EARLIEST: Final = -2
 _LATEST: Final = -1
 _READ_UNCOMMITTED: Final = 0
@@ -51,7 +49,7 @@ class KafkaPartitionLog:
             app_id        the consumer group
             encoder       of tier changes and rejected rows
             compression   of tier changes
-            run           calls a function in another thread
+            run           calls a function here or in another thread
     """
 
     def __init__(  # noqa: PLR0913 - each by name
@@ -64,7 +62,7 @@ class KafkaPartitionLog:
         outputs: OutputTopics,
         encoder: Encoder,
         compression: Compression | None = None,
-        run: Callable[[Callable[[], _T]], Awaitable[_T]],
+        run: Runs,
     ) -> None:
         self._source = source
         self._transactions = transactions
@@ -73,11 +71,12 @@ class KafkaPartitionLog:
         self._outputs = outputs
         self._encoder = encoder
         self._compression = compression
-        self._run: Callable[[Callable[[], Any]], Awaitable[Any]] = run
+        self._run = run
         self._input = TopicPartition(source.topic, source.partition)
+        self._clock = TopicPartition(outputs.clock, source.partition)
         self._tick_key = f"{app_id}/{source.topic}".encode()
         self._member: Membership | None = None
-        self._mark = self._tick_end = 0
+        self._mark = 0
 
     @property
     def mark(self) -> int:
@@ -94,35 +93,44 @@ class KafkaPartitionLog:
             async with asyncio.timeout(OPEN_SECONDS_MAX):
                 member = self._transactions.member
                 await self._transactions.settle(self._input)
-                producer = await self._transactions.producer()
-                committed = await self._stable(producer)
+                committed = await self._stable(await self._transactions.client())
         self._member = member
         return committed
 
-    async def _stable(self, producer: AIOKafkaProducer) -> Committed:
-        """Return what is committed once no transaction can change it."""
+    async def _stable(self, client: AIOKafkaClient) -> Committed:
+        """Return what is committed once no transaction can change it, or hide what will be written after it."""
         clock = asyncio.get_running_loop()
         patience = clock.time() + UNSTABLE_SECONDS_MAX
+        has_fenced = False
         while True:
-            found = await _retried(lambda: self._fetch_offset(producer, stable=True))
-            if found is not None:
+            found = await _retried(lambda: self._fetch_offset(client, stable=True))
+            # Others may write to the topic of changes, too: who wrote here before us has ended.
+            if found is not None and (has_fenced or not await self._is_hidden(client)):
                 return found[0]
             if clock.time() > patience:
-                before = await _retried(lambda: self._fetch_offset(producer, stable=False))
+                before = await _retried(lambda: self._fetch_offset(client, stable=False))
                 if before is not None and before[1]:
                     await self._transactions.fence(before[1])
+                has_fenced = True
                 patience = clock.time() + UNSTABLE_SECONDS_MAX
             await asyncio.sleep(RETRY_BACKOFF_MS / 1000)
 
-    async def _fetch_offset(
-        self, producer: AIOKafkaProducer, *, stable: bool
-    ) -> tuple[Committed, str] | None:
+    async def _is_hidden(self, client: AIOKafkaClient) -> bool:
+        """Tell whether an open transaction hides what is written to our partition of the changes."""
+        place = TopicPartition(self._outputs.changes, self._source.partition)
+        ends = [
+            await self._offset(client, place, _LATEST, which)
+            for which in (_READ_COMMITTED, _READ_UNCOMMITTED)
+        ]
+        return ends[0] < ends[1]
+
+    async def _fetch_offset(self, client: AIOKafkaClient, *, stable: bool) -> tuple[Committed, str] | None:
         """Return what is committed and the transactional id of who did it; None: a transaction may change it."""
         # Not the admin client's method: it takes a coordinator that is still loading for a group without offsets, which
         # would begin the partition again from its start.
-        node = await producer.client.coordinator_lookup(CoordinationType.GROUP, self._app_id)
+        node = await client.coordinator_lookup(CoordinationType.GROUP, self._app_id)
         request = OffsetFetch(self._app_id, *self._source, stable=stable)
-        response = await producer.client.send(node, request, group=ConnectionGroup.COORDINATION)
+        response = await client.send(node, request, group=ConnectionGroup.COORDINATION)
         _raise_for(response.error_code)
         [(_, [(_, offset, _, note, error, _)], _)] = response.topics
         if error == UNSTABLE_OFFSET_COMMIT:
@@ -135,16 +143,16 @@ class KafkaPartitionLog:
         """Return the offsets the input partition holds; its end is that of committed transactions."""
         with client_errors(self._client, f"the offsets of {self._source} cannot be read"):
             async with asyncio.timeout(OPEN_SECONDS_MAX):
-                begin = await self._offset(self._input, _EARLIEST, _READ_COMMITTED)
-                return Bounds(begin, await self._offset(self._input, _LATEST, _READ_COMMITTED))
+                client = await self._transactions.client()
+                begin = await self._offset(client, self._input, _EARLIEST, _READ_COMMITTED)
+                return Bounds(begin, await self._offset(client, self._input, _LATEST, _READ_COMMITTED))
 
-    async def _offset(self, place: TopicPartition, which: int, isolation: int) -> int:
-        client = (await self._transactions.producer()).client
+    async def _offset(self, client: AIOKafkaClient, place: TopicPartition, which: int, isolation: int) -> int:
         await client._wait_on_metadata(place.topic)  # noqa: SLF001 - producers have no other way
         return await _retried(lambda: self._asked_offset(client, place, which, isolation))
 
     @staticmethod
-    async def _asked_offset(client: Any, place: TopicPartition, which: int, isolation: int) -> int:  # noqa: ANN401 - the client is not typed
+    async def _asked_offset(client: AIOKafkaClient, place: TopicPartition, which: int, isolation: int) -> int:
         node = client.cluster.leader_for_partition(place)
         if node in (None, -1):
             client.force_metadata_update()
@@ -159,7 +167,7 @@ class KafkaPartitionLog:
 
     async def ticks(self, mark: int = 0) -> list[Tick]:
         """Return the committed ticks of the partition from a mark on, oldest first."""
-        clock = TopicPartition(self._outputs.clock, self._source.partition)
+        clock = self._clock
         with client_errors(self._client, f"the ticks of {self._source} cannot be read", "Read"):
             consumer = AIOKafkaConsumer(
                 **connection_options(self._client),
@@ -171,7 +179,8 @@ class KafkaPartitionLog:
                 async with asyncio.timeout(READ_SECONDS_MAX):
                     # Other partitions and applications write here, too, and what they have open hides ours behind it.
                     # So the end is that of all records, and is reached once those transactions have ended.
-                    end = await self._offset(clock, _LATEST, _READ_UNCOMMITTED)
+                    client = await self._transactions.client()
+                    end = await self._offset(client, clock, _LATEST, _READ_UNCOMMITTED)
                     await consumer.start()
                     consumer.assign([clock])
                     ticks = [tick async for tick in self._read_ticks(consumer, clock, mark, end)]
@@ -198,48 +207,40 @@ class KafkaPartitionLog:
             if member is None:
                 raise kafka.ProducerClosed
             parts = self._parts(step)
-            some = await self._run(lambda: list(islice(parts, _PARTS)))
+
+            async def some(*, small: bool = False) -> Batches:
+                return await self._run(
+                    lambda: [each for part in islice(parts, _PARTS) for each in part], small=small
+                )
+
+            is_small = step.changes.num_rows + len(step.rejections) <= _SMALL_ROWS
+            first = await some(small=is_small)
+            tick = None if step.tick is None else self._batch_of(step.tick)
+            if tick is not None:
+                first = [*first, (self._clock, tick)]
             offset = OffsetAndMetadata(step.position, f"{token}{_WRITTEN_BY}{self._transactions.name}")
-            send = partial(self._send, some, parts, step.tick)
-            await self._transactions.commit(Writing(self._input, offset, member, send))
+            await self._transactions.commit(
+                Writing(self._input, offset, member, first, None if is_small else some)
+            )
         # After an error only the next open knows what became of it.
         self._member = member
-        self._mark = max(self._mark, self._tick_end)
+        if tick is not None:
+            self._mark = max(self._mark, tick.offset + 1)
 
-    async def _send(
-        self, some: list[_Part], parts: Iterator[_Part], tick: Tick | None, producer: AIOKafkaProducer
-    ) -> None:
-        """Send everything and wait until the brokers have it: a commit does not fail for a batch that did."""
-        sent: list[asyncio.Future[Any]] = []
-        try:
-            if tick is not None:
-                sent.append(asyncio.ensure_future(self._send_tick(producer, tick)))
-            while some:
-                for topic, batch in chain.from_iterable(some):
-                    sent.append(await producer.send_batch(batch, topic, partition=self._source.partition))
-                # Most steps are one part: then nobody needs to ask for more.
-                some = await self._run(lambda: list(islice(parts, _PARTS))) if len(some) == _PARTS else []
-            await asyncio.gather(*sent)
-        except BaseException:
-            # The others fail too, for the same reason or because the producer is dropped: nobody asks them.
-            for each in sent:
-                each.cancel()
-            raise
-
-    def _parts(self, step: Step) -> Iterator[_Part]:
-        """Yield batches with their topics, some at a time, so that a step may be larger than its records' memory."""
+    def _parts(self, step: Step) -> Iterator[Batches]:
+        """Yield batches and their places, some at a time, so that a step may be larger than its records' memory."""
         now_ms = time.time_ns() // 1_000_000
-        rejected: list[tuple[str, RecordBatch]] = []
+        outputs, number = self._outputs, self._source.partition
+        rejected: list[tuple[TopicPartition, RecordBatch]] = []
         if step.rejections:
             records = self._encoder.rejections(step.rejections, self._source)
-            rejected = [
-                (self._outputs.rejected, batch) for batch in record_batches(records, timestamp_ms=now_ms)
-            ]
+            place = TopicPartition(outputs.rejected, number)
+            rejected = [(place, batch) for batch in record_batches(records, timestamp_ms=now_ms)]
         if step.changes.num_rows:
             for changes, current in self._encoder.parts(step.changes):
                 part = [
-                    (topic, batch)
-                    for topic, records in ((self._outputs.changes, changes), (self._outputs.current, current))
+                    (TopicPartition(topic, number), batch)
+                    for topic, records in ((outputs.changes, changes), (outputs.current, current))
                     for batch in record_batches(records, timestamp_ms=now_ms, compression=self._compression)
                 ]
                 yield part + rejected
@@ -247,14 +248,10 @@ class KafkaPartitionLog:
         elif rejected:
             yield rejected
 
-    async def _send_tick(self, producer: AIOKafkaProducer, tick: Tick) -> None:
-        written = await producer.send_and_wait(
-            self._outputs.clock,
-            orjson.dumps(tick._asdict()),
-            key=self._tick_key,
-            partition=self._source.partition,
+    def _batch_of(self, tick: Tick) -> RecordBatch:
+        return batch_of_one(
+            self._tick_key, orjson.dumps(tick._asdict()), timestamp_ms=time.time_ns() // 1_000_000
         )
-        self._tick_end = written.offset + 1
 
     async def close(self) -> None:
         """Let go: nothing is held."""

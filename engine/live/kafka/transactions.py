@@ -1,4 +1,4 @@
-"""The transactions of a worker: one producer, and in each transaction the steps of all partitions that are ready.
+"""The transactions of a worker: one after the other, and in each the steps of all partitions that are ready.
 
 A transaction costs brokers and worker some ten milliseconds of work, however little it holds, so twelve partitions that
 each make their own wait for each other. While one is under way the next steps gather, and go together into the next.
@@ -7,50 +7,37 @@ What makes it exactly once, whichever worker writes (KIP-447, what Kafka Streams
 - tier changes, rejected rows, ticks and input offsets of all steps are one transaction;
 - it says of which generation of the group it is: once the group has given a partition to another, it is refused;
 - who takes a partition over waits until no transaction that writes its offset is open. One of a worker that died is
-  ended at once by whoever takes over: its transactional id stands beside the last offset it committed;
+  ended at once by whoever takes over: its name stands beside the last offset it committed;
 - after any error the producer is thrown away: the next one, of the same id, ends what was open.
 """
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
-from contextlib import suppress
+from collections.abc import Callable, Coroutine, Sequence
+from itertools import cycle
 from typing import Any, Final, NamedTuple
 from uuid import uuid4
 
-from aiokafka import AIOKafkaProducer, TopicPartition
+from aiokafka import TopicPartition
 from aiokafka import errors as kafka
-from aiokafka.producer import sender
+from aiokafka.client import AIOKafkaClient
 from aiokafka.structs import OffsetAndMetadata
 
 from engine.live.config import ClientConfig
 from engine.live.kafka.client import connection_options
-from engine.live.kafka.membership import NOBODY, Membership, commit_as
+from engine.live.kafka.membership import NOBODY, Membership
+from engine.live.kafka.transactional import Batches, TransactionalProducer, close
 
 TRANSACTION_SECONDS_MAX: Final = 60
-TRANSACTION_BACKOFF_MS: Final = 4
-"""Brokers send a transaction away that begins while the marks of the last one are being written, and records that come
-before they have learnt of its beginning: both pass within a few milliseconds."""
+
+PRODUCERS: Final = 2
+"""They take turns: brokers write the marks of a transaction after they have said that it is committed, and until they
+have they send the next one of the same producer away."""
 
 STEPS_MAX: Final = 64
-"""Steps of a transaction: each is up to a megabyte a topic in one request, of which brokers take a hundred."""
-
-CLOSE_SECONDS_MAX: Final = 0.5
+"""Steps of a transaction."""
 
 _log = logging.getLogger(__name__)
-
-sender.BACKOFF_OVERRIDE = TRANSACTION_BACKOFF_MS / 1000
-
-
-class _Expected(logging.Filter):
-    """Leaves out what says nothing: a broker answers so until it has learnt that a transaction has begun (KIP-890)."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        """Tell whether a line is to be logged."""
-        return kafka.NotEnoughReplicasError not in (record.args or ())
-
-
-logging.getLogger("aiokafka.producer.sender").addFilter(_Expected())
 
 
 class Writing(NamedTuple):
@@ -59,13 +46,15 @@ class Writing(NamedTuple):
     Fields  place   the input partition
             offset  its position, and what is noted beside it
             member  who owned it when the step was made
-            send    sends the records and waits until the brokers have them
+            first   what is written first
+            more    returns what is written next; nothing: that was all. None: the first is all
     """
 
     place: TopicPartition
     offset: OffsetAndMetadata
     member: Membership
-    send: Callable[[AIOKafkaProducer], Coroutine[Any, Any, None]]
+    first: Batches
+    more: Callable[[], Coroutine[Any, Any, Batches]] | None
 
 
 _Step = tuple[Writing, asyncio.Future[None]]
@@ -75,7 +64,7 @@ _Step = tuple[Writing, asyncio.Future[None]]
 class Transactions:
     """Commits the steps of a worker's partitions.
 
-    Fields  name    the transactional id
+    Fields  name    what the transactional ids begin with
             member  who we are in the group, since the last assignment
     Errors  of all methods: aiokafka's, and TimeoutError
     """
@@ -83,21 +72,29 @@ class Transactions:
     def __init__(self, client: ClientConfig, app_id: str) -> None:
         self.name = f"{app_id}/{uuid4().hex}"
         self.member = NOBODY
-        self._client = client
+        self._config = client
         self._app_id = app_id
-        self._producer: AIOKafkaProducer | None = None
+        self._client: AIOKafkaClient | None = None
         self._starting = asyncio.Lock()
+        self._producers: list[asyncio.Task[TransactionalProducer] | None] = [None] * PRODUCERS
+        self._turns = cycle(range(PRODUCERS))
         self._waiting: dict[TopicPartition, _Step] = {}
         self._running: dict[TopicPartition, asyncio.Future[None]] = {}
         self._task: asyncio.Task[None] | None = None
         self._fenced: dict[str, asyncio.Task[None]] = {}
 
-    async def producer(self) -> AIOKafkaProducer:
-        """Return the producer, started; whatever an earlier one of ours had left open is ended."""
+    async def client(self) -> AIOKafkaClient:
+        """Return a connected client, for questions."""
         async with self._starting:
-            if self._producer is None:
-                self._producer = await self._started(self.name)
-            return self._producer
+            if self._client is None:
+                client = AIOKafkaClient(**connection_options(self._config))
+                try:
+                    await client.bootstrap()
+                except BaseException:
+                    await close(client)
+                    raise
+                self._client = client
+            return self._client
 
     async def commit(self, writing: Writing) -> None:
         """Commit a step, together with others; after an error it is unknown whether that happened."""
@@ -119,7 +116,7 @@ class Transactions:
             await asyncio.wait([running])
 
     async def fence(self, name: str) -> None:
-        """End for good what a worker that is gone has left open; `name` is its transactional id."""
+        """End for good what a worker that is gone has left open; `name` is that of its transactions."""
         if name == self.name:
             return
         if name not in self._fenced or self._fenced[name].done():
@@ -129,12 +126,15 @@ class Transactions:
 
     async def close(self) -> None:
         """Let go; never raises."""
-        tasks = [task for task in (self._task, *self._fenced.values()) if task is not None]
+        tasks = [task for task in (self._task, *self._producers, *self._fenced.values()) if task is not None]
         for task in tasks:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks)
-        await self._drop()
+        for number in range(PRODUCERS):
+            await self._let_go(number)
+        if self._client is not None:
+            await close(self._client)
 
     async def _work(self) -> None:
         while self._waiting:
@@ -144,62 +144,107 @@ class Transactions:
                     _tell(done, kafka.IllegalGenerationError())
             ours = [step for step in steps if not step[1].done()]
             if ours:
-                await self._commit_together(ours)
+                await self._commit_together(next(self._turns), ours)
 
-    async def _commit_together(self, steps: list[_Step]) -> None:
+    async def _commit_together(self, number: int, steps: list[_Step]) -> None:
         self._running = {writing.place: done for writing, done in steps}
         error: BaseException | None = None
         try:
-            await self._transact([writing for writing, _ in steps])
+            async with asyncio.timeout(TRANSACTION_SECONDS_MAX):
+                await self._transact(
+                    await asyncio.shield(self._producer(number)), [writing for writing, _ in steps]
+                )
         except BaseException as raised:
             error = raised
-            # What became of the transaction is known to the next producer alone.
-            await self._drop()
             if not isinstance(raised, Exception):
                 raise
+            await self._renew(number)
         finally:
             for _, done in steps:
                 _tell(done, error)
             self._running = {}
 
-    async def _transact(self, some: list[Writing]) -> None:
-        async with asyncio.timeout(TRANSACTION_SECONDS_MAX):
-            producer = await self.producer()
-            await producer.begin_transaction()
-            # Not as whoever we are by now: since the steps were made the partitions may have been another's.
-            commit_as(producer, some[0].member)
-            offsets = {writing.place: writing.offset for writing in some}
-            try:
-                # All begin before the client has its turn: so all partitions join the transaction in one request.
-                async with asyncio.TaskGroup() as group:
-                    group.create_task(producer.send_offsets_to_transaction(offsets, self._app_id))
-                    for writing in some:
-                        group.create_task(writing.send(producer))
-            except BaseExceptionGroup as errors:
-                raise errors.exceptions[0] from None
-            await producer.commit_transaction()
+    async def _transact(self, producer: TransactionalProducer, some: Sequence[Writing]) -> None:
+        first = [placed for writing in some for placed in writing.first]
+        offsets = {writing.place: writing.offset for writing in some}
+        await producer.begin((place for place, _ in first), self._app_id)
+        try:
+            async with asyncio.TaskGroup() as group:
+                # Not as whoever we are by now: since the steps were made the partitions may have been another's.
+                group.create_task(producer.commit_offsets(offsets, self._app_id, some[0].member))
+                group.create_task(self._write(producer, first, some))
+        except BaseExceptionGroup as errors:
+            raise _first_of(errors) from None
+        await producer.commit()
 
-    async def _started(self, name: str) -> AIOKafkaProducer:
-        producer = AIOKafkaProducer(
-            **(connection_options(self._client) | {"retry_backoff_ms": TRANSACTION_BACKOFF_MS}),
-            transactional_id=name,
-            transaction_timeout_ms=TRANSACTION_SECONDS_MAX * 1000,
-        )
+    @staticmethod
+    async def _write(producer: TransactionalProducer, first: Batches, some: Sequence[Writing]) -> None:
+        await producer.write(first)
+        async with asyncio.TaskGroup() as group:
+            for writing in some:
+                if writing.more is not None:
+                    group.create_task(_write_more(producer, writing.more))
+
+    def _producer(self, number: int) -> asyncio.Task[TransactionalProducer]:
+        """Return who starts a producer, or has started it."""
+        task = self._producers[number]
+        if task is None or (task.done() and not _has_result(task)):
+            task = self._producers[number] = asyncio.create_task(self._started(_id_of(self.name, number)))
+            task.add_done_callback(_has_result)
+        return task
+
+    async def _renew(self, number: int) -> None:
+        """Throw a producer away; the next one ends at once what it has left open, which hides what others write."""
+        if self._producer(number).done():
+            await self._let_go(number)
+            self._producer(number)
+
+    async def _let_go(self, number: int) -> None:
+        task, self._producers[number] = self._producers[number], None
+        if task is not None and _has_result(task):
+            await task.result().close()
+
+    async def _started(self, name: str) -> TransactionalProducer:
+        producer = TransactionalProducer(self._config, name, timeout_ms=TRANSACTION_SECONDS_MAX * 1000)
         try:
             await producer.start()
         except BaseException:
-            await _stop(producer)
+            await producer.close()
             raise
         return producer
 
     async def _end(self, name: str) -> None:
-        await _stop(await self._started(name))
-        _log.info("transaction of a worker that is gone ended", extra={"id": name})
+        for number in range(PRODUCERS):
+            await (await self._started(_id_of(name, number))).close()
+        _log.info("transactions of a worker that is gone ended", extra={"id": name})
 
-    async def _drop(self) -> None:
-        producer, self._producer = self._producer, None
-        if producer is not None:
-            await _stop(producer)
+
+async def _write_more(
+    producer: TransactionalProducer, more: Callable[[], Coroutine[Any, Any, Batches]]
+) -> None:
+    """Write what there is more of a step; the next is made while brokers take the one before."""
+    batches = await more()
+    while batches:
+        async with asyncio.TaskGroup() as group:
+            made = group.create_task(more())
+            group.create_task(producer.write(batches))
+        batches = made.result()
+
+
+def _has_result(task: asyncio.Task[Any]) -> bool:
+    """Tell whether a task has ended well; where it has not, its error counts as seen."""
+    return not task.cancelled() and task.exception() is None
+
+
+def _id_of(name: str, number: int) -> str:
+    return f"{name}/{number}"
+
+
+def _first_of(errors: BaseExceptionGroup[Any]) -> BaseException:
+    error: BaseException = errors
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
 
 
 def _tell(done: asyncio.Future[None], error: BaseException | None) -> None:
@@ -208,15 +253,3 @@ def _tell(done: asyncio.Future[None], error: BaseException | None) -> None:
         return
     done.set_exception(error if isinstance(error, Exception) else kafka.ProducerClosed())
     done.exception()  # seen, whether or not anybody waits
-
-
-async def _stop(producer: AIOKafkaProducer) -> None:
-    # A producer that has lost its broker would wait for it for ever.
-    with suppress(Exception):
-        async with asyncio.timeout(CLOSE_SECONDS_MAX):
-            await producer.stop()
-    with suppress(Exception):
-        await producer.client.close()
-    end = producer._txn_manager.wait_for_transaction_end()  # noqa: SLF001 - else its error counts as unseen
-    if end is not None and end.done() and not end.cancelled():
-        end.exception()

@@ -279,5 +279,7 @@ class Worker:
                 _log.error("unexpected", exc_info=error)
         self._stop.set()
 
-    async def _in_pool(self, call: Callable[[], _T]) -> _T:
+    async def _in_pool(self, call: Callable[[], _T], *, small: bool = False) -> _T:
+        if small:
+            return call()
         return await asyncio.get_running_loop().run_in_executor(self._pool, call)
