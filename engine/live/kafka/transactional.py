@@ -12,9 +12,9 @@ Source: Kafka's protocol guide; KIP-98 (transactions), KIP-447 (offsets by membe
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Coroutine, Iterable, Iterator, Mapping, Sequence
 from itertools import count
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from aiokafka import TopicPartition
 from aiokafka import errors as kafka
@@ -32,6 +32,8 @@ from engine.live.config import ClientConfig
 from engine.live.kafka.batches import RecordBatch
 from engine.live.kafka.client import NO_RIGHT, RETRY_BACKOFF_MS, connection_options
 from engine.live.kafka.membership import Membership, TxnOffsetCommit
+
+_T = TypeVar("_T")
 
 Batches = Sequence[tuple[TopicPartition, RecordBatch]]
 """Batches and where they go, those of a partition in order."""
@@ -91,7 +93,7 @@ class TransactionalProducer:
         """Begin a transaction that writes to partitions, and offsets of a group."""
         self._joined.clear()
         # Both on one connection, where brokers do one thing after the other: nobody needs to wait in between.
-        await asyncio.gather(
+        await together(
             self._join(places),
             self._ask(
                 CoordinationType.TRANSACTION,
@@ -144,7 +146,7 @@ class TransactionalProducer:
                 at[await self._leader(place)].append(place)
             sends = [self._send(node, {place: batches[place] for place in some}) for node, some in at.items()]
             left: dict[TopicPartition, kafka.KafkaError] = {}
-            for errors in await asyncio.gather(*sends):
+            for errors in await together(*sends):
                 left |= errors
             if not left:
                 return
@@ -177,7 +179,7 @@ class TransactionalProducer:
                 if kafka.for_code(code) in (kafka.NoError, kafka.DuplicateSequenceNumber):
                     batches[place].offset = offset
                 else:
-                    left[place] = _error(code, {topic})
+                    left[place] = self._error(code, {topic})
         return left
 
     async def _ask(
@@ -195,13 +197,22 @@ class TransactionalProducer:
             try:
                 node = await self._coordinator(kind, key)
                 response = await self.client.send(node, request, group=ConnectionGroup.COORDINATION)
-                errors = [_error(code, names) for code, names in _codes(response, about or key).items()]
+                codes = _codes(response, about or key)
+                errors = [self._error(code, names) for code, names in codes.items()]
                 if not errors:
                     return response
             except kafka.KafkaError as error:
                 errors = [error]
             await self._wait_out(errors, tries)
         raise AssertionError
+
+    def _error(self, code: int, names: set[str]) -> kafka.KafkaError:
+        """Return the error of a code; one about a right names what lacks it."""
+        kind = kafka.InvalidProducerEpoch if code == _FENCED_ANEW else kafka.for_code(code)
+        if kind is kafka.TransactionalIdAuthorizationFailed:
+            # Brokers say it of each topic and group that was asked about.
+            return kind({self._name})
+        return kind(names) if kind in NO_RIGHT else kind()
 
     async def _wait_out(self, errors: Iterable[kafka.KafkaError], tries: int) -> None:
         """Wait until what has failed may succeed; raise where that is not to be expected."""
@@ -228,6 +239,16 @@ class TransactionalProducer:
                 raise type(error)({key}) from None
             self._coordinators[kind, key] = node
         return node
+
+
+async def together(*calls: Coroutine[Any, Any, _T]) -> list[_T]:
+    """Make calls side by side and return their results; the first error ends the others, and is raised by itself."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(call) for call in calls]
+    except BaseExceptionGroup as errors:
+        raise errors.exceptions[0] from None
+    return [task.result() for task in tasks]
 
 
 async def close(client: AIOKafkaClient) -> None:
@@ -267,8 +288,3 @@ def _codes(response: Any, key: str) -> dict[int, set[str]]:  # noqa: ANN401 - no
     # It says that another failed.
     codes.pop(kafka.OperationNotAttempted.errno, None)
     return codes
-
-
-def _error(code: int, names: set[str]) -> kafka.KafkaError:
-    kind = kafka.InvalidProducerEpoch if code == _FENCED_ANEW else kafka.for_code(code)
-    return kind(names) if kind in NO_RIGHT else kind()

@@ -26,7 +26,7 @@ from aiokafka.structs import OffsetAndMetadata
 from engine.live.config import ClientConfig
 from engine.live.kafka.client import connection_options
 from engine.live.kafka.membership import NOBODY, Membership
-from engine.live.kafka.transactional import Batches, TransactionalProducer, close
+from engine.live.kafka.transactional import Batches, TransactionalProducer, close, together
 
 TRANSACTION_SECONDS_MAX: Final = 60
 
@@ -168,22 +168,17 @@ class Transactions:
         first = [placed for writing in some for placed in writing.first]
         offsets = {writing.place: writing.offset for writing in some}
         await producer.begin((place for place, _ in first), self._app_id)
-        try:
-            async with asyncio.TaskGroup() as group:
-                # Not as whoever we are by now: since the steps were made the partitions may have been another's.
-                group.create_task(producer.commit_offsets(offsets, self._app_id, some[0].member))
-                group.create_task(self._write(producer, first, some))
-        except BaseExceptionGroup as errors:
-            raise _first_of(errors) from None
+        # Not as whoever we are by now: since the steps were made the partitions may have been another's.
+        member = some[0].member
+        await together(
+            producer.commit_offsets(offsets, self._app_id, member), self._write(producer, first, some)
+        )
         await producer.commit()
 
     @staticmethod
     async def _write(producer: TransactionalProducer, first: Batches, some: Sequence[Writing]) -> None:
         await producer.write(first)
-        async with asyncio.TaskGroup() as group:
-            for writing in some:
-                if writing.more is not None:
-                    group.create_task(_write_more(producer, writing.more))
+        await together(*(_write_more(producer, writing.more) for writing in some if writing.more is not None))
 
     def _producer(self, number: int) -> asyncio.Task[TransactionalProducer]:
         """Return who starts a producer, or has started it."""
@@ -225,10 +220,8 @@ async def _write_more(
     """Write what there is more of a step; the next is made while brokers take the one before."""
     batches = await more()
     while batches:
-        async with asyncio.TaskGroup() as group:
-            made = group.create_task(more())
-            group.create_task(producer.write(batches))
-        batches = made.result()
+        made, _ = await together(more(), producer.write(batches))
+        batches = made or ()
 
 
 def _has_result(task: asyncio.Task[Any]) -> bool:
@@ -238,13 +231,6 @@ def _has_result(task: asyncio.Task[Any]) -> bool:
 
 def _id_of(name: str, number: int) -> str:
     return f"{name}/{number}"
-
-
-def _first_of(errors: BaseExceptionGroup[Any]) -> BaseException:
-    error: BaseException = errors
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error
 
 
 def _tell(done: asyncio.Future[None], error: BaseException | None) -> None:
