@@ -136,6 +136,12 @@ def metrics_of(process: WorkerProcess) -> dict[str, Counter[tuple[str, ...]]]:
     return found
 
 
+def records_read(process: WorkerProcess) -> float:
+    """Return how many records a worker has committed since its start, as its metrics say."""
+    process.wait_for("worker starts")
+    return metrics_of(process).get("rfmstream_records_total", Counter()).total()
+
+
 def wait_until(what: Callable[[], bool], process: WorkerProcess, timeout_s: float = 120) -> None:
     """Wait until something holds, as long as the worker lives."""
     give_up = time.monotonic() + timeout_s

@@ -6,12 +6,13 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import trustme
 from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.client import CoordinationType
 from aiokafka.errors import GroupCoordinatorNotAvailableError
-from aiokafka.protocol.admin import CreateAclsRequest
+from aiokafka.protocol.admin import CreateAclsRequest, DeleteAclsRequest
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     NoEncryption,
@@ -31,7 +32,7 @@ CERTIFIED = "certified"
 """Who shows a certificate instead of a password."""
 
 _KINDS = {"topic": 2, "group": 3, "transactional id": 5}
-_OPERATIONS = {"Read": 3, "Write": 4, "Create": 5}
+_OPERATIONS = {"Read": 3, "Write": 4, "Create": 5, "Describe": 8}
 _ANY_HOST, _ALLOW = "*", 3
 _EXACT, _PREFIX = 3, 4
 
@@ -65,29 +66,38 @@ class Secured:
     folder: Path
 
     async def settle(self) -> None:
-        """Wait until groups have a coordinator: a new broker makes the topic for it when first asked."""
+        """Wait until groups and transactions have coordinators: a new broker makes their topics when first asked."""
         admin = AIOKafkaAdminClient(bootstrap_servers=self.broker.bootstrap)
         await admin.start()
         try:
-            for _ in range(600):
-                with suppress(GroupCoordinatorNotAvailableError):
-                    await admin.find_coordinator("anybody")
-                    return
-                await asyncio.sleep(0.1)
+            for kind in (CoordinationType.GROUP, CoordinationType.TRANSACTION):
+                for _ in range(600):
+                    with suppress(GroupCoordinatorNotAvailableError):
+                        await admin.find_coordinator("anybody", kind)
+                        break
+                    await asyncio.sleep(0.1)
         finally:
             await admin.close()
 
     async def grant(self, user: str, rights: Iterable[Right]) -> None:
         """Allow a user things."""
+        for response in await self._change(CreateAclsRequest, user, rights):
+            assert [code for code, _ in response.creation_responses] == [0], response
+
+    async def revoke(self, user: str, rights: Iterable[Right]) -> None:
+        """Take rights away that were granted."""
+        for response in await self._change(DeleteAclsRequest, user, rights):
+            [(code, _, found)] = response.filter_responses
+            assert (code, len(found)) == (0, 1), response
+
+    async def _change(
+        self, change: type[CreateAclsRequest | DeleteAclsRequest], user: str, rights: Iterable[Right]
+    ) -> list[Any]:
+        """Have the rules of rights made or deleted; return the answers."""
         admin = AIOKafkaAdminClient(bootstrap_servers=self.broker.bootstrap)
         await admin.start()
         try:
-            for operation, kind, name in rights:
-                pattern = _PREFIX if kind == "transactional id" else _EXACT
-                who, what = f"User:{user}", (_KINDS[kind], name, pattern)
-                request = CreateAclsRequest(*what, who, _ANY_HOST, _OPERATIONS[operation], _ALLOW)
-                response = await admin._send_to_controller(request)
-                assert [code for code, _ in response.creation_responses] == [0], response
+            return [await admin._send_to_controller(change(*_rule(user, right))) for right in rights]
         finally:
             await admin.close()
 
@@ -105,6 +115,13 @@ class Secured:
     def password(self, user: str) -> dict[str, str]:
         """Return the environment that holds a user's password."""
         return {"RFMSTREAM_SASL_PASSWORD": self.passwords[user]}
+
+
+def _rule(user: str, right: Right) -> tuple[int, str, int, str, str, int, int]:
+    """Return the access rule that gives a right, as the requests take it."""
+    pattern = _PREFIX if right.kind == "transactional id" else _EXACT
+    what = _KINDS[right.kind], right.name, pattern
+    return *what, f"User:{user}", _ANY_HOST, _OPERATIONS[right.operation], _ALLOW
 
 
 def rights_of_a_worker(cluster: Cluster) -> set[Right]:

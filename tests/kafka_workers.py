@@ -60,6 +60,16 @@ class WorkerProcess:
         assert self._process.pid is not None
         os.kill(self._process.pid, signal.SIGTERM)
 
+    def pause(self) -> None:
+        """Let it do nothing at all, as on a machine that is far too busy."""
+        assert self._process.pid is not None
+        os.kill(self._process.pid, signal.SIGSTOP)
+
+    def wake(self) -> None:
+        """Let it go on."""
+        assert self._process.pid is not None
+        os.kill(self._process.pid, signal.SIGCONT)
+
     def exit_code(self, timeout_s: float = 240) -> int | None:
         self._process.join(timeout_s)
         return self._process.exitcode

@@ -81,6 +81,8 @@ class Decoder:
     def decode(self, records: RawRecords) -> LogBatch:
         """Return the orders of records, and the rows that are none, each with the first reason that holds.
 
+        The values that are not too long are below 2 GiB together: `engine.live.spans.parts`.
+
         A value is one JSON object or an array of them, JSON lines, an Arrow stream with the contract's columns, or a
         CloudEvent in structured mode: by the content-type header, else by its first bytes. A record that cannot be
         read is one refused row; rows of the others are judged one by one. Never raises for what records hold.
@@ -114,10 +116,10 @@ class Decoder:
         )
 
     def _find(self, records: RawRecords) -> _Found:
-        data, sizes = _texts(records.values)
+        data, sizes = _texts(records.values, self._record_bytes_max)
         n = len(sizes)
         forms = _forms(records)
-        forms[(sizes <= 0) | (sizes > self._record_bytes_max)] = Form.REFUSED
+        forms[sizes <= 0] = Form.REFUSED
         sizes = np.maximum(sizes, 0)
         ends = np.cumsum(sizes)
         split, counts, starts, stops = _split(data, ends - sizes, ends, forms)
@@ -198,17 +200,21 @@ def _add(found: _Found, record: int, rows: list[Row]) -> None:
     found.parsed += [(record, place, row) for place, row in enumerate(rows)]
 
 
-def _texts(values: Sequence[bytes | None]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """Return values one after another, with PAD behind them, and the size of each; of None it is not above 0."""
+def _texts(values: Sequence[bytes | None], bytes_max: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Return values one after another, with PAD behind them, and the size of each.
+
+    None has a size that is not above 0. So has what is longer than `bytes_max`, which is left out.
+    """
     if isinstance(values, Spans):
+        values = values.emptied(bytes_max)
         data, sizes = values.gathered(len(PAD)), values.sizes()
         # As a view of bytes is: a kernel is compiled for each kind.
         data.flags.writeable = False
     else:
-        texts = [b"" if value is None else value for value in values]
+        texts = [value if value is not None and len(value) <= bytes_max else b"" for value in values]
         data = np.frombuffer(b"".join([*texts, PAD]), np.uint8)
         sizes = np.fromiter(map(len, texts), np.int64, len(texts))
-    assert len(data) < 1 << 31, "a fetch is far below 2 GiB"
+    assert len(data) < 1 << 31, "whoever decodes more than that does so in parts"
     return data, sizes
 
 

@@ -29,6 +29,8 @@ class RunnerOptions:
             as_of_us              with until_end: where time ends
             retries               how often a call of the log is tried again before TransportError leaves here
             backoff_s             wait before the first of them; it doubles up to backoff_max_s
+            feed_bytes_max        values that are longer together are decoded and applied in parts: a fetch that is
+                                  compressed may hold a thousand times its size
             step_changes          tier changes from which on a step ends where it can
     """
 
@@ -42,4 +44,5 @@ class RunnerOptions:
     retries: int = 60
     backoff_s: float = 0.1
     backoff_max_s: float = 5.0
+    feed_bytes_max: int = 1 << 28
     step_changes: int = STEP_CHANGES

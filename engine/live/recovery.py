@@ -211,7 +211,7 @@ class _Weigher:
 
     def _missing(self, problem: str, fix: str) -> None:
         if not self._accept_gap:
-            raise self._error(problem, f"{fix}, or accept the gap")
+            raise self._error(problem, f"{fix}, or accept the gap with --accept-gap")
         _log.warning("gap accepted", extra={"partition": str(self._source), "reason": problem})
 
     def _error(self, problem: str, fix: str) -> StateError:

@@ -25,7 +25,7 @@ from engine.live.options import Decodes, RunnerOptions
 from engine.live.partition import Partition
 from engine.live.recovery import Plan, Progress, first_tick, plan_recovery
 from engine.live.saver import Saver
-from engine.live.spans import value_bytes
+from engine.live.spans import parts, value_bytes
 from engine.live.stats import PartitionStats
 from engine.live.store import LoadedCheckpoint, Store
 from schemas.errors import StateError, TransportError
@@ -134,19 +134,10 @@ class Runner:
         async with self._moved_on() as partition:
             if partition is None:
                 return
-            small = value_bytes(records) <= SMALL_BYTES
-            batch: LogBatch = await self._run(partial(self._decoder.decode, records), small=small)
-            offsets = records.offsets
-            first = bisect_left(offsets, partition.position)
-            end = bisect_left(offsets, self._end) if self._options.until_end else len(offsets)
-            if not self._is_live:
-                first = await self._repeat(partition, batch, first)
-            if self._is_live and first < end:
-                await self._apply(partition, batch, first, end, small=small)
-            if not self._commits.is_leaving:
-                self.stats.position = max(self.stats.position, partition.position, records.position)
-                self.stats.end = max(self.stats.end, self.stats.position)
-                await self._finish(partition, records.position)
+            for part in parts(records, self._options.feed_bytes_max):
+                await self._feed(partition, part)
+                if self._commits.is_leaving:
+                    break
             self._save_in_time()
 
     async def idle(self, position: int, confirmed_us: int) -> None:
@@ -303,6 +294,21 @@ class Runner:
             step = await self._compute(partial(partition.change_law, self._ruleset, self._law))
             await self._commits.commit(step)
             self._observe(partition)
+
+    async def _feed(self, partition: Partition, records: RawRecords) -> None:
+        small = value_bytes(records) <= SMALL_BYTES
+        batch: LogBatch = await self._run(partial(self._decoder.decode, records), small=small)
+        offsets = records.offsets
+        first = bisect_left(offsets, partition.position)
+        end = bisect_left(offsets, self._end) if self._options.until_end else len(offsets)
+        if not self._is_live:
+            first = await self._repeat(partition, batch, first)
+        if self._is_live and first < end:
+            await self._apply(partition, batch, first, end, small=small)
+        if not self._commits.is_leaving:
+            self.stats.position = max(self.stats.position, partition.position, records.position)
+            self.stats.end = max(self.stats.end, self.stats.position)
+            await self._finish(partition, records.position)
 
     async def _repeat(self, partition: Partition, batch: LogBatch, first: int) -> int:
         """Apply what was committed before; return the ordinal of the first record that was not."""

@@ -1,7 +1,7 @@
 """Keys, values and headers of many records within the bytes they came in: objects only of those that are asked for."""
 
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from itertools import accumulate
 from typing import Any, Final, NamedTuple, overload
@@ -59,6 +59,22 @@ class Spans(Sequence["bytes | None"]):
         place -= self._ends[number]
         start, size = int(starts[place]), int(sizes[place])
         return None if size < 0 else data[start : start + size].tobytes()
+
+    def part(self, start: int, stop: int) -> "Spans":
+        """Return the strings from one to before another, within the same bytes."""
+        firsts = [end - len(piece.starts) for piece, end in zip(self.pieces, self._ends, strict=True)]
+        cuts = [
+            (piece, slice(max(start - first, 0), max(stop - first, 0)))
+            for piece, first in zip(self.pieces, firsts, strict=True)
+        ]
+        cut = [Piece(piece.data, piece.starts[within], piece.sizes[within]) for piece, within in cuts]
+        return Spans([piece for piece in cut if len(piece.starts)])
+
+    def emptied(self, bytes_max: int) -> "Spans":
+        """Return the same with nothing in place of each string that is longer than that."""
+        return Spans(
+            [piece._replace(sizes=np.where(piece.sizes > bytes_max, 0, piece.sizes)) for piece in self.pieces]
+        )
 
     def sizes(self) -> NDArray[np.int64]:
         """Return i64[n], the bytes of each string; -1: there is none."""
@@ -119,6 +135,43 @@ def value_bytes(records: RawRecords) -> int:
     """Return how long the values of records are together."""
     values = records.values
     return values.nbytes if isinstance(values, Spans) else sum(map(len, filter(None, values)))
+
+
+def parts(records: RawRecords, bytes_max: int) -> Iterator[RawRecords]:
+    """Yield records one part after another: the values of each are at most so long together, or it is one record."""
+    if value_bytes(records) <= bytes_max:
+        yield records
+        return
+    ends = np.cumsum(np.maximum(_sizes(records.values), 0))
+    first, count = 0, len(ends)
+    while first < count:
+        before = int(ends[first - 1]) if first else 0
+        stop = max(int(np.searchsorted(ends, before + bytes_max, "right")), first + 1)
+        yield RawRecords(
+            keys=_part(records.keys, first, stop),
+            values=_part(records.values, first, stop),
+            headers=_part_of_headers(records.headers, first, stop),
+            timestamps_ms=records.timestamps_ms[first:stop],
+            offsets=records.offsets[first:stop],
+            position=int(records.offsets[stop]) if stop < count else records.position,
+        )
+        first = stop
+
+
+def _sizes(values: Sequence[bytes | None]) -> NDArray[np.int64]:
+    if isinstance(values, Spans):
+        return values.sizes()
+    return np.fromiter((len(value or b"") for value in values), np.int64, len(values))
+
+
+def _part(values: Sequence[bytes | None], first: int, stop: int) -> Sequence[bytes | None]:
+    return values.part(first, stop) if isinstance(values, Spans) else values[first:stop]
+
+
+def _part_of_headers(headers: Sequence[Headers], first: int, stop: int) -> Sequence[Headers]:
+    if isinstance(headers, HeaderSpans):
+        return HeaderSpans(headers.raw.part(first, stop))
+    return headers[first:stop]
 
 
 def integers(values: Sequence[int]) -> NDArray[np.int64]:

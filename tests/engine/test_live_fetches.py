@@ -1,6 +1,6 @@
 """Whole fetches by the raw path: the same records as by the client's own, and the same errors."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import aiokafka
 import numpy as np
@@ -31,8 +31,8 @@ from kafka_batches import (
 from engine.live.decode import Decoder
 from engine.live.kafka import raw_check
 from engine.live.kafka.fetches import joined, read_fetch, use_raw_path
-from engine.live.model import LogBatch, RawRecords
-from engine.live.spans import Spans, value_bytes
+from engine.live.model import LogBatch, RawRecords, Rejection
+from engine.live.spans import Spans, parts, value_bytes
 
 PRODUCERS = (1, 2)
 CODECS = (0, 1, 2, 3, 4, 5)
@@ -167,6 +167,38 @@ def test_orders_are_the_same_by_both_paths(several: Sequence[tuple[bytes, int, A
         same_rows(decoder.decode(joined(mixed)), decoder.decode(all_ordinary))
 
 
+@settings(max_examples=150, deadline=None)
+@given(
+    several=st.lists(fetched(st.one_of(st.none(), texts())), min_size=1, max_size=3),
+    bytes_max=st.integers(1, 2000),
+)
+def test_parts_are_the_records_one_after_another(
+    several: Sequence[tuple[bytes, int, Aborted]], bytes_max: int
+) -> None:
+    decoder = Decoder(currency="CNY")
+    for raw in (True, False):
+        records = joined([read_fetch(*fetch, is_raw=raw) for fetch in several])
+        cut = list(parts(records, bytes_max))
+        assert all(value_bytes(part) <= bytes_max or len(part.offsets) == 1 for part in cut)
+        assert as_lists(joined(cut)) == as_lists(records)
+        begins = [part.offsets[0] for part in cut[1:]]
+        assert [part.position for part in cut] == [*begins, records.position]
+        # Of all that is told of a row, only its time may be that of one in the part before.
+        orders, refused = judged(map(decoder.decode, cut))
+        assert (orders, refused) == judged([decoder.decode(records)])
+        assert len(orders) + len(refused) >= len(records.offsets)
+
+
+def judged(batches: Iterable[LogBatch]) -> tuple[list[object], list[Rejection]]:
+    """Return the orders with their offsets, and the rows that are none, but not the log's times."""
+    orders, refused = [], []
+    for batch in batches:
+        rows = batch.orders.drop_columns("row").to_pylist()
+        orders += zip(batch.offsets.tolist(), rows, strict=True)
+        refused += [row._replace(log_us=0) for row in batch.refused]
+    return orders, refused
+
+
 # What a consumer has to be told, one case each.
 
 
@@ -198,6 +230,26 @@ def test_a_position_passes_by_what_is_no_record() -> None:
     nothing = check_paths_agree(data[: len(data) // 2], 0, [(1, 0)])
     assert isinstance(nothing, RawRecords)
     assert (list(nothing.offsets), nothing.position) == ([], 4)
+
+
+@pytest.mark.parametrize("path", ["raw", "ordinary"])
+def test_what_is_too_much_is_left_to_be_fetched_again(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    spaces = b" " * 1000
+    batches = [
+        Batch(base, [Record(at, value=GOOD + spaces) for at in range(3)], codec)
+        for base, codec in zip(range(0, 60, 10), CODECS, strict=True)
+    ]
+    whole = read_fetch(b"".join(batch.encoded() for batch in batches), 0)
+    # The first one that is beyond it belongs to what is read: else nothing might ever be.
+    for bytes_max, pieces in ((1, 6), (5000, 3), (1 << 20, 1)):
+        monkeypatch.setattr("engine.live.kafka.fetches.READ_BYTES_MAX", bytes_max)
+        position, found = 0, []
+        while position < batches[-1].end:
+            data = b"".join(batch.encoded() for batch in batches if batch.end > position)
+            found.append(read_fetch(data, position, is_raw=path == "raw"))
+            position = found[-1].position
+        assert len(found) == pieces
+        assert as_lists(joined(found)) == as_lists(whole)
 
 
 def test_log_append_time_is_that_of_the_batch() -> None:

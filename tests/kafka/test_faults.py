@@ -3,6 +3,7 @@
 import asyncio
 import random
 import shutil
+import time
 from collections import Counter
 from functools import cache, partial
 from pathlib import Path
@@ -14,7 +15,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 from aiokafka.structs import OffsetAndMetadata
 from kafka_cluster import Cluster
-from kafka_logs import decoded, records_of, wait_until, written
+from kafka_logs import decoded, records_of, records_read, wait_until, written
 from kafka_workers import (
     RULESET,
     assert_is_the_replay,
@@ -28,6 +29,7 @@ from kafka_workers import (
 
 from engine.engine import Engine
 from engine.live.encode import Encoder
+from engine.live.kafka.transport import FETCH_WAIT_MS
 from engine.live.model import Source
 from engine.live.store import Store
 from schemas.changes import CHANGE_SCHEMA
@@ -111,6 +113,59 @@ def test_damaged_and_deleted_checkpoints_and_records(cluster: Cluster, tmp_path:
     assert asyncio.run(written(cluster, cluster.outputs.changes, partitions)) == ends
 
 
+def test_records_that_are_deleted_unread_are_missed_until_the_gap_is_accepted(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    partitions, state = 3, tmp_path / "state"
+    pieces = [history().slice(at, 5000) for at in range(0, 15_000, 5000)]
+    flags = flags_of(cluster, state, clock="event", listen="127.0.0.1:0")
+    places = [TopicPartition(cluster.orders, number) for number in range(partitions)]
+
+    async def delete_all() -> dict[TopicPartition, int]:
+        ends = await cluster.ends(places)
+        await delete_records(cluster, ends)
+        return ends
+
+    asyncio.run(cluster.create(cluster.orders, partitions, retention_ms="-1"))
+    log = tmp_path / "running"
+    with worker(flags, log) as process:
+        asyncio.run(send(cluster, [pieces[0]], partitions))
+        wait_until(lambda: records_read(process) == pieces[0].num_rows, process)
+        # Nobody needs those any more, and the worker has nothing else to do. Meanwhile others come and go.
+        committed = asyncio.run(delete_all())
+        process.pause()
+        time.sleep(2 * FETCH_WAIT_MS / 1000)
+        asyncio.run(send(cluster, [pieces[1]], partitions))
+        begins = asyncio.run(delete_all())
+        process.wake()
+        assert process.exit_code() == 4, log.read_text()
+    line = log.read_text().splitlines()[-1]
+    assert line.startswith("rfmstream: the broker has deleted records that were still to be read")
+    assert "--accept-gap" in line
+    assert "Traceback" not in log.read_text()
+
+    asyncio.run(send(cluster, [pieces[2]], partitions))
+    last = {**flags, "until_end": True, "as_of": AS_OF}
+    line = refused(last, tmp_path / "refused")
+    assert any(
+        f"partition {cluster.orders}-{place.partition}: offset {committed[place]} is committed, "
+        f"and records up to {begins[place]} are gone; " in line
+        for place in places
+    )
+    assert line.endswith("or accept the gap with --accept-gap")
+    text = run({**last, "accept_gap": True}, tmp_path / "accepted")
+    assert text.count("gap accepted") >= partitions
+    assert_is_the_replay(cluster, partitions, values_of(replayed([pieces[0], pieces[2]], AS_OF_US)))
+    # It is behind the worker now; and who has no checkpoint can do without all that is gone.
+    run(last, tmp_path / "again")
+    elsewhere = {**last, "accept_gap": True, "checkpoints": str(tmp_path / "elsewhere")}
+    assert (
+        run(elsewhere, tmp_path / "from the gap on").count("there is no checkpoint, and records")
+        == partitions
+    )
+    assert_is_the_replay(cluster, partitions, values_of(replayed([pieces[0], pieces[2]], AS_OF_US)))
+
+
 async def delete_records(cluster: Cluster, before: dict[TopicPartition, int]) -> None:
     """Delete the records before an offset in each partition, as retention does."""
     admin = AIOKafkaAdminClient(bootstrap_servers=cluster.bootstrap)
@@ -181,6 +236,10 @@ def test_other_rules_take_over_once_whoever_is_killed(cluster: Cluster, tmp_path
     asyncio.run(make_anew(cluster, partitions))
     assert "its committed offset is gone" in refused(other, tmp_path / "anew")
     assert asyncio.run(written(cluster, cluster.outputs.changes, partitions)) == ends
+    text = run({**other, "accept_gap": True}, tmp_path / "accepted")
+    assert text.count("gap accepted") >= partitions
+    # All of these orders are known.
+    assert_is_the_replay(cluster, partitions, expected)
 
 
 def has_gone_on(cluster: Cluster, partitions: int, ends: int) -> bool:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import orjson
 import pyarrow as pa
-from aiokafka import ConsumerRecord, TopicPartition
+from aiokafka import AIOKafkaProducer, ConsumerRecord, TopicPartition
 from kafka_cluster import Cluster
 from kafka_logs import Sent, metrics_of, records_of, retold, send_records, wait_until
 from kafka_workers import assert_is_the_replay, flags_of, worker
@@ -19,6 +19,7 @@ from kafka_workers import assert_is_the_replay, flags_of, worker
 from engine.live.encode import REJECTED_BYTES_MAX, EncodedRecords
 from engine.live.encode_layout import sized, varint
 from engine.live.kafka.batches import record_batches
+from engine.live.kafka.fetches import READ_BYTES_MAX
 from engine.live.kafka.transactional import TransactionalProducer
 from kernels.encode_text import LINE_BYTES
 from schemas.orders import REJECTION_REASONS
@@ -255,3 +256,36 @@ async def send_with_foreign_header(cluster: Cluster) -> None:
         await producer.commit()
     finally:
         await producer.close()
+
+
+def test_a_fetch_that_holds_far_more_than_its_size_is_read_in_parts(cluster: Cluster, tmp_path: Path) -> None:
+    """Megabytes of spaces, which are some hundred bytes while they are compressed."""
+    values = [order(f"c{number % 7}", number) for number in range(100)]
+    padded = [value[:-1] + b" " * 1_000_000 + value[-1:] for value in values]
+    assert sum(map(len, padded)) > 2 * READ_BYTES_MAX
+
+    async def prepare() -> None:
+        await cluster.create(cluster.orders, 1)
+        producer = AIOKafkaProducer(
+            bootstrap_servers=cluster.bootstrap,
+            compression_type="zstd",
+            max_batch_size=8 << 20,
+            max_request_size=16 << 20,
+            linger_ms=50,
+        )
+        await producer.start()
+        try:
+            await asyncio.gather(
+                *[await producer.send(cluster.orders, value, partition=0) for value in padded]
+            )
+        finally:
+            await producer.stop()
+
+    asyncio.run(prepare())
+    flags = flags_of(cluster, tmp_path / "state", clock="event", until_end=True)
+    with worker(flags, tmp_path / "log") as process:
+        assert process.exit_code() == 0, process.log.read_text()
+    assert all(" INFO " in line for line in process.log.read_text().splitlines()), process.log.read_text()
+    expected = asyncio.run(retold(cluster, 1, clock="event"))
+    assert expected
+    assert_is_the_replay(cluster, 1, expected)

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 import uuid
 from collections.abc import Iterator, Mapping
 from itertools import islice
@@ -13,8 +14,10 @@ from pathlib import Path
 import orjson
 import pyarrow as pa
 import pytest
+from aiokafka import ConsumerRecord
 from click.testing import CliRunner, Result
 from kafka_cluster import ROOT, Cluster, require_java
+from kafka_logs import records_read, retold, wait_until
 from kafka_secured import (
     CERTIFIED,
     HOST,
@@ -25,7 +28,15 @@ from kafka_secured import (
     rights_of_produce,
     secured_broker,
 )
-from kafka_workers import assert_is_the_replay, flags_of, replayed, send, values_of, worker
+from kafka_workers import (
+    WorkerProcess,
+    assert_is_the_replay,
+    flags_of,
+    replayed,
+    send,
+    values_of,
+    worker,
+)
 from real.orders import packaged
 
 from engine.cli.app import cli
@@ -41,6 +52,7 @@ LINES = 3000
 AS_OF = "2000-01-01T00:00:00Z"
 AS_OF_US = 946_684_800_000_000
 LINE = "rfmstream: "
+ANYWHERE = "127.0.0.1:0"
 
 
 @pytest.fixture(scope="module")
@@ -221,6 +233,116 @@ def test_a_worker_that_lacks_one_right_names_it(
     with worker(flags, tmp_path / "log", secured.password("shop")) as process:
         assert process.exit_code() == 2, process.log.read_text()
     assert said in only_line(process.log)
+
+
+@pytest.mark.parametrize("which", ["group", "transactions"])
+def test_to_see_a_group_or_transactions_is_not_enough(
+    which: str, secured: Secured, cluster: Cluster, tmp_path: Path
+) -> None:
+    said = grant_all_but(secured, cluster, which)
+    right, _ = lacking(cluster)[which]
+    asyncio.run(secured.grant("shop", [right._replace(operation="Describe")]))
+    flags = flags_of(cluster, tmp_path / "state") | secured.flags("shop")
+    with worker(flags, tmp_path / "log", secured.password("shop")) as process:
+        assert process.exit_code() == 2, process.log.read_text()
+    assert said in only_line(process.log)
+    assert "worker starts" not in process.log.read_text(), "before anything was read"
+
+
+TAKEN_AWAY = ["input", "changes", "current", "rejected", "group", "transactions"]
+
+
+@pytest.mark.parametrize("which", TAKEN_AWAY)
+def test_a_worker_whose_right_is_taken_away_names_it_and_goes_on_once_it_is_back(
+    which: str, secured: Secured, cluster: Cluster, history: list[pa.RecordBatch], tmp_path: Path
+) -> None:
+    right, said = lacking(cluster)[which]
+    if which == "input":
+        said = f"grant Read on the topic {cluster.orders}"
+    orders = pa.Table.from_batches(history).combine_chunks()
+    halves = [orders.slice(at, LINES // 2).to_batches() for at in (0, LINES // 2)]
+    malformed = [(number, None, b"not an order") for number in range(PARTITIONS)]
+
+    async def prepare() -> None:
+        await cluster.create(cluster.orders, PARTITIONS, retention_ms="-1")
+        await send(cluster, halves[0], PARTITIONS)
+        await secured.grant("shop", rights_of_a_worker(cluster))
+
+    async def go_on() -> None:
+        await secured.revoke("shop", [right])
+        await cluster.send(malformed)
+        await send(cluster, halves[1], PARTITIONS)
+
+    asyncio.run(prepare())
+    flags = flags_of(cluster, tmp_path / "state", clock="event", listen=ANYWHERE) | secured.flags("shop")
+    with worker(flags, tmp_path / "log", secured.password("shop")) as process:
+        wait_until(lambda: records_read(process) == LINES // 2, process)
+        asyncio.run(go_on())
+        assert process.exit_code() == 2, process.log.read_text()
+    # The client may have said so before, in lines of its own.
+    line = process.log.read_text().splitlines()[-1]
+    assert line.startswith(LINE)
+    assert line.endswith(said)
+    assert "Traceback" not in process.log.read_text()
+    asyncio.run(secured.grant("shop", [right]))
+    last = {**flags, "until_end": True, "as_of": AS_OF}
+    with worker(last, tmp_path / "last", secured.password("shop")) as process:
+        assert process.exit_code() == 0, process.log.read_text()
+    assert_is_the_replay(cluster, PARTITIONS, values_of(replayed(history, AS_OF_US)))
+    rejected = asyncio.run(cluster.committed_records(cluster.outputs.rejected, range(PARTITIONS)))
+    assert [record.value for record in rejected] == [b"not an order"] * PARTITIONS
+
+
+def test_a_worker_that_may_no_longer_note_the_time_names_the_right(
+    secured: Secured, cluster: Cluster, history: list[pa.RecordBatch], tmp_path: Path
+) -> None:
+    right, said = lacking(cluster)["clock, written"]
+    flags = flags_of(cluster, tmp_path / "state") | secured.flags("shop")
+    asyncio.run(cluster.create(cluster.orders, PARTITIONS, retention_ms="-1"))
+    asyncio.run(secured.grant("shop", rights_of_a_worker(cluster)))
+    log = tmp_path / "log"
+    with worker(flags, log, secured.password("shop")) as process:
+        wait_until(lambda: has_recovered(process), process)
+        asyncio.run(secured.revoke("shop", [right]))
+        # Once it has been through them, it has to note that time has passed since.
+        asyncio.run(send(cluster, history, PARTITIONS))
+        assert process.exit_code() == 2, process.log.read_text()
+    assert log.read_text().splitlines()[-1].endswith(said)
+    asyncio.run(secured.grant("shop", [right]))
+    everything = replayed(history, time.time_ns() // 1000).num_rows
+    with worker(flags, tmp_path / "last", secured.password("shop")) as process:
+        wait_until(lambda: len(told(cluster)) == everything, process)
+        process.terminate()
+        assert process.exit_code() == 0, process.log.read_text()
+    assert_is_the_replay(cluster, PARTITIONS, asyncio.run(retold(cluster, PARTITIONS)))
+
+
+def test_the_right_to_read_the_clock_topic_matters_when_partitions_are_taken_over(
+    secured: Secured, cluster: Cluster, history: list[pa.RecordBatch], tmp_path: Path
+) -> None:
+    right, said = lacking(cluster)["clock, read"]
+    flags = flags_of(cluster, tmp_path / "state", clock="event", listen=ANYWHERE) | secured.flags("shop")
+    asyncio.run(cluster.create(cluster.orders, PARTITIONS, retention_ms="-1"))
+    asyncio.run(secured.grant("shop", rights_of_a_worker(cluster)))
+    with worker(flags, tmp_path / "log", secured.password("shop")) as process:
+        wait_until(lambda: has_recovered(process), process)
+        asyncio.run(secured.revoke("shop", [right]))
+        asyncio.run(send(cluster, history, PARTITIONS))
+        wait_until(lambda: records_read(process) == sum(batch.num_rows for batch in history), process)
+        process.terminate()
+        assert process.exit_code() == 0, process.log.read_text()
+    with worker(flags, tmp_path / "again", secured.password("shop")) as process:
+        assert process.exit_code() == 2, process.log.read_text()
+    assert said in only_line(process.log)
+
+
+def has_recovered(process: WorkerProcess) -> bool:
+    """Return whether a worker reads all partitions."""
+    return process.log.exists() and process.log.read_text().count("partition recovered") == PARTITIONS
+
+
+def told(cluster: Cluster) -> list[ConsumerRecord]:
+    return asyncio.run(cluster.committed_records(cluster.outputs.changes, range(PARTITIONS)))
 
 
 def test_a_stranger_is_told_what_to_grant(

@@ -134,6 +134,7 @@ class Life:
             retries=self.random.choice([0, 1, 4]),
             backoff_s=0,
             step_changes=self.random.choice([1, 5, 1 << 16]),
+            feed_bytes_max=[1, 500, 1 << 28][seed % 3],
         )
         self.jumps = self.random.choice([5, 6, 8])
         self.owners: list[Owner] = []

@@ -17,7 +17,7 @@ process.
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from aiokafka import TopicPartition
@@ -30,6 +30,10 @@ from engine.live.kafka.batch_format import MAGIC, MAGIC_AT
 from engine.live.kafka.raw_batches import RawBatches
 from engine.live.model import Headers, RawRecords
 from engine.live.spans import HeaderSpans, Spans, integers
+
+READ_BYTES_MAX: Final = 32 << 20
+"""Bytes of records from which on the rest of a fetch is left, to be fetched again: some compressed megabytes may hold
+gigabytes, and while they are read nothing else happens in the consumer's thread, not even heartbeats."""
 
 _log = logging.getLogger(__name__)
 
@@ -99,7 +103,8 @@ class _Together(NamedTuple):
 class _WholeBatch:
     """A batch that yields its records together."""
 
-    def __init__(self, batch: Any) -> None:  # noqa: ANN401 - not typed there
+    def __init__(self, fetch: "_WholeBatches", batch: Any) -> None:  # noqa: ANN401 - not typed there
+        self._fetch = fetch
         self._batch = batch
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401
@@ -110,19 +115,23 @@ class _WholeBatch:
 
     def __iter__(self) -> Iterator[_Together]:
         records = list(self._batch)
+        self._fetch.read_bytes += sum(len(record.value or b"") for record in records)
         if records:
             yield _Together(records, records[-1].offset)
 
 
 class _WholeBatches:
-    """The batches of a fetch, each whole."""
+    """The batches of a fetch, each whole, until they are too much."""
 
     def __init__(self, records: Any) -> None:  # noqa: ANN401 - not typed there
         self._records = records
-        self.has_next = records.has_next
+        self.read_bytes = 0
+
+    def has_next(self) -> bool:
+        return self.read_bytes < READ_BYTES_MAX and bool(self._records.has_next())
 
     def next_batch(self) -> _WholeBatch:
-        return _WholeBatch(self._records.next_batch())
+        return _WholeBatch(self, self._records.next_batch())
 
 
 class _PartitionRecords(fetcher.PartitionRecords):
@@ -167,7 +176,7 @@ class _RawPartitionRecords(_PartitionRecords):
             yield raw
 
     def _raw(self) -> RawRecords | None:
-        """Return the records of all batches; None: the ordinary path has to read them, or to say what is wrong."""
+        """Return the records of the batches; None: the ordinary path has to read them, or to say what is wrong."""
         try:
             batches = RawBatches(self._data, self.next_fetch_offset)
             judged = _JudgedBatches(
@@ -181,7 +190,8 @@ class _RawPartitionRecords(_PartitionRecords):
                 self._isolation_level,
             )
             for _ in judged:
-                pass
+                if batches.read_bytes >= READ_BYTES_MAX:
+                    break
             return batches.records(judged.next_fetch_offset)
         except Exception as error:  # noqa: BLE001 - codecs raise what they like
             _log.debug("a fetch takes the ordinary path: %r", error)

@@ -110,6 +110,7 @@ class RawBatch:
                 raise UnusualError
             self.records = decode(self._fetch.data[self.start + HEADER_BYTES : self.end])
         self._fetch.read.append(self)
+        self._fetch.read_bytes += self.end - self.start if self.records is None else len(self.records)
         yield self
 
 
@@ -119,6 +120,7 @@ class RawBatches:
     In      first_offset  the offset that was asked for
     Fields  data, array   what was fetched: bytes, u8[]
             read          the batches whose records were asked for
+            read_bytes    how long they are when decompressed
 
     Errors  UnusualError  a batch of another format, one that ends before the first offset, or one whose offsets are
                           not behind those of the batch before it
@@ -128,6 +130,7 @@ class RawBatches:
         self.data = data
         self.array = np.frombuffer(data, np.uint8)
         self.read: list[RawBatch] = []
+        self.read_bytes = 0
         self._first_offset = first_offset
         self._offset = 0
         self._look_at(0)

@@ -1,4 +1,4 @@
-"""What the user may do with topics: asked of the brokers before anything is read or written.
+"""What the user may do with topics, group and transactions: asked of the brokers before anything is read or written.
 
 Without a right a client may fail late, in many lines, or try for ever. So the rights are looked at first, and all that
 lack are named together. aiokafka (0.14) knows versions of the request that do not ask for them.
@@ -7,12 +7,14 @@ Source: KIP-430; Kafka's protocol guide, Metadata version 8 (brokers from 2.3 on
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from aiokafka import errors as kafka
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.client import CoordinationType
 from aiokafka.protocol.api import Request, RequestStruct, Response
+from aiokafka.protocol.group import HeartbeatRequest
+from aiokafka.protocol.transaction import EndTxnRequest
 from aiokafka.protocol.types import Array, Boolean, Int16, Int32, Schema, String
 
 from schemas.errors import ConfigError
@@ -21,6 +23,9 @@ Right = Literal["Read", "Write"]
 
 _BITS: Final[dict[Right, int]] = {"Read": 1 << 3, "Write": 1 << 4}
 _NOT_TOLD: Final = -(1 << 31)
+_NO_MEMBER: Final = -1, ""
+_NO_PRODUCER: Final = -1, -1
+_NO_RIGHT: Final = (kafka.GroupAuthorizationFailedError, kafka.TransactionalIdAuthorizationFailed)
 _TEXT: Final = String("utf-8")
 
 
@@ -102,18 +107,38 @@ async def require_rights(admin: AIOKafkaAdminClient, needed: Mapping[str, Sequen
 async def require_group(admin: AIOKafkaAdminClient, app_id: str) -> None:
     """Refuse to go on where the user may use neither the group of an application nor its transactions.
 
+    Who may only see them learns where they are, and no more. So each is asked for something that changes nothing, as
+    it is of a member and of a transaction that are not there: brokers look at the rights first.
+
     Errors  ConfigError  names the right that lacks
             aiokafka's   the brokers do not answer
     """
     begin = f"{app_id}/"
-    for key, kind, grant in (
-        (app_id, CoordinationType.GROUP, f"Read on the group {app_id}"),
-        (begin, CoordinationType.TRANSACTION, f"Write on the transactional ids that begin with {begin}"),
-    ):
+    commits = False
+    asked: tuple[tuple[str, CoordinationType, Request[Any], str], ...] = (
+        (
+            app_id,
+            CoordinationType.GROUP,
+            HeartbeatRequest(app_id, *_NO_MEMBER),
+            f"Read on the group {app_id}",
+        ),
+        (
+            begin,
+            CoordinationType.TRANSACTION,
+            EndTxnRequest(begin, *_NO_PRODUCER, commits),
+            f"Write on the transactional ids that begin with {begin}",
+        ),
+    )
+    for key, kind, request, grant in asked:
         try:
-            await admin.find_coordinator(key, kind)
-        except (kafka.GroupAuthorizationFailedError, kafka.TransactionalIdAuthorizationFailed):
-            raise ConfigError("the user lacks a right", fix=f"grant {grant}") from None
+            node = await admin.find_coordinator(key, kind)
+            response = await admin._send_request(request, node)  # noqa: SLF001 - it sends no requests of others
         except kafka.GroupCoordinatorNotAvailableError:
             # Nobody has asked a new cluster before; whoever joins waits for it.
             continue
+        except _NO_RIGHT as error:
+            refused: type[BaseException] = type(error)
+        else:
+            refused = kafka.for_code(response.error_code)
+        if issubclass(refused, _NO_RIGHT):
+            raise ConfigError("the user lacks a right", fix=f"grant {grant}")

@@ -41,8 +41,8 @@ from schemas.errors import StateError
 
 SCHEME: Final = "rfmstream"
 
-PARTITION_FETCH_BYTES: Final = 4 << 20
-FETCH_BYTES: Final = 32 << 20
+PARTITION_FETCH_BYTES: Final = 1 << 20
+FETCH_BYTES: Final = 8 << 20
 FETCH_WAIT_MS: Final = 50
 """How long a broker waits for records: the end of a partition is confirmed as often."""
 

@@ -1,0 +1,51 @@
+"""How the whole run makes use of a small machine: kernels are compiled once, and no core waits for a broker."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from kernels._jit import is_compiled
+from kernels.fold import fold
+
+TESTS = Path(__file__).parent
+WAITING = {TESTS / "bench" / "test_live_benches.py", *(TESTS / "kafka").glob("test_*.py")}
+"""Their tests wait for brokers and workers more than they compute."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Have the kernels compiled before the workers of pytest-xdist start, if all tests will run and none is yet."""
+    is_whole = session.config.args_source == pytest.Config.ArgsSource.TESTPATHS
+    is_many = bool(session.config.getoption("numprocesses", None))
+    if is_whole and is_many and not is_compiled(fold):
+        command = [sys.executable, "-m", "tests.warm_kernels"]
+        for process in [subprocess.Popen([*command, part], cwd=TESTS.parent) for part in ("orders", "texts")]:
+            process.wait()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let the tests that wait come first on all workers of pytest-xdist but the last, which computes meanwhile.
+
+    With --dist=worksteal each worker begins with a stretch of the list, these as long as each other, and whoever is
+    done takes over from the end of another's.
+    """
+    count = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    files = sorted({item.path for item in items} & WAITING)
+    if count == 1 or not files:
+        return
+    turns = {path: number % (count - 1) for number, path in enumerate(files)}
+    stretches: list[list[pytest.Item]] = [[] for _ in range(count)]
+    for item in items:
+        if item.path in turns:
+            stretches[turns[item.path]].append(item)
+    others = [item for item in items if item.path not in turns]
+    # The last worker takes the first of the others: the benches among them take long.
+    for number in reversed(range(count)):
+        length = len(items) * (number + 1) // count - len(items) * number // count
+        room = max(length - len(stretches[number]), 0)
+        stretches[number] += others[:room]
+        del others[:room]
+    items[:] = [item for stretch in stretches for item in stretch] + others
