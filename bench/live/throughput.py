@@ -34,7 +34,8 @@ class Throughput:
 
     @property
     def orders_per_cpu_s(self) -> float:
-        return self.orders / self.worker_s
+        # The clock of processor time ticks every hundredth of a second.
+        return self.orders / max(self.worker_s, 0.01)
 
 
 async def measure(

@@ -1,5 +1,6 @@
 """Whole fetches by the raw path: the same records as by the client's own, and the same errors."""
 
+import logging
 from collections.abc import Iterable, Sequence
 
 import aiokafka
@@ -352,6 +353,8 @@ def is_taken() -> bool:
 
 @pytest.mark.usefixtures("_raw_again")
 def test_the_raw_path_is_taken_where_a_sample_is_the_same(caplog: pytest.LogCaptureFixture) -> None:
+    # Other tests may have left the client's own lines on.
+    caplog.set_level(logging.WARNING)
     use_raw_path(enabled=False)
     raw_check.choose_path()
     assert is_taken()
@@ -378,6 +381,7 @@ def test_what_is_not_to_be_trusted_takes_the_ordinary_path(
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    caplog.set_level(logging.WARNING)
     monkeypatch.setattr(whose, name, value)
     raw_check.choose_path()
     assert not is_taken()
@@ -388,6 +392,7 @@ def test_what_is_not_to_be_trusted_takes_the_ordinary_path(
 def test_a_client_that_fails_on_the_sample_takes_the_ordinary_path(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    caplog.set_level(logging.WARNING)
     monkeypatch.delattr(fetcher.PartitionRecords, "_raw")
     raw_check.choose_path()
     assert not is_taken()

@@ -58,7 +58,7 @@ def test_customers_age_out_of_idle_topics_whoever_is_killed(
         wait_until(lambda: log.read_text().count("partition recovered") == partitions, first)
         begin_us = time.time_ns() // 1000 + 2 * SECOND_US
         lapses = {f"c{n}": begin_us + n * 120_007 for n in range(customers)}
-        leaves = {name: at_us + 5 * SECOND_US for name, at_us in lapses.items()}
+        leaves = {name: at_us + 12 * SECOND_US for name, at_us in lapses.items()}
         asyncio.run(send_records(cluster, aging(lapses, leaves, partitions)))
         wait_until(lambda: len(told(cluster, partitions, "recency_expired")) >= customers // 3, first)
         first.kill()
