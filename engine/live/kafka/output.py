@@ -141,7 +141,7 @@ class KafkaPartitionLog:
 
     async def bounds(self) -> Bounds:
         """Return the offsets the input partition holds; its end is that of committed transactions."""
-        with client_errors(self._client, f"the offsets of {self._source} cannot be read"):
+        with client_errors(self._client, f"the offsets of {self._source} cannot be read", "Read"):
             async with asyncio.timeout(OPEN_SECONDS_MAX):
                 client = await self._transactions.client()
                 begin = await self._offset(client, self._input, _EARLIEST, _READ_COMMITTED)
