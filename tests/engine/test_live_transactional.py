@@ -184,6 +184,15 @@ def test_what_passes_is_waited_out(name: str, answers: list[Any]) -> None:
     assert len(set(map(str, brokers.sent))) == 1, "what is sent again is what was sent"
 
 
+def test_brokers_may_be_busy_for_as_long_as_a_caller_waits() -> None:
+    """The pause between tries grows, up to a limit."""
+
+    async def test(producer: TransactionalProducer) -> None:
+        await producer._wait_out([kafka.NotEnoughReplicasError()], 5000)
+
+    run_with(Brokers(), test)
+
+
 def test_where_a_partition_or_a_coordinator_has_moved_it_is_looked_for() -> None:
     brokers = Brokers(
         produce=[kafka.NotLeaderForPartitionError.errno], end=[kafka.NotCoordinatorForGroupError.errno]

@@ -226,9 +226,8 @@ class TransactionalProducer:
         if not is_busy:
             self._coordinators.clear()
             await self.client.force_metadata_update()
-        await asyncio.sleep(
-            min(_BUSY_S * 2**tries, RETRY_BACKOFF_MS / 1000) if is_busy else RETRY_BACKOFF_MS / 1000
-        )
+        wait_s = RETRY_BACKOFF_MS / 1000
+        await asyncio.sleep(min(_BUSY_S * (tries + 1), wait_s) if is_busy else wait_s)
 
     async def _coordinator(self, kind: CoordinationType, key: str) -> int:
         node = self._coordinators.get((kind, key))
