@@ -40,7 +40,6 @@ kafka: ## start Apache Kafka on 127.0.0.1:9092, with Java 17 and Maven; KAFKA_BO
 kafka-stop: ## stop it; its data stays in .kafka
 	@$(PYTHON) tests/kafka/broker/broker.py stop
 
-# Three workers even on two cores: the tests against a broker mostly wait, see tests/conftest.py for who runs what.
 # After the tests, a sample of them twice more: with every array access checked, which needs kernels of its own, and
 # with the kernels as plain Python, where an overflow that the machine wraps in silence is a warning.
 CORE_TESTS = tests/golden tests/simulation/test_crashes.py tests/engine/test_shard.py tests/kernels/test_entries.py \
@@ -49,6 +48,7 @@ CORE_TESTS = tests/golden tests/simulation/test_crashes.py tests/engine/test_sha
 PLAIN_TESTS = tests/golden tests/kernels/test_ids.py tests/kernels/test_table.py tests/kernels/test_calendar.py \
     tests/kernels/test_snapshot.py tests/kernels/test_record_batches.py
 
+# Three workers even on two cores: the tests against a broker mostly wait, see tests/conftest.py for who runs what.
 test: $(VENV)/.installed-test ## run the tests
 	$(BIN)/python -m pytest -n 3 --dist worksteal
 	NUMBA_BOUNDSCHECK=1 NUMBA_CACHE_DIR=$(VENV)/boundscheck $(BIN)/python -m pytest -q -n 2 $(CORE_TESTS)

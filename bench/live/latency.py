@@ -1,7 +1,7 @@
-"""How long after an order was appended a consumer of committed records can read the change it brought.
+"""How long after an order was sent a consumer of committed records can read the change it brought.
 
 Producer and consumer are processes of their own, so that neither waits for the other. An order happens at the instant
-it is appended, and a change takes effect with its order, so a change says by itself when its order was appended.
+it is sent, and a change takes effect with its order, so a change says by itself when its order was sent.
 """
 
 import asyncio

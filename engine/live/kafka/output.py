@@ -32,7 +32,7 @@ UNSTABLE_SECONDS_MAX: Final = 1.0
 """How long a worker that has just given the partition up may take to end its transaction."""
 
 _WRITTEN_BY: Final = "@"
-"""Between the token of a commit and the transactional id of who made it, in what is noted beside an offset."""
+"""Between the token of a commit and what the transactional ids of who made it begin with, as noted beside an offset."""
 
 _PARTS: Final = 2
 _SMALL_ROWS: Final = 256
@@ -125,7 +125,7 @@ class KafkaPartitionLog:
         return ends[0] < ends[1]
 
     async def _fetch_offset(self, client: AIOKafkaClient, *, stable: bool) -> tuple[Committed, str] | None:
-        """Return what is committed and the transactional id of who did it; None: a transaction may change it."""
+        """Return what is committed and the name of whose transactions did it; None: a transaction may change it."""
         # Not the admin client's method: it takes a coordinator that is still loading for a group without offsets, which
         # would begin the partition again from its start.
         node = await client.coordinator_lookup(CoordinationType.GROUP, self._app_id)

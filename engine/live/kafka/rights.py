@@ -17,6 +17,7 @@ from aiokafka.protocol.group import HeartbeatRequest
 from aiokafka.protocol.transaction import EndTxnRequest
 from aiokafka.protocol.types import Array, Boolean, Int16, Int32, Schema, String
 
+from engine.live.kafka.client import NO_RIGHT
 from schemas.errors import ConfigError
 
 Right = Literal["Read", "Write"]
@@ -25,7 +26,6 @@ _BITS: Final[dict[Right, int]] = {"Read": 1 << 3, "Write": 1 << 4}
 _NOT_TOLD: Final = -(1 << 31)
 _NO_MEMBER: Final = -1, ""
 _NO_PRODUCER: Final = -1, -1
-_NO_RIGHT: Final = (kafka.GroupAuthorizationFailedError, kafka.TransactionalIdAuthorizationFailed)
 _TEXT: Final = String("utf-8")
 
 
@@ -114,7 +114,6 @@ async def require_group(admin: AIOKafkaAdminClient, app_id: str) -> None:
             aiokafka's   the brokers do not answer
     """
     begin = f"{app_id}/"
-    commits = False
     asked: tuple[tuple[str, CoordinationType, Request[Any], str], ...] = (
         (
             app_id,
@@ -125,7 +124,7 @@ async def require_group(admin: AIOKafkaAdminClient, app_id: str) -> None:
         (
             begin,
             CoordinationType.TRANSACTION,
-            EndTxnRequest(begin, *_NO_PRODUCER, commits),
+            EndTxnRequest(begin, *_NO_PRODUCER, False),  # noqa: FBT003 - the protocol's
             f"Write on the transactional ids that begin with {begin}",
         ),
     )
@@ -136,9 +135,9 @@ async def require_group(admin: AIOKafkaAdminClient, app_id: str) -> None:
         except kafka.GroupCoordinatorNotAvailableError:
             # Nobody has asked a new cluster before; whoever joins waits for it.
             continue
-        except _NO_RIGHT as error:
+        except NO_RIGHT as error:
             refused: type[BaseException] = type(error)
         else:
             refused = kafka.for_code(response.error_code)
-        if issubclass(refused, _NO_RIGHT):
+        if issubclass(refused, NO_RIGHT):
             raise ConfigError("the user lacks a right", fix=f"grant {grant}")
