@@ -4,6 +4,7 @@ Source of the targets: one core of a 2-core machine, 5 M customers chosen unifor
 """
 
 import gc
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pyarrow as pa
 import pytest
 from digest import digest
 from loads import CUSTOMER_ID_BYTES, LATE, MANY, ORDER_ID_BYTES, UNIFORM, ZIPF, Load, Loads
-from process import Stopwatch, rss_bytes
+from process import Stopwatch, confined, rss_bytes
 from pytest_benchmark.fixture import BenchmarkFixture
 from report import Memory, Report
 from scale import SCALE, several, short
@@ -63,22 +64,28 @@ class Replay:
 
 @dataclass(frozen=True)
 class Regime:
-    """A line of the table: orders of `load` in memory."""
+    """A line of the table: orders of `load` in memory.
+
+    Fields  is_alone  one core for everything: without, memory is asked for ahead on another one
+    """
 
     ruleset: str
     keys: str
     load: Load
     threads: int
     at_least: float | None = None
+    is_alone: bool = False
 
     def __str__(self) -> str:
-        return f"replay {self.ruleset}, {self.keys}, {several(self.threads, 'thread')}"
+        alone = " that has a core and no more" if self.is_alone else ""
+        return f"replay {self.ruleset}, {self.keys}, {several(self.threads, 'thread')}{alone}"
 
 
 ONE = {
     ruleset: Regime(ruleset, f"uniform {short(SCALE.customers)}", UNIFORM, 1, at_least)
     for ruleset, at_least in (("rfm8", 4.0), ("rfm8-annual", 2.5))
 }
+ALONE = {ruleset: Regime(ruleset, one.keys, UNIFORM, 1, is_alone=True) for ruleset, one in ONE.items()}
 TWO = {ruleset: Regime(ruleset, one.keys, UNIFORM, 2) for ruleset, one in ONE.items()}
 SKEWED = {ruleset: Regime(ruleset, f"zipf 1.2 {short(SCALE.customers)}", ZIPF, 1) for ruleset in ONE}
 BELATED = {
@@ -86,13 +93,14 @@ BELATED = {
 }
 WIDE = {ruleset: Regime(ruleset, f"uniform {short(SCALE.customers_many)}", MANY, 1) for ruleset in ONE}
 # Those of one load stand together: it is drawn once.
-REGIMES = [regime for group in (ONE, TWO, SKEWED, BELATED, WIDE) for regime in group.values()]
+REGIMES = [regime for group in (ONE, ALONE, TWO, SKEWED, BELATED, WIDE) for regime in group.values()]
 
 
 @pytest.mark.parametrize("regime", REGIMES, ids=str)
 def bench_arrow(regime: Regime, loads: Loads, report: Report, benchmark: BenchmarkFixture) -> None:
     run = Replay(regime.ruleset, regime.threads, loads.batches(regime.load))
-    benchmark.pedantic(run, setup=run.clear, rounds=SCALE.rounds)
+    with confined(1) if regime.is_alone else nullcontext():
+        benchmark.pedantic(run, setup=run.clear, rounds=SCALE.rounds)
     assert run.engine is not None
     assert run.engine.counters.applied == SCALE.orders
     result = run.take_digest()
@@ -108,6 +116,9 @@ def bench_arrow(regime: Regime, loads: Loads, report: Report, benchmark: Benchma
     ):
         if group[regime.ruleset] is regime:
             report.ratio(benchmark, f"{regime.ruleset}: {word}", str(regime), one, at_least=at_least)
+    if TWO[regime.ruleset] is regime:
+        alone = str(ALONE[regime.ruleset])
+        report.ratio(benchmark, f"{regime.ruleset}: two threads over one core", str(regime), alone)
     _check_memory(run, regime, report, benchmark)
 
 

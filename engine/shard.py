@@ -118,8 +118,7 @@ class Shard:
                 self._hashes,
             )
             self._make_room(status)
-        if self.touches_ahead:
-            self._touch_ahead()
+        self._touch_ahead()
 
     def advance(self, now_us: int) -> None:
         """Let time pass up to `now_us`; the changes that brings go to `take_changes`."""
@@ -194,9 +193,11 @@ class Shard:
         for batch in customers[2]:
             self._fill("customers", int(self.state.row.n_customers), batch)
             load_customer_ids(self.state.rows, *offsets_and_data(batch.column(0)), hashes)
+            self._touch_ahead()
         for batch in entries[2]:
             self._fill("entries", int(self.state.row.n_entries), batch)
             load_entry_ids(self.state.rows, *offsets_and_data(batch.column(0)), hashes, scratch)
+            self._touch_ahead()
         self._rearm()
 
     def frozen(self) -> "Shard":
@@ -310,6 +311,8 @@ class Shard:
         self._tables["orders"].make_room(entries)
 
     def _touch_ahead(self) -> None:
+        if not self.touches_ahead:
+            return
         state = self.state.row
         self._arenas["entries"].touch_ahead(int(state.n_entries))
         self._arenas["customers"].touch_ahead(int(state.n_customers))

@@ -1,14 +1,14 @@
 """Exact decimal arithmetic over columns: each row is mantissa / 10**scale with a status, in int64.
 
-A result that needs more than 18 digits is BAD, never rounded and never wrapped around. That leaves five
-decimals to spare on the largest amount the contract knows.
+A product that needs more than 18 digits, or a sum that does with the decimals its terms have, is BAD, never rounded and
+never wrapped around. That leaves five decimals to spare on the largest amount the contract knows.
 """
 
 from typing import Final
 
 import numpy as np
 
-from kernels._jit import inline, jit
+from kernels._jit import inline, jit, keep_apart, part
 from kernels.parse import ABSENT, BAD, OK, read_number, scale_to_integer
 
 MANTISSA_MAX: Final = 10**18 - 1
@@ -66,6 +66,25 @@ def fold_sum(mantissa, scale, status, other_mantissa, other_scale, other_status,
         )
 
 
+@part
+def _reduced(a, b, scale):
+    """Take tens out of the factors of a product with so many decimals, so that it ends in no zero behind the point."""
+    keep_apart()
+    while scale > 0:
+        if a % 10 == 0:
+            a //= 10
+        elif b % 10 == 0:
+            b //= 10
+        elif a % 5 == 0 and b % 2 == 0:
+            a, b = a // 5, b // 2
+        elif a % 2 == 0 and b % 5 == 0:
+            a, b = a // 2, b // 5
+        else:
+            break
+        scale -= 1
+    return a, b, scale
+
+
 @jit
 def fold_product(mantissa, scale, status, other_mantissa, other_scale, other_status):
     """Multiply by another column in place; anything times an absent number is absent.
@@ -74,12 +93,14 @@ def fold_product(mantissa, scale, status, other_mantissa, other_scale, other_sta
     """
     for i in range(len(mantissa)):
         code = max(status[i], other_status[i])
-        a, b = mantissa[i], other_mantissa[i]
+        a, b, decimals = mantissa[i], other_mantissa[i], scale[i] + other_scale[i]
         if code == OK and a != 0 and abs(b) > MANTISSA_MAX // abs(a):
-            code = BAD
+            a, b, decimals = _reduced(a, b, decimals)
+            if abs(b) > MANTISSA_MAX // abs(a):
+                code = BAD
         status[i] = code
         mantissa[i] = a * b if code == OK else 0
-        scale[i] = scale[i] + other_scale[i] if code == OK else 0
+        scale[i] = decimals if code == OK else 0
 
 
 @jit

@@ -29,7 +29,10 @@ CUSTOMER: Final = np.dtype(
                 ("tier", "i1"),  # tier code; NO_TIER
                 ("from_tier", "i1"),  # tier before the newest change
                 ("key_size", "u1"),  # bytes of the id less one
-                ("marks", "u1"),  # HAS_ADJUSTMENT, and the newest change's reason from REASON_SHIFT on
+                (
+                    "marks",
+                    "u1",
+                ),  # HAS_ADJUSTMENT, NEXT_TIER, and the newest change's reason from REASON_SHIFT on
                 ("tier_since_us", "i8"),  # effective_at of the newest change; NEVER_US
                 ("first_paid_us", "i8"),  # oldest order that is not void; FOREVER_US
                 ("lifetime_monetary_minor", "i8"),
@@ -103,6 +106,10 @@ HAS_EVENT_ID: Final = 64  # it came with an event_id of its own, which is its id
 
 # Flags of customers.
 HAS_ADJUSTMENT: Final = 1
+NEXT_TIER: Final = (
+    14  # code of the tier that begins at the deadline, if it is 1 to 7; 0: not noted, or none does
+)
+NEXT_TIER_SHIFT: Final = 1
 REASON_SHIFT: Final = 4
 
 GROUP: Final = 64

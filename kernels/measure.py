@@ -13,6 +13,8 @@ from kernels.calendar import day_of, leaves_us, stops_after
 from kernels.entries import kind_of
 from kernels.layout import (
     HAS_ADJUSTMENT,
+    NEXT_TIER,
+    NEXT_TIER_SHIFT,
     ORDER,
     REASON_SHIFT,
 )
@@ -158,6 +160,22 @@ def next_change(state, rules, customer, cell, r_band, r_stop_us, steps_max):
     return FOREVER_US, np.int64(NO_TIER)
 
 
+@inline
+def _set_deadline(customer, next_us, next_tier):
+    """Note what `next_change` has found; the tier as far as there is room for it."""
+    is_noted = next_tier != customer.tier and 0 < next_tier <= NEXT_TIER >> NEXT_TIER_SHIFT
+    customer.deadline_us = next_us
+    customer.marks = (np.int64(customer.marks) & ~NEXT_TIER) | (
+        next_tier << NEXT_TIER_SHIFT if is_noted else np.int64(0)
+    )
+
+
+@inline
+def noted_next_tier(customer):
+    """Return the code of the tier that begins at the deadline; 0 where it is not noted."""
+    return (np.int64(customer.marks) & NEXT_TIER) >> NEXT_TIER_SHIFT
+
+
 @part
 def evaluate(state, rules, customer, handle, now_us, reason, row, entry):
     """Measure a customer at `now_us`, emit a tier change if its tier differs, and set its deadline.
@@ -177,7 +195,8 @@ def evaluate(state, rules, customer, handle, now_us, reason, row, entry):
         tier = np.int64(lookup_of(rules)[cell])
     before = np.int64(customer.tier)
     if tier == before:
-        customer.deadline_us = next_change(state, rules, customer, cell, r_band, r_stop_us, STEPS_BOUND)[0]
+        next_us, next_tier = next_change(state, rules, customer, cell, r_band, r_stop_us, STEPS_BOUND)
+        _set_deadline(customer, next_us, next_tier)
         return
     if reason == BY_TIME:
         reason = RECENCY_EXPIRED if r_fell_us == now_us else WINDOW_EXPIRED
@@ -188,7 +207,7 @@ def evaluate(state, rules, customer, handle, now_us, reason, row, entry):
     customer.change_entry = entry
     customer.marks = (np.int64(customer.marks) & HAS_ADJUSTMENT) | (reason << REASON_SHIFT)
     next_us, next_tier = next_change(state, rules, customer, cell, r_band, r_stop_us, FOREVER_US)
-    customer.deadline_us = next_us
+    _set_deadline(customer, next_us, next_tier)
     change = changes_of(state)[state.n_changes]
     change.effective_us = now_us
     change.last_paid_us = customer.last_paid_us

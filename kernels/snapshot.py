@@ -8,7 +8,15 @@ import numpy as np
 from kernels._jit import borrow, inline, jit, prefetch
 from kernels.calendar import day_of
 from kernels.layout import DAY_US, REASON_SHIFT
-from kernels.measure import cell_of, count_band, expire_deadline, expire_window, measure_recency, next_change
+from kernels.measure import (
+    cell_of,
+    count_band,
+    expire_deadline,
+    expire_window,
+    measure_recency,
+    next_change,
+    noted_next_tier,
+)
 from kernels.memory import customers_of, entries_of, frequency_cuts_of, monetary_cuts_of
 from schemas.codes import FOREVER_US
 
@@ -17,16 +25,25 @@ ENTRIES_AHEAD = 3
 
 
 @inline
-def _fetch_windows(state, first, end, ahead):
-    """Ask for the oldest entries in the window of the customers of handles [first, end)."""
-    entries = entries_of(state)
-    for handle in range(first, end):
-        ahead[handle - first] = np.int64(customers_of(state)[handle].head)
-        prefetch(entries, ahead[handle - first], 0)
+def _fetch_windows(state, rules, as_of_us, first, end, ahead):
+    """Ask for the entries that measuring the customers of handles [first, end) is going to look at, or most of them.
+
+    Those that have left the window, the one behind them and, where the next tier is not noted, some that will leave.
+    """
+    customers, entries = customers_of(state), entries_of(state)
+    stays_from_us = as_of_us - rules.window_days * DAY_US
+    for k in range(end - first):
+        ahead[k] = np.int64(customers[first + k].head)
+        prefetch(entries, ahead[k], 0)
     for _ in range(ENTRIES_AHEAD):
         for k in range(end - first):
-            ahead[k] = np.int64(entries[ahead[k]].next)
-            prefetch(entries, ahead[k], 0)
+            customer, entry = customers[first + k], entries[ahead[k]]
+            is_noted = noted_next_tier(customer) != 0 or customer.deadline_us == FOREVER_US
+            if is_noted and customer.deadline_us > as_of_us and entry.at_us > stays_from_us:
+                ahead[k] = 0
+            else:
+                ahead[k] = np.int64(entry.next)
+                prefetch(entries, ahead[k], 0)
 
 
 @jit
@@ -50,7 +67,7 @@ def write_snapshot(states, rulesets, as_of_us, first, end, scratch, ahead, words
     for handle in range(first, end):
         i = handle - first
         if i % BLOCK == 0 and rules.window_days >= 0:
-            _fetch_windows(state, handle, min(handle + BLOCK, end), ahead)
+            _fetch_windows(state, rules, as_of_us, handle, min(handle + BLOCK, end), ahead)
         scratch[0] = customers_of(state)[handle]
         customer = scratch[0]
         while customer.deadline_us <= as_of_us:
@@ -62,7 +79,9 @@ def write_snapshot(states, rulesets, as_of_us, first, end, scratch, ahead, words
         f_band = count_band(frequency_cuts_of(rules), np.int64(customer.frequency))
         m_band = count_band(monetary_cuts_of(rules), customer.monetary_minor)
         cell = cell_of(rules, customer, r_band, f_band, m_band)
-        next_us, next_tier = next_change(state, rules, customer, cell, r_band, r_stop_us, FOREVER_US)
+        next_us, next_tier = np.int64(customer.deadline_us), noted_next_tier(customer)
+        if next_tier == 0:
+            next_us, next_tier = next_change(state, rules, customer, cell, r_band, r_stop_us, FOREVER_US)
         words[0, i] = customer.last_paid_us
         words[1, i] = customer.tier_since_us
         words[2, i] = customer.first_paid_us

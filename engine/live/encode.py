@@ -51,6 +51,10 @@ CLOUDEVENT_TYPE: Final = "application/cloudevents+json; charset=utf-8"
 PART_ROWS: Final = 8192
 """Rows encoded at a time: about 8 MB of records, memory that is used again instead of asked for again."""
 
+OVERTAKEN_MAX: Final = 0.5
+"""Share of a part's changes that a later one has overtaken, up to which they go to the topic of the last ones, too:
+compaction removes them, and one batch for two topics is put together and compressed once."""
+
 REJECTED_BYTES_MAX: Final = 1_000_000
 """Longest rejected record: a broker's default limit of 1 MiB a batch leaves room for its headers."""
 
@@ -124,14 +128,11 @@ class Encoder:
         """Return one record a row of schemas.changes.CHANGE_SCHEMA, in order."""
         return self._encode(_batches(table, max(table.num_rows, 1)))
 
-    def current(self, table: pa.Table) -> EncodedRecords:
-        """Return the last record of each customer in the table, in order: what the compacted topic will keep."""
-        return self.changes(table.filter(pa.array(self._latest(table))))
-
     def parts(self, table: pa.Table) -> Iterator[tuple[EncodedRecords, EncodedRecords]]:
-        """Yield the records of `changes` and, sharing their bytes, those of `current`, at most PART_ROWS at a time.
+        """Yield the records of `changes` and, of them, those for the topic of the last ones, PART_ROWS at a time.
 
-        So a step with a change of every customer needs no memory for all of their records.
+        So a step with a change of every customer needs no memory for all of their records. Where few of a part
+        have been overtaken by a later change both are the same object; else it gets the last of each customer.
         """
         # A step is made of many small tables where much time passes in it.
         table = table.combine_chunks()
@@ -139,7 +140,9 @@ class Encoder:
         done = 0
         for batch in _batches(table, PART_ROWS):
             records = self._encode([batch])
-            yield records, records.take(latest[done : done + batch.num_rows])
+            last = latest[done : done + batch.num_rows]
+            few_overtaken = np.count_nonzero(last) >= (1 - OVERTAKEN_MAX) * batch.num_rows
+            yield records, records if few_overtaken else records.take(last)
             done += batch.num_rows
 
     def rejections(self, rows: Sequence[Rejection], source: Source) -> EncodedRecords:

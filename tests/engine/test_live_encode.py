@@ -15,7 +15,7 @@ from jsonschema import Draft202012Validator
 
 from engine import Engine
 from engine.live import encode
-from engine.live.encode import Encoder, Record
+from engine.live.encode import OVERTAKEN_MAX, Encoder, Record
 from engine.live.model import Rejection, Source
 from engine.text_rows import json_lines
 from schemas.changes import CHANGE_REASONS, CHANGE_SCHEMA, MODES, change_event_json_schema
@@ -145,11 +145,6 @@ def structured(row: Row) -> Record:
     return Record(row["customer_id"].encode(), orjson.dumps(envelope), headers)
 
 
-def last_of_each(rows: list[Row]) -> list[Row]:
-    latest = {row["customer_id"]: i for i, row in enumerate(rows)}
-    return [rows[i] for i in sorted(latest.values())]
-
-
 BINARY = Encoder(RULESET, source=SOURCE)
 STRUCTURED = Encoder(RULESET, source=SOURCE, structured=True)
 
@@ -171,17 +166,26 @@ FEW_CUSTOMERS = st.builds(
 
 @settings(deadline=None)
 @given(st.lists(FEW_CUSTOMERS, max_size=12), st.integers(0, 12), st.integers(1, 5))
-def test_current_is_the_last_change_of_each_customer(rows: list[Row], cut: int, part_rows: int) -> None:
-    table = table_of(rows[:cut], rows[cut:])
-    assert list(BINARY.current(table)) == [binary(row) for row in last_of_each(rows)]
+def test_what_is_overtaken_goes_to_the_last_changes_only_beside_many_others(
+    rows: list[Row], cut: int, part_rows: int
+) -> None:
+    latest = {row["customer_id"]: i for i, row in enumerate(rows)}.values()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(encode, "PART_ROWS", part_rows)
-        parts = list(BINARY.parts(table))
-    assert all(len(changes) <= part_rows and current.data is changes.data for changes, current in parts)
+        parts = list(BINARY.parts(table_of(rows[:cut], rows[cut:])))
     assert [record for changes, _ in parts for record in changes] == [binary(row) for row in rows]
-    assert [record for _, current in parts for record in current] == [
-        binary(row) for row in last_of_each(rows)
-    ]
+    done = 0
+    for changes, current in parts:
+        assert len(changes) <= part_rows
+        span = range(done, done + len(changes))
+        done += len(changes)
+        last = [i for i in span if i in latest]
+        if current is changes:
+            assert len(span) - len(last) <= OVERTAKEN_MAX * len(span)
+        else:
+            assert len(span) - len(last) > OVERTAKEN_MAX * len(span)
+            assert current.data is changes.data
+            assert list(current) == [binary(rows[i]) for i in last]
 
 
 def row_of(customer_id: str, **others: Any) -> Row:  # noqa: ANN401 - a change's values

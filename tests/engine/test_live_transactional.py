@@ -257,13 +257,19 @@ def test_a_request_has_one_batch_of_a_partition_and_is_not_too_large() -> None:
 
     async def test(producer: TransactionalProducer) -> None:
         places = [TopicPartition("changes", number) for number in range(4)]
-        await producer.begin(places, "group")
+        await producer.begin([*places, OTHER], "group")
         await producer.write(
-            [(ONE, batch()), (ONE, batch()), *((place, batch(large)) for place in places[1:])]
+            [
+                (ONE, batch()),
+                (ONE, batch()),
+                *((place, batch(large)) for place in places[1:]),
+                (OTHER, batch()),
+            ]
         )
 
     run_with(brokers, test)
-    assert [len(each) for each in brokers.sent] == [1, 3, 1]
+    # The first of every partition as far as there is room, then the rest.
+    assert [len(each) for each in brokers.sent] == [3, 3]
     assert [header(each[ONE])[2] for each in brokers.sent if ONE in each] == [0, 1]
 
 

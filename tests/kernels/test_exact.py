@@ -5,7 +5,7 @@ from decimal import Decimal, localcontext
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from engine.ingest.numbers import Number, NumberAmount
@@ -20,6 +20,7 @@ def number(*texts: str | None) -> Number:
 
 @settings(deadline=None)
 @given(st.lists(st.tuples(DECIMALS, DECIMALS), min_size=1, max_size=20))
+@example([(Decimal("8176.0035"), Decimal("7927679.9382")), (Decimal("-7927679.9382"), Decimal("8176.0035"))])
 def test_sum_difference_and_product(pairs: list[tuple[Decimal, Decimal]]) -> None:
     lefts, rights = [str(a) for a, _ in pairs], number(*(str(b) for _, b in pairs))
     with localcontext(prec=60):

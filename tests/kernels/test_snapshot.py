@@ -8,6 +8,7 @@ from kernel_shards import event, fold_events, memory_of, shard_in
 from oracle_days import DAY_US
 
 from engine import Engine
+from kernels.layout import NEXT_TIER
 from schemas.codes import FOREVER_US, NEVER_US, NO_TIER, ChangeReason
 from schemas.ruleset import load_ruleset
 
@@ -84,6 +85,29 @@ def test_looking_changes_nothing() -> None:
     far = measured(engine, 10_000 * DAY_US)
     assert memory_of(shard_in(engine)) == before
     assert measured(engine, 10_000 * DAY_US) == far
+
+
+@pytest.mark.parametrize("ruleset", ["rfm8-annual", "scores4", "types7"])
+def test_a_noted_next_tier_is_the_one_a_search_finds(ruleset: str) -> None:
+    engine = Engine(ruleset)
+    rows = [
+        event(
+            f"c{i * i % 97}",
+            f"o{i}",
+            i * DAY_US // 3,
+            5_000 * (i % 41) - 60_000 * (i % 7 == 0),
+            type="adjusted" if i % 7 == 0 else "paid",
+        )
+        for i in range(3000)
+    ]
+    fold_events(engine, rows)
+    customers = shard_in(engine).customer_records()[0]
+    noted = np.count_nonzero(customers["marks"] & NEXT_TIER)
+    assert noted > 20
+    days = (1000, 1001, 1030, 1100, 1400)
+    before = [measured(engine, day * DAY_US) for day in days]
+    customers["marks"] &= 0xFF ^ NEXT_TIER
+    assert [measured(engine, day * DAY_US) for day in days] == before
 
 
 def test_a_customer_without_orders() -> None:

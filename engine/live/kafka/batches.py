@@ -75,6 +75,10 @@ class RecordBatch:
         """Return the bytes of the batch."""
         return int(self._buffer.size)
 
+    def copy(self) -> "RecordBatch":
+        """Return the same records as a batch for another partition."""
+        return RecordBatch(self._buffer.copy(), self._records)
+
     def stamp(self, producer_id: int, producer_epoch: int, base_sequence: int) -> None:
         """Fill in who sends it, and what makes a batch that is sent again known for what it is."""
         PRODUCER.pack_into(self._buffer.data, PRODUCER_AT, producer_id, producer_epoch, base_sequence)

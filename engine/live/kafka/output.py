@@ -14,7 +14,7 @@ from aiokafka.protocol.offset import OffsetRequest
 from aiokafka.structs import OffsetAndMetadata
 
 from engine.live.config import ClientConfig, OutputTopics
-from engine.live.encode import Encoder
+from engine.live.encode import EncodedRecords, Encoder
 from engine.live.kafka.batches import Compression, RecordBatch, batch_of_one, record_batches
 from engine.live.kafka.client import RETRY_BACKOFF_MS, client_errors, connection_options
 from engine.live.kafka.membership import UNSTABLE_OFFSET_COMMIT, Membership, OffsetFetch
@@ -238,15 +238,22 @@ class KafkaPartitionLog:
             rejected = [(place, batch) for batch in record_batches(records, timestamp_ms=now_ms)]
         if step.changes.num_rows:
             for changes, current in self._encoder.parts(step.changes):
+                some = self._batches(changes, now_ms)
+                others = (
+                    [batch.copy() for batch in some] if current is changes else self._batches(current, now_ms)
+                )
                 part = [
                     (TopicPartition(topic, number), batch)
-                    for topic, records in ((outputs.changes, changes), (outputs.current, current))
-                    for batch in record_batches(records, timestamp_ms=now_ms, compression=self._compression)
+                    for topic, batches in ((outputs.changes, some), (outputs.current, others))
+                    for batch in batches
                 ]
                 yield part + rejected
                 rejected = []
         elif rejected:
             yield rejected
+
+    def _batches(self, changes: EncodedRecords, now_ms: int) -> list[RecordBatch]:
+        return list(record_batches(changes, timestamp_ms=now_ms, compression=self._compression))
 
     def _batch_of(self, tick: Tick) -> RecordBatch:
         return batch_of_one(

@@ -14,6 +14,7 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Coroutine, Iterable, Iterator, Mapping, Sequence
 from itertools import count
+from operator import itemgetter
 from typing import Any, Final, TypeVar
 
 from aiokafka import TopicPartition
@@ -262,9 +263,12 @@ async def close(client: AIOKafkaClient) -> None:
 
 def _requests(batches: Batches) -> Iterator[dict[TopicPartition, RecordBatch]]:
     """Yield what goes into a request each: one batch of a partition at most, and not too much."""
+    ordinals: defaultdict[TopicPartition, count[int]] = defaultdict(count)
+    # First the first batches of all partitions, then the second ones: so as few requests as can be.
+    in_turn = sorted(((next(ordinals[place]), place, batch) for place, batch in batches), key=itemgetter(0))
     some: dict[TopicPartition, RecordBatch] = {}
     size = 0
-    for place, batch in batches:
+    for _, place, batch in in_turn:
         if some and (place in some or size + batch.size() > REQUEST_BYTES):
             yield some
             some, size = {}, 0
