@@ -7,6 +7,7 @@ well; any failure, Ctrl-C included, removes it and leaves what was there before.
 import errno
 import os
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Protocol, Self
@@ -103,12 +104,11 @@ class OutputFile:
         sink, self._sink = self._sink, None
         if part is None:
             return
-        try:
+        # It goes anyway, and the failure that led here is the one to tell.
+        with suppress(OSError, pa.ArrowException):
             if sink is not None:
                 sink.close()
-        except (OSError, pa.ArrowException):
-            pass  # It goes anyway, and the failure that led here is the one to tell.
-        finally:
+        with suppress(OSError):  # a name too long for the system is one to remove, too
             part.unlink(missing_ok=True)
 
     def _attempt(self, step: Callable[[], Any]) -> None:

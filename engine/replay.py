@@ -1,12 +1,15 @@
 """Replay: order history in; every tier change, the snapshot at the end and the rejected rows out.
 
 Nothing is published before everything is known to be good: first the files, all written and forced to the disk, get
-their names, then the checkpoint is replaced. A run that breaks off at any point can simply be run again.
+their names, then the checkpoint is replaced, and no interruption comes in between. A run that breaks off at any point
+can simply be run again.
 """
 
+import signal
+import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
@@ -149,9 +152,12 @@ def replay(  # noqa: PLR0913 - the options of one command
         if strict and counters.rejected:
             raise rejections.refusal(counters)
         snapshot = engine.snapshot()
-        _publish(made, snapshot)
-    if checkpoint is not None:
-        engine.checkpoint(checkpoint)
+        _finish(made, snapshot)
+        with _uninterrupted():
+            for out in made.values():
+                out.publish()
+            if checkpoint is not None:
+                engine.checkpoint(checkpoint)
     return ReplayResult(
         engine=engine,
         counters=counters,
@@ -237,15 +243,27 @@ def _open_outputs(stack: ExitStack, outputs: Outputs, ruleset: Ruleset) -> dict[
     return made
 
 
-def _publish(made: Mapping[str, OutputFile], snapshot: pa.Table) -> None:
-    """Write the snapshot, force every file to the disk, and only then give them their names."""
+def _finish(made: Mapping[str, OutputFile], snapshot: pa.Table) -> None:
+    """Write the snapshot, and force every file to the disk, before any gets its name."""
     if "snapshot" in made:
         for batch in snapshot.to_batches():
             made["snapshot"].write(batch)
     for out in made.values():
         out.finish()
-    for out in made.values():
-        out.publish()
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Let Ctrl-C and SIGTERM do nothing: files without their checkpoint, or the other way round, are half a result."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread is interrupted
+        return
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
 
 def _drop(_: pa.RecordBatch) -> None:

@@ -250,8 +250,10 @@ class Shard:
     def entry_ids(self, entries: NDArray[np.int64]) -> tuple[NDArray[np.int32], NDArray[np.uint8]]:
         """Return offsets i32[n + 1] and bytes of the ids of entries (i64[n], 0: none), as Arrow has them."""
         offsets = np.empty(entries.size + 1, dtype=np.int32)
-        data = np.empty(size_entry_ids(self.state.rows, entries, offsets) + SPARE_BYTES, dtype=np.uint8)
-        gather_entry_ids(self.state.rows, entries, offsets, data)
+        source = np.empty(entries.size, dtype=np.int64)
+        size = size_entry_ids(self.state.rows, entries, offsets, source)
+        data = np.empty(size + SPARE_BYTES, dtype=np.uint8)
+        gather_entry_ids(self.state.rows, source, offsets, data)
         return offsets, data
 
     def memory(self) -> dict[str, int]:

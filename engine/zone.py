@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _SECOND: Final = timedelta(seconds=1)
-# Before 1850 there is local mean time only; from 2038 on a rule for ever, but in Morocco, whose offset follows the moon
+# Before 1840 there is local mean time only; from 2038 on a rule for ever, but in Morocco, whose offset follows the moon
 # and is listed until 2087.
-_YEARS_WITH_HISTORY: Final = (1850, 2088)
+_YEARS_WITH_HISTORY: Final = (1840, 2088)
 _CYCLE_YEARS: Final = 400
 
 

@@ -2,24 +2,33 @@
 
 import numpy as np
 
-from kernels._jit import borrow, jit, prefetch, store_word
+from kernels._jit import borrow, jit, prefetch
 from kernels.entries import id_start_of
-from kernels.ids import word_at
-from kernels.memory import entries_of, id_data_of
+from kernels.ids import copy_id
+from kernels.layout import GROUP
+from kernels.memory import entries_of, id_base_of, id_data_of
 
-AHEAD = 16
+AHEAD = 32
 
 
 @jit
-def size_entry_ids(states, handles, offset):
-    """Write the Arrow offsets (i32[n + 1]) of the ids of entries (i64[n], 0: none, no bytes); return the bytes."""
-    entries = entries_of(states[0])
-    handles = borrow(handles)
+def size_entry_ids(states, handles, offset, source):
+    """Find the ids of entries.
+
+    In      handles  i64[n]; 0: none, an id of no bytes
+    Out     offset   i32[n + 1], Arrow's offsets; source i64[n], where each id begins in the shard's `id_data`
+    Returns the bytes of all ids
+    """
+    state = states[0]
+    entries, bases = entries_of(state), id_base_of(state)
+    handles, source = borrow(handles), borrow(source)
     total = np.int64(0)
     offset[0] = 0
     for i in range(handles.size):
         if i + AHEAD < handles.size:
             prefetch(entries, handles[i + AHEAD], 0)
+            prefetch(bases, handles[i + AHEAD] // GROUP, 0)
+        source[i] = id_start_of(state, handles[i])
         if handles[i] > 0:
             total += np.int64(entries[handles[i]].id_size) + 1
         offset[i + 1] = total
@@ -27,18 +36,13 @@ def size_entry_ids(states, handles, offset):
 
 
 @jit
-def gather_entry_ids(states, handles, offset, out):
-    """Write the ids of entries to `out` (u8), which has eight bytes to spare at its end."""
+def gather_entry_ids(states, source, offset, out):
+    """Write ids that were found to `out` (u8), which has eight bytes to spare at its end."""
     state = states[0]
-    handles, out = borrow(handles), borrow(out)
+    source, out = borrow(source), borrow(out)
     data = id_data_of(state)
-    for i in range(handles.size):
-        if i + AHEAD < handles.size:
-            prefetch(data, id_start_of(state, handles[i + AHEAD]), 0)
-        source = id_start_of(state, handles[i])
-        size = np.int64(offset[i + 1]) - np.int64(offset[i])
+    for i in range(source.size):
+        if i + AHEAD < source.size:
+            prefetch(data, source[i + AHEAD], 0)
         target = np.int64(offset[i])
-        done = np.int64(0)
-        while done < size:
-            store_word(out, target + done, word_at(data, source + done, min(size - done, np.int64(8))))
-            done += 8
+        copy_id(data, source[i], np.int64(offset[i + 1]) - target, out, target)

@@ -7,6 +7,7 @@ Source  docs/semantics.md section 1
 """
 
 import codecs
+import re
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -32,6 +33,9 @@ _FIELDS: Final = ("customer_id", "order_id", "occurred_at", "amount", "amount_mi
 _ROUNDINGS: Final = ("refuse", "half_even", "half_up")
 _FORMATS: Final = ("parquet", "arrow", "csv", "jsonl")
 _NUMBER_TYPES: Final = (int, str)
+_TIME_FORMATS: Final = ("iso", "unix_s", "unix_ms", "unix_us")
+_DIRECTIVES: Final = frozenset("aAbBdfGHIjmMpSuVyYz%")
+"""Those of Python's strptime that mean the same everywhere; %Z is none of them: EST is five zones."""
 
 _T = TypeVar("_T")
 
@@ -101,7 +105,7 @@ class Event:
     Fields  when         None: every row
             type         an order type, or an expression whose text is one
             amount       None only for cancelled; in minor units where `in_minor`
-            time_format  "iso", "unix_s", "unix_ms", "unix_us" or a strptime format
+            time_format  "iso", "unix_s", "unix_ms", "unix_us" or a format of Python's strptime
             time_zone    of times without one; None: that of the run
     """
 
@@ -275,7 +279,7 @@ class _Parser:
             customer_id=self._expression(table["customer_id"], f"{key}.customer_id"),
             order_id=self._expression(table["order_id"], f"{key}.order_id"),
             occurred_at=self._expression(time, f"{key}.occurred_at", ("format", "time_zone")),
-            time_format=self._get(time, "format", f"{key}.occurred_at", str, "iso"),
+            time_format=self._time_format(time, f"{key}.occurred_at"),
             time_zone=zone or None,
             amount=amount,
             in_minor=in_minor,
@@ -283,6 +287,23 @@ class _Parser:
             currency=self._expression(table["currency"], f"{key}.currency") if "currency" in table else None,
             event_id=self._expression(table["event_id"], f"{key}.event_id") if "event_id" in table else None,
         )
+
+    def _time_format(self, table: Mapping[str, Any], key: str) -> str:
+        form = self._get(table, "format", key, str, "iso")
+        if form in _TIME_FORMATS:
+            return form
+        names = set(re.findall(r"%(.?)", form, re.DOTALL))
+        if strange := sorted(names - _DIRECTIVES):
+            known = " ".join(f"%{name}" for name in sorted(_DIRECTIVES))
+            raise self._error(f"{key}.format", f"%{strange[0]} is no directive that is known", f"use {known}")
+        has_day = "j" in names or ("d" in names and names & {"m", "b", "B"})
+        if not ((names & {"Y", "y"} and has_day) or {"G", "V", "u"} <= names):
+            raise self._error(
+                f"{key}.format",
+                f"{form!r} names no day of a year",
+                f"use a format such as %Y-%m-%d %H:%M, or one of {', '.join(_TIME_FORMATS)}",
+            )
+        return form
 
     def _amount(
         self, table: Mapping[str, Any], key: str, *, needed: bool

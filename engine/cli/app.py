@@ -1,5 +1,7 @@
 """The command group, and what becomes of errors: one line on stderr and an exit code that says whose turn it is."""
 
+import errno
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -23,6 +25,8 @@ EXIT_FAILED: Final = 1
 EXIT_INTERRUPTED: Final = 130
 EXIT_TERMINATED: Final = 143
 EXIT_CODES: Final[dict[type[RfmError], int]] = {ConfigError: 2, InputError: 3, StateError: 4}
+
+_CANNOT_PRINT: Final = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
 
 _EPILOG: Final = """
 \b
@@ -52,6 +56,13 @@ class Commands(click.Group):
         except RfmError as error:
             click.echo(f"rfmstream: {error}", err=True)
             ctx.exit(EXIT_CODES.get(type(error), EXIT_FAILED))
+        except OSError as error:
+            if error.errno not in _CANNOT_PRINT:
+                raise
+            # What is still to be printed cannot be, either, and Python would say so at the end.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            click.echo(f"rfmstream: cannot print: {error.strerror}", err=True)
+            ctx.exit(EXIT_FAILED)
         except KeyboardInterrupt:
             click.echo("rfmstream: interrupted; no half-written file is left", err=True)
             ctx.exit(EXIT_INTERRUPTED)

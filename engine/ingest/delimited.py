@@ -35,6 +35,7 @@ def read_delimited(
             if header is None:
                 continue
             scanner = _Scanner(file, header, wanted, first_row)
+            yield scanner.no_rows()
         pending = yield from scanner.scan(pending, final=final)
 
 
@@ -55,10 +56,19 @@ def _header(file: InputFile, pending: bytes, *, final: bool) -> tuple[tuple[str,
     if end == 0:
         raise InputError("is empty", source=file.path, fix="the first line must name the columns")
     line = pending[:end].decode(errors="replace").removesuffix("\r")
-    names = (
-        line.split() if file.delimiter == "whitespace" else next(csv.reader([line], delimiter=file.delimiter))
-    )
-    return tuple(name.strip() for name in names), pending[end + 1 :]
+    try:
+        cells = (
+            line.split()
+            if file.delimiter == "whitespace"
+            else next(csv.reader([line], delimiter=file.delimiter))
+        )
+    except csv.Error as error:
+        raise InputError(
+            f"its first line cannot be read: {error}",
+            source=file.path,
+            fix="the first line must name the columns, and lines end with a line feed",
+        ) from error
+    return tuple(name.strip() for name in cells), pending[end + 1 :]
 
 
 class _Scanner:
@@ -87,6 +97,10 @@ class _Scanner:
         self._record_starts = np.empty(_ROWS_MAX, np.int64)
         self._record_ends = np.empty(_ROWS_MAX, np.int64)
         self._state = np.empty(_ROWS_MAX, np.uint8)
+
+    def no_rows(self) -> Chunk:
+        """Return a chunk that says which columns there are."""
+        return self._chunk(np.zeros(0, np.uint8), 0)
 
     def scan(self, pending: bytes, *, final: bool) -> Generator[Chunk, None, bytes]:
         """Yield chunks of the whole records in `pending`; return the bytes left over."""

@@ -147,6 +147,17 @@ def reading(path: Path | str) -> Iterator[None]:
         raise InputError(f"cannot be read: {words}", source=path) from error
 
 
+@contextmanager
+def naming(source: Path | str) -> Iterator[None]:
+    """Name the file in an InputError that does not."""
+    try:
+        yield
+    except InputError as error:
+        if error.source is None:
+            raise InputError(error.problem, source=source, fix=error.fix) from error
+        raise
+
+
 def read_blocks(file: InputFile, tick: Callable[[int], None]) -> Iterator[bytes]:
     """Yield a text file's bytes, unpacked, as UTF-8 without a byte order mark, in blocks.
 

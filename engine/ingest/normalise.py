@@ -3,7 +3,7 @@
 Source  docs/semantics.md section 1
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -87,6 +87,7 @@ def normalise(  # noqa: PLR0913 - options by keyword
     first_row: int = 0,
     source: str | None = None,
     rows: np.ndarray[Any, Any] | None = None,
+    names: Sequence[str] | None = None,
 ) -> tuple[pa.RecordBatch, pa.RecordBatch]:
     """Split a table with the contract's columns into a canonical batch and a batch of rejected rows.
 
@@ -94,11 +95,12 @@ def normalise(  # noqa: PLR0913 - options by keyword
             currency   the ruleset's; its exponent gives the minor units
             time_zone  of times without one
             first_row  ordinal of the first row; `rows` i64[n] where the ordinals have gaps
+            names      all columns of the source, where the table has only some of them
     Out     (CANONICAL_SCHEMA, REJECTED_SCHEMA), both in order of row; clean columns pass without a copy
     Errors  InputError   a required column is missing or of a type that cannot be one
             ConfigError  an unknown currency or time zone
     """
-    columns = contract_columns(table, source)
+    columns = contract_columns(table, source, names)
     types = columns.get("type")
     fields = Fields(
         customer_id=to_text(columns["customer_id"], "customer_id"),
@@ -115,7 +117,9 @@ def normalise(  # noqa: PLR0913 - options by keyword
     return canonicalise(fields, currency=currency, rows=rows, source=source)
 
 
-def contract_columns(table: pa.Table | pa.RecordBatch, source: str | None) -> dict[str, pa.Array]:
+def contract_columns(
+    table: pa.Table | pa.RecordBatch, source: str | None, all_names: Sequence[str] | None = None
+) -> dict[str, pa.Array]:
     """Return the contract's columns that are there, plain; refuse a table that lacks one it must have."""
     names = table.schema.names
     missing = [name for name in _REQUIRED if name not in names]
@@ -123,7 +127,7 @@ def contract_columns(table: pa.Table | pa.RecordBatch, source: str | None) -> di
         missing.append("amount (or amount_minor)")
     if missing:
         raise InputError(
-            f"no column {', '.join(missing)}; the columns are {', '.join(names) or 'none'}",
+            f"no column {', '.join(missing)}; the columns are {', '.join(all_names or names) or 'none'}",
             source=source,
             fix="rename them, or name an input map that says which column is which",
         )

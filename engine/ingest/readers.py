@@ -9,14 +9,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from engine.ingest.delimited import read_delimited
-from engine.ingest.files import InputFile, reading, unpacked
+from engine.ingest.files import InputFile, naming, reading, unpacked
 from engine.ingest.json_scan import OrderScanner
 from engine.ingest.jsonlines import read_json_lines
 from engine.ingest.records import Chunk
+from schemas.errors import InputError
 
 __all__ = ["Chunk", "read_chunks"]
 
 CHUNK_ROWS: Final = 1 << 17
+STREAM_END: Final = b"\xff\xff\xff\xff\0\0\0\0"
+"""How an Arrow stream ends. One without it may have been cut off between two batches, which nothing else would show."""
 
 
 def read_chunks(
@@ -29,12 +32,14 @@ def read_chunks(
 ) -> Iterator[Chunk]:
     """Yield the wanted columns of a file (those it has), with the ordinals of its rows from `first_row` on.
 
+    The first chunk may have no rows: so a file without any is found out, too, if it has the wrong columns.
+
     In      wanted  column names; a dotted path reaches into JSON objects and struct columns
             scanner  reads the JSON lines that are plain, good orders: they come as such, not as columns
             tick    called with the bytes of the file consumed so far
     Errors  InputError  the file is damaged or cannot be read
     """
-    with reading(file.path):
+    with reading(file.path), naming(file.path):
         if file.format == "csv":
             yield from read_delimited(file, wanted, first_row=first_row, tick=tick)
         elif file.format == "jsonl":
@@ -60,10 +65,24 @@ def _heads(wanted: Sequence[str], names: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(head for head in heads if head in there))
 
 
+def _places(wanted: Sequence[str], names: Sequence[str]) -> list[int]:
+    """Return where those columns are; several of one name are refused further on."""
+    heads = _heads(wanted, names)
+    return [place for place, name in enumerate(names) if name in heads]
+
+
+def _no_rows(schema: pa.Schema, wanted: Sequence[str]) -> pa.RecordBatch:
+    fields = [schema.field(place) for place in _places(wanted, schema.names)]
+    return pa.RecordBatch.from_arrays(
+        [pa.array([], field.type) for field in fields], schema=pa.schema(fields)
+    )
+
+
 def _parquet(path: Path, wanted: Sequence[str]) -> _Read:
     with pq.ParquetFile(path) as file:
         names = tuple(file.schema_arrow.names)
         row_count, done = file.metadata.num_rows, 0
+        yield names, _no_rows(file.schema_arrow, wanted), 0.0
         for batch in file.iter_batches(CHUNK_ROWS, columns=_heads(wanted, names)):
             done += batch.num_rows
             yield names, batch, done / row_count
@@ -79,11 +98,10 @@ def _arrow(path: Path, wanted: Sequence[str]) -> _Read:
 
 
 def _arrow_file(source: pa.NativeFile, wanted: Sequence[str]) -> _Read:
-    names = tuple(pa.ipc.open_file(source).schema.names)
-    heads = _heads(wanted, names)
-    reader = pa.ipc.open_file(
-        source, options=pa.ipc.IpcReadOptions(included_fields=[names.index(h) for h in heads])
-    )
+    schema = pa.ipc.open_file(source).schema
+    names = tuple(schema.names)
+    yield names, _no_rows(schema, wanted), 0.0
+    reader = pa.ipc.open_file(source, options=pa.ipc.IpcReadOptions(included_fields=_places(wanted, names)))
     for at in range(reader.num_record_batches):
         for batch in _sliced(reader.get_batch(at)):
             yield names, batch, (at + 1) / reader.num_record_batches
@@ -93,10 +111,14 @@ def _arrow_stream(source: pa.NativeFile, wanted: Sequence[str]) -> _Read:
     size = source.size()
     with pa.ipc.open_stream(source) as reader:
         names = tuple(reader.schema.names)
-        heads = _heads(wanted, names)
+        places = _places(wanted, names)
+        yield names, _no_rows(reader.schema, wanted), 0.0
         for whole in reader:
-            for batch in _sliced(whole.select(heads)):
+            for batch in _sliced(whole.select(places)):
                 yield names, batch, source.tell() / size
+    source.seek(size - len(STREAM_END))
+    if source.read() != STREAM_END:
+        raise InputError("is an Arrow stream without its end: rows may be missing", fix="write it anew")
 
 
 def _sliced(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:

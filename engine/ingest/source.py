@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from engine.ingest.evaluate import SourceRows, find_column
-from engine.ingest.files import InputFile, find_files
+from engine.ingest.files import InputFile, find_files, naming
 from engine.ingest.json_scan import OrderScanner
 from engine.ingest.lines import LineSums
 from engine.ingest.mapping import Mapper, by_row
@@ -147,13 +147,14 @@ class OrderStream:
         return times[np.argsort(rows)]
 
     def _instants(self, chunk: Chunk) -> Instants:
-        if self._mapper is not None:
-            return self._mapper.instants(SourceRows(chunk.batch, chunk.rows, chunk.source, chunk.names))
-        times = find_column(chunk.batch, "occurred_at")
-        if times is None:
-            # The full read says which columns are missing.
-            return Instants(np.zeros(0, np.int64), None)
-        return read_instants(times, time_zone=self._time_zone)
+        with naming(chunk.source):
+            if self._mapper is not None:
+                return self._mapper.instants(SourceRows(chunk.batch, chunk.rows, chunk.source, chunk.names))
+            times = find_column(chunk.batch, "occurred_at")
+            if times is None:
+                # The full read says which columns are missing.
+                return Instants(np.zeros(0, np.int64), None)
+            return read_instants(times, time_zone=self._time_zone)
 
     def _streamed(self) -> Iterator[Batches]:
         newest = None
@@ -199,28 +200,27 @@ class OrderStream:
         columns = CONTRACT_COLUMNS if self._map is None else self._map.columns()
         for chunk in self._chunks(columns, "read"):
             if self._mapper is not None:
-                orders, rejected = self._mapper.canonical(
-                    SourceRows(chunk.batch, chunk.rows, chunk.source, chunk.names)
-                )
+                with naming(chunk.source):
+                    orders, rejected = self._mapper.canonical(
+                        SourceRows(chunk.batch, chunk.rows, chunk.source, chunk.names)
+                    )
             else:
                 orders, rejected = self._normalised(chunk)
                 if chunk.orders is not None:
                     orders = by_row([chunk.orders, orders]) if orders.num_rows else chunk.orders
-            yield chunk, (orders, _with_damaged(chunk, rejected))
+            if chunk.row_count:
+                yield chunk, (orders, _with_damaged(chunk, rejected))
 
     def _normalised(self, chunk: Chunk) -> Batches:
-        try:
+        with naming(chunk.source):
             return normalise(
                 chunk.batch,
                 currency=self._currency,
                 time_zone=self._time_zone,
                 source=chunk.source,
                 rows=chunk.rows,
+                names=chunk.names,
             )
-        except InputError as error:
-            if error.source is None:
-                raise InputError(error.problem, source=chunk.source, fix=error.fix) from error
-            raise
 
     def _chunks(self, columns: Sequence[str], stage: Literal["scan", "read"]) -> Iterator[Chunk]:
         """Yield the chunks of all files, their rows numbered throughout."""

@@ -10,7 +10,6 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from engine.ingest.text import fixed_width, text_buffers, to_text, validity
 from kernels.parse import (
@@ -31,6 +30,7 @@ from schemas.errors import ConfigError, InputError
 _UNIX_EXPONENTS = {"unix_s": 6, "unix_ms": 3, "unix_us": 0}
 _UNIT_US = {"s": 1_000_000, "ms": 1000, "us": 1}
 _EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - local time by intent
+_US = timedelta(microseconds=1)
 
 
 @dataclass(frozen=True)
@@ -66,8 +66,8 @@ def read_instants(
     """Turn a plain column (see `engine.ingest.text.plain`) into instants.
 
     Timestamps of any unit and zone and dates are taken as they are (below a microsecond: floored); text is
-    read by `time_format`: "iso", "unix_s", "unix_ms", "unix_us" or a strptime format; integers need a format
-    other than "iso".
+    read by `time_format`: "iso", "unix_s", "unix_ms", "unix_us" or a format of Python's strptime; integers need
+    a format other than "iso".
 
     Errors  InputError   a column type that is no time;  ConfigError  an unknown zone
     """
@@ -131,20 +131,36 @@ def _unix(array: pa.Array, exponent: int) -> Instants:
 
 
 def _by_format(text: pa.Array, time_format: str, time_zone: str) -> Instants:
-    offsets, _, valid = text_buffers(text)
-    absent = np.diff(offsets) == 0
-    if len(valid):
-        absent |= ~valid
+    # Python's own strptime, once for each text: the system's, which Arrow calls, takes 30 February for 2 March.
+    raw = pa.Array.from_buffers(
+        pa.binary(), len(text), text.buffers(), offset=text.offset
+    ).dictionary_encode()
+    moments = [_moment(value, time_format) for value in raw.dictionary.to_pylist()]
+    us = np.array([at_us for at_us, _ in moments] + [0], np.int64)
+    status = np.array([code for _, code in moments] + [ABSENT], np.uint8)
+    naive = status == NAIVE
+    if naive.any():
+        us[naive], local_ok = _to_utc(us[naive], time_zone)
+        status[naive] = np.where(local_ok, OK, BAD)
+    at = raw.indices.fill_null(len(moments)).to_numpy(zero_copy_only=False)
+    return Instants(us[at], status[at] if status[at].any() else None)
+
+
+def _moment(value: bytes, time_format: str) -> tuple[int, int]:
+    """Return an instant, or a local time, in µs with its status: OK, NAIVE, ABSENT or BAD."""
+    text = value.decode(errors="replace").strip()
+    if not text:
+        return 0, ABSENT
     try:
-        parsed = pc.strptime(text, format=time_format, unit="us", error_is_null=True)
-    except pa.ArrowInvalid as error:
-        raise ConfigError(f"time format {time_format!r} cannot be used: {error}", key="format") from error
-    read = _timestamps(parsed, parsed.type, time_zone)
-    if read.status is None:
-        return read
-    status = np.where(read.status == OK, OK, BAD).astype(np.uint8)
-    status[absent] = ABSENT
-    return Instants(read.us, status)
+        moment = datetime.strptime(text, time_format)  # noqa: DTZ007 - the zone comes later
+    except ValueError:
+        return 0, BAD
+    offset = moment.utcoffset()
+    us = (moment.replace(tzinfo=None) - _EPOCH) // _US
+    if offset is None:
+        return us, NAIVE
+    us -= offset // _US
+    return (us, OK) if INSTANT_MIN_US <= us <= INSTANT_MAX_US else (0, BAD)
 
 
 def _localised(
@@ -186,4 +202,4 @@ def _to_utc(
 def _offset_us(local_us: int, zone: ZoneInfo) -> int:
     offset = (_EPOCH + timedelta(microseconds=local_us)).replace(tzinfo=zone).utcoffset()
     assert offset is not None, "a ZoneInfo always has an offset"
-    return offset // timedelta(microseconds=1)
+    return offset // _US

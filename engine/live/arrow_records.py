@@ -8,13 +8,12 @@ from typing import Any, Final, NamedTuple
 import pyarrow as pa
 
 from engine.ingest.normalise import CONTRACT_COLUMNS, normalise
+from engine.ingest.readers import STREAM_END
 from engine.ingest.text import plain, shown_text
 from engine.live.payload import ROWS_MAX
 from schemas.errors import InputError
 
 _UNREADABLE: Final = (pa.ArrowException, InputError, OSError, ValueError, TypeError, MemoryError)
-_END: Final = b"\xff\xff\xff\xff\0\0\0\0"
-"""How a stream ends. One without it may have been cut off between two batches, which nothing else would show."""
 
 
 class RefusedRow(NamedTuple):
@@ -58,7 +57,7 @@ def read_stream(value: bytes) -> pa.Table | None:
                 if count > ROWS_MAX:
                     return None
                 batches.append(batch.select(wanted))
-        if source.tell() != len(value) or not value.endswith(_END):
+        if source.tell() != len(value) or not value.endswith(STREAM_END):
             return None
         for batch in batches:
             for column in batch.columns:

@@ -130,6 +130,12 @@ def test_a_folder_in_the_place_of_the_file_is_told_at_once(tmp_path: Path) -> No
     assert [path.name for path in tmp_path.iterdir()] == ["out.csv"]
 
 
+def test_a_name_that_is_too_long_is_told_at_once(tmp_path: Path) -> None:
+    for suffix in SUFFIXES:
+        with pytest.raises(ConfigError, match="cannot be written: File name too long"):
+            OutputFile(tmp_path / f"{'x' * 300}{suffix}", TABLE.schema).__enter__()
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no full disk here")
 def test_a_full_disk_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 

@@ -1,3 +1,5 @@
+import os
+import signal
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -5,6 +7,8 @@ import pyarrow.parquet as pq
 import pytest
 from conftest import CHANGES
 
+from engine import Engine
+from engine.checkpoint import write_checkpoint
 from engine.replay import Outputs, open_engine, replay
 from schemas.errors import ConfigError, InputError, StateError
 from schemas.ruleset import load_ruleset
@@ -105,6 +109,23 @@ def test_a_folder_of_something_else_is_not_a_checkpoint(history: Path) -> None:
         open_engine(checkpoint=history.parent)
     with pytest.raises(ConfigError, match="is not a directory"):
         open_engine(checkpoint=history)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_once_a_file_has_its_name_nothing_interrupts(
+    history: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    def checkpoint(engine: Engine, directory: Path) -> None:
+        os.kill(os.getpid(), number)
+        write_checkpoint(engine, directory)
+
+    monkeypatch.setattr(Engine, "checkpoint", checkpoint)
+    before = signal.getsignal(number)
+    outputs = Outputs(changes=tmp_path / "changes.parquet")
+    replay(open_engine(), [history], outputs=outputs, checkpoint=tmp_path / "state")
+    assert signal.getsignal(number) is before
+    assert (tmp_path / "changes.parquet").exists()
+    assert Engine.restore(tmp_path / "state").customers > 0
 
 
 def test_strict_refuses_the_whole_input(history: Path, tmp_path: Path) -> None:

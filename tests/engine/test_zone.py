@@ -21,6 +21,8 @@ ZONES = [
     "Australia/Lord_Howe",
     "Pacific/Apia",
     "Asia/Kathmandu",
+    "Asia/Manila",  # left out the last day of 1844
+    "Europe/London",  # Greenwich time since 1847
 ]
 
 

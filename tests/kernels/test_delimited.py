@@ -93,6 +93,6 @@ def test_names_given_for_a_file_without_header(tmp_path: Path) -> None:
     path = tmp_path / "x.csv"
     path.write_bytes(b"1,2\n3,4\n")
     (file,) = find_files([path], InputFormat(columns=("a", "b")))
-    (chunk,) = read_delimited(file, ("b",), first_row=10, tick=lambda _: None)
+    (_, chunk) = read_delimited(file, ("b",), first_row=10, tick=lambda _: None)
     assert chunk.batch.to_pydict() == {"b": ["2", "4"]}
     assert chunk.rows.tolist() == [10, 11]

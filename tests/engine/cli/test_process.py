@@ -64,6 +64,16 @@ def test_an_error_is_one_line_and_no_traceback(history: Path) -> None:
     assert done.stderr.startswith(f"rfmstream: {history}: 2 of 7 rows were rejected")
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no full disk here")
+def test_a_summary_that_cannot_be_printed_is_told_in_a_line(history: Path) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [*COMMAND, "replay", str(history)], stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert done.returncode == 1
+    assert done.stderr == "rfmstream: cannot print: No space left on device\n"
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_a_folder_one_may_not_write_to(history: Path, tmp_path: Path) -> None:
     closed = tmp_path / "closed"

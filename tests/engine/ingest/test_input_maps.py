@@ -120,6 +120,10 @@ def test_amount_minor(tmp_path: Path) -> None:
             "2024-01-01 16:00:00",
         ),
         ('{ column = "t", format = "%Y%m%d" }', [20240102], "2024-01-02 00:00:00"),
+        ('{ column = "t", format = "%d %b %Y" }', [" 2 jan 2024 "], "2024-01-02 00:00:00"),
+        ('{ column = "t", format = "%Y-%m-%d %H.%M%z" }', ["2024-01-02 03.04+01:00"], "2024-01-02 02:04:00"),
+        ('{ column = "t", format = "%Y%j %I%p %f" }', ["2024002 03PM 5"], "2024-01-02 15:00:00.500000"),
+        ('{ column = "t", format = "%G-W%V-%u" }', ["2024-W01-2"], "2024-01-02 00:00:00"),
         ('{ column = "t", format = "unix_s" }', [1704164645], "2024-01-02 03:04:05"),
         ('{ column = "t", format = "unix_s" }', ["1704164645.9999999"], "2024-01-02 03:04:05.999999"),
         ('{ column = "t", format = "unix_ms" }', [1704164645000.0], "2024-01-02 03:04:05"),
@@ -130,6 +134,23 @@ def test_times(tmp_path: Path, time: str, values: list, expected: str) -> None:
     toml = f'[[event]]\n{IDS}occurred_at = {time}\namount = "a"\n'
     ((order,), _) = run(tmp_path, toml, {"t": values})
     assert str(order["occurred_at"]).removesuffix("+00:00") == expected
+
+
+@pytest.mark.parametrize(
+    ("time_format", "text"),
+    [
+        ("%d.%m.%Y", "31.04.2024"),
+        ("%d.%m.%Y", "29.02.2023"),
+        ("%Y%m%d", "19970230"),
+        ("%Y-%m-%d %H:%M:%S", "2024-01-05 23:59:60"),
+        ("%m/%d/%Y", "1/5/97"),
+        ("%Y-%m-%d %z", "0001-01-01 +0100"),
+    ],
+)
+def test_a_time_that_does_not_exist_is_bad(tmp_path: Path, time_format: str, text: str) -> None:
+    toml = f'[[event]]\n{IDS}occurred_at = {{ column = "t", format = "{time_format}" }}\namount = "a"\n'
+    good, bad = run(tmp_path, toml, {"t": [text, text]})
+    assert (good, [row["reason"] for row in bad]) == ([], ["bad_time", "bad_time"])
 
 
 def test_unreadable_times_show_their_text(tmp_path: Path) -> None:
@@ -297,6 +318,21 @@ def test_struct_columns_by_dotted_path(tmp_path: Path) -> None:
         (
             f'[[event]]\n{IDS}amount = "a"\noccurred_at = {{ column = "t", time_zone = "Mars" }}',
             r"occurred_at\.time_zone: 'Mars' is not an IANA",
+        ),
+        *(
+            (
+                f'[[event]]\n{IDS}amount = "a"\noccurred_at = {{ column = "t", format = "{time_format}" }}',
+                rf"occurred_at\.format: {words}",
+            )
+            for time_format, words in (
+                ("", "'' names no day"),
+                ("%H:%M", "'%H:%M' names no day"),
+                ("%Y-%m", "'%Y-%m' names no day"),
+                ("%G-%V", "'%G-%V' names no day"),
+                ("%%Y-%m-%d", "'%%Y-%m-%d' names no day"),
+                ("%Y-%m-%d %Z", "%Z is no directive"),
+                ("%Y-%m-%d %", "% is no directive"),
+            )
         ),
         ('[input]\ndelimiter = "::"\n' + EVENT + 'amount = "a"', r"input\.delimiter: '::' is no delimiter"),
         (

@@ -220,6 +220,13 @@ def test_damaged_lines_are_rejected_with_their_text(tmp_path: Path) -> None:
         ("o.json", b'[{"customer_id": 1},', "no JSON array"),
         ("o.dat", b"\x00\x01\x02", "cannot be told"),
         ("o", b"some words", "cannot be told"),
+        (
+            "o.csv",
+            b"customer_id,order_id,occurred_at,amount\rc,o,2024-01-01,1\r",
+            "first line cannot be read",
+        ),
+        ("o.csv", b"c" * 140_000 + b",b\n1,2\n", "first line cannot be read"),
+        ("o.csv", b"customer_id,b,c\n", "no column order_id.*the columns are customer_id, b, c"),
     ],
 )
 def test_what_cannot_be_read_is_refused_by_name(tmp_path: Path, name: str, data: bytes, words: str) -> None:
@@ -245,6 +252,32 @@ def test_a_header_alone_gives_nothing(tmp_path: Path) -> None:
     assert orders(tmp_path / "o.csv") == ([], [])
     pq.write_table(history().slice(0, 0), tmp_path / "o.parquet")
     assert orders(tmp_path / "o.parquet") == ([], [])
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet", ".arrow", ".arrows"])
+def test_a_file_without_rows_must_have_the_columns(tmp_path: Path, suffix: str) -> None:
+    write(pa.table({"foo": pa.array([], pa.string())}), tmp_path / f"o{suffix}")
+    with pytest.raises(InputError, match=r"no column customer_id.*the columns are foo"):
+        orders(tmp_path / f"o{suffix}")
+
+
+@pytest.mark.parametrize("suffix", [".arrow", ".arrows", ".parquet"])
+def test_several_columns_of_a_name_are_refused(tmp_path: Path, suffix: str) -> None:
+    table = history().slice(0, 3)
+    twice = pa.Table.from_arrays([*table.columns, table.column("amount")], [*table.column_names, "amount"])
+    with pytest.raises(InputError, match="there are 2 columns amount"):
+        orders(write(twice, tmp_path / f"o{suffix}"))
+
+
+def test_an_arrow_stream_that_is_cut_between_two_batches_is_refused(tmp_path: Path) -> None:
+    path = write(history(), tmp_path / "o.arrows")
+    with pa.OSFile(str(path)) as source, pa.ipc.open_stream(source) as reader:
+        reader.read_next_batch()
+        first_end = source.tell()
+    path.write_bytes(path.read_bytes()[:first_end])
+    with pytest.raises(InputError, match="without its end") as caught:
+        orders(path)
+    assert caught.value.source == str(path)
 
 
 def test_long_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
