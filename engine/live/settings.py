@@ -384,7 +384,7 @@ WORKER_SETTINGS: Final = (
         "compression",
         _RECORDS,
         _choice("none", "gzip", "snappy", "lz4", "zstd"),
-        "snappy",
+        "lz4",
         "CODEC",
         "Of the tier changes: none, gzip, snappy, lz4 or zstd. Some Python consumers lack the last three.",
     ),
