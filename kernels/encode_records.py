@@ -10,7 +10,7 @@ from typing import Final
 
 import numpy as np
 
-from kernels._jit import array_at, borrow, inline, jit
+from kernels._jit import array_at, borrow, inline, jit, keep_apart, part
 from kernels.encode_text import (
     INSTANT_BYTES,
     LINE_BYTES,
@@ -64,6 +64,8 @@ JSON_INSTANT: Final = 9  # a JSON string, or null
 WORD: Final = 10  # i8 code of a word, whose bytes are a piece; null: the piece before the first word's
 
 GROUPS: Final = 8
+ESCAPED_BYTES_MAX: Final = 6
+"""Of a byte of a text: a control character in JSON is \\u and four digits."""
 _QUOTE = np.uint8(34)
 
 
@@ -126,16 +128,16 @@ def _size_field(step, place, words):
 
 
 @inline
-def _write_field(step, place, pieces, words, group_sizes, size, out, at):
+def _write_field(step, place, pieces, words, out, at):
     kind = step.kind
     if kind == WORD:
-        return copy_piece(out, at, pieces, words[_word_of(step, place)], size)
+        word = _word_of(step, place)
+        return copy_piece(out, at, pieces, words[word], words[word + 1] - words[word])
     if kind in (INTEGER, SMALL):
-        return write_integer(out, at, _integer_of(step, place), size)
+        value = _integer_of(step, place)
+        return write_integer(out, at, value, size_integer(value))
     if kind == INSTANT:
         return write_instant(out, at, _integer_of(step, place))
-    if kind == LENGTH:
-        return write_varint(out, at, group_sizes[step.argument])
     if kind == JSON_INSTANT:
         if _is_null(step, place):
             return write_null(out, at)
@@ -146,26 +148,58 @@ def _write_field(step, place, pieces, words, group_sizes, size, out, at):
     if kind in (TEXT, JSON_TEXT, ATTRIBUTE, JSON_ATTRIBUTE):
         if kind == JSON_TEXT and _is_null(step, place):
             return write_null(out, at)
-        start, length = _text_of(step, place)
+        start, size = _text_of(step, place)
         data = array_at(step.data_at, (step.data_size,), np.uint8)
         if kind == TEXT:
-            return copy_text(out, at, data, start, length)
+            return copy_text(out, at, data, start, size)
         if kind == JSON_TEXT:
             out[at] = _QUOTE
-            at = write_json(out, at + 1, data, start, length, size - 2)
+            at = write_json(out, at + 1, data, start, size, size_json(data, start, size))
             out[at] = _QUOTE
             return at + 1
-        return write_attribute(out, at, data, start, length, kind == JSON_ATTRIBUTE, size)
+        quoted = kind == JSON_ATTRIBUTE
+        return write_attribute(out, at, data, start, size, quoted, size_attribute(data, start, size, quoted))
     return at
 
 
+@part
+def _size_row(steps, row, words, group_sizes):
+    """Return the bytes of a row's record."""
+    keep_apart()
+    group_sizes[:] = 0
+    total = np.int64(0)
+    for s in range(steps.size):
+        step = steps[s]
+        size = step.piece_size + _size_field(step, step.first + row, words)
+        group_sizes[step.group] += size
+        total += size
+    for s in range(steps.size):
+        if steps[s].kind == LENGTH:
+            total += size_varint(group_sizes[steps[s].argument])
+    return total
+
+
+@inline
+def _bytes_max(steps, texts, row, row_bytes_max):
+    """Return what a row's record takes at most: every byte of its texts escaped."""
+    total = row_bytes_max
+    for t in range(texts.size):
+        step = steps[texts[t]]
+        total += ESCAPED_BYTES_MAX * _text_of(step, step.first + row)[1]
+    return total
+
+
 @jit
-def write_records(steps, pieces, words, first, rows, out, used, starts):
+def write_records(steps, pieces, words, row_bytes_max, first, rows, out, used, starts):
     """Write rows [first, rows) as far as there is room.
 
-    In      steps   STEP[s]; the columns they point to
+    A length stands before what it counts. It is taken to have as many bytes as in the row before, and is filled in when
+    the row is written; where it has not, the row is written once more.
+
+    In      steps   STEP[s]; the columns they point to; a group has one length at the most
             pieces  u8[]      fixed text, LINE_BYTES to spare at the end
             words   i64[w+1]  offsets into `pieces`
+            row_bytes_max     of a record without its texts
     Out     out     u8[]      from `used` on, LINE_BYTES left to spare at the end
             starts  i64[rows + 1]  where each row's record begins, and the last one's end
     Returns the row to go on with: `rows` when all are written
@@ -178,30 +212,49 @@ def write_records(steps, pieces, words, first, rows, out, used, starts):
         borrow(out),
         borrow(starts),
     )
-    sizes = np.empty(steps.size, np.int64)
+    texts = np.flatnonzero(
+        (steps["kind"] == TEXT)
+        | (steps["kind"] == JSON_TEXT)
+        | (steps["kind"] == ATTRIBUTE)
+        | (steps["kind"] == JSON_ATTRIBUTE)
+    )
+    lengths = np.flatnonzero(steps["kind"] == LENGTH)
+    widths, places = np.ones(GROUPS, np.int64), np.zeros(GROUPS, np.int64)
     group_sizes = np.empty(GROUPS, np.int64)
     room = out.size - LINE_BYTES
-    for row in range(first, rows):
-        group_sizes[:] = 0
-        for s in range(steps.size):
-            step = steps[s]
-            size = _size_field(step, step.first + row, words)
-            sizes[s] = size
-            group_sizes[step.group] += step.piece_size + size
-        total = np.int64(0)
-        for group in range(GROUPS):
-            total += group_sizes[group]
-        for s in range(steps.size):
-            if steps[s].kind == LENGTH:
-                total += size_varint(group_sizes[steps[s].argument])
+    row = first
+    while row < rows:
         starts[row] = used
-        if used + total > room:
-            return row
+        if used + _bytes_max(steps, texts, row, row_bytes_max) > room:
+            if used + _size_row(steps, row, words, group_sizes) > room:
+                return row
+            # Not a byte more than there is room for.
+            for t in range(lengths.size):
+                group = steps[lengths[t]].argument
+                widths[group] = size_varint(group_sizes[group])
+        group_sizes[:] = 0
         at = used
         for s in range(steps.size):
             step = steps[s]
+            begin = at
             at = copy_piece(out, at, pieces, step.piece_start, step.piece_size)
-            at = _write_field(step, step.first + row, pieces, words, group_sizes, sizes[s], out, at)
-        used += total
-        starts[row + 1] = used
+            if step.kind != LENGTH:
+                at = _write_field(step, step.first + row, pieces, words, out, at)
+            group_sizes[step.group] += at - begin
+            if step.kind == LENGTH:
+                places[step.argument] = at
+                at += widths[step.argument]
+        fits = True
+        for t in range(lengths.size):
+            group = steps[lengths[t]].argument
+            width = size_varint(group_sizes[group])
+            fits &= width == widths[group]
+            widths[group] = width
+        if fits:
+            for t in range(lengths.size):
+                group = steps[lengths[t]].argument
+                write_varint(out, places[group], group_sizes[group])
+            used = at
+            row += 1
+            starts[row] = used
     return rows

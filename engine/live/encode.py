@@ -197,7 +197,15 @@ class Encoder:
             row, steps = 0, layout.point(batch)
             while True:
                 row = write_records(
-                    steps, layout.pieces, layout.words, row, batch.num_rows, out, starts[row], starts
+                    steps,
+                    layout.pieces,
+                    layout.words,
+                    layout.row_bytes_max,
+                    row,
+                    batch.num_rows,
+                    out,
+                    starts[row],
+                    starts,
                 )
                 if row == batch.num_rows:
                     break

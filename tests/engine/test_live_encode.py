@@ -212,6 +212,12 @@ def row_of(customer_id: str, **others: Any) -> Row:  # noqa: ANN401 - a change's
     }
 
 
+def test_lengths_of_one_byte_and_of_two_in_turn() -> None:
+    rows = [row_of("x" * size) for size in (1, 63, 64, 31, 32, 256, 1, 256, 64, 63)]
+    assert list(BINARY.changes(table_of(rows))) == [binary(row) for row in rows]
+    assert list(STRUCTURED.changes(table_of(rows))) == [structured(row) for row in rows]
+
+
 def test_a_record_as_it_is_sent() -> None:
     [record] = BINARY.changes(table_of([row_of("00042")]))
     assert record.key == b"00042"

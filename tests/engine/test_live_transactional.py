@@ -28,6 +28,7 @@ from engine.live.config import ClientConfig
 from engine.live.kafka.batches import RecordBatch, batch_of_one
 from engine.live.kafka.membership import Membership, TxnOffsetCommit
 from engine.live.kafka.transactional import REQUEST_BYTES, TransactionalProducer
+from engine.live.kafka.transactions import Transactions
 
 ONE, OTHER = TopicPartition("changes", 0), TopicPartition("current", 0)
 INPUT = TopicPartition("orders", 0)
@@ -290,3 +291,27 @@ def test_a_broker_that_is_away_at_the_start_is_waited_for() -> None:
     brokers = Brokers(bootstrap=[kafka.KafkaConnectionError("away")])
     run_with(brokers, lambda producer: transact(producer, (ONE, batch())))
     assert len(brokers.sent) == 1
+
+
+def test_more_of_a_step_is_made_while_what_comes_before_is_written_and_written_behind_it() -> None:
+    told = []
+    made = iter([["second"], ["third"], []])
+
+    async def test() -> None:
+        making = asyncio.Event()
+
+        async def more() -> list[str]:
+            making.set()
+            return next(made)
+
+        async def write(batches: list[str]) -> None:
+            told.append(batches)
+            await making.wait()
+            told.append("done")
+
+        writing = SimpleNamespace(more=more)
+        async with asyncio.timeout(5):
+            await Transactions._write(SimpleNamespace(write=write), ["first"], [writing])
+
+    asyncio.run(test())
+    assert told == [["first"], "done", ["second"], "done", ["third"], "done"]

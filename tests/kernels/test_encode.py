@@ -155,14 +155,14 @@ def test_rows_are_written_as_long_as_there_is_room(short):
     out = np.full(len(expected) - short + text.LINE_BYTES + 64, GUARD, np.uint8)
     starts = np.zeros(4, np.int64)
     room = out[: len(expected) - short + text.LINE_BYTES]
-    row = records.write_records(*steps_of_numbers(values), 0, 3, room, 0, starts)
+    row = records.write_records(*steps_of_numbers(values), 26, 0, 3, room, 0, starts)
     assert row == (3 if short == 0 else 2)
     assert starts[: row + 1].tolist() == [0, 3, 8, 29][: row + 1]
     assert out[: starts[row]].tobytes() == expected[: starts[row]]
     assert (out[room.size :] == GUARD).all()
     larger = np.full(200, GUARD, np.uint8)
     larger[: starts[row]] = out[: starts[row]]
-    assert records.write_records(*steps_of_numbers(values), row, 3, larger, starts[row], starts) == 3
+    assert records.write_records(*steps_of_numbers(values), 26, row, 3, larger, starts[row], starts) == 3
     assert larger[: starts[3]].tobytes() == expected
 
 

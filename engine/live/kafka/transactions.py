@@ -177,8 +177,14 @@ class Transactions:
 
     @staticmethod
     async def _write(producer: TransactionalProducer, first: Batches, some: Sequence[Writing]) -> None:
-        await producer.write(first)
-        await together(*(_write_more(producer, writing.more) for writing in some if writing.more is not None))
+        written = asyncio.Event()
+
+        async def write_first() -> None:
+            await producer.write(first)
+            written.set()
+
+        rest = [writing.more for writing in some if writing.more is not None]
+        await together(write_first(), *(_write_more(producer, written, more) for more in rest))
 
     def _producer(self, number: int) -> asyncio.Task[TransactionalProducer]:
         """Return who starts a producer, or has started it."""
@@ -215,10 +221,11 @@ class Transactions:
 
 
 async def _write_more(
-    producer: TransactionalProducer, more: Callable[[], Coroutine[Any, Any, Batches]]
+    producer: TransactionalProducer, before: asyncio.Event, more: Callable[[], Coroutine[Any, Any, Batches]]
 ) -> None:
-    """Write what there is more of a step; the next is made while brokers take the one before."""
+    """Write what there is more of a step, behind what comes before; the next is made while brokers take that."""
     batches = await more()
+    await before.wait()
     while batches:
         made, _ = await together(more(), producer.write(batches))
         batches = made or ()
