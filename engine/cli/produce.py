@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,16 @@ if TYPE_CHECKING:
 
     from engine.ingest.source import OrderStream
 
+
+class _AboveZero(click.FloatRange):
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:  # noqa: ANN401
+        number = float(super().convert(value, param, ctx))
+        if not isfinite(number):
+            self.fail(f"{value} is no number to count with.", param, ctx)
+        return number
+
+
+_ABOVE_ZERO = _AboveZero(0, min_open=True)
 _FORMS = ("json", "ndjson", "array", "arrow")
 _PROGRESS_S = 0.5
 _DAY_US = 86_400_000_000
@@ -70,11 +81,11 @@ Exit codes: 0 done · 1 the brokers failed · 2 usage or configuration · 3 inpu
     show_default=True,
     help="Copies of a created topic.",
 )
-@click.option("--rate", metavar="N", type=click.FloatRange(0, min_open=True), help="Orders a second at most.")
+@click.option("--rate", metavar="N", type=_ABOVE_ZERO, help="Orders a second at most.")
 @click.option(
     "--speedup",
     metavar="X",
-    type=click.FloatRange(0, min_open=True),
+    type=_ABOVE_ZERO,
     help="Send each order when it is its turn, time passing X times as fast as it did: 86400 is a day a second.",
 )
 @click.option(

@@ -9,6 +9,7 @@ import click
 
 from engine.cli.settings import SettingsCommand, setting_options
 from engine.live.settings import CLIENT_SETTINGS, TOPIC_SETTINGS
+from schemas.errors import ConfigError
 
 _SETTINGS = (*CLIENT_SETTINGS, *(setting for setting in TOPIC_SETTINGS if setting.name == "changes_topic"))
 
@@ -65,7 +66,7 @@ def tail(
         values = read_values(client, topic, from_beginning=from_beginning, until_end=until_end)
         async with aclosing(values):
             async for value in values:
-                change = _change(value)
+                change = _change(value, topic)
                 if customer in (None, change["customer_id"]):
                     click.echo(_json_line(change) if as_json else _line(change))
                     shown += 1
@@ -75,12 +76,24 @@ def tail(
     asyncio.run(follow())
 
 
-def _change(value: bytes) -> dict[str, Any]:
-    """Return the change in a record's value: the value itself, or the data of a structured CloudEvent."""
+def _change(value: bytes, topic: str) -> dict[str, Any]:
+    """Return the change in a record's value: the value itself, or the data of a structured CloudEvent.
+
+    Errors  ConfigError  it is none
+    """
     import orjson
 
-    event: dict[str, Any] = orjson.loads(value)
-    return event["data"] if "specversion" in event else event
+    try:
+        event = orjson.loads(value)
+        change: dict[str, Any] = event["data"] if "specversion" in event else event
+        change["customer_id"], change["ruleset"], change["to_tier"]
+    except (orjson.JSONDecodeError, KeyError, TypeError):
+        raise ConfigError(
+            f"topic {topic} holds what is no tier change: {value[:60].decode(errors='replace')!r}",
+            key="changes_topic",
+            fix="name the topic the worker writes tier changes to",
+        ) from None
+    return change
 
 
 def _json_line(change: dict[str, Any]) -> str:

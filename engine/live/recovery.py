@@ -136,9 +136,11 @@ class _Weigher:
         else:
             first = self._laws[0].position
             if len(self._laws) > 1 or self._laws[0].ruleset != str(self._law):
+                laws = ", then ".join(map(self._named, self._laws))
                 raise self._error(
-                    f"there is no checkpoint, and its history was made by {self._named(self._laws[0])}",
-                    "restore a checkpoint, go on by that, or begin anew with another app id",
+                    f"there is no checkpoint, and its history was made by {laws}",
+                    "restore a checkpoint, or begin anew with another app id"
+                    + (", or go on by that" if len(self._laws) == 1 else ""),
                 )
         if begin > first:
             self._missing(
@@ -220,4 +222,6 @@ class _Weigher:
     @staticmethod
     def _named(tick: Tick) -> str:
         law = Law.parse(tick.ruleset or "")
-        return f"ruleset {law.identity}, clock {law.clock}" if law else f"{tick.ruleset}"
+        if law is None:
+            return f"{tick.ruleset}"
+        return f"ruleset {law.identity}, clock {law.clock}, time tolerance {law.tolerance_us / 1e6:g} s"

@@ -28,6 +28,7 @@ from engine.live.saver import Saver
 from engine.live.spans import parts, value_bytes
 from engine.live.stats import PartitionStats
 from engine.live.store import LoadedCheckpoint, Store
+from schemas.codes import NEVER_US
 from schemas.errors import StateError, TransportError
 from schemas.ruleset import Ruleset
 
@@ -104,6 +105,7 @@ class Runner:
         self._finished = False
         self._until = 0
         self._ticks: list[Tick] = []
+        self._present_us = NEVER_US
         self._mark = 0
         self._end = 0
         self._counted = (0, 0)
@@ -152,6 +154,7 @@ class Runner:
             if not self._is_live and position >= self._until:
                 await self._go_live(partition)
             if self._options.clock == "log" and not self._options.until_end and self._is_live:
+                self._present_us = confirmed_us
                 small = self._is_soon(partition, confirmed_us)
                 await self._commit_all(partition, partition.pass_time(confirmed_us), small=small)
             await self._finish(partition, position)
@@ -238,7 +241,8 @@ class Runner:
         self._forget()
         self.stats.state = "recovering"
         ask = self._commits.ask
-        committed, bounds = await self._commits.open(), await ask(self._log.bounds)
+        committed, now_us = await self._commits.open(), self._now_us()
+        bounds = await ask(self._log.bounds)
         load = partial(self._store.load, self.source, committed, self._ruleset)
         loaded: LoadedCheckpoint | None = await ask(lambda: self._run(load))
         # Without a committed offset the first tick tells whether there was one.
@@ -269,7 +273,7 @@ class Runner:
         if plan.law_at_us is not None:
             await self._compute(partial(partition.change_law, self._ruleset, self._law, plan.law_at_us))
         self._partition, self._is_broken = partition, True
-        await self._begin(partition, plan)
+        await self._begin(partition, plan, now_us)
         self._is_broken = False
         _log.info(
             "partition recovered",
@@ -282,7 +286,7 @@ class Runner:
         )
         return partition.position
 
-    async def _begin(self, partition: Partition, plan: Plan) -> None:
+    async def _begin(self, partition: Partition, plan: Plan, now_us: int) -> None:
         """Make the first steps of a partition that needs no replay."""
         if plan.begins:
             await self._run(partial(self._store.discard, self.source))
@@ -291,6 +295,11 @@ class Runner:
         if plan.offset >= plan.until:
             await self._catch_up(partition)
         if plan.changes:
+            if self._options.clock == "log" and plan.offset >= self._end:
+                # Nothing is left to read, so the old law has held until now.
+                steps = partition.pass_time(now_us, to_the_end=True)
+                while (step := await self._compute(partial(next, steps, None))) is not None:
+                    await self._commits.commit(step)
             step = await self._compute(partial(partition.change_law, self._ruleset, self._law))
             await self._commits.commit(step)
             self._observe(partition)
@@ -347,11 +356,22 @@ class Runner:
         offsets = batch.records.offsets
         behind = offsets[end] if end < len(offsets) else batch.position
         newest_us = batch.records.timestamps_ms[end - 1] * 1000
+        await self._stay_in_present(partition, batch.records.timestamps_ms[first] * 1000)
         small = small and self._is_soon(partition, newest_us)
         await self._commit_all(partition, partition.apply(batch, first, end), behind, small=small)
         if partition.position == behind:
             self.stats.records += end - first
             self.stats.log_us = max(self.stats.log_us, newest_us)
+
+    async def _stay_in_present(self, partition: Partition, record_us: int) -> None:
+        """Note that time has passed while the partition was idle, where a record of before would take it back.
+
+        Records come a little after their time. As far as the tolerance reaches that changes nothing: to note it each
+        time would cost a transaction, and a replay of the same orders would tell other instants.
+        """
+        behind_us = self._present_us - self._options.tolerance_us
+        if max(record_us, partition.engine.clock_us) < behind_us:
+            await self._commit_all(partition, partition.pass_time(self._present_us, to_the_end=True))
 
     @staticmethod
     def _is_soon(partition: Partition, until_us: int) -> bool:
@@ -409,6 +429,7 @@ class Runner:
     def _forget(self) -> None:
         self._partition = None
         self._ticks = []
+        self._present_us = NEVER_US
         self._is_live = self._is_moving = self._is_broken = self._finished = False
 
     def _save_in_time(self) -> None:

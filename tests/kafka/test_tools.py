@@ -123,6 +123,10 @@ def test_tail_chooses(shop: Shop, history: Path) -> None:
     assert all(f"customer {customer}: " in line for line in lines)
     assert len(shop.run(*whole, "--count", 3).stdout.splitlines()) == 3
     assert shop.run("tail", "--until-end").stdout == ""
+    foreign = shop.run(*whole, "--changes-topic", shop.orders, code=2)
+    assert foreign.stdout == ""
+    assert "holds what is no tier change" in foreign.stderr
+    assert len(foreign.stderr.splitlines()) == 1
 
 
 def test_a_snapshot_of_a_worker_that_runs(shop: Shop, history: Path, tmp_path: Path) -> None:

@@ -92,6 +92,52 @@ def orders(count: int, amount_minor: int = 50_000) -> list[dict[str, Any]]:
     return [event(f"c{i % 3}", f"o{i}", 0, amount_minor) for i in range(count)]
 
 
+def test_a_record_of_the_past_does_not_take_the_present_back(stage: Stage) -> None:
+    async def scene() -> None:
+        runner = stage.runner()
+        await runner.recover()
+        now_us = START_US + 40 * DAY_US
+        await runner.idle(0, now_us)
+        assert len(stage.world.ticks) == 1  # the law's: a quiet day is not noted
+        stage.put(*orders(1))
+        await stage.read(runner)
+        [change] = stage.changes
+        assert (change["to_tier"], change["reason"], change["effective_at"]) == ("000", "first_order", now_us)
+        assert stage.world.ticks[-1].clock_us == now_us
+        noted = len(stage.world.ticks)
+        # What the tolerance covers was on its way.
+        await runner.idle(runner.position, now_us + 1000 * DAY_US)
+        stage.put(event("late", "o", 0, 1), days=1040 - 299 / 86_400)
+        await stage.read(runner)
+        assert len(stage.world.ticks) == noted
+        assert stage.changes[-1]["effective_at"] == now_us + 1000 * DAY_US - 299_000_000
+        state = in_order(plain_rows(await runner.snapshot()))
+        again = stage.runner()
+        await again.recover()
+        await stage.read(again)
+        assert in_order(plain_rows(await again.snapshot())) == state
+
+    asyncio.run(scene())
+
+
+def test_the_old_rules_hold_until_the_others_take_over(stage: Stage) -> None:
+    async def scene() -> None:
+        first = stage.runner()
+        await first.recover()
+        stage.put(*orders(7))
+        await stage.read(first)
+        await first.stop()
+        before = len(stage.changes)
+        stage.world.now_us = START_US + 40 * DAY_US
+        await stage.runner("types7", resegment=True).recover()
+        made = stage.changes[before:]
+        assert [row["reason"] for row in made] == ["recency_expired"] * 3 + ["rules_changed"] * 3
+        assert {row["effective_at"] for row in made[3:]} == {stage.world.now_us + 1}
+        assert {row["ruleset"] for row in made[3:]} == {"types7"}
+
+    asyncio.run(scene())
+
+
 def test_other_rules_take_over_after_a_clean_stop(stage: Stage) -> None:
     async def scene() -> None:
         first = stage.runner()

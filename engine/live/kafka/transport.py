@@ -31,6 +31,7 @@ from faust.transport.drivers import TRANSPORTS
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage
 from mode import Service
+from mode.threads import ServiceThread, WorkerThread
 
 from engine.live.config import WorkerConfig
 from engine.live.kafka.client import as_rfm_error, connection_options
@@ -114,9 +115,18 @@ class _Listener(driver.ConsumerRebalanceListener):
         await super().on_partitions_assigned(tps)
 
 
+class _DaemonThread(WorkerThread):
+    """A thread that a process which ends does not wait for: to join a group can take as long as a session."""
+
+    def __init__(self, service: ServiceThread, **options: Any) -> None:  # noqa: ANN401 - mode's
+        super().__init__(service, **options)
+        self.daemon = True
+
+
 class ConsumerThread(driver.AIOKafkaConsumerThread):
     """The consumer's thread: polls, and seeks for the lanes."""
 
+    Worker = _DaemonThread
     logger = _faust_log
 
     def __post_init__(self) -> None:

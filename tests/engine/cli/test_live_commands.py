@@ -85,7 +85,8 @@ def test_produce_refuses_before_it_connects(nobody: str, history: Path, tmp_path
     refused(run("produce", history, *reach, "--currency", "XYZ"), 2, "XYZ")
     refused(run("produce", history, *reach, "--map", "no-such-map"), 2, "no-such-map")
     refused(run("produce", tmp_path / "none.csv", *reach), 3, "none.csv")
-    assert run("produce", history, *reach, "--rate", "0").exit_code == 2
+    for number in ("0", "nan", "inf"):
+        assert run("produce", history, *reach, "--rate", number).exit_code == 2
     assert run("produce", *reach).exit_code == 2
 
 
