@@ -111,7 +111,7 @@ class Partition:
     def change_law(self, ruleset: Ruleset, law: Law, at_us: int | None = None) -> Step:
         """Go on by another law. The clock moves by 1 µs, so that the tick is one.
 
-        at_us  the instant of the tick, where it is there already
+        at_us  the instant of the tick, where it is there already or the present is known
         """
         if at_us is None:
             at_us = max(self.engine.clock_us, FIRST_US) + 1

@@ -295,12 +295,10 @@ class Runner:
         if plan.offset >= plan.until:
             await self._catch_up(partition)
         if plan.changes:
-            if self._options.clock == "log" and plan.offset >= self._end:
-                # Nothing is left to read, so the old law has held until now.
-                steps = partition.pass_time(now_us, to_the_end=True)
-                while (step := await self._compute(partial(next, steps, None))) is not None:
-                    await self._commits.commit(step)
-            step = await self._compute(partial(partition.change_law, self._ruleset, self._law))
+            # Where nothing is left to read, the clock has gone on since.
+            is_present = self._options.clock == "log" and plan.offset >= self._end
+            at_us = max(now_us, partition.engine.clock_us) + 1 if is_present else None
+            step = await self._compute(partial(partition.change_law, self._ruleset, self._law, at_us))
             await self._commits.commit(step)
             self._observe(partition)
 

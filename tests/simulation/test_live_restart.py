@@ -120,7 +120,7 @@ def test_a_record_of_the_past_does_not_take_the_present_back(stage: Stage) -> No
     asyncio.run(scene())
 
 
-def test_the_old_rules_hold_until_the_others_take_over(stage: Stage) -> None:
+def test_other_rules_take_over_in_the_present(stage: Stage) -> None:
     async def scene() -> None:
         first = stage.runner()
         await first.recover()
@@ -131,9 +131,12 @@ def test_the_old_rules_hold_until_the_others_take_over(stage: Stage) -> None:
         stage.world.now_us = START_US + 40 * DAY_US
         await stage.runner("types7", resegment=True).recover()
         made = stage.changes[before:]
-        assert [row["reason"] for row in made] == ["recency_expired"] * 3 + ["rules_changed"] * 3
-        assert {row["effective_at"] for row in made[3:]} == {stage.world.now_us + 1}
-        assert {row["ruleset"] for row in made[3:]} == {"types7"}
+        assert [row["reason"] for row in made] == ["rules_changed"] * 3
+        assert {row["effective_at"] for row in made} == {stage.world.now_us + 1}
+        assert {row["r_band"] for row in made} == {0}
+        again = stage.runner("types7")
+        await again.recover()
+        assert {row["tier"] for row in plain_rows(await again.snapshot())} == {row["to_tier"] for row in made}
 
     asyncio.run(scene())
 
