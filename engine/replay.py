@@ -6,13 +6,12 @@ can simply be run again.
 """
 
 import signal
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Event
+from threading import Event, current_thread, main_thread
 from typing import Any, Final
 
 import pyarrow as pa
@@ -255,7 +254,7 @@ def _finish(made: Mapping[str, OutputFile], snapshot: pa.Table) -> None:
 @contextmanager
 def _uninterrupted() -> Iterator[None]:
     """Let Ctrl-C and SIGTERM do nothing: files without their checkpoint, or the other way round, are half a result."""
-    if threading.current_thread() is not threading.main_thread():
+    if current_thread() is not main_thread():
         yield  # only the main thread is interrupted
         return
     before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}

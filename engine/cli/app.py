@@ -26,7 +26,7 @@ EXIT_INTERRUPTED: Final = 130
 EXIT_TERMINATED: Final = 143
 EXIT_CODES: Final[dict[type[RfmError], int]] = {ConfigError: 2, InputError: 3, StateError: 4}
 
-_CANNOT_PRINT: Final = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
+_DISK_FAILED: Final = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
 
 _EPILOG: Final = """
 \b
@@ -57,11 +57,13 @@ class Commands(click.Group):
             click.echo(f"rfmstream: {error}", err=True)
             ctx.exit(EXIT_CODES.get(type(error), EXIT_FAILED))
         except OSError as error:
-            if error.errno not in _CANNOT_PRINT:
+            if error.errno not in _DISK_FAILED:
                 raise
             # What is still to be printed cannot be, either, and Python would say so at the end.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            click.echo(f"rfmstream: cannot print: {error.strerror}", err=True)
+            click.echo(
+                f"rfmstream: writing broke off: {error.strerror}; make room and run it again", err=True
+            )
             ctx.exit(EXIT_FAILED)
         except KeyboardInterrupt:
             click.echo("rfmstream: interrupted; no half-written file is left", err=True)

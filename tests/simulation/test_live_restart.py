@@ -73,6 +73,14 @@ class Stage:
         if fetched.offsets:
             await runner.feed(fetched)
 
+    async def live_once(self, *events: dict[str, Any]) -> None:
+        """Let a worker come, apply the events, and stop in good order."""
+        runner = self.runner()
+        await runner.recover()
+        self.put(*events)
+        await self.read(runner)
+        await runner.stop()
+
     @property
     def changes(self) -> list[dict[str, Any]]:
         return plain_rows(
@@ -122,11 +130,7 @@ def test_a_record_of_the_past_does_not_take_the_present_back(stage: Stage) -> No
 
 def test_other_rules_take_over_in_the_present(stage: Stage) -> None:
     async def scene() -> None:
-        first = stage.runner()
-        await first.recover()
-        stage.put(*orders(7))
-        await stage.read(first)
-        await first.stop()
+        await stage.live_once(*orders(7))
         before = len(stage.changes)
         stage.world.now_us = START_US + 40 * DAY_US
         await stage.runner("types7", resegment=True).recover()
@@ -143,11 +147,7 @@ def test_other_rules_take_over_in_the_present(stage: Stage) -> None:
 
 def test_other_rules_take_over_after_a_clean_stop(stage: Stage) -> None:
     async def scene() -> None:
-        first = stage.runner()
-        await first.recover()
-        stage.put(*orders(7))
-        await stage.read(first)
-        await first.stop()
+        await stage.live_once(*orders(7))
         before = len(stage.changes)
 
         with pytest.raises(StateError, match="belongs to ruleset rfm8, not to types7"):
