@@ -1,6 +1,8 @@
 """Whole fetches by the raw path: the same records as by the client's own, and the same errors."""
 
+import gc
 import logging
+import sys
 from collections.abc import Iterable, Sequence
 
 import aiokafka
@@ -251,6 +253,19 @@ def test_what_is_too_much_is_left_to_be_fetched_again(path: str, monkeypatch: py
             position = found[-1].position
         assert len(found) == pieces
         assert as_lists(joined(found)) == as_lists(whole)
+
+
+@pytest.mark.parametrize("path", ["raw", "ordinary"])
+@pytest.mark.parametrize("codec", [0, 3])
+def test_nothing_keeps_the_bytes_of_a_fetch_once_its_records_are_gone(path: str, codec: int) -> None:
+    data = b"".join(batch.encoded() for batch in shifted([Batch(0, [Record(0)], codec)] * 3, [0] * 3))
+    gc.disable()
+    try:
+        before = sys.getrefcount(data)
+        assert len(read_fetch(data, 0, is_raw=path == "raw").offsets) == 3
+        assert sys.getrefcount(data) == before
+    finally:
+        gc.enable()
 
 
 def test_log_append_time_is_that_of_the_batch() -> None:

@@ -189,10 +189,13 @@ class _RawPartitionRecords(_PartitionRecords):
                 self._check_crcs,
                 self._isolation_level,
             )
-            for _ in judged:
-                if batches.read_bytes >= READ_BYTES_MAX:
+            read, read_bytes = [], 0
+            for batch in judged:
+                read.append(batch)
+                read_bytes += batch.records_bytes
+                if read_bytes >= READ_BYTES_MAX:
                     break
-            return batches.records(judged.next_fetch_offset)
+            return batches.records(read, judged.next_fetch_offset)
         except Exception as error:  # noqa: BLE001 - codecs raise what they like
             _log.debug("a fetch takes the ordinary path: %r", error)
             return None

@@ -10,7 +10,7 @@ then somebody else has to read the fetch.
 Source  Kafka's protocol guide, "Record Batch"
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -71,9 +71,10 @@ class RawBatch:
     """
 
     __slots__ = (
+        "_array",
         "_checksum",
         "_codec",
-        "_fetch",
+        "_data",
         "base_offset",
         "end",
         "is_control_batch",
@@ -85,8 +86,11 @@ class RawBatch:
         "start",
     )
 
-    def __init__(self, fetch: "RawBatches", start: int, end: int, head: tuple[int, ...]) -> None:
-        self._fetch, self.start, self.end = fetch, start, end
+    def __init__(
+        self, data: bytes, array: NDArray[np.uint8], start: int, end: int, head: tuple[int, ...]
+    ) -> None:
+        # Not the RawBatches: a cycle would keep the bytes of a fetch until the garbage collector comes.
+        self._data, self._array, self.start, self.end = data, array, start, end
         self.base_offset, _, _, _, self._checksum, attributes, delta, _, _, self.producer_id, *_ = head
         self._codec = attributes & CODEC
         self.is_transactional = bool(attributes & TRANSACTIONAL)
@@ -97,21 +101,24 @@ class RawBatch:
 
     def validate_crc(self) -> bool:
         """Return whether its bytes are those that were written."""
-        return self._checksum == crc32c(self._fetch.array[self.start + CHECKED_FROM : self.end])
+        return self._checksum == crc32c(self._array[self.start + CHECKED_FROM : self.end])
 
     def __next__(self) -> Any:  # noqa: ANN401 - not typed there
         """Return the first record: of a control batch, its marker."""
-        return next(DefaultRecordBatch(self._fetch.data[self.start : self.end]))
+        return next(DefaultRecordBatch(self._data[self.start : self.end]))
 
     def __iter__(self) -> Iterator["RawBatch"]:
         if self._codec:
             decode = _DECODERS.get(self._codec)
             if decode is None:
                 raise UnusualError
-            self.records = decode(self._fetch.data[self.start + HEADER_BYTES : self.end])
-        self._fetch.read.append(self)
-        self._fetch.read_bytes += self.end - self.start if self.records is None else len(self.records)
+            self.records = decode(self._data[self.start + HEADER_BYTES : self.end])
         yield self
+
+    @property
+    def records_bytes(self) -> int:
+        """How long its records are when decompressed."""
+        return self.end - self.start if self.records is None else len(self.records)
 
 
 class RawBatches:
@@ -119,8 +126,6 @@ class RawBatches:
 
     In      first_offset  the offset that was asked for
     Fields  data, array   what was fetched: bytes, u8[]
-            read          the batches whose records were asked for
-            read_bytes    how long they are when decompressed
 
     Errors  UnusualError  a batch of another format, one that ends before the first offset, or one whose offsets are
                           not behind those of the batch before it
@@ -129,8 +134,6 @@ class RawBatches:
     def __init__(self, data: bytes, first_offset: int) -> None:
         self.data = data
         self.array = np.frombuffer(data, np.uint8)
-        self.read: list[RawBatch] = []
-        self.read_bytes = 0
         self._first_offset = first_offset
         self._offset = 0
         self._look_at(0)
@@ -145,7 +148,7 @@ class RawBatches:
         if end - start < HEADER_BYTES:
             raise UnusualError
         head = HEADER.unpack_from(self.data, start)
-        batch = RawBatch(self, start, end, head)
+        batch = RawBatch(self.data, self.array, start, end, head)
         behind_others = self._offset <= batch.base_offset < batch.next_offset
         if head[_MAGIC_FIELD] != MAGIC or not behind_others or batch.next_offset <= self._first_offset:
             raise UnusualError
@@ -153,13 +156,14 @@ class RawBatches:
         self._look_at(end)
         return batch
 
-    def records(self, position: int) -> RawRecords:
-        """Return the records of the batches that were read, from the first offset on.
+    def records(self, read: Sequence[RawBatch], position: int) -> RawRecords:
+        """Return the records of batches, from the first offset on.
 
-        In      position  the offset to read next
+        In      read      the batches whose records were asked for
+                position  the offset to read next
         Errors  UnusualError  a record that is damaged, or not as they are written
         """
-        array, starts, ends = self._parts()
+        array, starts, ends = self._parts(read)
         count = count_records(array, starts, ends)
         if count == UNUSUAL:
             raise UnusualError
@@ -180,14 +184,16 @@ class RawBatches:
             position=position,
         )
 
-    def _parts(self) -> tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.int64]]:
+    def _parts(
+        self, read: Sequence[RawBatch]
+    ) -> tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.int64]]:
         """Return batches with their records decompressed: the bytes, and where each begins and ends."""
-        if all(batch.records is None for batch in self.read):
-            places = np.array([(batch.start, batch.end) for batch in self.read], np.int64).reshape(-1, 2)
+        if all(batch.records is None for batch in read):
+            places = np.array([(batch.start, batch.end) for batch in read], np.int64).reshape(-1, 2)
             return self.array, places[:, 0].copy(), places[:, 1].copy()
         parts: list[bytes] = []
         sizes: list[int] = []
-        for batch in self.read:
+        for batch in read:
             end = batch.end if batch.records is None else batch.start + HEADER_BYTES
             records = batch.records or b""
             parts += (self.data[batch.start : end], records)
