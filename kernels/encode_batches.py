@@ -6,10 +6,7 @@ Source: Kafka's protocol guide, "Record Batch" and "Record".
 import numpy as np
 
 from kernels._jit import borrow, jit
-from kernels.encode_text import LINE_BYTES, copy_piece, size_varint, write_varint
-
-BEGINNING_BYTES_MAX = 12
-"""Length (5), attributes (1), timestamp delta (1) and offset delta (5) of a record."""
+from kernels.encode_text import LINE_BYTES, copy_piece, size_beginning, write_beginning
 
 
 @jit
@@ -26,12 +23,8 @@ def fill_batch(data, starts, sizes, first, out):
     room = out.size - LINE_BYTES
     used = np.int64(0)
     for i in range(first, starts.size):
-        body = 2 + size_varint(i - first) + sizes[i]
-        if used + size_varint(body) + body > room:
+        if used + size_beginning(i - first, sizes[i]) + sizes[i] > room:
             return i - first, used
-        at = write_varint(out, used, body)
-        out[at] = 0
-        out[at + 1] = 0
-        at = write_varint(out, at + 2, i - first)
+        at = write_beginning(out, used, i - first, sizes[i])
         used = copy_piece(out, at, data, starts[i], sizes[i])
     return starts.size - first, used

@@ -1,7 +1,8 @@
 """Write the rows of a table as Kafka records, by a list of steps: a piece of fixed text, then a field of the row.
 
-A record is written without its beginning (length, attributes, deltas), which depends on the batch it will be sent in:
-from the key on it is the same wherever it goes. The steps are laid out by engine/live/encode.py.
+Records are written one after another as a batch holds them, each with the timestamp of the batch. From its key on a
+record is the same wherever it goes, so it can be taken from here to another batch (kernels/encode_batches.py). The
+steps are laid out by engine/live/encode.py.
 
 Source: Kafka's protocol guide, "Record"; schemas/changes.py.
 """
@@ -12,16 +13,19 @@ import numpy as np
 
 from kernels._jit import array_at, borrow, inline, jit, keep_apart, part
 from kernels.encode_text import (
+    BEGINNING_BYTES_MAX,
     INSTANT_BYTES,
     LINE_BYTES,
     NULL_BYTES,
     copy_piece,
     copy_text,
     size_attribute,
+    size_beginning,
     size_integer,
     size_json,
     size_varint,
     write_attribute,
+    write_beginning,
     write_instant,
     write_integer,
     write_json,
@@ -190,8 +194,8 @@ def _bytes_max(steps, texts, row, row_bytes_max):
 
 
 @jit
-def write_records(steps, pieces, words, row_bytes_max, first, rows, out, used, starts):
-    """Write rows [first, rows) as far as there is room.
+def write_records(steps, pieces, words, row_bytes_max, first, rows, out, starts, sizes):
+    """Write rows [first, rows) as the records of a batch, as far as there is room.
 
     A length stands before what it counts. It is taken to have as many bytes as in the row before, and is filled in when
     the row is written; where it has not, the row is written once more.
@@ -200,17 +204,18 @@ def write_records(steps, pieces, words, row_bytes_max, first, rows, out, used, s
             pieces  u8[]      fixed text, LINE_BYTES to spare at the end
             words   i64[w+1]  offsets into `pieces`
             row_bytes_max     of a record without its texts
-    Out     out     u8[]      from `used` on, LINE_BYTES left to spare at the end
-            starts  i64[rows + 1]  where each row's record begins, and the last one's end
-    Returns the row to go on with: `rows` when all are written
+    Out     out     u8[]      LINE_BYTES to spare at the end
+            starts, sizes  i64[rows]  of each record that was written: where its key begins, and the bytes from there on
+    Returns (the row to go on with, bytes written)
     Cost    O(bytes), no allocation that grows
     """
-    steps, pieces, words, out, starts = (
+    steps, pieces, words, out, starts, sizes = (
         borrow(steps),
         borrow(pieces),
         borrow(words),
         borrow(out),
         borrow(starts),
+        borrow(sizes),
     )
     texts = np.flatnonzero(
         (steps["kind"] == TEXT)
@@ -222,18 +227,20 @@ def write_records(steps, pieces, words, row_bytes_max, first, rows, out, used, s
     widths, places = np.ones(GROUPS, np.int64), np.zeros(GROUPS, np.int64)
     group_sizes = np.empty(GROUPS, np.int64)
     room = out.size - LINE_BYTES
+    used, size = np.int64(0), np.int64(0)
     row = first
     while row < rows:
-        starts[row] = used
-        if used + _bytes_max(steps, texts, row, row_bytes_max) > room:
-            if used + _size_row(steps, row, words, group_sizes) > room:
-                return row
+        if used + BEGINNING_BYTES_MAX + _bytes_max(steps, texts, row, row_bytes_max) > room:
+            size = _size_row(steps, row, words, group_sizes)
+            if used + size_beginning(row - first, size) + size > room:
+                return row, used
             # Not a byte more than there is room for.
             for t in range(lengths.size):
                 group = steps[lengths[t]].argument
                 widths[group] = size_varint(group_sizes[group])
         group_sizes[:] = 0
-        at = used
+        start = used + size_beginning(row - first, size)
+        at = start
         for s in range(steps.size):
             step = steps[s]
             begin = at
@@ -244,7 +251,8 @@ def write_records(steps, pieces, words, row_bytes_max, first, rows, out, used, s
             if step.kind == LENGTH:
                 places[step.argument] = at
                 at += widths[step.argument]
-        fits = True
+        size = at - start
+        fits = start == used + size_beginning(row - first, size)
         for t in range(lengths.size):
             group = steps[lengths[t]].argument
             width = size_varint(group_sizes[group])
@@ -254,7 +262,8 @@ def write_records(steps, pieces, words, row_bytes_max, first, rows, out, used, s
             for t in range(lengths.size):
                 group = steps[lengths[t]].argument
                 write_varint(out, places[group], group_sizes[group])
+            write_beginning(out, used, row - first, size)
+            starts[row], sizes[row] = start, size
             used = at
             row += 1
-            starts[row] = used
-    return rows
+    return row, used

@@ -21,6 +21,9 @@ INSTANT_BYTES = 27
 
 NULL_BYTES = 4
 
+BEGINNING_BYTES_MAX = 12
+"""Length (5), attributes (1), timestamp delta (1) and offset delta (5) of a record."""
+
 _U = np.uint64
 _NULL = np.uint64(int.from_bytes(b"null", "little"))
 _ONES = 0x0101010101010101
@@ -99,6 +102,22 @@ def write_varint(out, at, value):
         at += 1
     out[at] = rest
     return at + 1
+
+
+@inline
+def size_beginning(delta, size):
+    """Return the bytes of a record before its key, of which it has `size` from there on."""
+    delta_bytes = size_varint(delta)
+    return size_varint(2 + delta_bytes + size) + 2 + delta_bytes
+
+
+@inline
+def write_beginning(out, at, delta, size):
+    """Write what a record has before its key: no attributes, and the timestamp of the batch; return the end."""
+    at = write_varint(out, at, 2 + size_varint(delta) + size)
+    out[at] = 0
+    out[at + 1] = 0
+    return write_varint(out, at + 2, delta)
 
 
 @inline

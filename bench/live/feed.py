@@ -149,8 +149,7 @@ class Digest:
         self._sum = (self._sum + sum(map(hash, values))) & (2**64 - 1)
 
     def add_table(self, encoder: Encoder, changes: pa.Table) -> None:
-        for records, _ in encoder.parts(changes):
-            self.add([record.value or b"" for record in records])
+        self.add([record.value or b"" for record in encoder.changes(changes)])
 
 
 async def digest_of(site: Site, topic: str) -> Digest:

@@ -40,7 +40,8 @@ from engine.live.model import Rejection, Source
 from engine.shard import new_seeds
 from kernels.encode_latest import mark_latest
 from kernels.encode_records import ATTRIBUTE, INSTANT, INTEGER, JSON_ATTRIBUTE, TEXT, write_records
-from kernels.encode_text import LINE_BYTES
+from kernels.encode_text import BEGINNING_BYTES_MAX, LINE_BYTES
+from kernels.record_batches import HEADER_BYTES
 from schemas.changes import CHANGE_COLUMNS, CHANGE_SCHEMA, CHANGE_TYPE
 from schemas.errors import ConfigError
 from schemas.ruleset import Ruleset
@@ -48,8 +49,8 @@ from schemas.ruleset import Ruleset
 JSON_TYPE: Final = "application/json"
 CLOUDEVENT_TYPE: Final = "application/cloudevents+json; charset=utf-8"
 
-PART_ROWS: Final = 8192
-"""Rows encoded at a time: about 8 MB of records, memory that is used again instead of asked for again."""
+BATCH_BYTES_MAX: Final = 1 << 20
+"""Bytes of a batch: below `message.max.bytes` of a broker and `max.request.size` of a producer as they come."""
 
 OVERTAKEN_MAX: Final = 0.5
 """Share of a part's changes that a later one has overtaken, up to which they go to the topic of the last ones, too:
@@ -78,11 +79,14 @@ class EncodedRecords:
     Fields  data    u8[]    LINE_BYTES to spare at the end; may be shared with other records
             starts  i64[n]  where each record begins in it
             sizes   i64[n]
+            batch   of `data`, behind HEADER_BYTES to spare: the records with their beginnings, as a batch of them has
+                    them; None: they do not stand like that
     """
 
     data: NDArray[np.uint8]
     starts: NDArray[np.int64]
     sizes: NDArray[np.int64]
+    batch: NDArray[np.uint8] | None = None
 
     def __len__(self) -> int:
         return int(self.starts.size)
@@ -124,26 +128,28 @@ class Encoder:
         self._seeds = new_seeds()
         self._layout = lru_cache(maxsize=64)(self._build_layout)
 
-    def changes(self, table: pa.Table) -> EncodedRecords:
-        """Return one record a row of schemas.changes.CHANGE_SCHEMA, in order."""
-        return self._encode(_batches(table, max(table.num_rows, 1)))
+    def changes(self, table: pa.Table) -> Iterator[Record]:
+        """Yield the records of a table of changes as a consumer sees them."""
+        for records, _ in self.parts(table):
+            yield from records
 
     def parts(self, table: pa.Table) -> Iterator[tuple[EncodedRecords, EncodedRecords]]:
-        """Yield the records of `changes` and, of them, those for the topic of the last ones, PART_ROWS at a time.
+        """Yield the records of a table of schemas.changes.CHANGE_SCHEMA, one a row and in order, a batch at a time.
 
-        So a step with a change of every customer needs no memory for all of their records. Where few of a part
-        have been overtaken by a later change both are the same object; else it gets the last of each customer.
+        With them, those that go to the topic of the last ones. Where few of a part have been overtaken by a later
+        change both are the same object; else it gets the last of each customer. So a step with a change of every
+        customer needs no memory for all of their records.
         """
+        assert table.schema.equals(CHANGE_SCHEMA)
         # A step is made of many small tables where much time passes in it.
         table = table.combine_chunks()
         latest = self._latest(table)
         done = 0
-        for batch in _batches(table, PART_ROWS):
-            records = self._encode([batch])
-            last = latest[done : done + batch.num_rows]
-            few_overtaken = np.count_nonzero(last) >= (1 - OVERTAKEN_MAX) * batch.num_rows
+        for records in self._encode(table):
+            last = latest[done : done + len(records)]
+            few_overtaken = np.count_nonzero(last) >= (1 - OVERTAKEN_MAX) * len(records)
             yield records, records if few_overtaken else records.take(last)
-            done += batch.num_rows
+            done += len(records)
 
     def rejections(self, rows: Sequence[Rejection], source: Source) -> EncodedRecords:
         """Return one record a rejected row: its record's key, its own bytes, and where it came from in the headers.
@@ -186,32 +192,36 @@ class Encoder:
             mark_latest(*offsets_and_data(ids), self._seeds, scratch, out)
         return out
 
-    def _encode(self, batches: list[pa.RecordBatch]) -> EncodedRecords:
-        layouts = [self._layout(*_words(batch)) for batch in batches]
-        bytes_max = sum(layout.bytes_max(batch) for layout, batch in zip(layouts, batches, strict=True))
-        out = np.empty(bytes_max + LINE_BYTES, dtype=np.uint8)
-        edges = np.zeros(sum(batch.num_rows for batch in batches) + 1, dtype=np.int64)
-        done = 0
-        for layout, batch in zip(layouts, batches, strict=True):
-            starts = edges[done : done + batch.num_rows + 1]
-            row, steps = 0, layout.point(batch)
-            while True:
-                row = write_records(
+    def _encode(self, table: pa.Table) -> Iterator[EncodedRecords]:
+        for batch in table.to_batches():
+            layout = self._layout(*_words(batch))
+            steps, rows = layout.point(batch), batch.num_rows
+            starts, sizes = np.empty((2, rows), dtype=np.int64)
+            bytes_max = min(
+                rows * BEGINNING_BYTES_MAX + layout.bytes_max(batch), BATCH_BYTES_MAX - HEADER_BYTES
+            )
+            row, room = 0, bytes_max
+            while row < rows:
+                out = np.empty(HEADER_BYTES + room + LINE_BYTES, dtype=np.uint8)
+                first = row
+                row, used = write_records(
                     steps,
                     layout.pieces,
                     layout.words,
                     layout.row_bytes_max,
-                    row,
-                    batch.num_rows,
-                    out,
-                    starts[row],
+                    first,
+                    rows,
+                    out[HEADER_BYTES:],
                     starts,
+                    sizes,
                 )
-                if row == batch.num_rows:
-                    break
-                out = _grown(out, int(starts[row]))  # ids full of what JSON escapes
-            done += batch.num_rows
-        return EncodedRecords(out, edges[:-1], np.diff(edges))
+                if row == first:  # ids full of what JSON escapes, or a record that goes alone
+                    room *= 2
+                    continue
+                room = bytes_max
+                part = slice(first, row)
+                starts[part] += HEADER_BYTES
+                yield EncodedRecords(out, starts[part], sizes[part], out[HEADER_BYTES : HEADER_BYTES + used])
 
     def _build_layout(self, *dictionaries: tuple[str, ...]) -> Layout:
         words = dict(zip(_WORD_COLUMNS, dictionaries, strict=True))
@@ -289,21 +299,9 @@ class Encoder:
         build.text(b"}", VALUE)
 
 
-def _batches(table: pa.Table, rows: int) -> list[pa.RecordBatch]:
-    assert table.schema.equals(CHANGE_SCHEMA)
-    return [batch for batch in table.to_batches(max_chunksize=rows) if batch.num_rows]
-
-
 def _words(batch: pa.RecordBatch) -> list[tuple[str, ...]]:
     """Return the dictionaries of a batch of changes, in the order of its columns."""
     return [tuple(batch.column(name).dictionary.to_pylist()) for name in _WORD_COLUMNS]
-
-
-def _grown(out: NDArray[np.uint8], used: int) -> NDArray[np.uint8]:
-    """Return an array of twice the size with the first `used` bytes of this one."""
-    larger = np.empty(2 * out.size + 65_536, dtype=np.uint8)
-    larger[:used] = out[:used]
-    return larger
 
 
 def _decode(record: bytes) -> Record:

@@ -1,8 +1,10 @@
 """Record batches against aiokafka: its builder makes the same bytes, and its readers read them."""
 
+from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from aiokafka.record import MemoryRecords
 from aiokafka.record.default_records import _DefaultRecordBatchBuilderPy as Builder  # fills to the last byte
@@ -10,9 +12,10 @@ from aiokafka.record.util import calc_crc32c
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.live.encode import EncodedRecords, Encoder
+from engine import Engine
+from engine.live.encode import BATCH_BYTES_MAX, EncodedRecords, Encoder
 from engine.live.kafka import batches as batches_module
-from engine.live.kafka.batches import BATCH_BYTES_MAX, RecordBatch, batch_of_one, record_batches
+from engine.live.kafka.batches import RecordBatch, batch_of_one, record_batches
 from engine.live.model import Rejection, Source
 from schemas.ruleset import load_ruleset
 
@@ -127,6 +130,27 @@ def test_a_batch_holds_what_fits_to_the_byte() -> None:
     assert len(list(record_batches(records, timestamp_ms=NOW_MS, batch_bytes_max=whole.size()))) == 1
     first, second = record_batches(records, timestamp_ms=NOW_MS, batch_bytes_max=whole.size() - 1)
     assert (len(first), len(second)) == (99, 1)
+
+
+def test_tier_changes_are_written_as_batches_that_are_those_of_aiokafkas_builder() -> None:
+    numbers = range(4000)
+    orders = pa.table(
+        {
+            "customer_id": [f"c{number * 7919}" for number in numbers],
+            "order_id": [f"o{number}" for number in numbers],
+            "occurred_at": [datetime(2026, 1, 1, tzinfo=UTC)] * len(numbers),
+            "amount_minor": [number**3 for number in numbers],
+        }
+    )
+    parts = [part for part, _ in ENCODER.parts(Engine("rfm8", mode="live").step(orders).changes)]
+    assert sum(map(len, parts)) == len(numbers)
+    assert [len(part.batch) > 1_000_000 for part in parts if part.batch is not None] == [True] * 2 + [False]
+    for part in parts:
+        [batch] = record_batches(part, timestamp_ms=NOW_MS)
+        assert [bytes_of(batch, 9, 3, 77)] == built_by_aiokafka(part, BATCH_BYTES_MAX)
+        halves = list(record_batches(part, timestamp_ms=NOW_MS, batch_bytes_max=batch.size() - 1))
+        expected = built_by_aiokafka(part, batch.size() - 1)
+        assert [bytes_of(half, 9, 3, 77) for half in halves] == expected
 
 
 def test_the_checksum_is_the_same_without_the_faster_library(monkeypatch: pytest.MonkeyPatch) -> None:

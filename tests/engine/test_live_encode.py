@@ -16,6 +16,7 @@ from jsonschema import Draft202012Validator
 from engine import Engine
 from engine.live import encode
 from engine.live.encode import OVERTAKEN_MAX, Encoder, Record
+from engine.live.kafka.batch_format import HEADER
 from engine.live.model import Rejection, Source
 from engine.text_rows import json_lines
 from schemas.changes import CHANGE_REASONS, CHANGE_SCHEMA, MODES, change_event_json_schema
@@ -165,18 +166,19 @@ FEW_CUSTOMERS = st.builds(
 
 
 @settings(deadline=None)
-@given(st.lists(FEW_CUSTOMERS, max_size=12), st.integers(0, 12), st.integers(1, 5))
+@given(st.lists(FEW_CUSTOMERS, max_size=12), st.integers(0, 12), st.integers(1, 9000))
 def test_what_is_overtaken_goes_to_the_last_changes_only_beside_many_others(
-    rows: list[Row], cut: int, part_rows: int
+    rows: list[Row], cut: int, bytes_max: int
 ) -> None:
     latest = {row["customer_id"]: i for i, row in enumerate(rows)}.values()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(encode, "PART_ROWS", part_rows)
+        patch.setattr(encode, "BATCH_BYTES_MAX", bytes_max + HEADER.size)
         parts = list(BINARY.parts(table_of(rows[:cut], rows[cut:])))
     assert [record for changes, _ in parts for record in changes] == [binary(row) for row in rows]
     done = 0
     for changes, current in parts:
-        assert len(changes) <= part_rows
+        assert changes.batch is not None
+        assert len(changes) == 1 or changes.batch.size <= bytes_max
         span = range(done, done + len(changes))
         done += len(changes)
         last = [i for i in span if i in latest]
@@ -184,7 +186,7 @@ def test_what_is_overtaken_goes_to_the_last_changes_only_beside_many_others(
             assert len(span) - len(last) <= OVERTAKEN_MAX * len(span)
         else:
             assert len(span) - len(last) > OVERTAKEN_MAX * len(span)
-            assert current.data is changes.data
+            assert (current.data is changes.data, current.batch) == (True, None)
             assert list(current) == [binary(rows[i]) for i in last]
 
 

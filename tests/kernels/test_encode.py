@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from kernels import encode_records as records
 from kernels import encode_text as text
-from kernels.encode_batches import BEGINNING_BYTES_MAX, fill_batch
+from kernels.encode_batches import fill_batch
 from kernels.encode_latest import mark_latest
 
 INT64 = st.integers(-(2**63), 2**63 - 1)
@@ -151,26 +151,38 @@ def steps_of_numbers(values):
 @pytest.mark.parametrize("short", [0, 1, 5])
 def test_rows_are_written_as_long_as_there_is_room(short):
     values = np.array([7, -12, 10**18], np.int64)
-    expected = b"\x04#7" + b"\x08#-12" + b"\x28#1000000000000000000"
+    expected = (
+        b"\x0c\x00\x00\x00\x04#7" + b"\x10\x00\x00\x02\x08#-12" + b"\x30\x00\x00\x04\x28#1000000000000000000"
+    )
     out = np.full(len(expected) - short + text.LINE_BYTES + 64, GUARD, np.uint8)
-    starts = np.zeros(4, np.int64)
+    starts, sizes = np.zeros((2, 3), np.int64)
     room = out[: len(expected) - short + text.LINE_BYTES]
-    row = records.write_records(*steps_of_numbers(values), 26, 0, 3, room, 0, starts)
+    row, used = records.write_records(*steps_of_numbers(values), 26, 0, 3, room, starts, sizes)
     assert row == (3 if short == 0 else 2)
-    assert starts[: row + 1].tolist() == [0, 3, 8, 29][: row + 1]
-    assert out[: starts[row]].tobytes() == expected[: starts[row]]
+    assert used == [7, 16, 41][row - 1]
+    assert (starts[:row].tolist(), sizes[:row].tolist()) == ([4, 11, 20][:row], [3, 5, 21][:row])
+    assert out[:used].tobytes() == expected[:used]
     assert (out[room.size :] == GUARD).all()
-    larger = np.full(200, GUARD, np.uint8)
-    larger[: starts[row]] = out[: starts[row]]
-    assert records.write_records(*steps_of_numbers(values), 26, row, 3, larger, starts[row], starts) == 3
-    assert larger[: starts[3]].tobytes() == expected
+
+
+def test_rows_of_another_batch_count_from_its_first():
+    values = np.arange(100, 300, dtype=np.int64)
+    out = np.zeros(4000, np.uint8)
+    starts, sizes = np.zeros((2, 200), np.int64)
+    row, used = records.write_records(*steps_of_numbers(values), 26, 120, 200, out, starts, sizes)
+    assert (row, starts[120]) == (200, 4)
+    whole = out[:used].tobytes()
+    # From the 65th on the offset takes two bytes.
+    assert whole[:8] == b"\x10\x00\x00\x00\x08#22"
+    assert whole[64 * 9 : 64 * 9 + 10] == b"\x12\x00\x00\x80\x01\x08#284"
+    assert whole[starts[199] : starts[199] + sizes[199]] == b"\x08#299"
 
 
 def test_a_batch_is_filled_to_its_last_byte():
     data = np.frombuffer(b"abc" + b"d" * 70 + bytes(text.LINE_BYTES), np.uint8)
     starts, sizes = np.array([0, 0, 3], np.int64), np.array([3, 0, 70], np.int64)
     expected = b"\x0c\x00\x00\x00abc" + b"\x06\x00\x00\x02" + b"\x92\x01\x00\x00\x04" + b"d" * 70
-    assert len(expected) <= sizes.sum() + 3 * BEGINNING_BYTES_MAX
+    assert len(expected) <= sizes.sum() + 3 * text.BEGINNING_BYTES_MAX
     for short, filled in ((0, 3), (1, 2), (75, 2), (76, 1), (79, 1), (80, 0)):
         out = np.full(len(expected) + text.LINE_BYTES - short, GUARD, np.uint8)
         count, used = fill_batch(data, starts, sizes, 0, out)

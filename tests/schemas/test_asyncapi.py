@@ -6,7 +6,7 @@ was also checked against that schema (npm @asyncapi/specs, 3.0.0) when it was wr
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from jsonschema import Draft7Validator
 
 from engine import Engine
 from engine.live.config import OutputTopics
-from engine.live.encode import EncodedRecords, Encoder
+from engine.live.encode import Encoder, Record
 from engine.live.model import Rejection, Source, Tick
 from schemas.asyncapi import (
     CHANGES_TOPIC,
@@ -151,7 +151,7 @@ def is_valid(schema: dict[str, Any], value: Any) -> bool:  # noqa: ANN401 - any 
     return Draft7Validator(schema, format_checker=Draft7Validator.FORMAT_CHECKER).is_valid(value)
 
 
-def check(name: str, records: EncodedRecords) -> None:
+def check(name: str, records: Iterable[Record]) -> None:
     message = MESSAGES[name]
     for key, value, headers in records:
         as_text = {header: text.decode() for header, text in headers}
@@ -178,12 +178,12 @@ def test_tier_changes_fit_their_message(structured: bool) -> None:  # noqa: FBT0
     changes = pa.concat_tables([engine.step(orders).changes, engine.advance("2027-01-01T00:00:00Z")])
     encoder = Encoder(RULESET, source="/rfmstream/shop", structured=structured)
     name = "tierChangeEvent" if structured else "tierChange"
-    records = encoder.changes(changes)
+    records = list(encoder.changes(changes))
     assert len(records) == 7
     check(name, records)
     [(_, current)] = encoder.parts(changes)
     check(name, current)
-    payload = orjson.loads(next(iter(records)).value or b"")
+    payload = orjson.loads(records[0].value or b"")
     data = payload["data"] if structured else payload
     data["to_tier"] = "vip"
     assert not is_valid(MESSAGES[name]["payload"], payload)

@@ -16,7 +16,7 @@ from aiokafka.codec import gzip_encode, lz4_encode, zstd_encode
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from numpy.typing import NDArray
 
-from engine.live.encode import EncodedRecords
+from engine.live.encode import BATCH_BYTES_MAX, EncodedRecords
 from engine.live.kafka.batch_format import (
     BEFORE_LENGTH,
     CHECKED_FROM,
@@ -29,11 +29,8 @@ from engine.live.kafka.batch_format import (
     TRANSACTIONAL,
     crc32c,
 )
-from kernels.encode_batches import BEGINNING_BYTES_MAX, fill_batch
-from kernels.encode_text import LINE_BYTES
-
-BATCH_BYTES_MAX: Final = 1 << 20
-"""Bytes of a batch: below `message.max.bytes` of a broker and `max.request.size` of a producer as they come."""
+from kernels.encode_batches import fill_batch
+from kernels.encode_text import BEGINNING_BYTES_MAX, LINE_BYTES
 
 Compression = Literal["gzip", "snappy", "lz4", "zstd"]
 
@@ -106,6 +103,9 @@ def record_batches(
     compression, which is given up where it does not make the batch smaller.
     """
     first, count = 0, len(records)
+    if records.batch is not None and (count == 1 or HEADER.size + records.batch.size <= batch_bytes_max):
+        yield _batch(records.data[: HEADER.size + records.batch.size], count, timestamp_ms, compression)
+        return
     left = int(records.sizes.sum()) + count * BEGINNING_BYTES_MAX
     while first < count:
         alone = int(records.sizes[first]) + BEGINNING_BYTES_MAX

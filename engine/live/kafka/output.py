@@ -34,7 +34,8 @@ UNSTABLE_SECONDS_MAX: Final = 1.0
 _WRITTEN_BY: Final = "@"
 """Between the token of a commit and what the transactional ids of who made it begin with, as noted beside an offset."""
 
-_PARTS: Final = 2
+_PARTS: Final = 12
+"""Batches of a step made at a time, twice as many where the last ones differ."""
 _SMALL_ROWS: Final = 256
 _EARLIEST: Final = -2
 _LATEST: Final = -1
