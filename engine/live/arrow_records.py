@@ -102,9 +102,11 @@ def _judged(records: list[int], tables: Sequence[pa.Table], currency: str) -> Ju
     names = tables[0].schema.names
     schema = pa.schema(list(zip(names, tables[0].schema.types, strict=True)))
     batches = [batch for part in tables for batch in part.to_batches()]
-    table = pa.Table.from_batches(
-        [pa.RecordBatch.from_arrays(batch.columns, schema=schema) for batch in batches], schema
-    )
+    same = [
+        batch if batch.schema.equals(schema) else pa.RecordBatch.from_arrays(batch.columns, schema=schema)
+        for batch in batches
+    ]
+    table = pa.Table.from_batches(same, schema)
     orders, rejected = normalise(table, currency=currency)
     places = rejected.column("row")
     reasons = rejected.column("reason").to_pylist()

@@ -9,6 +9,7 @@ Source  docs/semantics.md 1
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import compress
 from typing import Final
 
 import numpy as np
@@ -21,7 +22,7 @@ from engine.ingest.normalise import CONTRACT_COLUMNS, normalise
 from engine.live.arrow_records import Judged, judge, read_stream
 from engine.live.model import LogBatch, RawRecords, Rejection
 from engine.live.payload import ROWS_MAX, Form, Row, form_of, is_arrow, rows_of
-from engine.live.spans import HeaderSpans, Spans, integers
+from engine.live.spans import HeaderSpans, Spans, integers, sizes_of
 from kernels.json_split import ITEMS, split_records
 from kernels.parse import INSTANT_MAX_US
 from kernels.record_batches import has_byte
@@ -116,11 +117,13 @@ class Decoder:
         )
 
     def _find(self, records: RawRecords) -> _Found:
-        data, sizes = _texts(records.values, self._record_bytes_max)
+        sizes = sizes_of(records.values)
         n = len(sizes)
         forms = _forms(records)
-        forms[sizes <= 0] = Form.REFUSED
-        sizes = np.maximum(sizes, 0)
+        forms[(sizes <= 0) | (sizes > self._record_bytes_max)] = Form.REFUSED
+        is_text = forms < Form.ARROW
+        data = _texts(records.values, is_text)
+        sizes = np.where(is_text, sizes, 0)
         ends = np.cumsum(sizes)
         split, counts, starts, stops = _split(data, ends - sizes, ends, forms)
         count, firsts = len(starts), np.cumsum(counts) - counts
@@ -200,22 +203,16 @@ def _add(found: _Found, record: int, rows: list[Row]) -> None:
     found.parsed += [(record, place, row) for place, row in enumerate(rows)]
 
 
-def _texts(values: Sequence[bytes | None], bytes_max: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """Return values one after another, with PAD behind them, and the size of each.
-
-    None has a size that is not above 0. So has what is longer than `bytes_max`, which is left out.
-    """
+def _texts(values: Sequence[bytes | None], which: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """Return some of the values one after another, with PAD behind them."""
     if isinstance(values, Spans):
-        values = values.emptied(bytes_max)
-        data, sizes = values.gathered(len(PAD)), values.sizes()
+        data = values.gathered(len(PAD), which)
         # As a view of bytes is: a kernel is compiled for each kind.
         data.flags.writeable = False
     else:
-        texts = [value if value is not None and len(value) <= bytes_max else b"" for value in values]
-        data = np.frombuffer(b"".join([*texts, PAD]), np.uint8)
-        sizes = np.fromiter(map(len, texts), np.int64, len(texts))
+        data = np.frombuffer(b"".join([*(value or b"" for value in compress(values, which)), PAD]), np.uint8)
     assert len(data) < 1 << 31, "whoever decodes more than that does so in parts"
-    return data, sizes
+    return data
 
 
 def _forms(records: RawRecords) -> NDArray[np.uint8]:

@@ -70,22 +70,19 @@ class Spans(Sequence["bytes | None"]):
         cut = [Piece(piece.data, piece.starts[within], piece.sizes[within]) for piece, within in cuts]
         return Spans([piece for piece in cut if len(piece.starts)])
 
-    def emptied(self, bytes_max: int) -> "Spans":
-        """Return the same with nothing in place of each string that is longer than that."""
-        return Spans(
-            [piece._replace(sizes=np.where(piece.sizes > bytes_max, 0, piece.sizes)) for piece in self.pieces]
-        )
-
     def sizes(self) -> NDArray[np.int64]:
         """Return i64[n], the bytes of each string; -1: there is none."""
         return np.concatenate([np.empty(0, np.int64), *(piece.sizes for piece in self.pieces)])
 
-    def gathered(self, pad: int) -> NDArray[np.uint8]:
-        """Return all strings one after another, and `pad` zeros behind them."""
-        out = np.empty(self.nbytes + max(pad, LINE_BYTES), np.uint8)
+    def gathered(self, pad: int, which: NDArray[np.bool_] | None = None) -> NDArray[np.uint8]:
+        """Return all strings one after another, or those where `which`, bool[n], holds, and `pad` zeros behind them."""
+        sizes = np.maximum(self.sizes(), 0)
+        if which is not None:
+            sizes = np.where(which, sizes, 0)
+        out = np.empty(int(sizes.sum()) + max(pad, LINE_BYTES), np.uint8)
         at = 0
-        for data, starts, sizes in self.pieces:
-            at = int(gather(data, starts, sizes, out, at))
+        for (data, starts, _), end in zip(self.pieces, self._ends, strict=True):
+            at = int(gather(data, starts, sizes[end - len(starts) : end], out, at))
         out[at:] = 0
         return out[: at + pad]
 
@@ -142,7 +139,7 @@ def parts(records: RawRecords, bytes_max: int) -> Iterator[RawRecords]:
     if value_bytes(records) <= bytes_max:
         yield records
         return
-    ends = np.cumsum(np.maximum(_sizes(records.values), 0))
+    ends = np.cumsum(np.maximum(sizes_of(records.values), 0))
     first, count = 0, len(ends)
     while first < count:
         before = int(ends[first - 1]) if first else 0
@@ -158,7 +155,8 @@ def parts(records: RawRecords, bytes_max: int) -> Iterator[RawRecords]:
         first = stop
 
 
-def _sizes(values: Sequence[bytes | None]) -> NDArray[np.int64]:
+def sizes_of(values: Sequence[bytes | None]) -> NDArray[np.int64]:
+    """Return i64[n], the bytes of each value; what is not above 0 has none."""
     if isinstance(values, Spans):
         return values.sizes()
     return np.fromiter((len(value or b"") for value in values), np.int64, len(values))
