@@ -84,8 +84,14 @@ def judge(tables: dict[int, pa.Table], currency: str) -> list[Judged]:
     Records of one schema are judged together, which costs hardly more than one does.
     """
     groups: dict[Any, list[int]] = {}
+    before, group = None, []
     for record, table in tables.items():
-        groups.setdefault(tuple(zip(table.schema.names, table.schema.types, strict=True)), []).append(record)
+        schema = table.schema
+        # Names and types as objects take longer than all else here, and schemas hardly ever change.
+        if before is None or not schema.equals(before):
+            before = schema
+            group = groups.setdefault(tuple(zip(schema.names, schema.types, strict=True)), [])
+        group.append(record)
     return [done for records in groups.values() for done in _judge(records, tables, currency)]
 
 
