@@ -37,6 +37,8 @@ SCALES: Final = {
     "full": Scale(1_000_000, 10_000_000, 5_000_000, latency.Times(40, 60)),
 }
 ZIPF: Final = "zipf:1.2"
+PACED_CUSTOMERS: Final = 2_000_000
+"""So many that most orders are among the first of their customer, and bring a change, at every pace."""
 
 
 async def throughputs(at: Site, scale: Scale, threads: int, which: list[str]) -> list[dict[str, Any]]:
@@ -59,13 +61,13 @@ async def throughputs(at: Site, scale: Scale, threads: int, which: list[str]) ->
     return rows
 
 
-async def latencies(at: Site, scale: Scale, threads: int, rates: str) -> list[dict[str, Any]]:
+async def latencies(at: Site, times: latency.Times, threads: int, rates: str) -> list[dict[str, Any]]:
     results = await latency.measure(
         at,
         ruleset="rfm8-annual",
-        customers=scale.customers,
+        customers=PACED_CUSTOMERS,
         rates=[int(rate) for rate in rates.split(",")],
-        times=scale.paced,
+        times=times,
         threads=threads,
     )
     return [asdict(each) for each in results]
@@ -110,7 +112,7 @@ def main() -> int:
             )
             print(table(found["throughput"]))
         if "latency" in options.only:
-            found["latency"] = asyncio.run(latencies(at, scale, options.threads, options.rates))
+            found["latency"] = asyncio.run(latencies(at, scale.paced, options.threads, options.rates))
             print(table(found["latency"]))
         if "recovery" in options.only:
             killed = recovery.measure(

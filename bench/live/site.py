@@ -141,9 +141,10 @@ class Site:
             await admin.close()
 
     @asynccontextmanager
-    async def consumer(self, topic: str) -> AsyncIterator[AIOKafkaConsumer]:
+    async def consumer(self, topic: str, **options: object) -> AsyncIterator[AIOKafkaConsumer]:
         """Give a consumer of all that is committed in a topic, from its beginning."""
         consumer = AIOKafkaConsumer(
+            **options,
             bootstrap_servers=self.bootstrap,
             isolation_level="read_committed",
             enable_auto_commit=False,
