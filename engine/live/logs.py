@@ -26,6 +26,12 @@ _LIBRARIES: Final = (
 """The transport is here for Faust, which logs by the name of the module that its services were derived in."""
 
 
+REPEAT_S: Final = 10.0
+"""A library that says the same again within this time is not heard: clients say at every try that a broker is away."""
+
+_SAID_MAX: Final = 1000
+
+
 def set_up_logs(
     log_format: Literal["text", "json"],
     level: Literal["debug", "info", "warning", "error"],
@@ -34,9 +40,11 @@ def set_up_logs(
 ) -> None:
     """Send the logs of the whole process to `to` (default: stderr), once; called again, it replaces what was.
 
-    Libraries are heard from `warning` on, from `debug` on if that is asked for.
+    Libraries are heard from `warning` on, and once in REPEAT_S; from `debug` on, and all, if that is asked for.
     """
     handler = logging.StreamHandler(sys.stderr if to is None else to)
+    if level != "debug":
+        handler.addFilter(_Repeats())
     handler.setFormatter(JsonFormatter() if log_format == "json" else TextFormatter())
     root = logging.getLogger()
     root.handlers[:] = [handler]
@@ -51,6 +59,30 @@ def set_up_logs(
     logging.getLogger("aiokafka.conn").setLevel(logging.INFO if level == "debug" else logging.NOTSET)
     # It tells of every line it compiles.
     logging.getLogger("numba").setLevel(logging.WARNING)
+
+
+class _Repeats(logging.Filter):
+    """Leaves out what a library says again and again; `repeated` tells how often it did when it is next heard."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._said: dict[tuple[str, int, str], tuple[float, int]] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Tell whether a record is to be written."""
+        if record.name.partition(".")[0] not in _LIBRARIES:
+            return True
+        if len(self._said) > _SAID_MAX:
+            self._said.clear()
+        key = record.name, record.levelno, str(record.msg)
+        heard, unheard = self._said.get(key, (-REPEAT_S, 0))
+        if record.created - heard < REPEAT_S:
+            self._said[key] = heard, unheard + 1
+            return False
+        self._said[key] = record.created, 0
+        if unheard:
+            record.repeated = unheard
+        return True
 
 
 class TextFormatter(logging.Formatter):

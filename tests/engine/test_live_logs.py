@@ -60,6 +60,35 @@ def test_json_for_programs_one_object_a_line() -> None:
 
 
 @pytest.mark.usefixtures("restored")
+def test_a_library_that_says_the_same_again_is_heard_once_in_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1_000_000.0
+    monkeypatch.setattr("time.time", lambda: now)
+    monkeypatch.setattr("time.time_ns", lambda: int(now * 1e9))
+
+    def heard(level: str) -> list[str]:
+        nonlocal now
+        to = io.StringIO()
+        set_up_logs("text", level, to=to)  # type: ignore[arg-type]
+        library, own = logging.getLogger("aiokafka.conn"), logging.getLogger("engine.live.runner")
+        for second in range(25):
+            now = 1_000_000.0 + second
+            library.error("Unable to connect to %s", f"broker-{second}")
+            own.warning("no answer")
+        library.error("something else")
+        return [line.partition(": ")[2] for line in to.getvalue().splitlines()]
+
+    of_library = [line for line in heard("info") if line != "no answer"]
+    assert of_library == [
+        "Unable to connect to broker-0",
+        "Unable to connect to broker-10 repeated=9",
+        "Unable to connect to broker-20 repeated=9",
+        "something else",
+    ]
+    assert len(heard("info")) == len(of_library) + 25
+    assert len(heard("debug")) == 2 * 25 + 1
+
+
+@pytest.mark.usefixtures("restored")
 def test_debug_lets_the_libraries_speak() -> None:
     text = "\n".join(logged("text", "debug"))
     assert "unheard unless asked for" in text
