@@ -55,7 +55,9 @@ class Commands(click.Group):
             return super().invoke(ctx)
         except RfmError as error:
             click.echo(f"rfmstream: {error}", err=True)
-            ctx.exit(EXIT_CODES.get(type(error), EXIT_FAILED))
+            ctx.exit(
+                next((code for kind, code in EXIT_CODES.items() if isinstance(error, kind)), EXIT_FAILED)
+            )
         except OSError as error:
             if error.errno not in _DISK_FAILED:
                 raise

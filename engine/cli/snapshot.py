@@ -114,9 +114,8 @@ def _write_plain(checkpoint: Path, ruleset: "Ruleset | None", as_of: str | None,
     from engine.output import write_table
 
     engine = Engine.restore(checkpoint, ruleset=ruleset)
-    as_of_us = (
-        engine.clock_us if as_of is None else parse_instant(as_of, engine.ruleset.time_zone, key="--as-of")
-    )
+    as_of_us = None if as_of is None else parse_instant(as_of, engine.ruleset.time_zone, key="--as-of")
     table = engine.snapshot(as_of_us)
     write_table(out, table)
-    click.echo(f"{table.num_rows:,} customers as of {to_text(as_of_us)} by {engine.ruleset.identity}: {out}")
+    shown = to_text(engine.clock_us if as_of_us is None else as_of_us)
+    click.echo(f"{table.num_rows:,} customers as of {shown} by {engine.ruleset.identity}: {out}")

@@ -13,6 +13,7 @@ import pyarrow as pa
 from engine.instants import parse_instant
 from engine.live.board import PARTITIONS_HEADER
 from engine.live.store import Store
+from schemas.codes import NEVER_US
 from schemas.errors import ConfigError, StateError, TransportError
 from schemas.ruleset import Ruleset
 from schemas.snapshots import snapshot_schema
@@ -82,11 +83,12 @@ def snapshot_of_store(store: Store, ruleset: Ruleset | None, as_of: str | None) 
         raise StateError("there are no checkpoints of partitions")
     partitions = list(engines)
     first = engines[partitions[0]]
-    instant_us = (
-        max(engine.clock_us for engine in engines.values())
-        if as_of is None
-        else parse_instant(as_of, first.ruleset.time_zone, key="--as-of")
-    )
+    instant_us: int | None
+    if as_of is not None:
+        instant_us = parse_instant(as_of, first.ruleset.time_zone, key="--as-of")
+    else:
+        newest_us = max(engine.clock_us for engine in engines.values())
+        instant_us = None if newest_us == NEVER_US else newest_us
 
     def batches() -> Iterator[pa.RecordBatch]:
         for name in partitions:

@@ -188,7 +188,7 @@ class Store:
             raise _ForeignError(
                 f"the checkpoint belongs to the application {position['app_id']}",
                 path=path,
-                fix="give every application a place of its own",
+                fix="name that one as the app id, or give this one a place of its own",
             )
         if (position["topic"], position["partition"]) != source:
             raise StateError(f"it is of {position['topic']}-{position['partition']}", path=path)

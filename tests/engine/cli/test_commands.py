@@ -144,6 +144,15 @@ def test_what_is_wrong_with_the_state_ends_in_4(history: Path, tmp_path: Path) -
     refused(4, "damaged", *snapshot_of(state))
 
 
+def test_a_checkpoint_of_nothing_has_no_customers(tmp_path: Path) -> None:
+    empty, state = tmp_path / "empty.csv", tmp_path / "state"
+    empty.write_text("customer_id,order_id,occurred_at,amount\n")
+    assert run("replay", empty, "--checkpoint", state).exit_code == 0
+    done = run(*snapshot_of(state))
+    assert done.exit_code == 0, done.output
+    assert done.stdout.startswith("0 customers as of never by rfm8: ")
+
+
 def snapshot_of(state: Path) -> tuple[object, ...]:
     return ("snapshot", "--checkpoint", state, "--out", state.parent / "snapshot.csv")
 

@@ -11,9 +11,12 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+from engine import Engine
 from engine.cli.app import cli
 from engine.cli.show import change_line
+from engine.live.model import Source
 from engine.live.settings import WORKER_SETTINGS
+from engine.live.store import Store
 
 COMMAND = [sys.executable, "-c", "from engine.cli import main; main()"]
 
@@ -183,3 +186,13 @@ def test_a_worker_can_be_stopped_while_it_looks_for_a_broker(sent: int, tmp_path
             process.send_signal(sent)
             _, err = process.communicate(timeout=30)
     assert "Traceback" not in err
+
+
+def test_checkpoints_of_another_app_are_no_state_of_ours(tmp_path: Path) -> None:
+    store, out = tmp_path / "checkpoints", tmp_path / "tiers.csv"
+    Store(str(store), app_id="shop").save(Source("orders.v1", 0), Engine("rfm8").frozen(), 0, "law")
+    words = "belongs to the application shop; name that one as the app id"
+    refused(run("snapshot", "--checkpoint", store, "--out", out), 4, words)
+    assert not out.exists()
+    done = run("snapshot", "--checkpoint", store, "--app-id", "shop", "--out", out)
+    assert (done.exit_code, done.stdout) == (0, f"0 customers of 1 partitions: {out}\n")
