@@ -121,9 +121,8 @@ class Decoder:
         n = len(sizes)
         forms = _forms(records)
         forms[(sizes <= 0) | (sizes > self._record_bytes_max)] = Form.REFUSED
-        is_text = forms < Form.ARROW
-        data = _texts(records.values, is_text)
-        sizes = np.where(is_text, sizes, 0)
+        sizes = np.where(forms < Form.ARROW, sizes, 0)
+        data = _texts(records.values, sizes)
         ends = np.cumsum(sizes)
         split, counts, starts, stops = _split(data, ends - sizes, ends, forms)
         count, firsts = len(starts), np.cumsum(counts) - counts
@@ -203,14 +202,16 @@ def _add(found: _Found, record: int, rows: list[Row]) -> None:
     found.parsed += [(record, place, row) for place, row in enumerate(rows)]
 
 
-def _texts(values: Sequence[bytes | None], which: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    """Return some of the values one after another, with PAD behind them."""
+def _texts(values: Sequence[bytes | None], sizes: NDArray[np.int64]) -> NDArray[np.uint8]:
+    """Return the values that have a size above 0 one after another, with PAD behind them."""
     if isinstance(values, Spans):
-        data = values.gathered(len(PAD), which)
+        data = values.gathered(len(PAD), sizes)
         # As a view of bytes is: a kernel is compiled for each kind.
         data.flags.writeable = False
     else:
-        data = np.frombuffer(b"".join([*(value or b"" for value in compress(values, which)), PAD]), np.uint8)
+        data = np.frombuffer(
+            b"".join([*(value or b"" for value in compress(values, sizes > 0)), PAD]), np.uint8
+        )
     assert len(data) < 1 << 31, "whoever decodes more than that does so in parts"
     return data
 

@@ -200,7 +200,7 @@ class Encoder:
             bytes_max = min(
                 rows * BEGINNING_BYTES_MAX + layout.bytes_max(batch), BATCH_BYTES_MAX - HEADER_BYTES
             )
-            row, room = 0, bytes_max
+            row, room, end = 0, bytes_max, rows
             while row < rows:
                 out = np.empty(HEADER_BYTES + room + LINE_BYTES, dtype=np.uint8)
                 first = row
@@ -210,15 +210,17 @@ class Encoder:
                     layout.words,
                     layout.row_bytes_max,
                     first,
-                    rows,
+                    end,
                     out[HEADER_BYTES:],
                     starts,
                     sizes,
                 )
-                if row == first:  # ids full of what JSON escapes, or a record that goes alone
-                    room *= 2
+                if (
+                    row == first
+                ):  # longer than a batch, or its ids are full of what JSON escapes: it goes alone
+                    room, end = 2 * room, first + 1
                     continue
-                room = bytes_max
+                room, end = bytes_max, rows
                 part = slice(first, row)
                 starts[part] += HEADER_BYTES
                 yield EncodedRecords(out, starts[part], sizes[part], out[HEADER_BYTES : HEADER_BYTES + used])

@@ -25,7 +25,6 @@ _LIBRARIES: Final = (
 )
 """The transport is here for Faust, which logs by the name of the module that its services were derived in."""
 
-
 REPEAT_S: Final = 10.0
 """A library that says the same again within this time is not heard: clients say at every try that a broker is away."""
 
@@ -70,13 +69,15 @@ class _Repeats(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Tell whether a record is to be written."""
-        if record.name.partition(".")[0] not in _LIBRARIES:
+        # A traceback is hardly the same one twice.
+        if record.exc_info or record.name.partition(".")[0] not in _LIBRARIES:
             return True
         if len(self._said) > _SAID_MAX:
             self._said.clear()
         key = record.name, record.levelno, str(record.msg)
         heard, unheard = self._said.get(key, (-REPEAT_S, 0))
-        if record.created - heard < REPEAT_S:
+        # A wall clock that is set back must not silence it for as long.
+        if 0 <= record.created - heard < REPEAT_S:
             self._said[key] = heard, unheard + 1
             return False
         self._said[key] = record.created, 0

@@ -74,12 +74,13 @@ class Spans(Sequence["bytes | None"]):
         """Return i64[n], the bytes of each string; -1: there is none."""
         return np.concatenate([np.empty(0, np.int64), *(piece.sizes for piece in self.pieces)])
 
-    def gathered(self, pad: int, which: NDArray[np.bool_] | None = None) -> NDArray[np.uint8]:
-        """Return all strings one after another, or those where `which`, bool[n], holds, and `pad` zeros behind them."""
-        sizes = np.maximum(self.sizes(), 0)
-        if which is not None:
-            sizes = np.where(which, sizes, 0)
-        out = np.empty(int(sizes.sum()) + max(pad, LINE_BYTES), np.uint8)
+    def gathered(self, pad: int, sizes: NDArray[np.int64] | None = None) -> NDArray[np.uint8]:
+        """Return the strings one after another, and `pad` zeros behind them.
+
+        sizes  i64[n], those of `sizes()` but for strings that are left out, which have none above 0; None: all
+        """
+        sizes = self.sizes() if sizes is None else sizes
+        out = np.empty(int(np.maximum(sizes, 0).sum()) + max(pad, LINE_BYTES), np.uint8)
         at = 0
         for (data, starts, _), end in zip(self.pieces, self._ends, strict=True):
             at = int(gather(data, starts, sizes[end - len(starts) : end], out, at))

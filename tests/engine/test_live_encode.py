@@ -347,3 +347,14 @@ def test_what_no_broker_would_take_is_cut(
     assert headers.get("rfm-key-bytes") == (b"%d" % key_bytes if key_left is None else None)
     assert headers.get("rfm-value-bytes") == (b"%d" % value_bytes if value_left < value_bytes else None)
     assert int(records.sizes[0]) <= 10_000
+
+
+def test_a_record_longer_than_a_batch_goes_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [row_of("x" * size) for size in (40, 1, 1, 40, 1)]
+    [(longest, _)] = BINARY.parts(table_of(rows[:1]))
+    assert longest.batch is not None
+    # Twice as much room would be enough for it and the next one.
+    monkeypatch.setattr(encode, "BATCH_BYTES_MAX", HEADER.size + longest.batch.size - 1)
+    parts = [changes for changes, _ in BINARY.parts(table_of(rows))]
+    assert [len(changes) for changes in parts] == [1] * 5
+    assert [record for changes in parts for record in changes] == [binary(row) for row in rows]

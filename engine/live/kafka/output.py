@@ -35,7 +35,7 @@ _WRITTEN_BY: Final = "@"
 """Between the token of a commit and what the transactional ids of who made it begin with, as noted beside an offset."""
 
 _PARTS: Final = 12
-"""Batches of a step made at a time, twice as many where the last ones differ."""
+"""Batches of a step that are made at a time, for each of the two topics of changes."""
 _SMALL_ROWS: Final = 256
 _EARLIEST: Final = -2
 _LATEST: Final = -1
