@@ -215,9 +215,8 @@ class Encoder:
                     starts,
                     sizes,
                 )
-                if (
-                    row == first
-                ):  # longer than a batch, or its ids are full of what JSON escapes: it goes alone
+                if row == first:
+                    # Longer than a batch, or its ids are full of what JSON escapes: it goes alone.
                     room, end = 2 * room, first + 1
                     continue
                 room, end = bytes_max, rows

@@ -12,7 +12,7 @@ from typing import Final, Literal
 
 import cramjam
 import numpy as np
-from aiokafka.codec import gzip_encode, lz4_encode, zstd_encode
+from aiokafka.codec import gzip_encode, zstd_encode
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from numpy.typing import NDArray
 
@@ -38,19 +38,38 @@ Compression = Literal["gzip", "snappy", "lz4", "zstd"]
 _SNAPPY_FRAME: Final = struct.Struct(">8sIII")
 _SNAPPY_MARK: Final = b"\x82SNAPPY\0"
 
+# lz4's frame of blocks of 1 MiB that need nothing of each other and have no checksums: the batch has its own.
+_LZ4_BEGIN: Final = b"\x04\x22\x4d\x18\x60\x60\x51"
+_LZ4_END: Final = bytes(4)
+_LZ4_SIZE: Final = struct.Struct("<I")
+_LZ4_BLOCK_BYTES: Final = 1 << 20
+_LZ4_STORED: Final = 1 << 31
+
 
 def _snappy(data: memoryview) -> bytes:
     block = cramjam.snappy.compress_raw(data)
     return _SNAPPY_FRAME.pack(_SNAPPY_MARK, 1, 1, len(block)) + bytes(block)
 
 
+def _lz4(data: memoryview) -> bytes:
+    # Block by block: what makes whole frames there holds Python's lock for as long as it takes.
+    frame = [_LZ4_BEGIN]
+    for start in range(0, len(data), _LZ4_BLOCK_BYTES):
+        plain = data[start : start + _LZ4_BLOCK_BYTES]
+        block = cramjam.lz4.compress_block(plain, store_size=False)
+        is_smaller = len(block) < len(plain)
+        frame += (
+            [_LZ4_SIZE.pack(len(block)), block]
+            if is_smaller
+            else [_LZ4_SIZE.pack(len(plain) | _LZ4_STORED), plain]
+        )
+    return b"".join([*frame, _LZ4_END])
+
+
 _CODECS: Final[dict[str, tuple[int, Callable[[memoryview], bytes]]]] = {
     "gzip": (1, gzip_encode),
     "snappy": (2, _snappy),
-    "lz4": (
-        3,
-        lambda data: lz4_encode(bytes(data), level=0),
-    ),  # the fastest; as it comes it takes ten times as long
+    "lz4": (3, _lz4),
     "zstd": (4, zstd_encode),
 }
 
