@@ -79,8 +79,8 @@ class EncodedRecords:
     Fields  data    u8[]    LINE_BYTES to spare at the end; may be shared with other records
             starts  i64[n]  where each record begins in it
             sizes   i64[n]
-            batch   of `data`, behind HEADER_BYTES to spare: the records with their beginnings, as a batch of them has
-                    them; None: they do not stand like that
+            batch   of `data`: the records with their beginnings, as a batch of them has them; None: they do not stand
+                    like that
     """
 
     data: NDArray[np.uint8]
@@ -202,7 +202,7 @@ class Encoder:
             )
             row, room, end = 0, bytes_max, rows
             while row < rows:
-                out = np.empty(HEADER_BYTES + room + LINE_BYTES, dtype=np.uint8)
+                out = np.empty(room + LINE_BYTES, dtype=np.uint8)
                 first = row
                 row, used = write_records(
                     steps,
@@ -211,7 +211,7 @@ class Encoder:
                     layout.row_bytes_max,
                     first,
                     end,
-                    out[HEADER_BYTES:],
+                    out,
                     starts,
                     sizes,
                 )
@@ -221,8 +221,7 @@ class Encoder:
                     continue
                 room, end = bytes_max, rows
                 part = slice(first, row)
-                starts[part] += HEADER_BYTES
-                yield EncodedRecords(out, starts[part], sizes[part], out[HEADER_BYTES : HEADER_BYTES + used])
+                yield EncodedRecords(out, starts[part], sizes[part], out[:used])
 
     def _build_layout(self, *dictionaries: tuple[str, ...]) -> Layout:
         words = dict(zip(_WORD_COLUMNS, dictionaries, strict=True))

@@ -8,12 +8,12 @@ import pyarrow as pa
 import pytest
 from aiokafka.record import MemoryRecords
 from aiokafka.record.default_records import _DefaultRecordBatchBuilderPy as Builder  # fills to the last byte
-from aiokafka.record.util import calc_crc32c
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine import Engine
 from engine.live.encode import BATCH_BYTES_MAX, EncodedRecords, Encoder
+from engine.live.kafka import batch_format
 from engine.live.kafka import batches as batches_module
 from engine.live.kafka.batches import RecordBatch, batch_of_one, record_batches
 from engine.live.model import Rejection, Source
@@ -42,7 +42,7 @@ def encoded(*values: bytes) -> EncodedRecords:
 
 def bytes_of(batch: RecordBatch, producer_id: int = -1, epoch: int = -1, sequence: int = -1) -> bytes:
     batch.stamp(producer_id, epoch, sequence)
-    return bytes(batch.data)
+    return b"".join(batch.parts)
 
 
 def read(data: bytes) -> tuple[Any, list[Any]]:
@@ -157,7 +157,7 @@ def test_the_checksum_is_the_same_without_the_faster_library(monkeypatch: pytest
     records = encoded(b"a", b"b" * 1000)
     [fast] = record_batches(records, timestamp_ms=NOW_MS)
     expected = bytes_of(fast)
-    monkeypatch.setattr(batches_module, "crc32c", calc_crc32c)
+    monkeypatch.setattr(batches_module, "crc32c", batch_format._joined)
     [slow] = record_batches(records, timestamp_ms=NOW_MS)
     assert bytes_of(slow) == expected
 

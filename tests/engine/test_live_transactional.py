@@ -14,7 +14,7 @@ import pytest
 from aiokafka import TopicPartition
 from aiokafka import errors as kafka
 from aiokafka.client import CoordinationType
-from aiokafka.protocol.produce import ProduceRequest
+from aiokafka.protocol.produce import ProduceRequest_v7
 from aiokafka.protocol.transaction import (
     AddOffsetsToTxnRequest,
     AddPartitionsToTxnRequest,
@@ -23,10 +23,13 @@ from aiokafka.protocol.transaction import (
 )
 from aiokafka.record import MemoryRecords
 from aiokafka.structs import OffsetAndMetadata
+from hypothesis import given
+from hypothesis import strategies as st
 
 from engine.live.config import ClientConfig
 from engine.live.kafka.batches import RecordBatch, batch_of_one
 from engine.live.kafka.membership import Membership, TxnOffsetCommit
+from engine.live.kafka.produce import Produce
 from engine.live.kafka.transactional import REQUEST_BYTES, TransactionalProducer
 from engine.live.kafka.transactions import Transactions
 
@@ -75,7 +78,7 @@ class Brokers:
             AddOffsetsToTxnRequest: "group",
             TxnOffsetCommit: "offsets",
             EndTxnRequest: "end",
-            ProduceRequest: "produce",
+            Produce: "produce",
         }[type(request)]
         self.asked.append((name, node))
         codes = self._next(name)
@@ -100,9 +103,9 @@ class Brokers:
 
     def _produced(self, request: Any, codes: list[int]) -> SimpleNamespace:  # noqa: ANN401
         places = [
-            (TopicPartition(topic, number), bytes(data))
-            for topic, parts in request._topics
-            for number, data in parts
+            (TopicPartition(topic, number), b"".join(batch.parts))
+            for topic, batches in request.topics.items()
+            for number, batch in batches
         ]
         self.sent.append(dict(places))
         codes = codes or [0] * len(places)
@@ -272,6 +275,27 @@ def test_a_request_has_one_batch_of_a_partition_and_is_not_too_large() -> None:
     # The first of every partition as far as there is room, then the rest.
     assert [len(each) for each in brokers.sent] == [3, 3]
     assert [header(each[ONE])[2] for each in brokers.sent if ONE in each] == [0, 1]
+
+
+@given(
+    st.dictionaries(
+        st.text(max_size=9),
+        st.lists(st.tuples(st.integers(0, 2**31 - 1), st.binary(max_size=99)), max_size=3),
+        max_size=3,
+    )
+)
+def test_a_request_is_that_of_aiokafka(topics: dict[str, list[tuple[int, bytes]]]) -> None:
+    batches = {
+        topic: [(partition, batch(value)) for partition, value in partitions]
+        for topic, partitions in topics.items()
+    }
+    theirs = [
+        (topic, [(partition, b"".join(each.parts)) for partition, each in partitions])
+        for topic, partitions in batches.items()
+    ]
+    request = Produce("us", 30_000, batches).prepare({0: (3, 12)})
+    assert request.encode() == ProduceRequest_v7("us", -1, 30_000, theirs).encode()
+    assert request.API_VERSION == ProduceRequest_v7.API_VERSION
 
 
 def test_partitions_that_come_late_join_before_they_are_written_to() -> None:

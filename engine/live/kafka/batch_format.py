@@ -5,6 +5,7 @@ Source  Kafka's protocol guide, "Record Batch"
 
 import struct
 from collections.abc import Callable
+from functools import reduce
 from typing import Any, Final
 
 import google_crc32c
@@ -36,7 +37,14 @@ LOG_APPEND_TIME: Final = 0x08
 TRANSACTIONAL: Final = 0x10
 CONTROL: Final = 0x20
 
-crc32c: Final[Callable[[Any], int]] = (
-    google_crc32c.value if google_crc32c.implementation == "c" else calc_crc32c
-)
-"""The checksum of bytes; ten times as fast as aiokafka's own where it is compiled."""
+
+def _extended(*parts: Any) -> int:  # noqa: ANN401 - bytes or arrays of them
+    return reduce(google_crc32c.extend, parts, 0)
+
+
+def _joined(*parts: Any) -> int:  # noqa: ANN401
+    return int(calc_crc32c(b"".join(parts)))
+
+
+crc32c: Final[Callable[..., int]] = _extended if google_crc32c.implementation == "c" else _joined
+"""The checksum of parts one after another, bytes or u8[]; ten times as fast as aiokafka's own where it is compiled."""

@@ -8,7 +8,7 @@ Source  Kafka's protocol guide, "Record Batch"
 
 import struct
 from collections.abc import Callable, Iterator
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import cramjam
 import numpy as np
@@ -53,16 +53,14 @@ def _snappy(data: memoryview) -> bytes:
 
 def _lz4(data: memoryview) -> bytes:
     # Block by block: what makes whole frames there holds Python's lock for as long as it takes.
-    frame = [_LZ4_BEGIN]
+    frame: list[Any] = [_LZ4_BEGIN]
     for start in range(0, len(data), _LZ4_BLOCK_BYTES):
         plain = data[start : start + _LZ4_BLOCK_BYTES]
         block = cramjam.lz4.compress_block(plain, store_size=False)
-        is_smaller = len(block) < len(plain)
-        frame += (
-            [_LZ4_SIZE.pack(len(block)), block]
-            if is_smaller
-            else [_LZ4_SIZE.pack(len(plain) | _LZ4_STORED), plain]
-        )
+        if len(block) < len(plain):
+            frame += _LZ4_SIZE.pack(len(block)), block
+        else:
+            frame += _LZ4_SIZE.pack(len(plain) | _LZ4_STORED), plain
     return b"".join([*frame, _LZ4_END])
 
 
@@ -77,36 +75,38 @@ _CODECS: Final[dict[str, tuple[int, Callable[[memoryview], bytes]]]] = {
 class RecordBatch:
     """One batch.
 
-    In      buffer  u8[], the whole of it; its producer and checksum are filled in before it is sent
-            records in it
-    Fields  offset  of its first record, once a broker has it and has said so; else -1
+    In      head     its header; producer and checksum are filled in before it is sent
+            records  what comes behind it: bytes or u8[]
+            count    of the records
+    Fields  offset   of its first record, once a broker has it and has said so; else -1
     """
 
-    def __init__(self, buffer: NDArray[np.uint8], records: int) -> None:
-        self._buffer = buffer
+    def __init__(self, head: bytearray, records: bytes | NDArray[np.uint8], count: int) -> None:
+        self._head = head
         self._records = records
+        self._count = count
         self.offset = -1
 
     def __len__(self) -> int:
-        return self._records
+        return self._count
 
     def size(self) -> int:
         """Return the bytes of the batch."""
-        return int(self._buffer.size)
+        return len(self._head) + len(self._records)
 
     def copy(self) -> "RecordBatch":
         """Return the same records as a batch for another partition."""
-        return RecordBatch(self._buffer.copy(), self._records)
+        return RecordBatch(self._head.copy(), self._records, self._count)
 
     def stamp(self, producer_id: int, producer_epoch: int, base_sequence: int) -> None:
         """Fill in who sends it, and what makes a batch that is sent again known for what it is."""
-        PRODUCER.pack_into(self._buffer.data, PRODUCER_AT, producer_id, producer_epoch, base_sequence)
-        CRC.pack_into(self._buffer.data, CRC_AT, crc32c(self._buffer[CHECKED_FROM:]))
+        PRODUCER.pack_into(self._head, PRODUCER_AT, producer_id, producer_epoch, base_sequence)
+        CRC.pack_into(self._head, CRC_AT, crc32c(bytes(self._head[CHECKED_FROM:]), self._records))
 
     @property
-    def data(self) -> memoryview:
-        """The batch as it is sent, once it is stamped."""
-        return self._buffer.data
+    def parts(self) -> tuple[bytearray, bytes | NDArray[np.uint8]]:
+        """What is sent one after the other, once it is stamped."""
+        return self._head, self._records
 
 
 def record_batches(
@@ -123,15 +123,15 @@ def record_batches(
     """
     first, count = 0, len(records)
     if records.batch is not None and (count == 1 or HEADER.size + records.batch.size <= batch_bytes_max):
-        yield _batch(records.data[: HEADER.size + records.batch.size], count, timestamp_ms, compression)
+        yield _batch(records.batch, count, timestamp_ms, compression)
         return
     left = int(records.sizes.sum()) + count * BEGINNING_BYTES_MAX
     while first < count:
         alone = int(records.sizes[first]) + BEGINNING_BYTES_MAX
         room = max(min(batch_bytes_max - HEADER.size, left), alone)
-        buffer = np.empty(HEADER.size + room + LINE_BYTES, dtype=np.uint8)
-        filled, used = fill_batch(records.data, records.starts, records.sizes, first, buffer[HEADER.size :])
-        yield _batch(buffer[: HEADER.size + used], filled, timestamp_ms, compression)
+        out = np.empty(room + LINE_BYTES, dtype=np.uint8)
+        filled, used = fill_batch(records.data, records.starts, records.sizes, first, out)
+        yield _batch(out[:used], filled, timestamp_ms, compression)
         left -= used
         first += filled
 
@@ -148,37 +148,36 @@ def batch_of_one(key: bytes, value: bytes, *, timestamp_ms: int) -> RecordBatch:
         batch_size=BATCH_BYTES_MAX,
     )
     builder.append(0, timestamp_ms, key, value, [])
-    return RecordBatch(np.frombuffer(builder.build(), np.uint8), 1)
+    data = builder.build()
+    return RecordBatch(data[: HEADER.size], bytes(data[HEADER.size :]), 1)
 
 
 def _batch(
-    buffer: NDArray[np.uint8],
-    records: int,
+    records: NDArray[np.uint8],
+    count: int,
     timestamp_ms: int,
     compression: Compression | None,
 ) -> RecordBatch:
     attributes = TRANSACTIONAL
+    sent: bytes | NDArray[np.uint8] = records
     if compression is not None:
         number, encode = _CODECS[compression]
-        packed = encode(buffer[HEADER.size :].data)
-        if len(packed) < buffer.size - HEADER.size:
-            attributes |= number
-            buffer = np.frombuffer(bytearray(HEADER.size) + packed, dtype=np.uint8)
-    HEADER.pack_into(
-        buffer.data,
-        0,
+        packed = encode(records.data)
+        if len(packed) < len(records):
+            attributes, sent = TRANSACTIONAL | number, packed
+    head = HEADER.pack(
         0,  # base offset: the broker's
-        buffer.size - BEFORE_LENGTH,
+        HEADER.size + len(sent) - BEFORE_LENGTH,
         -1,  # partition leader epoch: the broker's
         MAGIC,
         0,  # checksum: as soon as the producer is known
         attributes,
-        records - 1,
+        count - 1,
         timestamp_ms,
         timestamp_ms,
         -1,
         -1,
         -1,
-        records,
+        count,
     )
-    return RecordBatch(buffer, records)
+    return RecordBatch(bytearray(head), sent, count)

@@ -20,7 +20,6 @@ from typing import Any, Final, TypeVar
 from aiokafka import TopicPartition
 from aiokafka import errors as kafka
 from aiokafka.client import AIOKafkaClient, ConnectionGroup, CoordinationType
-from aiokafka.protocol.produce import ProduceRequest
 from aiokafka.protocol.transaction import (
     AddOffsetsToTxnRequest,
     AddPartitionsToTxnRequest,
@@ -33,6 +32,7 @@ from engine.live.config import ClientConfig
 from engine.live.kafka.batches import RecordBatch
 from engine.live.kafka.client import NO_RIGHT, RETRY_BACKOFF_MS, connection_options
 from engine.live.kafka.membership import Membership, TxnOffsetCommit
+from engine.live.kafka.produce import Produce
 
 _T = TypeVar("_T")
 
@@ -48,7 +48,6 @@ _BUSY_S: Final = 0.004
 """Brokers send away what comes while the marks of the transaction before are being written, which takes so long."""
 
 _SEQUENCES: Final = 1 << 31
-_ALL_REPLICAS: Final = -1
 _PRODUCE_MS_MAX: Final = 30_000
 _FENCED_ANEW: Final = 90
 """The newer code for what aiokafka knows as InvalidProducerEpoch."""
@@ -164,12 +163,11 @@ class TransactionalProducer:
         self, node: int, batches: dict[TopicPartition, RecordBatch]
     ) -> dict[TopicPartition, kafka.KafkaError]:
         """Return what was not taken, and why."""
-        topics: defaultdict[str, list[tuple[int, memoryview]]] = defaultdict(list)
+        topics: defaultdict[str, list[tuple[int, RecordBatch]]] = defaultdict(list)
         for (topic, partition), batch in batches.items():
-            topics[topic].append((partition, batch.data))
-        request = ProduceRequest(self._name, _ALL_REPLICAS, _PRODUCE_MS_MAX, list(topics.items()))
+            topics[topic].append((partition, batch))
         try:
-            response = await self.client.send(node, request)
+            response = await self.client.send(node, Produce(self._name, _PRODUCE_MS_MAX, topics))
         except kafka.KafkaError as error:
             return dict.fromkeys(batches, error)
         left: dict[TopicPartition, kafka.KafkaError] = {}
