@@ -109,6 +109,15 @@ def test_what_does_not_shrink_is_sent_as_it_is() -> None:
     assert message.value == noise
 
 
+def test_lz4_has_blocks_that_shrink_and_blocks_that_do_not() -> None:
+    value = np.random.default_rng(0).bytes(1 << 20) + b"x" * (1 << 20)
+    [batch] = record_batches(encoded(value), timestamp_ms=NOW_MS, compression="lz4")
+    assert batch.size() < len(value) * 3 // 4
+    header, [message] = read(bytes_of(batch))
+    assert header.compression_type == CODECS.index("lz4") + 1
+    assert message.value == value
+
+
 def test_an_oversized_record_goes_alone() -> None:
     records = encoded(b"small", b"x" * (2 * BATCH_BYTES_MAX), b"small too", b"and this")
     made = list(record_batches(records, timestamp_ms=NOW_MS))
