@@ -12,9 +12,11 @@ from aiokafka.consumer import fetcher
 from aiokafka.errors import CorruptRecordException
 from kafka_cluster import Broker, Cluster
 
+from engine.live.kafka import transport
+from engine.live.kafka.client import administrator
 from engine.live.kafka.transport import App, Fetched, Reading
 from engine.live.model import Source
-from schemas.errors import StateError
+from schemas.errors import ConfigError, StateError
 
 
 class Member:
@@ -184,6 +186,23 @@ def test_an_offset_out_of_range_ends_the_worker(cluster: Cluster) -> None:
         assert f"{source} at 77" in str(error)
 
     run(cluster, 1, test)
+
+
+def test_a_topic_that_is_deleted_ends_the_worker(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test(group: Group) -> None:
+        member = await group.join()
+        await cluster.send(rows(2, 0, 10))
+        await group.until(lambda: group.all_seen_once(2, 10))
+        async with administrator(member.reading.config.client, "deleting failed") as admin:
+            await admin.delete_topics([cluster.orders])
+        await group.until(lambda: bool(member.errors))
+        error = member.errors.pop()
+        member.errors.clear()
+        assert isinstance(error, ConfigError)
+        assert str(error).startswith(f"input_topics: there is no topic {cluster.orders} any more; create it")
+
+    monkeypatch.setattr(transport, "GONE_S", 0.5)
+    run(cluster, 2, test)
 
 
 def test_a_broker_that_restarts_is_ridden_out(own_broker: Broker) -> None:

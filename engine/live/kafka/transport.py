@@ -24,6 +24,7 @@ from typing import Any, ClassVar, Final, NamedTuple
 import faust
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka import errors as kafka
+from aiokafka.client import AIOKafkaClient
 from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
 from faust.app.base import BootStrategy
 from faust.tables.manager import TableManager
@@ -38,7 +39,7 @@ from engine.live.kafka.client import as_rfm_error, connection_options
 from engine.live.kafka.fetches import as_fetched, raw_records
 from engine.live.kafka.membership import NOBODY, Membership
 from engine.live.model import RawRecords, Source
-from schemas.errors import StateError
+from schemas.errors import ConfigError, StateError
 
 SCHEME: Final = "rfmstream"
 
@@ -53,6 +54,8 @@ CONFIRM_EVERY_MS: Final = 200
 REBALANCE_MS_MAX: Final = 60_000
 POLL_INTERVAL_MS_MAX: Final = 24 * 3600 * 1000
 """A member without partitions does not poll, and is none the worse for it."""
+GONE_S: Final = 30.0
+"""How long brokers may not know a topic that is read: one that has just started may still have to hear of it."""
 
 _log = logging.getLogger(__name__)
 _faust_log = logging.getLogger("faust.rfmstream")
@@ -133,6 +136,7 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         super().__post_init__()
         self._places: dict[Source, _Place] = {}
         self._reading: Reading = self.app.reading
+        self._missed_since: dict[str, float] = {}
 
     def _create_worker_consumer(self, _transport: object) -> AIOKafkaConsumer:
         config = self._reading.config
@@ -256,10 +260,28 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         await self.call_thread(self._check_group)
 
     async def _check_group(self) -> None:
+        consumer = self._ensure_consumer()
+        self._check_topics(consumer._client)  # noqa: SLF001 - nothing else tells
         try:
-            self._ensure_consumer()._coordinator.check_errors()  # noqa: SLF001 - getmany() would wait
+            consumer._coordinator.check_errors()  # noqa: SLF001 - getmany() would wait
         except kafka.KafkaError as error:
             await self._complain(error)
+
+    def _check_topics(self, client: AIOKafkaClient) -> None:
+        """End the worker where a topic that it reads is gone: the group goes on without it, and says so to nobody."""
+        now = asyncio.get_running_loop().time()
+        known = client.cluster.partitions_for_topic
+        missing = [topic for topic in self._reading.config.input_topics if not known(topic)]
+        self._missed_since = {topic: self._missed_since.get(topic, now) for topic in missing}
+        for topic, since in self._missed_since.items():
+            client.force_metadata_update()
+            if now - since > GONE_S:
+                gone = ConfigError(
+                    f"there is no topic {topic} any more",
+                    key="input_topics",
+                    fix="create it again, or start without it",
+                )
+                self.parent_loop.call_soon_threadsafe(self._reading.failed, gone)
 
     async def _complain(self, error: kafka.KafkaError) -> None:
         """Wait after an error that passes; end the worker for one that does not."""
