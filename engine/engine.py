@@ -54,6 +54,7 @@ _CHANGES_MAX: Final = 1 << 22
 class Counters:
     """What an engine has seen so far.
 
+    Fields  input_rows  of the files that were replayed: with rows that are no orders, and before lines were summed
     Holds   applied + duplicates + sum(rejected) = read
     """
 
@@ -62,6 +63,7 @@ class Counters:
     duplicates: int = 0
     rejected: dict[str, int] = field(default_factory=dict)
     changes: dict[str, int] = field(default_factory=dict)
+    input_rows: int = 0
 
     def reject(self, reasons: Iterable[str]) -> None:
         """Count rows that were read and rejected."""

@@ -132,7 +132,11 @@ def replay(  # noqa: PLR0913 - the options of one command
     with ExitStack() as stack:
         made = _open_outputs(stack, outputs, engine.ruleset)
         orders = open_orders(
-            inputs, input_map=input_map, currency=engine.ruleset.currency, on_progress=listener
+            inputs,
+            input_map=input_map,
+            currency=engine.ruleset.currency,
+            rows_before=engine.counters.input_rows,
+            on_progress=listener,
         )
         rejections = _Rejections(made.get("rejected"), files)
         with WriteBehind(made["changes"].write if "changes" in made else _drop) as changes:
@@ -143,6 +147,7 @@ def replay(  # noqa: PLR0913 - the options of one command
                     rejections.add(rejected)
                 for part in step.changes.to_batches():
                     changes.put(part)
+            engine.counters.input_rows += orders.rows_read
             if as_of_us is not None:
                 _check_as_of(engine, as_of_us)
                 for part in engine.advance(as_of_us).to_batches():
@@ -160,7 +165,7 @@ def replay(  # noqa: PLR0913 - the options of one command
     return ReplayResult(
         engine=engine,
         counters=counters,
-        input_rows=orders.rows_read,
+        input_rows=counters.input_rows,
         rows_excluded=orders.rows_excluded,
         rejected=tuple(rejections.first),
         as_of_us=engine.clock_us,
@@ -285,6 +290,7 @@ def _copied(counters: Counters) -> Counters:
         counters.duplicates,
         dict(counters.rejected),
         dict(counters.changes),
+        counters.input_rows,
     )
 
 
@@ -295,6 +301,7 @@ def _difference(after: Counters, before: Counters) -> Counters:
         after.duplicates - before.duplicates,
         _less(after.rejected, before.rejected),
         _less(after.changes, before.changes),
+        after.input_rows - before.input_rows,
     )
 
 

@@ -27,7 +27,7 @@ Format = Literal["parquet", "arrow", "csv", "jsonl"]
 _KINDS: Final = ("column", "constant", "row_number", "first_of", "sum", "difference", "product")
 _ARITHMETIC: Final = ("sum", "difference", "product")
 _TESTS: Final = ("equals", "one_of", "starts_with", "is_null", "less_than", "greater_than")
-_TEXT_STEPS: Final = ("strip_prefix", "strip_suffix", "remove", "case", "prefix", "suffix")
+_TEXT_STEPS: Final = ("strip_prefix", "strip_suffix", "remove", "thousands", "case", "prefix", "suffix")
 _NUMBER_STEPS: Final = ("round_to", "absolute", "negate")
 _FIELDS: Final = ("customer_id", "order_id", "occurred_at", "amount", "amount_minor", "currency", "event_id")
 _ROUNDINGS: Final = ("refuse", "half_even", "half_up")
@@ -47,7 +47,7 @@ class Expression:
     Fields  kind          which of the others counts
             text          the column's name (a dotted path reaches into nested objects) or the constant
             terms         of first_of, sum, difference, product
-            strip_prefix, strip_suffix, remove, case, prefix, suffix   applied to text, in this order
+            strip_prefix, strip_suffix, remove, thousands, case, prefix, suffix   applied to text, in this order
             round_to      decimals that a number is rounded to, half to even; None: all are kept
             absolute, negate   applied to numbers after that, in this order
             optional      an input without the column gives nulls instead of an error
@@ -59,6 +59,7 @@ class Expression:
     strip_prefix: str = ""
     strip_suffix: str = ""
     remove: tuple[str, ...] = ()
+    thousands: str = ""
     case: Literal["lower", "upper"] | None = None
     prefix: str = ""
     suffix: str = ""
@@ -105,7 +106,7 @@ class Event:
     Fields  when         None: every row
             type         an order type, or an expression whose text is one
             amount       None only for cancelled; in minor units where `in_minor`
-            time_format  "iso", "unix_s", "unix_ms", "unix_us" or a format of Python's strptime
+            time_formats  tried in this order: "iso", "unix_s", "unix_ms", "unix_us" or a format of Python's strptime
             time_zone    of times without one; None: that of the run
     """
 
@@ -114,7 +115,7 @@ class Event:
     customer_id: Expression
     order_id: Expression
     occurred_at: Expression
-    time_format: str
+    time_formats: tuple[str, ...]
     time_zone: str | None
     amount: Expression | None
     in_minor: bool
@@ -279,7 +280,7 @@ class _Parser:
             customer_id=self._expression(table["customer_id"], f"{key}.customer_id"),
             order_id=self._expression(table["order_id"], f"{key}.order_id"),
             occurred_at=self._expression(time, f"{key}.occurred_at", ("format", "time_zone")),
-            time_format=self._time_format(time, f"{key}.occurred_at"),
+            time_formats=self._time_formats(time, f"{key}.occurred_at"),
             time_zone=zone or None,
             amount=amount,
             in_minor=in_minor,
@@ -288,8 +289,16 @@ class _Parser:
             event_id=self._expression(table["event_id"], f"{key}.event_id") if "event_id" in table else None,
         )
 
-    def _time_format(self, table: Mapping[str, Any], key: str) -> str:
-        form = self._get(table, "format", key, str, "iso")
+    def _time_formats(self, table: Mapping[str, Any], key: str) -> tuple[str, ...]:
+        given = table.get("format", "iso")
+        if isinstance(given, str):
+            return (self._time_format(given, key),)
+        forms = tuple(self._time_format(form, key) for form in self._texts(given, f"{key}.format"))
+        if not forms:
+            raise self._error(f"{key}.format", "is empty", "leave it out, or name at least one format")
+        return forms
+
+    def _time_format(self, form: str, key: str) -> str:
         if form in _TIME_FORMATS:
             return form
         names = set(re.findall(r"%(.?)", form, re.DOTALL))
@@ -357,6 +366,7 @@ class _Parser:
             strip_prefix=self._get(table, "strip_prefix", key, str, ""),
             strip_suffix=self._get(table, "strip_suffix", key, str, ""),
             remove=(remove,) if isinstance(remove, str) else tuple(self._texts(remove, f"{key}.remove")),
+            thousands=self._get(table, "thousands", key, str, ""),
             case=cast("Literal['lower', 'upper'] | None", case or None),
             prefix=self._get(table, "prefix", key, str, ""),
             suffix=self._get(table, "suffix", key, str, ""),

@@ -5,6 +5,7 @@ Source  docs/semantics.md section 4; the file itself is described in docs/rulese
 
 import hashlib
 import json
+import os
 from dataclasses import dataclass, field, replace
 from os import PathLike
 from pathlib import Path
@@ -130,7 +131,7 @@ def load_ruleset(
 
 
 def _looks_like_path(text: str) -> bool:
-    return text.endswith(".toml") or "/" in text or "\\" in text or Path(text).is_file()
+    return text.endswith(".toml") or "/" in text or "\\" in text or os.path.isfile(text)  # noqa: PTH113 - any name
 
 
 def _overrides(own: RulesetFile, effective: RulesetFile) -> str:

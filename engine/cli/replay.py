@@ -29,7 +29,7 @@ Examples:
   rfmstream replay orders/ --ruleset rfm8-annual --currency GBP --time-zone Europe/London \\
       --changes changes.parquet --snapshot tiers.parquet --rejected rejected.csv
   # a Shopify export, as of the end of the year
-  rfmstream replay export.csv --map shopify-orders --as-of 2026-12-31T23:59:59Z
+  rfmstream replay export.csv --map shopify-orders --currency USD --as-of 2026-12-31T23:59:59Z
   # day by day: the second run goes on where the first one stopped
   rfmstream replay monday.jsonl  --checkpoint state --changes monday.parquet
   rfmstream replay tuesday.jsonl --checkpoint state --changes tuesday.parquet

@@ -9,8 +9,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from engine.ingest.numbers import Number
-from engine.ingest.text import nulls, plain, repeat, to_text
-from kernels.parse import OK
+from engine.ingest.text import nulls, plain, repeat, text_buffers, to_text
+from kernels.parse import BAD, OK, check_text
 from schemas.errors import InputError
 from schemas.mapping import Condition, Expression
 
@@ -22,21 +22,35 @@ class SourceRows:
             rows    i64[n] ordinals
             source  file name for errors
             names   all columns of the input, for errors
+            rows_before  of earlier runs, which `row_number` goes on from
     """
 
     def __init__(
-        self, batch: pa.RecordBatch, rows: np.ndarray[Any, Any], source: str | None, names: tuple[str, ...]
+        self,
+        batch: pa.RecordBatch,
+        rows: np.ndarray[Any, Any],
+        source: str | None,
+        names: tuple[str, ...],
+        *,
+        rows_before: int = 0,
     ) -> None:
         self.batch = batch
         self.rows = rows
         self.source = source
         self.names = names
+        self.rows_before = rows_before
         self.count = batch.num_rows
         self._columns: dict[str, pa.Array] = {}
 
     def take(self, mask: np.ndarray[Any, Any]) -> "SourceRows":
         """Return the rows where the mask is true."""
-        return SourceRows(self.batch.filter(pa.array(mask)), self.rows[mask], self.source, self.names)
+        return SourceRows(
+            self.batch.filter(pa.array(mask)),
+            self.rows[mask],
+            self.source,
+            self.names,
+            rows_before=self.rows_before,
+        )
 
     def column(self, name: str, *, optional: bool = False) -> pa.Array | None:
         """Return a column, plain; None where it is not there and optional.
@@ -68,7 +82,7 @@ class SourceRows:
             case "constant":
                 array = repeat(expression.text, self.count)
             case "row_number":
-                array = pa.array(self.rows).cast(pa.string())
+                array = pa.array(self.rows + self.rows_before).cast(pa.string())
             case _:
                 array = self._first_of(expression)
         return _text_steps(array, expression)
@@ -171,6 +185,7 @@ def _text_steps(array: pa.Array, expression: Expression) -> pa.Array:
         expression.strip_prefix,
         expression.strip_suffix,
         expression.remove,
+        expression.thousands,
         expression.case,
         expression.prefix,
         expression.suffix,
@@ -178,12 +193,26 @@ def _text_steps(array: pa.Array, expression: Expression) -> pa.Array:
     if not any(changes):
         return array
     text = _without_empty(to_text(array, expression.text or expression.kind))
+    status = np.empty(len(text), np.uint8)
+    check_text(*text_buffers(text), text.nbytes, status)
+    if not (status == BAD).any():
+        return _stepped(text, expression)
+    # Arrow's functions read on behind a cell that ends amidst a character. It stays as it is: malformed.
+    good = pa.array(status != BAD)
+    return pc.if_else(good, _stepped(pc.if_else(good, text, None), expression), text)
+
+
+def _stepped(text: pa.Array, expression: Expression) -> pa.Array:
     if expression.strip_prefix:
         text = pc.replace_substring_regex(text, f"^{re.escape(expression.strip_prefix)}", "")
     if expression.strip_suffix:
         text = pc.replace_substring_regex(text, f"{re.escape(expression.strip_suffix)}$", "")
     for piece in expression.remove:
         text = pc.replace_substring(text, piece, "")
+    if expression.thousands:
+        mark = re.escape(expression.thousands)
+        grouped = pc.match_substring_regex(text, rf"^\D*\d{{1,3}}(?:{mark}\d{{3}})+(?:\D\d*)?\D*$")
+        text = pc.if_else(grouped, pc.replace_substring(text, expression.thousands, ""), text)
     if expression.case:
         text = pc.utf8_lower(text) if expression.case == "lower" else pc.utf8_upper(text)
     if expression.prefix or expression.suffix:

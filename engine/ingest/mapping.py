@@ -3,6 +3,7 @@
 Source  docs/semantics.md section 1; docs/input-maps.md
 """
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -41,7 +42,7 @@ def load_map(name_or_path: str | Path) -> InputMap:
     if isinstance(name_or_path, str) and name_or_path in list_maps():
         return read_map(_SHIPPED / f"{name_or_path}.toml")
     path = Path(name_or_path)
-    if not path.is_file():
+    if not os.path.isfile(path):  # noqa: PTH113 - a name too long for the system is none either
         raise ConfigError(
             "there is no such input map",
             file=path,
@@ -113,13 +114,13 @@ class Mapper:
 
     def has_one_time(self) -> bool:
         """Return whether all events of a row happen at the same time, told by the same expression."""
-        return len({(e.occurred_at, e.time_format, e.time_zone) for e in self.input_map.events}) == 1
+        return len({(e.occurred_at, e.time_formats, e.time_zone) for e in self.input_map.events}) == 1
 
     def _instants(self, event: Event, source_rows: SourceRows) -> Instants:
         return read_instants(
             source_rows.value(event.occurred_at),
             time_zone=event.time_zone or self._time_zone,
-            time_format=event.time_format,
+            time_formats=event.time_formats,
             name=event.occurred_at.text or "occurred_at",
         )
 

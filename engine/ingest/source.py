@@ -68,6 +68,7 @@ class OrderStream:
         currency: str,
         time_zone: str,
         memory_budget_bytes: int,
+        rows_before: int,
         on_progress: Callable[[Progress], None] | None,
     ) -> None:
         self.rows_read = 0
@@ -81,6 +82,7 @@ class OrderStream:
         self._currency = currency
         self._time_zone = time_zone
         self._budget_bytes = memory_budget_bytes
+        self._rows_before = rows_before
         self._on_progress = on_progress
         self._batches = self._run()
 
@@ -149,7 +151,7 @@ class OrderStream:
     def _instants(self, chunk: Chunk) -> Instants:
         with naming(chunk.source):
             if self._mapper is not None:
-                return self._mapper.instants(SourceRows(chunk.batch, chunk.rows, chunk.source, chunk.names))
+                return self._mapper.instants(self._source_rows(chunk))
             times = find_column(chunk.batch, "occurred_at")
             if times is None:
                 # The full read says which columns are missing.
@@ -177,7 +179,7 @@ class OrderStream:
         assert self._mapper is not None, "only a map sums lines"
         sums = LineSums(self._mapper, currency=self._currency, memory_budget_bytes=self._budget_bytes)
         for chunk in self._chunks(self._mapper.input_map.columns(), "read"):
-            rejected = sums.add(SourceRows(chunk.batch, chunk.rows, chunk.source, chunk.names))
+            rejected = sums.add(self._source_rows(chunk))
             rejected = _with_damaged(chunk, rejected)
             if rejected.num_rows:
                 yield _NO_ORDERS, rejected
@@ -201,15 +203,16 @@ class OrderStream:
         for chunk in self._chunks(columns, "read"):
             if self._mapper is not None:
                 with naming(chunk.source):
-                    orders, rejected = self._mapper.canonical(
-                        SourceRows(chunk.batch, chunk.rows, chunk.source, chunk.names)
-                    )
+                    orders, rejected = self._mapper.canonical(self._source_rows(chunk))
             else:
                 orders, rejected = self._normalised(chunk)
                 if chunk.orders is not None:
                     orders = by_row([chunk.orders, orders]) if orders.num_rows else chunk.orders
             if chunk.row_count:
                 yield chunk, (orders, _with_damaged(chunk, rejected))
+
+    def _source_rows(self, chunk: Chunk) -> SourceRows:
+        return SourceRows(chunk.batch, chunk.rows, chunk.source, chunk.names, rows_before=self._rows_before)
 
     def _normalised(self, chunk: Chunk) -> Batches:
         with naming(chunk.source):
@@ -251,6 +254,7 @@ def open_orders(  # noqa: PLR0913 - options by keyword
     currency: str,
     time_zone: str | None = None,
     memory_budget_bytes: int = 2 << 30,
+    rows_before: int = 0,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> OrderStream:
     """Open order history: (canonical, rejected) batches in order of (occurred_at, input order).
@@ -261,6 +265,7 @@ def open_orders(  # noqa: PLR0913 - options by keyword
             currency   the ruleset's
             time_zone  of times without one where the map does not say it; None: UTC
             memory_budget_bytes  of orders held for sorting or summing
+            rows_before  that earlier runs have read, where this one goes on
     Errors  InputError   an input is missing, damaged, of unknown format or lacks a column
             ConfigError  an unknown currency or time zone
     """
@@ -271,6 +276,7 @@ def open_orders(  # noqa: PLR0913 - options by keyword
         currency=currency,
         time_zone=time_zone or "UTC",
         memory_budget_bytes=memory_budget_bytes,
+        rows_before=rows_before,
         on_progress=on_progress,
     )
 

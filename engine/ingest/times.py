@@ -3,6 +3,7 @@
 Source  docs/semantics.md section 1: a naive time is read in the given zone; years 1..9999
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -61,16 +62,33 @@ def zone_of(name: str) -> ZoneInfo:
 
 
 def read_instants(
-    array: pa.Array, *, time_zone: str, time_format: str = "iso", name: str = "occurred_at"
+    array: pa.Array,
+    *,
+    time_zone: str,
+    time_formats: Sequence[str] = ("iso",),
+    name: str = "occurred_at",
 ) -> Instants:
     """Turn a plain column (see `engine.ingest.text.plain`) into instants.
 
     Timestamps of any unit and zone and dates are taken as they are (below a microsecond: floored); text is
-    read by `time_format`: "iso", "unix_s", "unix_ms", "unix_us" or a format of Python's strptime; integers need
-    a format other than "iso".
+    read by the first of `time_formats` that fits it: "iso", "unix_s", "unix_ms", "unix_us" or a format of Python's
+    strptime; integers need a format other than "iso".
 
     Errors  InputError   a column type that is no time;  ConfigError  an unknown zone
     """
+    first, *others = time_formats
+    found = _read_by(array, time_zone, first, name)
+    for other in others:
+        if found.status is None or not (bad := found.status == BAD).any():
+            break
+        again = _read_by(array.filter(pa.array(bad)), time_zone, other, name)
+        us, status = found.us.copy(), found.status.copy()
+        us[bad], status[bad] = again.us, OK if again.status is None else again.status
+        found = Instants(us, status if status.any() else None)
+    return found
+
+
+def _read_by(array: pa.Array, time_zone: str, time_format: str, name: str) -> Instants:
     kind = array.type
     if time_format in _UNIX_EXPONENTS and not pa.types.is_temporal(kind):
         return _unix(array, _UNIX_EXPONENTS[time_format])

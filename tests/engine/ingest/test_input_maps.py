@@ -51,6 +51,32 @@ def held(tmp_path: Path, condition: str, columns: dict) -> list[int]:
     return [row["row"] for row in run(tmp_path, toml, columns)[0]]
 
 
+def test_a_cell_that_is_no_utf8_is_malformed_and_the_others_are_read(tmp_path: Path) -> None:
+    value = '{ column = "s", strip_prefix = "x", case = "upper", suffix = "!" }'
+    raw = pa.array([b"xab", b"x\xe9", b"us\xe9", None, "\u00e9".encode()], pa.binary())
+    columns = {"s": pa.Array.from_buffers(pa.string(), len(raw), raw.buffers())}
+    good, bad = run(tmp_path, f'{EVENT}amount = "a"\nevent_id = {value}\n', columns)
+    assert [row["event_id"] for row in good] == ["AB!", None, "\u00c9!"]
+    assert [(row["row"], row["reason"]) for row in bad] == [(1, "malformed"), (2, "malformed")]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("1,249.00", "1249.00"),
+        ("1,234,567", "1234567"),
+        ("-1,249.00", "-1249.00"),
+        ("12,49", "12,49"),
+        ("1,23,456", "1,23,456"),
+        ("1.249,000", "1.249,000"),
+        ("0,100.5", "0100.5"),
+        ("249.00", "249.00"),
+    ],
+)
+def test_thousands_go_where_their_groups_are_whole(tmp_path: Path, text: str, expected: str) -> None:
+    assert texts(tmp_path, '{ column = "s", thousands = "," }', {"s": [text]}) == [expected]
+
+
 @pytest.mark.parametrize(
     ("value", "expected"),
     [

@@ -6,7 +6,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from engine import Engine
 from engine.ingest import list_maps, load_map, open_orders
+from engine.replay import replay
+from schemas.ruleset import load_ruleset
 
 
 def run(path: Path, name: str, currency: str) -> tuple[list[tuple], list[tuple], int]:
@@ -79,6 +82,36 @@ def test_cdnow(tmp_path: Path) -> None:
         [],
         0,
     )
+
+
+def test_cdnow_in_two_runs_is_cdnow_in_one(tmp_path: Path) -> None:
+    lines = ["00001 19970101 1 11.77\n", "00001 19970112 1 12.00\n", "00001 19970112 1 12.00\n"]
+    paths = [tmp_path / "a.txt", tmp_path / "b.txt"]
+    for path, part in zip(paths, (lines[:1], lines[1:]), strict=True):
+        path.write_text("customer_id date quantity dollar_value\n" + "".join(part))
+    engine = Engine(load_ruleset("rfm8", currency="USD"))
+    for number, path in enumerate(paths):
+        if number:
+            engine.checkpoint(tmp_path / "state")
+            engine = Engine.restore(tmp_path / "state")
+        replay(engine, [path], input_map=load_map("cdnow"))
+    assert (engine.counters.applied, engine.counters.rejected, engine.counters.input_rows) == (3, {}, 3)
+
+
+def test_online_retail_with_american_dates(tmp_path: Path) -> None:
+    path = tmp_path / "data.csv"
+    path.write_text(
+        "InvoiceNo,StockCode,Description,Quantity,InvoiceDate,UnitPrice,CustomerID,Country\n"
+        "536365,85123A,HOLDER,6,12/1/2010 8:26,2.55,17850,United Kingdom\n"
+        "536366,85123A,HOLDER,1,2010-12-01 08:28:00,2.55,17850,United Kingdom\n"
+        "536367,85123A,HOLDER,1,31/12/2010 8:26,2.55,17850,United Kingdom\n"
+    )
+    orders, rejected, _ = run(path, "online-retail", "GBP")
+    assert orders == [
+        ("17850", "536365", 0, "2010-12-01 08:26:00", 1530),
+        ("17850", "536366", 0, "2010-12-01 08:28:00", 255),
+    ]
+    assert rejected == [(2, "bad_time")]
 
 
 def test_complete_journey_lines(tmp_path: Path) -> None:
@@ -160,6 +193,27 @@ def test_stripe_charges(tmp_path: Path) -> None:
     )
 
 
+def test_stripe_amounts_with_a_decimal_comma_are_refused_and_a_charge_has_one_refund(tmp_path: Path) -> None:
+    path = tmp_path / "unified_payments.csv"
+    header = "id,Created date (UTC),Amount,Amount Refunded,Currency,Refunded date (UTC),Status,Customer ID\n"
+    path.write_text(
+        header + 'ch_1,2024-06-05 20:38:34,"35,82","0,00",usd,,Paid,cus_A\n'
+        'ch_2,2024-06-05 20:38:34,"1.230,00",0.00,usd,,Paid,cus_A\n'
+        'ch_3,2024-06-05 20:38:34,"1,234,567.80",10.00,usd,2024-06-06 10:00:00,Paid,cus_A\n'
+        'ch_3,2024-06-05 20:38:34,"1,234,567.80",25.00,usd,2024-06-07 10:00:00,Paid,cus_A\n'
+    )
+    orders, rejected, _ = run(path, "stripe-charges", "USD")
+    assert [(order, kind, amount) for _, order, kind, _, amount in orders] == [
+        *[("ch_3", 0, 123_456_780)] * 2,
+        ("ch_3", 1, 1000),
+        ("ch_3", 1, 2500),
+    ]
+    assert rejected == [(0, "bad_amount"), (0, "bad_amount"), (1, "bad_amount")]
+    engine = Engine(load_ruleset("rfm8", currency="USD"))
+    replay(engine, [path], input_map=load_map("stripe-charges"))
+    assert engine.counters.rejected == {"bad_amount": 3, "conflicting_duplicate": 1}
+
+
 def test_stripe_export_with_the_older_column_names(tmp_path: Path) -> None:
     path = tmp_path / "payments.csv"
     path.write_text(
@@ -182,7 +236,7 @@ def test_segment_orders(tmp_path: Path) -> None:
         '{"type":"track","event":"Order Refunded","userId":"u1","messageId":"m3","timestamp":"2024-05-02T10:00:00Z",'
         '"properties":{"order_id":"50314b8e","total":-7.50,"currency":"USD"}}\n'
         '{"type":"track","event":"Order Completed","userId":null,"anonymousId":"anon-9","messageId":"m4",'
-        '"timestamp":"2024-05-03T10:00:00Z","properties":{"order_id":77,"revenue":25,"currency":"USD"}}\n'
+        '"timestamp":"2024-05-03T10:00:00Z","properties":{"order_id":77,"revenue":25.000000000000004,"currency":"USD"}}\n'
         '{"type":"track","event":"Order Cancelled","anonymousId":"anon-9","messageId":"m5",'
         '"timestamp":"2024-05-04T10:00:00Z","properties":{"order_id":77,"total":25.00}}\n'
         '{"type":"track","event":"Order Completed","userId":"u2","timestamp":"2024-05-04T10:00:00Z"\n'
