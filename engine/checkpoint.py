@@ -294,7 +294,8 @@ def _files_of(folder: Path) -> list[str]:
 
     Raises  StateError where the directory holds anything else: nothing of it may be lost
     """
-    names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    is_there = os.path.isdir(folder)  # noqa: PTH112 - a name too long is told when it is made
+    names = sorted(path.name for path in folder.iterdir()) if is_there else []
     ours = [name for name in names if _OWN_FILE.fullmatch(name)]
     strange = [name for name in names if name not in ours and name != MANIFEST]
     if strange:

@@ -5,6 +5,7 @@ their names, then the checkpoint is replaced, and no interruption comes in betwe
 can simply be run again.
 """
 
+import os
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -85,7 +86,7 @@ def open_engine(
             threads  None: as many as the checkpoint had, or 1
     Errors  StateError  the directory holds something else, a damaged checkpoint or one of another ruleset
     """
-    if checkpoint is not None and checkpoint.exists():
+    if checkpoint is not None and os.path.exists(checkpoint):  # noqa: PTH110 - a name too long is none
         if not checkpoint.is_dir():
             raise ConfigError("is not a directory", file=checkpoint, key="checkpoint")
         if has_checkpoint(checkpoint):

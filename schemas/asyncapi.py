@@ -243,7 +243,8 @@ def _order_messages() -> dict[str, Any]:
 
 
 _ID_TEXT: Final = (
-    "Characters that CloudEvents forbids (controls, noncharacters) and the percent sign are percent-encoded."
+    "Characters that CloudEvents forbids (controls, noncharacters) and the percent sign are percent-encoded; "
+    "in the ruleset's identity the slash, too."
 )
 
 _CHANGE_HEADERS: Final = _headers(
@@ -354,8 +355,9 @@ _TICK: Final = {
         "clock_us": {**_INT64, "description": "Up to where time was let pass, µs since 1970 UTC."},
         "ruleset": {
             "type": ["string", "null"],
-            "pattern": "^[0-9a-f]{64}$",
-            "description": "Fingerprint of the ruleset from then on, where the rules changed.",
+            "pattern": r"^\S.* [0-9a-f]{64} (log|event) [0-9]+$",
+            "description": "What decides from then on, in the first tick and where it changed: the ruleset's identity "
+            "and fingerprint, the clock, and the tolerance in µs.",
         },
     },
     "required": ["position", "clock_us"],

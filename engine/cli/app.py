@@ -41,8 +41,8 @@ Exit codes:
   1    a disk or a broker failed, or a defect of rfmstream (with a traceback: please report it)
   2    usage or configuration: an option, ruleset or map is wrong; nothing was written
   3    input refused: it cannot be read, or --strict found rejected rows
-  4    state: a checkpoint is damaged or belongs to another ruleset
-  130  interrupted by Ctrl-C; no half-written file is left
+  4    state: a checkpoint is damaged, belongs to another ruleset or cannot be written
+  130  interrupted by Ctrl-C, 143 by SIGTERM; no half-written file is left
 """
 
 
@@ -63,9 +63,7 @@ class Commands(click.Group):
                 raise
             # What is still to be printed cannot be, either, and Python would say so at the end.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            click.echo(
-                f"rfmstream: writing broke off: {error.strerror}; make room and run it again", err=True
-            )
+            click.echo(f"rfmstream: writing broke off: {error.strerror}; make room", err=True)
             ctx.exit(EXIT_FAILED)
         except KeyboardInterrupt:
             click.echo("rfmstream: interrupted; no half-written file is left", err=True)

@@ -18,7 +18,7 @@ Examples:
 
 \b
 FILE's suffix chooses the format: {SUFFIXES}.
-Exit codes: 0 done · 2 usage or configuration · 130 interrupted
+Exit codes: 0 done · 1 a disk failed · 2 usage or configuration · 130 interrupted
 """,
 )
 @click.option("--customers", metavar="N", type=int, required=True, help="How many customers there are.")

@@ -66,9 +66,8 @@ Exit codes: 0 done · 1 the brokers failed · 2 usage or configuration · 3 inpu
 @click.option(
     "--currency",
     metavar="CODE",
-    default="CNY",
-    show_default=True,
-    help="What the amounts are in; a worker rejects another currency than its ruleset's.",
+    help="What the amounts are in; a worker rejects another currency than its ruleset's. [default: the worker's "
+    "setting, or CNY]",
 )
 @click.option(
     "--partitions", metavar="N", type=click.IntRange(1, 10_000), help="Create the topic if it is absent."
@@ -126,7 +125,7 @@ def produce(
     inputs: tuple[Path, ...],
     topic: str | None,
     map_name: str | None,
-    currency: str,
+    currency: str | None,
     partitions: int | None,
     replication_factor: int,
     rate: float | None,
@@ -153,6 +152,7 @@ def produce(
     from engine.live.sources import resolve_one
     from schemas.currencies import currency_exponent
 
+    currency = resolve_one("currency", flags={"currency": currency}, file=config) or "CNY"
     currency_exponent(currency)
     client = load_client_config(flags, file=config)
     to = topic or resolve_one("input_topics", flags={}, file=config)[0]

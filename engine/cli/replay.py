@@ -44,7 +44,7 @@ Files:
 
 \b
 Exit codes:
-  0 done · 2 usage or configuration · 3 input refused · 4 state or checkpoint · 130 interrupted
+  0 done · 1 a disk failed · 2 usage or configuration · 3 input refused · 4 state or checkpoint · 130 interrupted
 """,
 )
 @click.argument("inputs", metavar="INPUT...", nargs=-1, required=True, type=FILE)
@@ -132,7 +132,12 @@ def replay(
             on_progress=on_progress,
         )
     summary = summarise(result)
-    if as_json:
-        print_json(summary.as_dict())
-    else:
-        print_summary(summary)
+    try:
+        if as_json:
+            print_json(summary.as_dict())
+        else:
+            print_summary(summary)
+    except OSError:
+        # Whoever runs it again would count every order twice over, as a duplicate, and get empty files.
+        click.echo("rfmstream: all files and the checkpoint are written, but not this summary", err=True)
+        raise

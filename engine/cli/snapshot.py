@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 \b
 Examples:
   rfmstream snapshot --checkpoint state --out tiers.parquet
-  # who will have dropped by the end of next month if nobody orders?
-  rfmstream snapshot --checkpoint state --as-of 2027-01-31 --out forecast.csv
+  # who will have dropped when February begins if nobody orders?
+  rfmstream snapshot --checkpoint state --as-of 2027-02-01 --out forecast.csv
   # of all partitions of two live workers, now
   rfmstream snapshot --worker http://127.0.0.1:8765 --worker http://127.0.0.1:8766 --out tiers.parquet
   # of the checkpoints that live workers leave

@@ -23,7 +23,7 @@ Examples:
   # the same from a file
   rfmstream worker --config worker.toml
   # work a topic of history off, let time pass to the end of the year, and stop
-  rfmstream worker --input-topics history --clock event --until-end --as-of 2026-12-31
+  rfmstream worker --input-topics history --clock event --until-end --as-of 2027-01-01
 
 \b{SOURCES_HELP}
 

@@ -19,6 +19,7 @@ from jsonschema import Draft7Validator
 from engine import Engine
 from engine.live.config import OutputTopics
 from engine.live.encode import Encoder, Record
+from engine.live.law import Law
 from engine.live.model import Rejection, Source, Tick
 from schemas.asyncapi import (
     CHANGES_TOPIC,
@@ -200,7 +201,9 @@ def test_rejected_rows_fit_their_message() -> None:
     check("rejectedOrder", encoder.rejections(rows, Source("orders.v1", 3)))
 
 
-@pytest.mark.parametrize("ruleset", [None, RULESET.fingerprint])
+@pytest.mark.parametrize(
+    "ruleset", [None, *(str(Law.of(RULESET, clock, 300_000_000)) for clock in ("log", "event"))]
+)
 def test_ticks_fit_their_message(ruleset: str | None) -> None:
     payload = orjson.loads(orjson.dumps(Tick(12, 1_767_225_600_000_000, ruleset)._asdict()))
     assert is_valid(MESSAGES["tick"]["payload"], payload)
