@@ -111,6 +111,13 @@ def test_what_produce_refuses(shop: Shop, history: Path) -> None:
     assert "2 partitions" in shop.run("produce", history).stdout
 
 
+def test_produce_counts_in_the_currency_of_the_workers_settings(shop: Shop, history: Path) -> None:
+    shop.environment["RFMSTREAM_CURRENCY"] = "EUR"
+    shop.run("produce", history, "--partitions", 1)
+    shop.backfill()
+    assert shop.changes()
+
+
 def test_tail_chooses(shop: Shop, history: Path) -> None:
     assert "there is no topic" in shop.run("tail", code=2).stderr
     shop.run("produce", history, "--partitions", 2)
