@@ -12,7 +12,7 @@ from typing import Any, Final, Literal
 
 import cramjam
 import numpy as np
-from aiokafka.codec import gzip_encode, zstd_encode
+from aiokafka.codec import gzip_encode, lz4_encode, zstd_encode
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from numpy.typing import NDArray
 
@@ -44,6 +44,7 @@ _LZ4_END: Final = bytes(4)
 _LZ4_SIZE: Final = struct.Struct("<I")
 _LZ4_BLOCK_BYTES: Final = 1 << 20
 _LZ4_STORED: Final = 1 << 31
+_LZ4_LITTLE_BYTES: Final = 1 << 18
 
 
 def _snappy(data: memoryview) -> bytes:
@@ -52,7 +53,10 @@ def _snappy(data: memoryview) -> bytes:
 
 
 def _lz4(data: memoryview) -> bytes:
-    # Block by block: what makes whole frames there holds Python's lock for as long as it takes.
+    # What makes whole frames holds Python's lock for as long as it takes: good for little, as it has not to be waited
+    # for afterwards, but of much the others are kept from their work. So that goes block by block.
+    if len(data) <= _LZ4_LITTLE_BYTES:
+        return lz4_encode(bytes(data), level=0)  # the fastest; as it comes it takes ten times as long
     frame: list[Any] = [_LZ4_BEGIN]
     for start in range(0, len(data), _LZ4_BLOCK_BYTES):
         plain = data[start : start + _LZ4_BLOCK_BYTES]
