@@ -56,7 +56,7 @@ def _lz4(data: memoryview) -> bytes:
     # What makes whole frames holds Python's lock for as long as it takes: good for little, as it has not to be waited
     # for afterwards, but of much the others are kept from their work. So that goes block by block.
     if len(data) <= _LZ4_LITTLE_BYTES:
-        return lz4_encode(bytes(data), level=0)  # the fastest; as it comes it takes ten times as long
+        return bytes(lz4_encode(bytes(data), level=0))  # the fastest; as it comes it takes ten times as long
     frame: list[Any] = [_LZ4_BEGIN]
     for start in range(0, len(data), _LZ4_BLOCK_BYTES):
         plain = data[start : start + _LZ4_BLOCK_BYTES]
