@@ -138,6 +138,6 @@ def replay(
         else:
             print_summary(summary)
     except OSError:
-        # Whoever runs it again would count every order twice over, as a duplicate, and get empty files.
+        # Whoever runs it again with that checkpoint finds nothing but duplicates, and gets empty files.
         click.echo("rfmstream: all files and the checkpoint are written, but not this summary", err=True)
         raise

@@ -273,8 +273,9 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         known = client.cluster.partitions_for_topic
         missing = [topic for topic in self._reading.config.input_topics if not known(topic)]
         self._missed_since = {topic: self._missed_since.get(topic, now) for topic in missing}
-        for topic, since in self._missed_since.items():
+        if missing:
             client.force_metadata_update()
+        for topic, since in self._missed_since.items():
             if now - since > GONE_S:
                 gone = ConfigError(
                     f"there is no topic {topic} any more",
