@@ -37,6 +37,7 @@ from engine.live.runner import Runner
 from engine.live.stats import PartitionStats
 from engine.live.store import Store
 from engine.live.warm import warm_up
+from kernels.gil import keep_gil_on_this_thread
 from schemas.errors import RfmError, TransportError
 
 _T = TypeVar("_T")
@@ -63,6 +64,7 @@ def run_worker(config: WorkerConfig) -> int:
     gc.set_threshold(200_000, 20, 100)
     # Requests are sent between pieces of the steps' Python: the loop gets its turn after this, not after 5 ms.
     sys.setswitchinterval(_SWITCH_S)
+    keep_gil_on_this_thread()
     asyncio.run(Worker(config).run())
     return 0
 
