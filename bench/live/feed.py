@@ -2,10 +2,12 @@
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 from typing import Any, Final
 
 import numpy as np
@@ -31,6 +33,7 @@ SEED: Final = 1
 CURRENCY: Final = "CNY"
 TOLERANCE_US: Final = WorkerConfig.time_tolerance_s * 1_000_000
 HISTORY_DAYS: Final = 730
+TICK_S: Final = 0.02
 _REPLAYED_ROWS: Final = 20_000
 
 
@@ -181,38 +184,52 @@ class Present:
         self.sent = 0
         self.acks_us: list[int] = []
 
-    async def run(self, rate: float, seconds: float, *, tick_s: float = 0.02) -> None:
-        """Send `rate` orders a second, all that are due at each tick; wait for the broker at the end alone."""
-        began = time.monotonic()
-        done = 0
+    async def run(self, rate: float, seconds: float, *, begins_s: float = 0.0, ahead: int = 1) -> None:
+        """Send `rate` orders a second, those of a tick together; wait for the broker at the end alone.
+
+        In   begins_s  the first tick is due a tick after this (time.time); 0: after now
+             ahead     so many ticks are made ready before they are due: 100,000 orders take half a second
+
+        The orders of a tick happen when it is due, however late they are sent.
+        """
+        begins_s = begins_s or time.time()
+        ticks = self._ticks(rate, round(seconds / TICK_S), begins_s)
+        ready = deque(islice(ticks, ahead))
         waiting: set[asyncio.Future[Any]] = set()
-        while (elapsed := time.monotonic() - began) < seconds:
-            due = int(elapsed * rate) - done
-            if due > 0:
-                orders = self._draw(due)
-                self._note(orders)
-                at_us = orders.column("occurred_at")[0].value
-                for future in await self._send(orders):
-                    waiting.add(future)
-                    future.add_done_callback(waiting.discard)
-                    future.add_done_callback(lambda _, at_us=at_us: self._acknowledged(at_us))
-                done += due
-            await asyncio.sleep(max(tick_s - (time.monotonic() - began - elapsed), 0))
+        while ready:
+            due_us, orders, batches = ready.popleft()
+            await asyncio.sleep(max(due_us / 1e6 - time.time(), 0))
+            self._note(orders)
+            self.sent += orders.num_rows
+            for partition, batch in batches:
+                future = await self._producer.send_batch(batch, self._topic, partition=partition)
+                waiting.add(future)
+                future.add_done_callback(waiting.discard)
+                future.add_done_callback(lambda _, due_us=due_us: self._acknowledged(due_us))
+            ready += islice(ticks, 1)
         await asyncio.gather(*waiting)
+
+    def _ticks(
+        self, rate: float, count: int, begins_s: float
+    ) -> Iterator[tuple[int, pa.RecordBatch, list[Any]]]:
+        """Yield when each tick is due, its orders, and the batches of each partition."""
+        drawn = 0
+        for tick in range(1, count + 1):
+            due_us = round(1000 * (begins_s + tick * TICK_S)) * 1000
+            orders = self._draw(drawn, int(tick * TICK_S * rate), due_us)
+            drawn += orders.num_rows
+            yield due_us, orders, self._batches(orders)
 
     def _acknowledged(self, at_us: int) -> None:
         self.acks_us.append(time.time_ns() // 1000 - at_us)
 
-    def _draw(self, count: int) -> pa.RecordBatch:
-        # Milliseconds, as records have them: then the log's clock is never behind an order.
-        now_us = time.time_ns() // 1_000_000 * 1000
-        numbers = np.arange(self.sent, self.sent + count)
-        self.sent += count
+    def _draw(self, first: int, end: int, at_us: int) -> pa.RecordBatch:
+        count, numbers = end - first, np.arange(first, end)
         columns = [
             pa.array([f"c{number:011d}" for number in self._random.integers(0, self._customers, count)]),
             pa.array([f"n{number:010d}" for number in numbers.tolist()]),
             pa.array(np.full(count, OrderType.PAID, np.uint8)),
-            pa.array(np.full(count, now_us)).cast(CANONICAL_SCHEMA.field("occurred_at").type),
+            pa.array(np.full(count, at_us)).cast(CANONICAL_SCHEMA.field("occurred_at").type),
             pa.array(self._random.integers(100, 100_000, count)),
             pa.nulls(count, pa.string()),
             pa.array(numbers),
@@ -222,22 +239,21 @@ class Present:
             schema=CANONICAL_SCHEMA,
         )
 
-    async def _send(self, orders: pa.RecordBatch) -> list[asyncio.Future[Any]]:
+    def _batches(self, orders: pa.RecordBatch) -> list[tuple[int, Any]]:
         builders: dict[int, Any] = {}
-        sent = []
+        done = []
         for partition, key, value, headers, timestamp_ms in self._encoder.records(orders):
             record = {"timestamp": timestamp_ms, "key": key, "value": value, "headers": headers}
             builder = builders.get(partition)
             if builder is None or builder.append(**record) is None:
                 if builder is not None:
-                    sent.append(await self._send_batch(builder, partition))
+                    done.append((partition, builder))
                 builder = builders[partition] = self._producer.create_batch()
                 assert builder.append(**record) is not None
-        return sent + [await self._send_batch(builder, partition) for partition, builder in builders.items()]
-
-    async def _send_batch(self, builder: Any, partition: int) -> asyncio.Future[Any]:  # noqa: ANN401 - not typed there
-        builder.close()
-        return await self._producer.send_batch(builder, self._topic, partition=partition)
+        done += builders.items()
+        for _, builder in done:
+            builder.close()
+        return done
 
 
 @asynccontextmanager
