@@ -34,7 +34,7 @@ from schemas.ruleset import Ruleset
 
 _T = TypeVar("_T")
 
-SMALL_BYTES: Final = 32 << 10
+SMALL_BYTES: Final = 256 << 10
 SMALL_US: Final = 2_000_000
 """Records so short, over so short a time, are applied where they are."""
 

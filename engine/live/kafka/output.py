@@ -36,7 +36,8 @@ _WRITTEN_BY: Final = "@"
 
 _PARTS: Final = 12
 """Batches of a step that are made at a time, for each of the two topics of changes."""
-_SMALL_ROWS: Final = 256
+_SMALL_ROWS: Final = 2_048
+"""Changes and rejected rows so few are encoded where they are, all at once."""
 _EARLIEST: Final = -2
 _LATEST: Final = -1
 _READ_UNCOMMITTED: Final = 0
@@ -209,13 +210,11 @@ class KafkaPartitionLog:
                 raise kafka.ProducerClosed
             parts = self._parts(step)
 
-            async def some(*, small: bool = False) -> Batches:
-                return await self._run(
-                    lambda: [each for part in islice(parts, _PARTS) for each in part], small=small
-                )
+            async def some() -> Batches:
+                return await self._run(lambda: [each for part in islice(parts, _PARTS) for each in part])
 
             is_small = step.changes.num_rows + len(step.rejections) <= _SMALL_ROWS
-            first = await some(small=is_small)
+            first = [each for part in parts for each in part] if is_small else await some()
             tick = None if step.tick is None else self._batch_of(step.tick)
             if tick is not None:
                 first = [*first, (self._clock, tick)]
