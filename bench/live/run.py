@@ -34,7 +34,7 @@ class Scale:
 SCALES: Final = {
     "tiny": Scale(500, 5_000, 500, latency.Times(4, 2)),
     "small": Scale(200_000, 2_000_000, 500_000, latency.Times(40, 15)),
-    "full": Scale(1_000_000, 10_000_000, 5_000_000, latency.Times(40, 60)),
+    "full": Scale(1_000_000, 10_000_000, 5_000_000, latency.Times(40, 30)),
 }
 ZIPF: Final = "zipf:1.2"
 PACED_CUSTOMERS: Final = 2_000_000
