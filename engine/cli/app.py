@@ -15,6 +15,7 @@ from engine.cli.maps import maps
 from engine.cli.produce import produce
 from engine.cli.replay import replay
 from engine.cli.rulesets import rulesets
+from engine.cli.running import EXIT_TERMINATED
 from engine.cli.snapshot import snapshot
 from engine.cli.tail import tail
 from engine.cli.timeline import timeline
@@ -23,7 +24,6 @@ from schemas.errors import ConfigError, InputError, RfmError, StateError
 
 EXIT_FAILED: Final = 1
 EXIT_INTERRUPTED: Final = 130
-EXIT_TERMINATED: Final = 143
 EXIT_CODES: Final[dict[type[RfmError], int]] = {ConfigError: 2, InputError: 3, StateError: 4}
 
 _DISK_FAILED: Final = (errno.ENOSPC, errno.EDQUOT, errno.EIO)

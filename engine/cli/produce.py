@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from engine.cli.options import FILE
+from engine.cli.running import run_async
 from engine.cli.settings import SettingsCommand, setting_options
 from engine.live.settings import CLIENT_SETTINGS
 
@@ -186,7 +187,7 @@ def produce(
         return sender.sent, sender.records, count, left_out
 
     started_s = time.monotonic()
-    sent, records, count, left_out = asyncio.run(run())
+    sent, records, count, left_out = run_async(run())
     elapsed_s = time.monotonic() - started_s
     click.echo(f"{sent:,} orders in {records:,} records to {to}, {count} partitions, in {elapsed_s:.1f} s")
     if left_out:

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from engine.cli.running import run_async
 from engine.cli.settings import SettingsCommand, setting_options
 from engine.live.settings import CLIENT_SETTINGS, TOPIC_SETTINGS
 from schemas.errors import ConfigError
@@ -52,8 +53,6 @@ def tail(
 
     Times are local in the ruleset's time zone where the change names a built-in ruleset, else UTC.
     """
-    import asyncio
-
     from engine.live.config import load_client_config
     from engine.live.kafka.reader import read_values  # loads the client
     from engine.live.sources import resolve_one
@@ -73,7 +72,7 @@ def tail(
                 if shown == count:
                     return
 
-    asyncio.run(follow())
+    run_async(follow())
 
 
 def _change(value: bytes, topic: str) -> dict[str, Any]:
