@@ -6,11 +6,13 @@ long happens in threads.
 
 import asyncio
 import errno
+import ipaddress
 import logging
 import os
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Final
+from urllib.parse import urlsplit
 
 import pyarrow as pa
 from aiohttp import web
@@ -28,6 +30,8 @@ ARROW_STREAM: Final = "application/vnd.apache.arrow.stream"
 
 _CLOSE_S: Final = 2.0
 
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
 _log = logging.getLogger(__name__)
 
 
@@ -44,7 +48,7 @@ class StatusServer:
         self._board = board
         self._registry = registry_of(board)
         self._one_snapshot = asyncio.Semaphore(1)
-        app = web.Application()
+        app = web.Application(middlewares=[self._only_by_own_name])
         app.router.add_get("/", self._index)
         app.router.add_get("/metrics", self._metrics)
         app.router.add_get("/healthz", self._healthz)
@@ -79,6 +83,18 @@ class StatusServer:
     async def stop(self) -> None:
         """Close, after a moment for pages in the making."""
         await self._runner.cleanup()
+
+    @web.middleware
+    async def _only_by_own_name(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Refuse a foreign name of a loopback address: a page in a browser here may have its own lead to it.
+
+        Source  DNS rebinding, https://en.wikipedia.org/wiki/DNS_rebinding
+        """
+        name = _name_in(request.headers.get("Host", "localhost"))
+        is_foreign = name not in ("localhost", self._host) and not _is_loopback(name)
+        if is_foreign and _is_loopback(self._runner.addresses[0][0]):
+            return web.Response(status=403, text="ask for localhost: no other name leads here\n")
+        return await handler(request)
 
     async def _index(self, _: web.Request) -> web.Response:
         return web.Response(text="rfmstream worker: /metrics /healthz /readyz /snapshot?as_of=INSTANT\n")
@@ -208,3 +224,18 @@ class _Chunks:
 
 def _words(error: OSError) -> str:
     return os.strerror(error.errno) if error.errno else str(error)
+
+
+def _name_in(host: str) -> str:
+    """Return the name or address in a Host header, empty if there is none."""
+    try:
+        return urlsplit(f"//{host}").hostname or ""
+    except ValueError:
+        return ""
+
+
+def _is_loopback(name: str) -> bool:
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return False

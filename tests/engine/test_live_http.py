@@ -234,3 +234,26 @@ def test_a_port_that_is_taken_is_named(board: Board) -> None:
             await StatusServer(("192.0.2.1", 8765), board).start()
 
     asyncio.run(run())
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("localhost:8765", 200),
+        ("127.0.0.1:8765", 200),
+        ("[::1]:8765", 200),
+        ("evil.example:80", 403),
+        ("[", 403),
+    ],
+)
+def test_a_foreign_name_that_leads_to_loopback_is_refused(board: Board, host: str, status: int) -> None:
+    async def run() -> int:
+        server = StatusServer(("127.0.0.1", 0), board)
+        await server.start()
+        try:
+            async with aiohttp.request("GET", f"{server.url}/snapshot", headers={"Host": host}) as response:
+                return response.status
+        finally:
+            await server.stop()
+
+    assert asyncio.run(run()) == status
