@@ -53,6 +53,8 @@ def keep_gil_on_this_thread() -> None:
         save=_address(_SAVE),
         restore=_address(_RESTORE),
     )
+    llvm.initialize_native_target()
+    llvm.initialize_native_asmprinter()
     target = llvm.Target.from_default_triple().create_target_machine()
     code = llvm.create_mcjit_compiler(llvm.parse_assembly(source), target)
     code.finalize_object()

@@ -14,8 +14,12 @@ import threading
 
 import numpy as np
 
-from kernels._jit import part, touch_word
 from kernels.gil import keep_gil_on_this_thread
+
+if sys.argv[1] == "keep":  # before anything has been compiled, as a worker does
+    keep_gil_on_this_thread()
+
+from kernels._jit import part, touch_word
 
 
 @part
@@ -44,8 +48,6 @@ def sees_another_thread(most):
 
 
 sys.setswitchinterval(1000)
-if sys.argv[1] == "keep":
-    keep_gil_on_this_thread()
 spins_until(np.ones(1, np.int64), 0, 1)
 most = int(sys.argv[3])
 found = []
