@@ -184,15 +184,17 @@ class Present:
         self.sent = 0
         self.acks_us: list[int] = []
 
-    async def run(self, rate: float, seconds: float, *, begins_s: float = 0.0, ahead: int = 1) -> None:
+    async def run(
+        self, rate: float, seconds: float, *, begins_s: float | None = None, ahead: int = 1
+    ) -> None:
         """Send `rate` orders a second, those of a tick together; wait for the broker at the end alone.
 
-        In   begins_s  the first tick is due a tick after this (time.time); 0: after now
+        In   begins_s  the first tick is due a tick after this (time.time); None: after now
              ahead     so many ticks are made ready before they are due: 100,000 orders take half a second
 
         The orders of a tick happen when it is due, however late they are sent.
         """
-        begins_s = begins_s or time.time()
+        begins_s = time.time() if begins_s is None else begins_s
         ticks = self._ticks(rate, round(seconds / TICK_S), begins_s)
         ready = deque(islice(ticks, ahead))
         waiting: set[asyncio.Future[Any]] = set()

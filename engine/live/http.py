@@ -91,7 +91,7 @@ class StatusServer:
         Source  DNS rebinding, https://en.wikipedia.org/wiki/DNS_rebinding
         """
         name = _name_in(request.headers.get("Host", "localhost"))
-        is_foreign = name not in ("localhost", self._host) and not _is_loopback(name)
+        is_foreign = name not in ("localhost", self._host.lower()) and not _is_loopback(name)
         if is_foreign and _is_loopback(self._runner.addresses[0][0]):
             return web.Response(status=403, text="ask for localhost: no other name leads here\n")
         return await handler(request)

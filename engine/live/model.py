@@ -100,7 +100,8 @@ class Runs(Protocol):
     async def __call__(self, call: Callable[[], _T], *, small: bool = False) -> _T:
         """Return what it returns.
 
-        small  it takes a millisecond or so: to be woken in another thread, and to wake this one again, can take longer
+        small  it takes a few milliseconds at most: to be woken in another thread, and to wake this one again, can
+               take longer
         """
         ...
 

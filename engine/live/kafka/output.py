@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from itertools import islice
+from itertools import chain, islice
 from typing import Final, TypeVar
 
 import orjson
@@ -211,10 +211,10 @@ class KafkaPartitionLog:
             parts = self._parts(step)
 
             async def some() -> Batches:
-                return await self._run(lambda: [each for part in islice(parts, _PARTS) for each in part])
+                return await self._run(lambda: list(chain.from_iterable(islice(parts, _PARTS))))
 
             is_small = step.changes.num_rows + len(step.rejections) <= _SMALL_ROWS
-            first = [each for part in parts for each in part] if is_small else await some()
+            first = list(chain.from_iterable(parts)) if is_small else await some()
             tick = None if step.tick is None else self._batch_of(step.tick)
             if tick is not None:
                 first = [*first, (self._clock, tick)]

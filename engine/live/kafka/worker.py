@@ -64,7 +64,7 @@ def run_worker(config: WorkerConfig) -> int:
     gc.set_threshold(200_000, 20, 100)
     # Requests are sent between pieces of the steps' Python: the loop gets its turn after this, not after 5 ms.
     sys.setswitchinterval(_SWITCH_S)
-    keep_gil_on_this_thread()
+    keep_gil_on_this_thread()  # the loop's: what is large goes to the pool
     asyncio.run(Worker(config).run())
     return 0
 
