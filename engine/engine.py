@@ -10,12 +10,14 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from copy import copy, deepcopy
 from dataclasses import dataclass, field
 from datetime import datetime
+from hashlib import sha256
 from itertools import pairwise
 from os import PathLike
 from typing import Any, Final, Literal, TypeVar
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from engine.buffers import offsets_and_data, values_of
@@ -28,8 +30,9 @@ from engine.shard import Shard, new_seeds
 from engine.touch import has_idle_processor
 from kernels.ids import hash_ids
 from kernels.layout import BATCH
+from kernels.parse import lengths_within
 from schemas.changes import CHANGE_REASONS
-from schemas.codes import NEVER_US, NO_TIER, Outcome
+from schemas.codes import ID_BYTES_MAX, NEVER_US, NO_TIER, Outcome
 from schemas.errors import ConfigError
 from schemas.orders import ORDER_TYPES, REJECTED_SCHEMA
 from schemas.ruleset import Ruleset, load_ruleset
@@ -364,7 +367,7 @@ class Engine:
         event_ids = orders.column(5)
         event_offset, event_data = np.empty(0, dtype=np.int32), np.empty(0, dtype=np.uint8)
         if event_ids.null_count < orders.num_rows:
-            event_offset, event_data = offsets_and_data(event_ids.fill_null(""))
+            event_offset, event_data = offsets_and_data(_with_digests(event_ids.fill_null("")))
         customer_hash = np.empty(orders.num_rows, dtype=np.uint64)
         order_hash = np.empty(orders.num_rows, dtype=np.uint64)
         seeds = self.shards[0].seeds
@@ -423,6 +426,21 @@ def to_table(orders: Any) -> pa.Table:  # noqa: ANN401 - see Engine.step
         key="orders",
         fix="pass a pyarrow table or anything with the Arrow PyCapsule interface",
     )
+
+
+def _with_digests(event_ids: pa.StringArray) -> pa.Array:
+    """Return event ids with a digest in place of each that is longer than what the kernels remember.
+
+    The contract sets event ids no bound. The digest begins with a byte that no UTF-8 text has, so it is nobody's id.
+    """
+    offsets, _ = offsets_and_data(event_ids)
+    if lengths_within(offsets, 0, ID_BYTES_MAX):
+        return event_ids
+    long = np.diff(offsets) > ID_BYTES_MAX
+    digests = [
+        b"\xff" + sha256(event_id.as_buffer()).digest() for event_id in event_ids.filter(pa.array(long))
+    ]
+    return pc.replace_with_mask(event_ids.cast(pa.binary()), pa.array(long), pa.array(digests, pa.binary()))
 
 
 def _rejected_rows(orders: pa.RecordBatch, outcome: NDArray[np.uint8], ruleset: Ruleset) -> pa.RecordBatch:

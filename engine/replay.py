@@ -24,6 +24,7 @@ from engine.ingest.files import InputFile, find_files
 from engine.ingest.source import Progress, open_orders
 from engine.instants import to_text
 from engine.output import OutputFile, check_outputs
+from engine.signals import ending_signals
 from schemas.changes import change_schema
 from schemas.codes import NEVER_US
 from schemas.errors import ConfigError, InputError, StateError
@@ -259,11 +260,11 @@ def _finish(made: Mapping[str, OutputFile], snapshot: pa.Table) -> None:
 
 @contextmanager
 def _uninterrupted() -> Iterator[None]:
-    """Let Ctrl-C and SIGTERM do nothing: files without their checkpoint, or the other way round, are half a result."""
+    """Let Ctrl-C and its like do nothing: files without their checkpoint, or the other way round, are half a result."""
     if current_thread() is not main_thread():
         yield  # only the main thread is interrupted
         return
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, *ending_signals())}
     try:
         yield
     finally:

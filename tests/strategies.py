@@ -34,7 +34,8 @@ DAYS_MAX = LAST_DAY - FIRST_DAY
 
 CUSTOMERS = ["ada", "ada ", "42", "00042", "ü" * 128, "\x00", "x" * 255 + "a", "x" * 255 + "b"]
 ORDERS = ["o1", "o2", "o3", "o4", "o5", "o6", "o7", "o8"]
-EVENT_IDS = ["e1", "e2", "o1", "o2"]
+EVENT_IDS = ["e1", "e2", "o1", "o2", "e" * 256, "e" * 256 + "f", "e" * 256 + "g"]
+"""Event ids have no bound, unlike the others; those beyond 256 bytes are remembered otherwise."""
 
 NUDGES_US = [0, -1, 1]
 SHIFTS_US = [0, 0, -1, 1, HOUR_US, -HOUR_US, 30 * 60_000_000, -30 * 60_000_000, 12 * HOUR_US]

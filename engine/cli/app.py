@@ -15,11 +15,11 @@ from engine.cli.maps import maps
 from engine.cli.produce import produce
 from engine.cli.replay import replay
 from engine.cli.rulesets import rulesets
-from engine.cli.running import EXIT_TERMINATED
 from engine.cli.snapshot import snapshot
 from engine.cli.tail import tail
 from engine.cli.timeline import timeline
 from engine.cli.worker import worker
+from engine.signals import ending_signals, exit_code
 from schemas.errors import ConfigError, InputError, RfmError, StateError
 
 EXIT_FAILED: Final = 1
@@ -42,7 +42,7 @@ Exit codes:
   2    usage or configuration: an option, ruleset or map is wrong; nothing was written
   3    input refused: it cannot be read, or --strict found rejected rows
   4    state: a checkpoint is damaged, belongs to another ruleset or cannot be written
-  130  interrupted by Ctrl-C, 143 by SIGTERM; no half-written file is left
+  130  interrupted by Ctrl-C, 143 by SIGTERM, 129 by a terminal that was closed; no half-written file is left
 """
 
 
@@ -104,9 +104,10 @@ def main() -> None:
     """Run the command line of this process."""
     sys.meta_path.insert(0, _Unused)
     # Ended politely, a run cleans up as it does after Ctrl-C.
-    signal.signal(signal.SIGTERM, _terminate)
+    for number in ending_signals():
+        signal.signal(number, _terminate)
     cli(prog_name="rfmstream")
 
 
-def _terminate(_: int, __: FrameType | None) -> NoReturn:
-    sys.exit(EXIT_TERMINATED)
+def _terminate(number: int, _: FrameType | None) -> NoReturn:
+    sys.exit(exit_code(number))

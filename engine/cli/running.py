@@ -1,16 +1,15 @@
 """How a command that talks to brokers runs, and ends when it is told to."""
 
-import signal
 from collections.abc import Coroutine
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
+
+from engine.signals import ending_signals, exit_code
 
 _T = TypeVar("_T")
 
-EXIT_TERMINATED: Final = 143
-
 
 def run_async(doing: Coroutine[Any, Any, _T]) -> _T:
-    """Run a coroutine and return its result; SIGTERM cancels it, and it alone, as asyncio has it for Ctrl-C.
+    """Run a coroutine and return its result; an ending signal cancels it, and it alone, as asyncio has it for Ctrl-C.
 
     An exit raised amidst the loop would cancel everything at once, also what it needs to end well.
     """
@@ -19,10 +18,16 @@ def run_async(doing: Coroutine[Any, Any, _T]) -> _T:
     async def main() -> _T:
         task = asyncio.current_task()
         assert task is not None
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+        for number in ending_signals():
+            asyncio.get_running_loop().add_signal_handler(number, end, task, number)
         return await doing
 
+    def end(task: asyncio.Task[Any], number: int) -> None:
+        ended_by.append(number)
+        task.cancel()
+
+    ended_by: list[int] = []
     try:
         return asyncio.run(main())
     except asyncio.CancelledError:
-        raise SystemExit(EXIT_TERMINATED) from None
+        raise SystemExit(exit_code(ended_by[0])) from None

@@ -8,6 +8,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
 from itertools import count, islice, product
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -329,6 +330,22 @@ def test_ids_of_every_length_side_by_side() -> None:
     driven.step(events)
     oracle.step(events)
     assert_same(driven, oracle)
+
+
+def test_event_ids_have_no_bound(tmp_path: Path) -> None:
+    ids = ["e" * size + last for size in (0, 1, 254, 255, 256, 257, 70_000, 1_000_000) for last in "xy"]
+    orders = [event("ann", f"o{at}", at, 100, event_id=name) for at, name in enumerate(ids)]
+    refunds = [
+        event("ann", "o0", 100 + at, 1, type="refunded", event_id="r" + name) for at, name in enumerate(ids)
+    ]
+    again = [{**each, "order_id": "other"} for each in orders]
+    driven, oracle = Driven(BUILT_IN["rfm8"]()), Oracle(BUILT_IN["rfm8"]())
+    for events in (orders + refunds, orders + refunds + again):
+        driven.step(events)
+        oracle.step(events)
+        driven.restart(str(tmp_path))
+    assert_same(driven, oracle)
+    assert len(driven.rejected) == len(again)
 
 
 @pytest.mark.parametrize("asks", [True, False])

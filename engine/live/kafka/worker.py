@@ -37,6 +37,7 @@ from engine.live.runner import Runner
 from engine.live.stats import PartitionStats
 from engine.live.store import Store
 from engine.live.warm import warm_up
+from engine.signals import ending_signals
 from kernels.gil import keep_gil_on_this_thread
 from schemas.errors import RfmError, TransportError
 
@@ -96,7 +97,7 @@ class Worker:
     async def run(self) -> None:
         """Run until there is a reason to stop, and stop in good order."""
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in (signal.SIGINT, *ending_signals()):
             loop.add_signal_handler(number, self._stop.set)
         await self._in_pool(self._store.check)
         partitions = await self._unless_stopped(prepare_topics(self._config))

@@ -165,7 +165,7 @@ def test_a_change_in_one_line() -> None:
     )
 
 
-@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_worker_can_be_stopped_while_it_looks_for_a_broker(sent: int, tmp_path: Path) -> None:
     with socket.socket() as silent:
         # It takes connections and never answers.

@@ -26,7 +26,9 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+)
 def test_a_broken_off_replay_leaves_what_was_there(large: Path, tmp_path: Path, sent: int, code: int) -> None:
     old = tmp_path / "changes.parquet"
     old.write_text("old")

@@ -6,10 +6,12 @@ import signal
 
 import pytest
 
-from engine.cli.running import EXIT_TERMINATED, run_async
+from engine.cli.running import run_async
+from engine.signals import exit_code
 
 
-def test_what_a_command_needs_to_end_well_outlives_sigterm() -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_what_a_command_needs_to_end_well_outlives_its_end(number: int) -> None:
     """As a producer, whose last records are sent by a task of its own."""
     sent: list[str] = []
 
@@ -22,7 +24,7 @@ def test_what_a_command_needs_to_end_well_outlives_sigterm() -> None:
         records: asyncio.Queue[str] = asyncio.Queue()
         sender = asyncio.create_task(send(records))
         try:
-            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), number)
             await asyncio.sleep(60)
         finally:
             records.put_nowait("the last one")
@@ -31,7 +33,7 @@ def test_what_a_command_needs_to_end_well_outlives_sigterm() -> None:
 
     with pytest.raises(SystemExit) as end:
         run_async(command())
-    assert (end.value.code, sent) == (EXIT_TERMINATED, ["the last one"])
+    assert (end.value.code, sent) == (exit_code(number), ["the last one"])
 
 
 def test_the_result_of_a_command_is_returned() -> None:
