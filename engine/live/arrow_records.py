@@ -8,7 +8,7 @@ from typing import Any, Final, NamedTuple
 import pyarrow as pa
 
 from engine.ingest.normalise import CONTRACT_COLUMNS, normalise
-from engine.ingest.readers import STREAM_END
+from engine.ingest.readers import STREAM_END, check_buffers
 from engine.ingest.text import plain, shown_text
 from engine.live.payload import ROWS_MAX
 from schemas.errors import InputError
@@ -60,22 +60,10 @@ def read_stream(value: bytes) -> pa.Table | None:
         if source.tell() != len(value) or not value.endswith(STREAM_END):
             return None
         for batch in batches:
-            for column in batch.columns:
-                _check(column)
+            check_buffers(batch)
         return pa.Table.from_batches(batches, pa.schema([schema.field(at) for at in wanted]))
     except _UNREADABLE:
         return None
-
-
-def _check(column: pa.Array) -> None:
-    """Raise where offsets or indices lead outside the column's buffers."""
-    kind = column.type
-    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
-        # As bytes, because only the row whose text is no UTF-8 is to blame for that.
-        raw = pa.binary() if pa.types.is_string(kind) else pa.large_binary()
-        column = pa.Array.from_buffers(raw, len(column), column.buffers(), offset=column.offset)
-    if not (pa.types.is_primitive(kind) or pa.types.is_decimal(kind)):
-        column.validate(full=True)
 
 
 def judge(tables: dict[int, pa.Table], currency: str) -> list[Judged]:

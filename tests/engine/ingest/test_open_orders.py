@@ -280,6 +280,38 @@ def test_an_arrow_stream_that_is_cut_between_two_batches_is_refused(tmp_path: Pa
     assert caught.value.source == str(path)
 
 
+@pytest.mark.parametrize("suffix", [".arrow", ".arrows"])
+@pytest.mark.parametrize("edges", [[0, 2**30, 2], [0, -5, 2], [1, 0, 2], None])
+def test_arrow_whose_offsets_or_indices_lead_astray(
+    tmp_path: Path, suffix: str, edges: list[int] | None
+) -> None:
+    if edges is None:
+        indices = pa.array([0, 2**20], pa.int32())
+        column = pa.DictionaryArray.from_arrays(indices, pa.array(["c"]), safe=False)
+    else:
+        column = pa.StringArray.from_buffers(2, pa.py_buffer(np.array(edges, np.int32)), pa.py_buffer(b"ab"))
+    table = history().slice(0, 2).set_column(1, "order_id", column)
+    with pytest.raises(InputError, match="cannot be read"):
+        list(open_orders([write(table, tmp_path / f"o{suffix}")], currency="CNY"))
+
+
+def test_text_that_is_no_utf8_is_the_fault_of_its_row_in_every_arrow_type(tmp_path: Path) -> None:
+    raw = pa.array([b"ann", b"\xe9\xe9\xe9\xe9\xe9\xe9\xe9\xe9\xe9\xe9\xe9\xe9\xe9", b"bob"])
+    texts = [
+        pa.Array.from_buffers(text, 3, raw.cast(same).buffers())
+        for text, same in (
+            (pa.string(), pa.binary()),
+            (pa.large_string(), pa.large_binary()),
+            (pa.string_view(), pa.binary_view()),
+        )
+    ]
+    texts.append(pa.DictionaryArray.from_arrays(pa.array([0, 1, 2], pa.int8()), texts[0], safe=False))
+    for number, names in enumerate(texts):
+        table = pa.table({**history().slice(0, 3).to_pydict(), "customer_id": names})
+        [(orders, rejected)] = open_orders([write(table, tmp_path / f"o{number}.arrow")], currency="CNY")
+        assert (orders.num_rows, rejected["reason"].to_pylist()) == (2, ["malformed"])
+
+
 def test_long_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("engine.ingest.files.BLOCK_BYTES", 64)
     monkeypatch.setattr("engine.ingest.delimited._RECORD_BYTES_MAX", 500)
