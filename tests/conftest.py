@@ -1,6 +1,7 @@
 """How the whole run makes use of a small machine: kernels are compiled once, and no core waits for a broker."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,10 @@ from kernels._jit import is_compiled
 from kernels.fold import fold
 
 TESTS = Path(__file__).parent
+# Brokers of tests live for seconds: compiling what runs often well takes them longer than it saves.
+os.environ.setdefault("JDK_JAVA_OPTIONS", "-XX:TieredStopAtLevel=1")
+# Under nohup this one is ignored, and so it would be by whatever is started here.
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 WAITING = {TESTS / "bench" / "test_live_benches.py", *(TESTS / "kafka").glob("test_*.py")}
 """Their tests wait for brokers and workers more than they compute."""
 
