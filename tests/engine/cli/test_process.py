@@ -53,6 +53,30 @@ def test_a_broken_off_replay_leaves_what_was_there(large: Path, tmp_path: Path, 
     assert old.read_text() == "old"
 
 
+def test_a_sort_that_is_broken_off_leaves_no_folder(large: Path, tmp_path: Path) -> None:
+    little = "import engine.ingest.source as s; s.open_orders.__kwdefaults__['memory_budget_bytes'] = 1 << 20"
+    folder = tmp_path / "sort"
+    folder.mkdir()
+    process = subprocess.Popen(
+        [
+            *(*COMMAND[:2], f"{little}; {COMMAND[2]}"),
+            *("replay", str(large), "--changes", str(tmp_path / "changes.jsonl")),
+        ],
+        stdout=subprocess.DEVNULL,
+        env={**os.environ, "TMPDIR": str(folder)},
+    )
+    give_up = time.monotonic() + 60
+    # What has been sorted comes out.
+    while not any(path.stat().st_size for path in tmp_path.glob(".changes*")):
+        assert process.poll() is None
+        assert time.monotonic() < give_up
+        time.sleep(0.01)
+    assert list(folder.glob("*/*"))
+    process.terminate()
+    assert process.wait(60) == 143
+    assert list(tmp_path.rglob("*")) == [folder]
+
+
 def test_stdout_is_json_alone(history: Path) -> None:
     done = run("replay", history, "--json")
     assert done.returncode == 0
