@@ -279,7 +279,8 @@ def _drop(_: pa.RecordBatch) -> None:
 def _check_as_of(engine: Engine, as_of_us: int | None) -> None:
     if as_of_us is not None and engine.clock_us != NEVER_US and as_of_us < engine.clock_us:
         raise ConfigError(
-            f"{to_text(as_of_us)} lies before the newest event, {to_text(engine.clock_us)}",
+            f"{to_text(as_of_us)} lies before the clock, {to_text(engine.clock_us)}:"
+            " the newest event or an earlier as-of",
             key="as-of",
             fix="choose that instant or a later one; time does not go back",
         )

@@ -55,8 +55,9 @@ _EVENT_ID: Final = Column(
     "event_id",
     pa.string(),
     "id",
-    "Identity for deduplication. Default: order_id for paid, (type, order_id, occurred_at) for the others.",
-    json=_ID,
+    "Identity for deduplication, of any length."
+    " Default: order_id for paid, (type, order_id, occurred_at) for the others.",
+    json={"minLength": 1},
 )
 _AMOUNT_LIMITS: Final = {"minimum": -AMOUNT_MINOR_MAX, "maximum": AMOUNT_MINOR_MAX}
 
@@ -107,7 +108,10 @@ CANONICAL_COLUMNS: Final = (
 )
 """What readers hand to the core: every row valid in itself, the amounts exact integers."""
 
-_AS_IT_CAME: Final = ("customer_id", "order_id", "type", "occurred_at", "amount", "currency", "event_id")
+_AS_IT_CAME: Final = {
+    name: name
+    for name in ("customer_id", "order_id", "type", "occurred_at", "amount", "currency", "event_id")
+} | {"amount": "amount_minor, or else its amount"}
 
 REJECTED_COLUMNS: Final = (
     Column("row", pa.int64(), "row", "0-based ordinal of the input row over all inputs.", nullable=False),
@@ -120,7 +124,10 @@ REJECTED_COLUMNS: Final = (
         nullable=False,
         json={"enum": list(REJECTION_REASONS)},
     ),
-    *(Column(name, pa.string(), "text", f"The row's {name}, as it came.") for name in _AS_IT_CAME),
+    *(
+        Column(name, pa.string(), "text", f"The row's {shown}, as it came.")
+        for name, shown in _AS_IT_CAME.items()
+    ),
     Column("raw", pa.string(), "text", "The original line or record where the columns do not tell it."),
 )
 """A row that changed nothing, and why."""

@@ -129,7 +129,7 @@ def contract_columns(
         raise InputError(
             f"no column {', '.join(missing)}; the columns are {', '.join(all_names or names) or 'none'}",
             source=source,
-            fix="rename them, or name an input map that says which column is which",
+            fix="rename them, or name an input map that says which column is which (and which character divides them)",
         )
     found = {}
     for name in CONTRACT_COLUMNS:
@@ -344,7 +344,7 @@ def _rejected(
     shown = {name: shown_text(array.take(where)) for name, array in fields.shown.items()}
     if "amount_minor" in shown:
         minor = shown["amount_minor"]
-        shown["amount"] = minor if "amount" not in shown else pc.coalesce(shown["amount"], minor)
+        shown["amount"] = minor if "amount" not in shown else pc.coalesce(minor, shown["amount"])
     return rejected_batch(rows[at], source, _REASON_WORDS.take(pa.array(faults[at])), shown)
 
 

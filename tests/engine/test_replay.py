@@ -151,7 +151,7 @@ def test_strict_lets_duplicates_pass(history: Path) -> None:
 def test_time_does_not_go_back(history: Path, tmp_path: Path) -> None:
     outputs = Outputs(changes=tmp_path / "out" / "changes.csv")
     (tmp_path / "out").mkdir()
-    with pytest.raises(ConfigError, match="lies before the newest event, 2026-01-09T00:00:00Z"):
+    with pytest.raises(ConfigError, match="lies before the clock, 2026-01-09T00:00:00Z"):
         replay(open_engine(), [history], as_of_us=us(2026, 1, 8), outputs=outputs)
     assert list((tmp_path / "out").iterdir()) == []
 

@@ -120,7 +120,7 @@ def test_what_is_wrong_with_the_usage_ends_in_2(history: Path, tmp_path: Path) -
     refused(2, "is not an IANA time zone", "replay", history, "--time-zone", "Mars/Base")
     refused(2, "is not an ISO 4217 currency", "replay", history, "--currency", "XXY")
     refused(2, "--as-of: 'soon' is not an instant", "replay", history, "--as-of", "soon")
-    refused(2, "before the newest event", "replay", history, "--as-of", "2026-01-08")
+    refused(2, "before the clock", "replay", history, "--as-of", "2026-01-08")
     refused(2, "use one of .parquet .arrow .csv .jsonl", "replay", history, "--changes", tmp_path / "c.xls")
     refused(2, "No such file or directory", "replay", history, "--changes", tmp_path / "none" / "c.csv")
     refused(2, "would overwrite an input", "replay", history, "--changes", history)

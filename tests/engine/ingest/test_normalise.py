@@ -218,6 +218,8 @@ def test_amounts_at_the_limits() -> None:
 def test_amount_minor_counts_where_it_is_there() -> None:
     rows = accepted(table(amount=["1.00", "2.00"], amount_minor=[7, None]))
     assert [row["amount_minor"] for row in rows] == [7, 200]
+    refused = normalise(table(amount=["3", "4.005"], amount_minor=["5.5", None]), currency="CNY")[1]
+    assert refused["amount"].to_pylist() == ["5.5", "4.005"]
 
 
 def test_types() -> None:
