@@ -135,7 +135,7 @@ def test_poison_is_told_once_and_harms_nothing_else(cluster: Cluster, tmp_path: 
     rows = sum(len(orjson.loads(record.value)) if is_array(record) else 1 for record in sent) + 6
     applied = counted["rfmstream_orders_applied_total"].total()
     duplicates = counted["rfmstream_orders_duplicate_total"].total()
-    assert duplicates == PARTITIONS + 2
+    assert duplicates == 2 * PARTITIONS + 2
     assert applied + duplicates + reasons.total() == rows
 
     changes = asyncio.run(records_of(cluster, cluster.outputs.changes, PARTITIONS))
@@ -180,6 +180,9 @@ def mixed(poison: dict[int, list[Poison]]) -> tuple[list[Sent], list[list[tuple[
         put(Sent(number, order(f"tenths-{number}", 1, amount=0).replace(b":0}", b":0.1}")))
         put(Sent(number, order(f"tenths-{number}", 2, amount=0).replace(b":0}", b":0.2}")))
         put(Sent(number, order(f"large-{number}", 1, note="x" * LARGE)))
+        long = order(f"long-{number}", 1, event_id="e" * 400_000)
+        put(Sent(number, long))
+        put(Sent(number, long))
         items = [order(f"among-{number}", 1), b"[5]", order(f"among-{number}", 2, amount="x"), b"{}"]
         items += [order(f"among-{number}", 3), order(f"among-{number}", 4)]
         put(
