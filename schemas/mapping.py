@@ -8,7 +8,6 @@ Source  docs/semantics.md section 1
 
 import codecs
 import re
-import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -18,6 +17,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from schemas.errors import ConfigError
 from schemas.orders import ORDER_TYPES
+from schemas.toml_table import read_toml
 
 Kind = Literal["column", "constant", "row_number", "first_of", "sum", "difference", "product"]
 Test = Literal["equals", "one_of", "starts_with", "is_null", "less_than", "greater_than"]
@@ -27,6 +27,7 @@ Format = Literal["parquet", "arrow", "csv", "jsonl"]
 _KINDS: Final = ("column", "constant", "row_number", "first_of", "sum", "difference", "product")
 _ARITHMETIC: Final = ("sum", "difference", "product")
 _TESTS: Final = ("equals", "one_of", "starts_with", "is_null", "less_than", "greater_than")
+_PIECE_MAX: Final = 256
 _TEXT_STEPS: Final = ("strip_prefix", "strip_suffix", "remove", "thousands", "case", "prefix", "suffix")
 _NUMBER_STEPS: Final = ("round_to", "absolute", "negate")
 _FIELDS: Final = ("customer_id", "order_id", "occurred_at", "amount", "amount_minor", "currency", "event_id")
@@ -188,15 +189,7 @@ def read_map(path: Path) -> InputMap:
 
     Errors  ConfigError  unreadable, not TOML, or a key missing, unknown or wrong; names file, key and fix
     """
-    try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"cannot be read: {error.strerror or error}", file=path) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(
-            f"is not TOML: {error}", file=path, fix="see docs/input-maps.md for a whole example"
-        ) from error
-    return _Parser(str(path)).parse(document)
+    return _Parser(str(path)).parse(read_toml(path))
 
 
 class _Parser:
@@ -358,15 +351,14 @@ class _Parser:
         case = self._get(table, "case", key, str, "")
         if case:
             self._choice(case, f"{key}.case", ("lower", "upper"))
-        remove = table.get("remove", [])
         return Expression(
             kind=kind,
             text=text,
             terms=terms,
-            strip_prefix=self._get(table, "strip_prefix", key, str, ""),
-            strip_suffix=self._get(table, "strip_suffix", key, str, ""),
-            remove=(remove,) if isinstance(remove, str) else tuple(self._texts(remove, f"{key}.remove")),
-            thousands=self._get(table, "thousands", key, str, ""),
+            strip_prefix=self._piece(table, "strip_prefix", key),
+            strip_suffix=self._piece(table, "strip_suffix", key),
+            remove=self._removed(table, key),
+            thousands=self._piece(table, "thousands", key),
             case=cast("Literal['lower', 'upper'] | None", case or None),
             prefix=self._get(table, "prefix", key, str, ""),
             suffix=self._get(table, "suffix", key, str, ""),
@@ -375,6 +367,19 @@ class _Parser:
             negate=self._get(table, "negate", key, bool, default=False),
             optional=self._get(table, "optional", key, bool, default=False),
         )
+
+    def _piece(self, table: Mapping[str, Any], step: str, key: str) -> str:
+        piece: str = self._get(table, step, key, str, "")
+        if len(piece) > _PIECE_MAX:
+            raise self._error(f"{key}.{step}", f"has more than {_PIECE_MAX} characters")
+        return piece
+
+    def _removed(self, table: Mapping[str, Any], key: str) -> tuple[str, ...]:
+        given = table.get("remove", [])
+        pieces = [given] if isinstance(given, str) else self._texts(given, f"{key}.remove")
+        if "" in pieces:
+            raise self._error(f"{key}.remove", "is empty text", "name what is to go")
+        return tuple(pieces)
 
     def _decimals(self, table: Mapping[str, Any], key: str) -> int | None:
         if "round_to" not in table:
@@ -404,6 +409,8 @@ class _Parser:
             if join in table:
                 self._known(table, key, (join,))
                 listed = table[join] if isinstance(table[join], list) else [table[join]]
+                if not listed:
+                    raise self._error(f"{key}.{join}", "is empty", "give at least one condition")
                 return Condition(
                     join,
                     tuple(self._condition(part, f"{key}.{join}[{at}]") for at, part in enumerate(listed)),

@@ -32,7 +32,7 @@ def read_toml(path: Path) -> dict[str, Any]:
     Errors  ConfigError  the file cannot be read, is not UTF-8 or is not TOML (nothing may be given twice)
     """
     try:
-        return tomllib.loads(path.read_bytes().decode("utf-8-sig"))
+        document = tomllib.loads(path.read_bytes().decode("utf-8-sig"))
     except OSError as error:
         raise ConfigError(f"cannot be read ({error.strerror})", file=path, fix="check the path") from error
     except UnicodeDecodeError as error:
@@ -42,6 +42,18 @@ def read_toml(path: Path) -> dict[str, Any]:
     except tomllib.TOMLDecodeError as error:
         fix = "correct it there; every key and table may be given once"
         raise ConfigError(f"is not valid TOML: {error}", file=path, fix=fix) from error
+    except (RecursionError, ValueError) as error:
+        raise ConfigError("is nested too deeply, or holds too long a number", file=path) from error
+    if not _is_within_bounds(document):
+        raise ConfigError("holds an integer beyond 64 bits", file=path, fix="write one of at most 18 digits")
+    return document
+
+
+def _is_within_bounds(value: object) -> bool:
+    """Tell whether all integers are such as TOML promises to keep."""
+    if isinstance(value, dict | list):
+        return all(map(_is_within_bounds, value.values() if isinstance(value, dict) else value))
+    return not isinstance(value, int) or -(2**63) <= value < 2**63
 
 
 class TomlTable:

@@ -313,7 +313,10 @@ def test_struct_columns_by_dotted_path(tmp_path: Path) -> None:
     ("toml", "words"),
     [
         ("", r"event: there is no \[\[event\]\]"),
-        ("[[event]", "is not TOML"),
+        ("[[event]", "is not valid TOML"),
+        ("x = " + "[" * 3000 + "]" * 3000, "is nested too deeply"),
+        ("x = " + "9" * 5000, "too long a number"),
+        ("x = 0x" + "f" * 17, "holds an integer beyond 64 bits"),
         (EVENT, r"event\[0\]\.amount: is missing"),
         (EVENT + 'amount = "a"\namount_minor = "a"', r"event\[0\]\.amount: amount and amount_minor"),
         (EVENT + 'amout = "a"', r"event\[0\]\.amout: is not a key.*did you mean amount\?"),
@@ -332,6 +335,20 @@ def test_struct_columns_by_dotted_path(tmp_path: Path) -> None:
         (EVENT + 'amount = "a"\ntype = "gift"', r"event\[0\]\.type: 'gift' is not known; use one of paid"),
         (EVENT + 'amount = "a"\nwhen = { column = "a" }', r"when\[0\]: says no test"),
         (EVENT + 'amount = "a"\nwhen = []', r"event\[0\]\.when: says no condition"),
+        *(
+            (EVENT + f'amount = "a"\nwhen = {{ {join} = [] }}', rf"when\[0\]\.{join}: is empty")
+            for join in ("all", "any", "not")
+        ),
+        *(
+            (EVENT + f'amount = {{ column = "a", {step} }}', rf"amount\.{words}")
+            for step, words in (
+                ('remove = ""', "remove: is empty text"),
+                ('remove = ["x", ""]', "remove: is empty text"),
+                (f'strip_prefix = "{"x" * 257}"', "strip_prefix: has more than 256"),
+                (f'strip_suffix = "{"x" * 257}"', "strip_suffix: has more than 256"),
+                (f'thousands = "{"x" * 257}"', "thousands: has more than 256"),
+            )
+        ),
         (
             EVENT + 'amount = "a"\nwhen = { column = "a", less_than = 0.1 }',
             r"less_than: must be an integer, or a decimal in",
