@@ -295,6 +295,14 @@ def test_arrow_whose_offsets_or_indices_lead_astray(
         list(open_orders([write(table, tmp_path / f"o{suffix}")], currency="CNY"))
 
 
+@pytest.mark.parametrize("suffix", [".arrow", ".arrows", ".parquet"])
+def test_a_column_whose_name_is_no_utf8(tmp_path: Path, suffix: str) -> None:
+    path = write(history().append_column("Menge", pa.array(range(COUNT))), tmp_path / f"o{suffix}")
+    path.write_bytes(path.read_bytes().replace(b"Menge", b"M\xe9nge"))
+    with pytest.raises(InputError, match="cannot be read"):
+        list(open_orders([path], currency="CNY"))
+
+
 def test_text_that_is_no_utf8_is_the_fault_of_its_row_in_every_arrow_type(tmp_path: Path) -> None:
     raw = pa.array([b"ann", b"\xe9\xe9\xe9\xe9\xe9\xe9\xe9\xe9\xe9\xe9\xe9\xe9\xe9", b"bob"])
     texts = [
