@@ -142,8 +142,8 @@ def reading(path: Path | str) -> Iterator[None]:
     """Turn what Arrow and the operating system say of a damaged or unreadable file into an InputError."""
     try:
         yield
-    except (pa.ArrowException, OSError, EOFError, UnicodeDecodeError) as error:
-        # Both kinds overlap: Arrow raises plain OSError for truncated streams. Names of columns may be no UTF-8.
+    except (pa.ArrowException, OSError, EOFError, UnicodeError) as error:
+        # Both kinds overlap: Arrow raises plain OSError for truncated streams. Names may be no UTF-8.
         words = getattr(error, "strerror", None) or str(error)
         raise InputError(f"cannot be read: {words}", source=path) from error
 
