@@ -48,8 +48,11 @@ def _settled(lookup: NDArray[np.int8], *, moving_m: bool) -> NDArray[np.uint8]:
 
     Time lets bands fall; with adjustments behind a customer M can move either way.
     """
-    settled = np.empty(lookup.shape, dtype=np.uint8)
-    for first, r, f, m in np.ndindex(*lookup.shape):
-        reach = lookup[first, : r + 1, : f + 1, : (None if moving_m else m + 1)]
-        settled[first, r, f, m] = np.all(reach == lookup[first, r, f, m])
-    return settled.reshape(-1)
+    least, most = lookup, lookup
+    for axis in (1, 2, 3):
+        if axis == 3 and moving_m:
+            least, most = least.min(axis, keepdims=True), most.max(axis, keepdims=True)
+        else:
+            least, most = np.minimum.accumulate(least, axis), np.maximum.accumulate(most, axis)
+    settled: NDArray[np.uint8] = ((least == lookup) & (most == lookup)).astype(np.uint8).reshape(-1)
+    return settled

@@ -54,7 +54,9 @@ def ruleset_of(identity: str) -> Ruleset | None:
     match = _IDENTITY.fullmatch(identity)
     if match is None or match["name"] not in list_rulesets():
         return None
-    overrides = dict(item.split("=", 1) for item in (match["overrides"] or "").split(",") if item)
+    overrides = dict(item.partition("=")[::2] for item in (match["overrides"] or "").split(",") if item)
+    if overrides.keys() - {"time_zone", "currency"}:
+        return None
     return load_ruleset(match["name"], **overrides)
 
 
@@ -103,7 +105,7 @@ def _busiest(changes: ds.Dataset) -> str | None:
 def _reading(path: Path) -> Iterator[None]:
     try:
         yield
-    except (pa.ArrowException, OSError, KeyError) as error:
+    except (pa.ArrowException, OSError, KeyError, UnicodeError) as error:
         words = getattr(error, "strerror", None) or str(error).partition("\n")[0]
         raise InputError(
             f"cannot be read as tier changes: {words}", source=path, fix="name a file of replay --changes"

@@ -49,6 +49,33 @@ def _add(mantissa_a, scale_a, mantissa_b, scale_b):
     return total, scale_a, OK
 
 
+@inline
+def _scaled(mantissa, shift):
+    """Return mantissa * 10**shift, or 2 * 10**18 of its sign where that lies beyond MANTISSA_MAX."""
+    if mantissa != 0 and (shift > 18 or abs(mantissa) > MANTISSA_MAX // _POWERS[shift]):
+        return 2 * 10**18 * np.sign(mantissa)
+    return mantissa * _POWERS[min(shift, 18)]
+
+
+@jit
+def compare_numbers(mantissa, scale, status, bound, bound_scale, sign):
+    """Compare each row with bound / 10**bound_scale, exactly at any number of decimals.
+
+    In      mantissa i64[n], scale i64[n], status u8[n], |bound| <= MANTISSA_MAX  ro
+    Out     sign i8[n]  -1 below, 1 above, 0 equal, or no number
+    """
+    for i in range(len(sign)):
+        a, b = mantissa[i], bound
+        shift = scale[i] - bound_scale
+        if status[i] != OK:
+            a, b = np.int64(0), np.int64(0)
+        elif shift > 0:
+            b = _scaled(b, shift)
+        else:
+            a = _scaled(a, -shift)
+        sign[i] = np.sign(a - b)
+
+
 @jit
 def fold_sum(mantissa, scale, status, other_mantissa, other_scale, other_status, sign):
     """Add `sign` times another column in place. An absent number adds nothing; two absent ones stay absent.

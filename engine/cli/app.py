@@ -51,6 +51,13 @@ Exit codes:
 class Commands(click.Group):
     """A group that turns expected errors into one line and an exit code."""
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Refuse an argument that is no text, which Arrow, orjson and HTTP would each stumble over elsewhere."""
+        for given in args:
+            if given != (shown := click.format_filename(given)):
+                raise click.UsageError(f"{shown!r} is not UTF-8 text", ctx)
+        return super().parse_args(ctx, args)
+
     def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401 - click's own
         """Run the command; an unexpected error keeps its traceback."""
         try:

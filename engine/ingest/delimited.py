@@ -23,7 +23,7 @@ def read_delimited(
     """Yield the wanted columns of a delimited file as text.
 
     Damaged rows  another number of cells than the header, text after a closing quote, a quote never closed
-    Errors  InputError  no header, or a line longer than 16 MiB
+    Errors  InputError  no header, or it or a line is longer than 16 MiB
     """
     scanner: _Scanner | None = None
     pending = b""
@@ -46,10 +46,17 @@ def _header(file: InputFile, pending: bytes, *, final: bool) -> tuple[tuple[str,
     pending = pending.lstrip(b"\r\n")
     # The header must be whole, and a quoted name may hold a line end: an even number of quotes closes them
     # all.
-    end = pending.find(b"\n")
-    while end >= 0 and file.delimiter != "whitespace" and pending.count(b'"', 0, end) % 2:
-        end = pending.find(b"\n", end + 1)
+    end, quotes = -1, 0
+    while True:
+        start, end = end + 1, pending.find(b"\n", end + 1)
+        quotes += pending.count(b'"', start, end)
+        if end < 0 or file.delimiter == "whitespace" or quotes % 2 == 0:
+            break
     if end < 0:
+        if len(pending) > _RECORD_BYTES_MAX:
+            raise InputError(
+                "its first line does not end", source=file.path, fix="a quote in it must have another one"
+            )
         if not final:
             return None, pending
         end = len(pending)

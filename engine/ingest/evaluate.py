@@ -137,11 +137,8 @@ class SourceRows:
     def _test(self, condition: Condition) -> np.ndarray[Any, Any]:
         assert condition.value is not None, "the model gives every test a value"
         if condition.test in ("less_than", "greater_than"):
-            number = self.number(condition.value)
-            there = number.status == OK
-            number.add(Number.of(repeat(condition.operands[0], self.count), condition.test), -1)
-            below = condition.test == "less_than"
-            beyond: np.ndarray[Any, Any] = there & (number.mantissa < 0 if below else number.mantissa > 0)
+            sign = self.number(condition.value).compared(condition.operands[0])
+            beyond: np.ndarray[Any, Any] = sign == (-1 if condition.test == "less_than" else 1)
             return beyond
         text = self.text(condition.value)
         match condition.test:

@@ -21,7 +21,8 @@ from engine.ingest.times import Instants, read_instants
 from kernels.parse import UNKNOWN_WORD
 from schemas.codes import OrderType
 from schemas.errors import ConfigError
-from schemas.mapping import Event, Expression, InputMap, read_map
+from schemas.mapping import Event, Expression, InputMap
+from schemas.mapping_file import read_map
 from schemas.orders import ORDER_TYPES
 
 __all__ = ["InputMap", "Mapper", "list_maps", "load_map"]

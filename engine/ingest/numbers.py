@@ -13,7 +13,15 @@ import pyarrow.compute as pc
 
 from engine.ingest.amounts import Minor
 from engine.ingest.text import text_buffers, to_text
-from kernels.exact import MANTISSA_MAX, fold_product, fold_sum, parse_numbers, round_numbers, sum_groups
+from kernels.exact import (
+    MANTISSA_MAX,
+    compare_numbers,
+    fold_product,
+    fold_sum,
+    parse_numbers,
+    round_numbers,
+    sum_groups,
+)
 from kernels.parse import HALF_EVEN, HALF_UP, OK, REFUSE
 from schemas.codes import AMOUNT_MINOR_MAX
 from schemas.mapping import Rounding
@@ -66,6 +74,13 @@ class Number:
     def multiply(self, other: "Number") -> None:
         """Multiply by the other column in place."""
         fold_product(self.mantissa, self.scale, self.status, other.mantissa, other.scale, other.status)
+
+    def compared(self, bound: str) -> np.ndarray[Any, Any]:
+        """Return i8[n]: -1 below the decimal `bound`, 1 above it, 0 equal or no number."""
+        limit = Number.of(pa.array([bound]), "bound")
+        sign = np.empty(len(self.status), np.int8)
+        compare_numbers(self.mantissa, self.scale, self.status, limit.mantissa[0], limit.scale[0], sign)
+        return sign
 
     def signed(self, *, absolute: bool, negate: bool) -> "Number":
         """Return the absolute value, the negation, or the negative absolute value."""

@@ -91,6 +91,8 @@ class Setting:
 def _text(text: str) -> str:
     if not text.strip():
         raise _BadValueError("is empty", "write some text, or leave the setting out")
+    if text != text.encode(errors="replace").decode():
+        raise _BadValueError("is not UTF-8 text", "write it in UTF-8")
     return text
 
 

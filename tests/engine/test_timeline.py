@@ -47,3 +47,4 @@ def test_an_identity_leads_back_to_its_ruleset() -> None:
     assert ruleset_of("rfm8") == load_ruleset("rfm8")
     assert ruleset_of("rfm8@1234abcd") is None
     assert ruleset_of("ours@1234abcd[currency=EUR]") is None
+    assert ruleset_of("rfm8[foo]") is None

@@ -39,6 +39,23 @@ def test_sum_difference_and_product(pairs: list[tuple[Decimal, Decimal]]) -> Non
             assert status == BAD or Decimal(text) == a * b
 
 
+BOUNDS = st.builds(
+    lambda digits, scale: format(Decimal(digits).scaleb(-scale), "f"),
+    st.integers(-(10**18) + 1, 10**18 - 1) | st.integers(-20, 20),
+    st.integers(0, 17),
+).filter(lambda text: sum(map(str.isdigit, text)) <= 18)
+
+
+@settings(deadline=None)
+@given(st.lists(BOUNDS, min_size=1), BOUNDS)
+@example(["0.5", "999999999999999999", "0.00000000000000001", "0", "1.0"], "999999999999999999")
+@example(["0.5", "-0.5", "-0.00000000000000001", "0"], "-999999999999999999")
+def test_a_comparison_is_exact_at_any_number_of_decimals(texts: list[str], bound: str) -> None:
+    with localcontext(prec=60):
+        expected = [int(Decimal(text).compare(Decimal(bound))) for text in texts]
+    assert number(*texts, None, "x").compared(bound).tolist() == [*expected, 0, 0]
+
+
 def test_absent_and_bad_terms() -> None:
     left = number("1", None, "1", None, "x")
     left.add(number(None, "2", "x", None, "1"), 1)

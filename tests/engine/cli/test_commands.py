@@ -57,6 +57,20 @@ def test_help_names_all_options_of_replay() -> None:
         assert option in output
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("replay", "\udcff.csv"),
+        ("replay", "orders.csv", "--changes", "\udcff.csv", "--json"),
+        ("timeline", "changes.csv", "--customer", "\udcff"),
+        ("snapshot", "--worker", "http://\udcff"),
+        ("worker", "--checkpoint", "\udcff"),
+    ],
+)
+def test_an_argument_that_is_no_text_is_refused(arguments: tuple[str, ...]) -> None:
+    refused(2, "is not UTF-8 text", *arguments)
+
+
 def test_json_is_one_object_and_nothing_else(history: Path) -> None:
     result = run("replay", history, "--json", "--as-of", "2026-03-01")
     assert result.exit_code == 0

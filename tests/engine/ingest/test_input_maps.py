@@ -203,6 +203,7 @@ def test_unreadable_times_show_their_text(tmp_path: Path) -> None:
         ('{ column = "n", greater_than = 0 }', [0, 2]),
         ('{ column = "n", less_than = "0.01" }', [1, 3]),
         ('{ column = "n", greater_than = "-0.005" }', [0, 1, 2]),
+        ('{ column = "n", greater_than = "-999999999999999999" }', [0, 1, 2, 3]),
         ('{ sum = ["n", "n"], greater_than = 2 }', [2]),
         ('{ not = { column = "s", equals = "paid" } }', [1, 2, 3, 4]),
         ('{ any = [{ column = "s", equals = "paid" }, { column = "n", less_than = 0 }] }', [0, 3]),
@@ -352,6 +353,20 @@ def test_struct_columns_by_dotted_path(tmp_path: Path) -> None:
         (
             EVENT + 'amount = "a"\nwhen = { column = "a", less_than = 0.1 }',
             r"less_than: must be an integer, or a decimal in",
+        ),
+        *(
+            (
+                EVENT + f'amount = "a"\nwhen = {{ column = "a", greater_than = {bound} }}',
+                r"greater_than: '.+' is no decimal of at most 18 digits; write digits",
+            )
+            for bound in (
+                '"abc"',
+                '"nan"',
+                '"1,5"',
+                '"1e3"',
+                "1234567890123456789",
+                '"0.1234567890123456789"',
+            )
         ),
         (EVENT + 'amount = "a"\nwhen = { column = "a", one_of = "b" }', r"one_of: must be a list"),
         (

@@ -225,6 +225,7 @@ def test_damaged_lines_are_rejected_with_their_text(tmp_path: Path) -> None:
             b"customer_id,order_id,occurred_at,amount\rc,o,2024-01-01,1\r",
             "first line cannot be read",
         ),
+        ("o.csv", b'a,"b\n' + b"1,2\n" * (5 << 20), "first line does not end"),
         ("o.csv", b"c" * 140_000 + b",b\n1,2\n", "first line cannot be read"),
         ("o.csv", b"customer_id,b,c\n", "no column order_id.*the columns are customer_id, b, c"),
     ],

@@ -1,0 +1,369 @@
+"""The input map's file: TOML in, a validated InputMap out.
+
+docs/input-maps.md explains the file to its writers; this module turns it into the dataclasses of `schemas.mapping`.
+
+Source  docs/semantics.md section 1
+"""
+
+import codecs
+import re
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Final, Literal, TypeVar, cast, get_args
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from schemas.errors import ConfigError
+from schemas.mapping import (
+    ARITHMETIC,
+    Condition,
+    Event,
+    Expression,
+    Format,
+    InputFormat,
+    InputMap,
+    Kind,
+    Rounding,
+    Test,
+)
+from schemas.orders import ORDER_TYPES
+from schemas.toml_table import read_toml
+
+_KINDS: Final[tuple[str, ...]] = get_args(Kind)
+_TESTS: Final[tuple[str, ...]] = get_args(Test)
+_ROUNDINGS: Final[tuple[str, ...]] = get_args(Rounding)
+_FORMATS: Final[tuple[str, ...]] = get_args(Format)
+_PIECE_MAX: Final = 256
+"""Characters of an affix: it becomes part of a regular expression, whose size RE2 bounds."""
+_TEXT_STEPS: Final = ("strip_prefix", "strip_suffix", "remove", "thousands", "case", "prefix", "suffix")
+_NUMBER_STEPS: Final = ("round_to", "absolute", "negate")
+_FIELDS: Final = ("customer_id", "order_id", "occurred_at", "amount", "amount_minor", "currency", "event_id")
+_NUMBER_TYPES: Final = (int, str)
+_DECIMAL: Final = re.compile(r"-?[0-9]+(\.[0-9]+)?")
+_DIGITS_MAX: Final = 18
+_TIME_FORMATS: Final = ("iso", "unix_s", "unix_ms", "unix_us")
+_DIRECTIVES: Final = frozenset("aAbBdfGHIjmMpSuVyYz%")
+"""Those of Python's strptime that mean the same everywhere; %Z is none of them: EST is five zones."""
+
+_T = TypeVar("_T")
+
+
+def read_map(path: Path) -> InputMap:
+    """Read and validate an input map.
+
+    Errors  ConfigError  unreadable, not TOML, or a key missing, unknown or wrong; names file, key and fix
+    """
+    return _Parser(str(path)).parse(read_toml(path))
+
+
+class _Parser:
+    """Turns the document of one file into an InputMap; every error names the file and the key."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+
+    def parse(self, document: Mapping[str, Any]) -> InputMap:
+        self._known(document, "", ("name", "title", "source", "input", "exclude", "event", "lines"))
+        events = self._get(document, "event", "", list, [])
+        if not events:
+            raise self._error(
+                "event",
+                "there is no [[event]] section",
+                "add one that says which columns make an order event",
+            )
+        return InputMap(
+            name=self._get(document, "name", "", str),
+            title=self._get(document, "title", "", str, ""),
+            source=self._get(document, "source", "", str, ""),
+            input=self._input(self._get(document, "input", "", dict, {})),
+            exclude=tuple(
+                self._conditions(rule, f"exclude[{at}]", ("why",))
+                for at, rule in enumerate(self._get(document, "exclude", "", list, []))
+            ),
+            events=tuple(self._event(section, f"event[{at}]") for at, section in enumerate(events)),
+            sum_lines=self._lines(document),
+            path=self._path,
+        )
+
+    def _lines(self, document: Mapping[str, Any]) -> bool:
+        lines = self._get(document, "lines", "", dict, {})
+        self._known(lines, "lines", ("sum",))
+        return self._get(lines, "sum", "lines", bool, default="lines" in document)
+
+    def _input(self, table: Mapping[str, Any]) -> InputFormat:
+        self._known(table, "input", ("format", "delimiter", "encoding", "columns"))
+        delimiter = self._get(table, "delimiter", "input", str, "")
+        if (
+            delimiter
+            and delimiter != "whitespace"
+            and (len(delimiter) != 1 or not delimiter.isascii() or delimiter in '"\r\n')
+        ):
+            raise self._error(
+                "input.delimiter", f"{delimiter!r} is no delimiter", 'use one ASCII character or "whitespace"'
+            )
+        encoding = self._get(table, "encoding", "input", str, "utf-8")
+        try:
+            codecs.lookup(encoding)
+        except LookupError as error:
+            raise self._error(
+                "input.encoding", f"{encoding!r} is no encoding", 'use a name such as "latin-1"'
+            ) from error
+        form = self._get(table, "format", "input", str, "")
+        if form:
+            self._choice(form, "input.format", _FORMATS)
+        return InputFormat(
+            cast("Format | None", form or None),
+            delimiter or None,
+            encoding,
+            tuple(self._texts(table.get("columns", []), "input.columns")),
+        )
+
+    def _event(self, section: object, key: str) -> Event:
+        table = self._table(section, key)
+        self._known(table, key, ("when", "type", *_FIELDS))
+        for name in ("customer_id", "order_id", "occurred_at"):
+            if name not in table:
+                raise self._error(f"{key}.{name}", "is missing", "name the column it comes from")
+        kind = table.get("type", "paid")
+        if isinstance(kind, str):
+            self._choice(kind, f"{key}.type", ORDER_TYPES)
+        time = self._table_or_column(table["occurred_at"], f"{key}.occurred_at")
+        zone = self._get(time, "time_zone", f"{key}.occurred_at", str, "")
+        self._check_zone(zone, f"{key}.occurred_at.time_zone")
+        amount, in_minor, rounding = self._amount(table, key, needed=kind != "cancelled")
+        return Event(
+            when=self._conditions({"when": table["when"]}, key, ()) if "when" in table else None,
+            type=kind if isinstance(kind, str) else self._expression(kind, f"{key}.type"),
+            customer_id=self._expression(table["customer_id"], f"{key}.customer_id"),
+            order_id=self._expression(table["order_id"], f"{key}.order_id"),
+            occurred_at=self._expression(time, f"{key}.occurred_at", ("format", "time_zone")),
+            time_formats=self._time_formats(time, f"{key}.occurred_at"),
+            time_zone=zone or None,
+            amount=amount,
+            in_minor=in_minor,
+            rounding=rounding,
+            currency=self._expression(table["currency"], f"{key}.currency") if "currency" in table else None,
+            event_id=self._expression(table["event_id"], f"{key}.event_id") if "event_id" in table else None,
+        )
+
+    def _time_formats(self, table: Mapping[str, Any], key: str) -> tuple[str, ...]:
+        given = table.get("format", "iso")
+        if isinstance(given, str):
+            return (self._time_format(given, key),)
+        forms = tuple(self._time_format(form, key) for form in self._texts(given, f"{key}.format"))
+        if not forms:
+            raise self._error(f"{key}.format", "is empty", "leave it out, or name at least one format")
+        return forms
+
+    def _time_format(self, form: str, key: str) -> str:
+        if form in _TIME_FORMATS:
+            return form
+        names = set(re.findall(r"%(.?)", form, re.DOTALL))
+        if strange := sorted(names - _DIRECTIVES):
+            known = " ".join(f"%{name}" for name in sorted(_DIRECTIVES))
+            raise self._error(f"{key}.format", f"%{strange[0]} is no directive that is known", f"use {known}")
+        has_day = "j" in names or ("d" in names and names & {"m", "b", "B"})
+        if not ((names & {"Y", "y"} and has_day) or {"G", "V", "u"} <= names):
+            raise self._error(
+                f"{key}.format",
+                f"{form!r} names no day of a year",
+                f"use a format such as %Y-%m-%d %H:%M, or one of {', '.join(_TIME_FORMATS)}",
+            )
+        return form
+
+    def _amount(
+        self, table: Mapping[str, Any], key: str, *, needed: bool
+    ) -> tuple[Expression | None, bool, Rounding]:
+        given = [name for name in ("amount", "amount_minor") if name in table]
+        if len(given) != 1:
+            if not given and not needed:
+                return None, False, "refuse"
+            problem = "amount and amount_minor are both there" if given else "is missing"
+            raise self._error(
+                f"{key}.amount", problem, "give amount (major units) or amount_minor (minor units)"
+            )
+        name = given[0]
+        inner = self._table_or_column(table[name], f"{key}.{name}")
+        rounding = self._get(inner, "rounding", f"{key}.{name}", str, "refuse")
+        self._choice(rounding, f"{key}.{name}.rounding", _ROUNDINGS)
+        expression = self._expression(inner, f"{key}.{name}", ("rounding",))
+        return expression, name == "amount_minor", cast("Rounding", rounding)
+
+    def _expression(self, given: object, key: str, others: Sequence[str] = ()) -> Expression:
+        table = self._table_or_column(given, key)
+        kinds = [kind for kind in _KINDS if kind in table]
+        if len(kinds) != 1:
+            problem = f"has {' and '.join(kinds)}" if kinds else "says no value"
+            raise self._error(key, problem, f"give exactly one of {', '.join(_KINDS)}")
+        kind = cast("Kind", kinds[0])
+        steps = (*_NUMBER_STEPS, *_TEXT_STEPS, "optional")
+        self._known(table, key, (kind, *steps, *others))
+        text = ""
+        terms: tuple[Expression, ...] = ()
+        if kind in ("column", "constant"):
+            text = str(self._get(table, kind, key, _NUMBER_TYPES if kind == "constant" else str))
+        elif kind == "row_number":
+            if table[kind] is not True:
+                raise self._error(f"{key}.row_number", "must be true")
+        else:
+            listed = self._get(table, kind, key, list)
+            terms = tuple(self._expression(term, f"{key}.{kind}[{at}]") for at, term in enumerate(listed))
+            if not terms:
+                raise self._error(f"{key}.{kind}", "is empty", "name at least one column")
+        if kind in ARITHMETIC and (wrong := [step for step in _TEXT_STEPS if step in table]):
+            raise self._error(f"{key}.{wrong[0]}", f"is for text, not for a {kind}", "put it on the terms")
+        case = self._get(table, "case", key, str, "")
+        if case:
+            self._choice(case, f"{key}.case", ("lower", "upper"))
+        return Expression(
+            kind=kind,
+            text=text,
+            terms=terms,
+            strip_prefix=self._piece(table, "strip_prefix", key),
+            strip_suffix=self._piece(table, "strip_suffix", key),
+            remove=self._removed(table, key),
+            thousands=self._piece(table, "thousands", key),
+            case=cast("Literal['lower', 'upper'] | None", case or None),
+            prefix=self._get(table, "prefix", key, str, ""),
+            suffix=self._get(table, "suffix", key, str, ""),
+            round_to=self._decimals(table, key),
+            absolute=self._get(table, "absolute", key, bool, default=False),
+            negate=self._get(table, "negate", key, bool, default=False),
+            optional=self._get(table, "optional", key, bool, default=False),
+        )
+
+    def _piece(self, table: Mapping[str, Any], step: str, key: str) -> str:
+        piece: str = self._get(table, step, key, str, "")
+        if len(piece) > _PIECE_MAX:
+            raise self._error(f"{key}.{step}", f"has more than {_PIECE_MAX} characters")
+        return piece
+
+    def _removed(self, table: Mapping[str, Any], key: str) -> tuple[str, ...]:
+        given = table.get("remove", [])
+        pieces = [given] if isinstance(given, str) else self._texts(given, f"{key}.remove")
+        if "" in pieces:
+            raise self._error(f"{key}.remove", "is empty text", "name what is to go")
+        return tuple(pieces)
+
+    def _decimals(self, table: Mapping[str, Any], key: str) -> int | None:
+        if "round_to" not in table:
+            return None
+        decimals = self._get(table, "round_to", key, int)
+        if not 0 <= decimals <= 12:
+            raise self._error(f"{key}.round_to", "must lie within 0 and 12")
+        return decimals
+
+    def _conditions(self, rule: object, key: str, others: Sequence[str]) -> Condition:
+        """Parse a `when`: one condition, or a list of which all must hold."""
+        table = self._table(rule, key)
+        self._known(table, key, ("when", *others))
+        given = table.get("when")
+        parts = given if isinstance(given, list) else [given]
+        if not parts or given is None:
+            raise self._error(
+                f"{key}.when", "says no condition", 'such as { column = "status", equals = "paid" }'
+            )
+        return Condition(
+            "all", tuple(self._condition(part, f"{key}.when[{at}]") for at, part in enumerate(parts))
+        )
+
+    def _condition(self, given: object, key: str) -> Condition:
+        table = self._table(given, key)
+        for join in ("all", "any", "not"):
+            if join in table:
+                self._known(table, key, (join,))
+                listed = table[join] if isinstance(table[join], list) else [table[join]]
+                if not listed:
+                    raise self._error(f"{key}.{join}", "is empty", "give at least one condition")
+                return Condition(
+                    join,
+                    tuple(self._condition(part, f"{key}.{join}[{at}]") for at, part in enumerate(listed)),
+                )
+        tests = [test for test in _TESTS if test in table]
+        if len(tests) != 1:
+            problem = f"has {' and '.join(tests)}" if tests else "says no test"
+            raise self._error(key, problem, f"give exactly one of {', '.join(_TESTS)}, or all, any, not")
+        test = cast("Test", tests[0])
+        value = self._expression({name: table[name] for name in table if name != test}, key)
+        return Condition(
+            "test", value=value, test=test, operands=self._operands(table[test], test, f"{key}.{test}")
+        )
+
+    def _operands(self, given: object, test: Test, key: str) -> tuple[str, ...]:
+        if test == "is_null":
+            if not isinstance(given, bool):
+                raise self._error(key, "must be true or false")
+            return ("true",) if given else ()
+        if test in ("less_than", "greater_than"):
+            if isinstance(given, bool) or not isinstance(given, _NUMBER_TYPES):
+                raise self._error(
+                    key, "must be an integer, or a decimal in quotes so that its digits stay exact"
+                )
+            bound = str(given)
+            if not _DECIMAL.fullmatch(bound) or sum(map(str.isdigit, bound)) > _DIGITS_MAX:
+                problem = f"{bound!r} is no decimal of at most {_DIGITS_MAX} digits"
+                raise self._error(key, problem, 'write digits and a point: "99.90"')
+            return (bound,)
+        operands = given if isinstance(given, list) else [given]
+        if isinstance(given, list) != (test == "one_of") and test != "starts_with":
+            raise self._error(key, "must be a list" if test == "one_of" else "must be one value, not a list")
+        return tuple(self._texts(operands, key))
+
+    def _texts(self, given: object, key: str) -> list[str]:
+        if not isinstance(given, list) or not all(isinstance(text, str) for text in given):
+            raise self._error(key, "must be text in quotes")
+        return given
+
+    def _table(self, given: object, key: str) -> Mapping[str, Any]:
+        if not isinstance(given, dict):
+            raise self._error(key, "must be a table", 'such as { column = "Total" }')
+        return given
+
+    def _table_or_column(self, given: object, key: str) -> Mapping[str, Any]:
+        return {"column": given} if isinstance(given, str) else self._table(given, key)
+
+    def _get(
+        self,
+        table: Mapping[str, Any],
+        name: str,
+        key: str,
+        kind: type[_T] | tuple[type, ...],
+        default: _T | None = None,
+    ) -> _T:
+        place = f"{key}.{name}" if key else name
+        if name not in table:
+            if default is None:
+                raise self._error(place, "is missing")
+            return default
+        value = table[name]
+        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+            words = {str: "text in quotes", bool: "true or false", list: "a list", dict: "a table"}
+            expected = (
+                words.get(kind, "an integer") if isinstance(kind, type) else "an integer or text in quotes"
+            )
+            raise self._error(place, f"must be {expected}")
+        return cast("_T", value)
+
+    def _known(self, table: Mapping[str, Any], key: str, names: Sequence[str]) -> None:
+        for name in table:
+            if name not in names:
+                near = get_close_matches(name, names, n=1)
+                fix = f"did you mean {near[0]}?" if near else f"the keys here are {', '.join(names)}"
+                raise self._error(f"{key}.{name}" if key else name, "is not a key of an input map", fix)
+
+    def _choice(self, value: str, key: str, choices: Sequence[str]) -> None:
+        if value not in choices:
+            raise self._error(key, f"{value!r} is not known", f"use one of {', '.join(choices)}")
+
+    def _check_zone(self, name: str, key: str) -> None:
+        if not name:
+            return
+        try:
+            ZoneInfo(name)
+        except (ZoneInfoNotFoundError, ValueError, OSError) as error:
+            raise self._error(
+                key, f"{name!r} is not an IANA time zone", "use a name such as Europe/London"
+            ) from error
+
+    def _error(self, key: str, problem: str, fix: str | None = None) -> ConfigError:
+        return ConfigError(problem, file=self._path, key=key, fix=fix)
