@@ -52,13 +52,21 @@ class ColumnWriter:
         self._repeated_mode = _Repeated(pa.array(MODES, type=pa.string()), MODES.index(mode))
 
     def changes(
-        self, shard: Shard, changes: NDArray[Any], order_ids: pa.StringArray | None
+        self,
+        shard: Shard,
+        changes: NDArray[Any],
+        order_ids: pa.StringArray | None,
+        reasons: NDArray[np.int64],
     ) -> pa.RecordBatch:
-        """Build the tier changes CHANGE[n] of a shard, in order of time; `order_ids` are those of its batch."""
+        """Build the tier changes CHANGE[n] of a shard, in order of time, and count them by reason.
+
+        order_ids  those of its batch
+        reasons    i64[reasons there are], to which the changes are added
+        """
         n = changes.size
         offsets, data = _NO_IDS if order_ids is None else offsets_and_data(order_ids)
         keys = np.empty(n, dtype=np.int64)
-        ascending, customer_bytes, order_bytes = order_keys(changes, offsets, keys)
+        ascending, customer_bytes, order_bytes = order_keys(changes, offsets, keys, reasons)
         order = np.arange(n) if ascending else np.argsort(keys, kind="stable")
         ids = (customer_bytes + SPARE_BYTES, order_bytes + SPARE_BYTES)
         bits = (n + 7) // 8

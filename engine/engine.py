@@ -336,10 +336,11 @@ class Engine:
         outcome = np.zeros(orders.num_rows, dtype=np.uint8)
         self.for_each(lambda shard: shard.fold(batch, outcome), self.shards)
         changes = self._advance(self.clock_us, orders.column(1))
-        counts = np.bincount(outcome, minlength=len(Outcome))
-        self.counters.read += orders.num_rows - int(counts[Outcome.MALFORMED :].sum())
-        self.counters.applied += int(counts[Outcome.APPLIED])
-        self.counters.duplicates += int(counts[Outcome.DUPLICATE])
+        applied = int(np.count_nonzero(outcome == Outcome.APPLIED))
+        duplicates = int(np.count_nonzero(outcome == Outcome.DUPLICATE))
+        self.counters.read += applied + duplicates
+        self.counters.applied += applied
+        self.counters.duplicates += duplicates
         return changes, outcome
 
     def _advance(self, now_us: int, order_ids: pa.StringArray | None = None) -> list[pa.RecordBatch]:
@@ -349,9 +350,9 @@ class Engine:
             if now_us != NEVER_US:
                 shard.advance(now_us)
             changes = shard.take_changes()
-            reasons = np.bincount(changes["reason"], minlength=len(CHANGE_REASONS))
+            reasons = np.zeros(len(CHANGE_REASONS), dtype=np.int64)
             parts = [changes[i : i + _CHANGES_MAX] for i in range(0, changes.size, _CHANGES_MAX)]
-            return [self._columns.changes(shard, part, order_ids) for part in parts], reasons
+            return [self._columns.changes(shard, part, order_ids, reasons) for part in parts], reasons
 
         batches: list[pa.RecordBatch] = []
         for made, reasons in self.for_each(advance, self.shards):

@@ -10,6 +10,7 @@ from kernels.calendar import leaves_us
 from kernels.entries import (
     add_note,
     append_entry,
+    complete_list,
     hash_about,
     hash_instant,
     link,
@@ -51,6 +52,7 @@ def _void(state, rules, customer, order):
         customer.monetary_minor -= entry.amount_minor
     customer.lifetime_orders -= 1
     customer.lifetime_monetary_minor -= entry.amount_minor
+    complete_list(state, customer)
     older, newer = np.int64(entry.previous), np.int64(entry.next)
     unlink(state, customer, order)
     entry.marks |= IS_VOID

@@ -11,12 +11,13 @@ from schemas.codes import FOREVER_US, NEVER_US
 
 
 @jit
-def order_keys(changes, order_offset, out):
+def order_keys(changes, order_offset, out, reasons):
     """Write the sort key of each change: its instant, time before events.
 
     In      changes      CHANGE[n]
             order_offset i32[rows + 1] of the batch's order ids; i32[0] where there was no batch
     Out     out          i64[n]
+    State   reasons      i64[reasons there are]: each change is counted under its reason
     Returns (whether the keys already ascend, bytes of all customer ids, bytes of all order ids)
     """
     ascending = True
@@ -31,6 +32,7 @@ def order_keys(changes, order_offset, out):
         if row >= 0:
             key |= 1
             order_bytes += np.int64(order_offset[row + 1]) - np.int64(order_offset[row])
+        reasons[change.reason] += 1
         ascending &= key >= before
         before = key
         out[i] = key

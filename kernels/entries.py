@@ -2,7 +2,8 @@
 
 Entries stand in the order they came; their ids stand in the same order in `id_data`, so an entry needs two bytes for
 its id's place. The entries of a customer that count (orders not void, adjustments) form a list in the order in which
-they leave the window; `head` is its oldest entry still inside, `tail` its newest.
+they leave the window; `head` is its oldest entry still inside, `tail` its newest. Where orders never leave, nobody
+walks from old to new, and `next` is only written when somebody needs it (`complete_list`).
 
 Source: docs/semantics.md 1 (identity), 3; docs/decisions.md.
 """
@@ -16,6 +17,7 @@ from kernels.layout import (
     ADJUSTMENT,
     DAY_US,
     GROUP,
+    HAS_ADJUSTMENT,
     KIND_MASK,
     ORDER,
     ORIGINAL,
@@ -165,12 +167,29 @@ def original_amount(state, order, seeds):
 
 
 @part
+def complete_list(state, customer):
+    """Write the `next` that `link` left out: those behind some entry of the list, all of them.
+
+    Cost    one step for each entry that was appended since the last call
+    """
+    keep_apart()
+    entries = entries_of(state)
+    newer = np.int64(customer.tail)
+    older = np.int64(entries[newer].previous)
+    while older != 0 and np.int64(entries[older].next) != newer:
+        entries[older].next = newer
+        newer = older
+        older = np.int64(entries[newer].previous)
+
+
+@part
 def _insert_before_tail(state, rules, customer, handle):
     """Put a late entry before the newer ones; return the next newer one.
 
     The search begins where the last late entry was put if that was the same customer's: late rows come in runs.
     """
     keep_apart()
+    complete_list(state, customer)
     entries = entries_of(state)
     entry = entries[handle]
     newer = np.int64(customer.tail)
@@ -193,22 +212,34 @@ def _insert_before_tail(state, rules, customer, handle):
 
 
 @inline
+def _is_newest(rules, customer, at_us):
+    """Tell whether no entry of a list is newer, as far as that can be told without looking at one."""
+    if rules.day_can_fall or np.int64(customer.marks) & HAS_ADJUSTMENT:
+        return False
+    return at_us >= customer.last_paid_us
+
+
+@inline
 def link(state, rules, customer, handle, in_window):
     """Put an entry at its place in its customer's list; equal instants keep the order of arrival.
 
     Holds   `head` is the oldest entry in the window, given that all before it had left when this one came
-    Cost    one step for an entry that is the newest, else as many as there are newer ones
+    Cost    one step for an entry that is the newest, else as many as there are newer ones; none of another entry's
+            cache line where orders never leave
     """
     entries = entries_of(state)
     tail = np.int64(customer.tail)
     newer = np.int64(0)
     if tail == 0:
         customer.tail = handle
-    elif is_older(rules, entries[handle].at_us, entries[tail].at_us):
+    elif not _is_newest(rules, customer, entries[handle].at_us) and is_older(
+        rules, entries[handle].at_us, entries[tail].at_us
+    ):
         newer = _insert_before_tail(state, rules, customer, handle)
     else:
         entries[handle].previous = tail
-        entries[tail].next = handle
+        if rules.window_days >= 0:
+            entries[tail].next = handle
         customer.tail = handle
     if in_window and newer == np.int64(customer.head):
         customer.head = handle

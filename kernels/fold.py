@@ -222,12 +222,11 @@ def _look_up(state, batch, rules, first, end, rows, handles, hashes):
         ):
             handle = _add_customer(state, value, customer_data_of(batch), start, size, at_us_of(batch)[i])
         handles[k] = handle
-    for k in range(count):
-        handle = np.int64(handles[k])
-        prefetch(entries_of(state), np.int64(customers_of(state)[handle].tail), 0)
-        if rules.window_days >= 0:
-            prefetch(entries_of(state), np.int64(customers_of(state)[handle].head), 0)
     if rules.window_days >= 0:
+        for k in range(count):
+            handle = np.int64(handles[k])
+            prefetch(entries_of(state), np.int64(customers_of(state)[handle].tail), 0)
+            prefetch(entries_of(state), np.int64(customers_of(state)[handle].head), 0)
         for k in range(count):
             head = np.int64(customers_of(state)[np.int64(handles[k])].head)
             prefetch(entries_of(state), np.int64(entries_of(state)[head].next), 0)

@@ -11,7 +11,7 @@ import numpy as np
 
 from kernels._jit import borrow, jit, keep_apart, part
 from kernels.calendar import is_older, leaves_us
-from kernels.entries import kind_of
+from kernels.entries import complete_list, kind_of
 from kernels.layout import DONE, ORDER, OUTPUT_FULL
 from kernels.measure import evaluate
 from kernels.memory import customers_of, entries_of
@@ -92,6 +92,7 @@ def resegment(states, rulesets, now_us, tiers, is_sorted, first, end):
         if state.n_changes >= state.changes_size:
             return handle, OUTPUT_FULL
         customer = customers_of(state)[handle]
+        complete_list(state, customer)
         if not is_sorted:
             _sort_list(state, rules, customer)
         if customer.tier != NO_TIER:

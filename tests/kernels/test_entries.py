@@ -13,6 +13,7 @@ from oracle_days import DAY_US, local_day
 from engine.shard import Shard
 from kernels.entries import (
     append_entry,
+    complete_list,
     find_adjustment,
     find_by_id,
     hash_instant,
@@ -42,13 +43,16 @@ def _add(states, values, kinds, customers, at_us, data, offset):  # noqa: PLR091
 @numba.njit
 def _link(states, rulesets, customer, handles, in_window):
     for i in range(handles.size):
-        link(states[0], rulesets[0], customers_of(states[0])[customer], handles[i], in_window)
+        record = customers_of(states[0])[customer]
+        link(states[0], rulesets[0], record, handles[i], in_window)
+        record.last_paid_us = max(record.last_paid_us, entries_of(states[0])[handles[i]].at_us)
 
 
 @numba.njit
 def _unlink(states, rulesets, customer, handle, oldest_us):
     """Take an entry out; return the oldest instant of an order then, if it was `oldest_us` before."""
     entry = entries_of(states[0])[handle]
+    complete_list(states[0], customers_of(states[0])[customer])
     older, newer = np.int64(entry.previous), np.int64(entry.next)
     unlink(states[0], customers_of(states[0])[customer], handle)
     if entry.at_us == oldest_us:
@@ -60,6 +64,7 @@ def _unlink(states, rulesets, customer, handle, oldest_us):
 def _walk(states, customer, out):
     """Write the list, oldest first; return its length, or -1 where the links back do not mirror those forth."""
     entries = entries_of(states[0])
+    complete_list(states[0], customers_of(states[0])[customer])
     count = 0
     after = np.int64(0)
     handle = np.int64(customers_of(states[0])[customer].tail)
@@ -130,10 +135,11 @@ def instants(kind: str, size: int) -> NDArray[np.int64]:
             return FALL_BACK_US + rng.integers(-90, 90, size) * 60_000_000
 
 
+@pytest.mark.parametrize("ruleset", ["rfm8", "rfm8-annual"])
 @pytest.mark.parametrize("zone", ["UTC", "America/St_Johns"])
 @pytest.mark.parametrize("kind", ["rising", "falling", "equal", "days", "twice"])
-def test_list_is_in_order_of_date_instant_and_arrival(zone: str, kind: str) -> None:
-    shard = shard_by(time_zone=zone)
+def test_list_is_in_order_of_date_instant_and_arrival(ruleset: str, zone: str, kind: str) -> None:
+    shard = shard_by(ruleset, time_zone=zone)
     at_us = instants(kind, 300)
     handles = np.arange(1, 301)
     add(shard, [b"o"] * 300, handles, ORDER, at_us)
