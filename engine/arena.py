@@ -5,11 +5,12 @@ moving page tables (mremap), and what has not been written takes no memory, so c
 size follows what is used. Where the system has no mremap the content is copied.
 """
 
+import mmap
 from typing import Any, Final
 
 import numpy as np
 
-from engine.touch import LARGE_PAGE, Touching, map_memory, touch, use_large_pages
+from engine.touch import LARGE_PAGE, Touching, touch
 
 _STEPS_AHEAD: Final = 4
 
@@ -22,7 +23,7 @@ class Arena:
 
     def __init__(self, dtype: Any, capacity: int) -> None:  # noqa: ANN401 - any numpy dtype
         self._dtype = np.dtype(dtype)
-        self._mapping = map_memory(_whole(self._dtype.itemsize * capacity))
+        self._mapping = _map(_whole(self._dtype.itemsize * capacity))
         self.array = self._view(capacity)
         self._used = self._touched = 0
         self._touching: Touching | None = None
@@ -50,9 +51,9 @@ class Arena:
         del self.array
         try:
             self._mapping.resize(size)
-            use_large_pages(self._mapping)
+            _advise(self._mapping)
         except (SystemError, OSError):
-            larger = map_memory(size)
+            larger = _map(size)
             larger[:used] = self._mapping[:used]
             self._mapping = larger
         self.array = self._view(capacity)
@@ -64,3 +65,15 @@ class Arena:
 def _whole(size: int) -> int:
     """Round a size up to whole large pages: only such a mapping is placed, and moved, so that it can have them."""
     return -(-size // LARGE_PAGE) * LARGE_PAGE if size >= 2 * LARGE_PAGE else size
+
+
+def _map(size: int) -> mmap.mmap:
+    mapping = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    _advise(mapping)
+    return mapping
+
+
+def _advise(mapping: mmap.mmap) -> None:
+    """Ask for large pages where there are any: a random access then seldom misses the TLB as well."""
+    if hasattr(mmap, "MADV_HUGEPAGE") and len(mapping) >= 2 * LARGE_PAGE:
+        mapping.madvise(mmap.MADV_HUGEPAGE)

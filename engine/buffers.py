@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from engine.touch import LARGE_PAGE, Ahead
+from engine.touch import LARGE_PAGE, Touching, touch
 
 
 def offsets_and_data(column: pa.StringArray) -> tuple[NDArray[np.int32], NDArray[np.uint8]]:
@@ -52,14 +52,19 @@ class Slabs:
     """Makes slabs of much the same size one after the other, and has the next one made resident ahead of its use."""
 
     def __init__(self) -> None:
-        self._next: Ahead | None = None
+        self._next = np.empty(0, dtype=np.uint8)
+        self._touching: Touching | None = None
 
     def take(self, size: int, *, touch_ahead: bool) -> Slab:
         """Return a slab of at least `size` bytes."""
-        memory = self._next.take() if self._next else None
-        if memory is None or not size <= memory.size <= 2 * size:
+        if self._touching is not None:
+            self._touching.cancel()
+        memory, self._next = self._next, np.empty(0, dtype=np.uint8)
+        if not size <= memory.size <= 2 * size:
             memory = np.empty(size, dtype=np.uint8)
-        self._next = Ahead(size + size // 16) if touch_ahead and size >= 2 * LARGE_PAGE else None
+        if touch_ahead and size >= 2 * LARGE_PAGE:
+            self._next = np.empty(size + size // 16, dtype=np.uint8)
+            self._touching = touch(self._next, self._next.__array_interface__["data"][0], self._next.size)
         return Slab(memory)
 
 

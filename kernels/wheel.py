@@ -28,7 +28,7 @@ from kernels.measure import expire_deadline
 from kernels.memory import buckets_of, chunks_of, customers_of, entries_of, slot_min_us_of, slots_of
 from schemas.codes import FOREVER_US
 
-ENTRIES_AHEAD = 3
+ENTRIES_AHEAD = 5
 
 PUSH_RESERVE = BUCKET_SLOTS + 2
 """Chunks that filing one chunk's customers anew can take at the most."""

@@ -67,7 +67,7 @@ def test_small_slabs_are_not_made_ahead() -> None:
     slabs = Slabs()
     slabs.take(1000, touch_ahead=True)
     slabs.take(2 * LARGE_PAGE, touch_ahead=False)
-    assert slabs._next is None
+    assert slabs._next.size == 0
 
 
 def test_only_a_replay_with_an_idle_processor_touches_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
