@@ -1,7 +1,9 @@
 """Under other rules, a state is as if these had held all along: Engine.resegment."""
 
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -59,6 +61,25 @@ def test_there_and_back(case: Case, other: Rules) -> None:
     for ruleset in (ruleset_of(other), ruleset_of(case.rules)):
         driven.engine.resegment(ruleset)
     assert without(driven.snapshot(), PAST) == without(expected.snapshot(), PAST)
+
+
+def test_orders_that_never_left_leave_by_rules_that_let_them() -> None:
+    days = [datetime(2024, 1, 1, tzinfo=UTC) + timedelta(days=10 * number) for number in range(6)]
+    orders = pa.table(
+        {
+            "customer_id": ["c"] * 6,
+            "order_id": list("abcdef"),
+            "occurred_at": days,
+            "amount_minor": [30_000] * 6,
+        }
+    )
+    engine, expected = Engine("rfm8"), Engine("rfm8-annual")
+    for one in (engine, expected):
+        one.step(orders)
+    assert engine.resegment(expected.ruleset).num_rows == 0
+    later = [plain_rows(one.advance("2025-12-31T00:00:00Z")) for one in (engine, expected)]
+    assert later[0] == later[1]
+    assert [row["frequency"] for row in later[0]] == [6, 3, 2]
 
 
 def test_another_currency_is_refused() -> None:
