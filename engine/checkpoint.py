@@ -16,14 +16,18 @@ from typing import IO, Any, Final
 import numpy as np
 import orjson
 import pyarrow as pa
+import pyarrow.compute as pc
 import xxhash
 from numpy.typing import NDArray
 
 from engine.buffers import offsets_and_data
 from engine.engine import Counters, Engine
+from engine.ingest.readers import check_buffers
 from engine.shard import Shard
 from kernels import layout
 from kernels.layout import CUSTOMER, ENTRY
+from schemas.changes import CHANGE_REASONS, MODES
+from schemas.codes import FOREVER_US, NEVER_US, NO_TIER, OrderType
 from schemas.errors import ConfigError, StateError
 from schemas.ruleset import Ruleset, load_ruleset
 
@@ -31,8 +35,10 @@ FORMAT: Final = "rfmstream-checkpoint"
 VERSION: Final = 1
 MANIFEST: Final = "manifest.json"
 _OWN_FILE: Final = re.compile(r"\d+-\d+-(customers|entries)\.arrow|\d+-manifest\.json")
+_TEXTS: Final = ("ruleset", "ruleset_name", "fingerprint", "time_zone", "currency")
 _INDENT: Final = orjson.OPT_INDENT_2
 _FIX_DAMAGE: Final = "restore it from a copy, or start without it"
+_MARKS_MAX: Final = (len(CHANGE_REASONS) << layout.REASON_SHIFT) - 1
 _ROWS: Final = 1 << 16
 """Rows of a record batch: few enough that splitting records into columns stays in the cache."""
 
@@ -137,11 +143,21 @@ def read_checkpoint(
 
     def load(part: tuple[Shard, dict[str, int], dict[str, Any], dict[str, Any]]) -> None:
         shard, saved, customers, entries = part
+        rows, tiers = entries["rows"], len(own.tiers) - 1
+        # What kernels take for a place in an array, and what it may be at the most.
+        of_customers = dict.fromkeys(("head", "tail", "change_entry"), rows)
+        of_customers |= {"tier": tiers, "from_tier": tiers, "marks": _MARKS_MAX}
+        # A note's `next` is an OrderType.
+        of_entries = {"customer": customers["rows"], "previous": rows, "next": max(rows, *OrderType)}
         shard.load(
             saved["clock_us"],
             saved["wheel_key"],
-            (customers["rows"], customers["id_bytes"], _read_columns(folder, customers, _CUSTOMER_SCHEMA)),
-            (entries["rows"], entries["id_bytes"], _read_columns(folder, entries, _ENTRY_SCHEMA)),
+            (
+                customers["rows"],
+                customers["id_bytes"],
+                _read_columns(folder, customers, _CUSTOMER_SCHEMA, of_customers),
+            ),
+            (entries["rows"], entries["id_bytes"], _read_columns(folder, entries, _ENTRY_SCHEMA, of_entries)),
         )
 
     engine.for_each(load, parts)
@@ -228,7 +244,7 @@ def _write_file(path: Path, schema: pa.Schema, batches: Iterable[pa.RecordBatch]
         with pa.ipc.new_stream(pa.PythonFile(digested, mode="w"), schema) as writer:
             for batch in batches:
                 rows += batch.num_rows
-                id_bytes += offsets_and_data(batch.column(0))[0][-1].item()
+                id_bytes += _id_bytes(batch)
                 writer.write_batch(batch)
         _sync(file)
     return {
@@ -240,7 +256,22 @@ def _write_file(path: Path, schema: pa.Schema, batches: Iterable[pa.RecordBatch]
     }
 
 
-def _read_columns(folder: Path, saved: dict[str, Any], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+def _id_bytes(batch: pa.RecordBatch) -> int:
+    offsets, _ = offsets_and_data(batch.column(0))
+    return int(offsets[-1]) - int(offsets[0])
+
+
+def _is_within(batch: pa.RecordBatch, highest: dict[str, int]) -> bool:
+    if any(column.null_count for column in batch.columns):
+        return False
+    bounds = [(pc.min_max(batch[name]).as_py(), limit) for name, limit in highest.items() if batch.num_rows]
+    return all(found["min"] >= NO_TIER and found["max"] <= limit for found, limit in bounds)
+
+
+def _read_columns(
+    folder: Path, saved: dict[str, Any], schema: pa.Schema, highest: dict[str, int]
+) -> Iterator[pa.RecordBatch]:
+    """Yield the batches of a file, none of which says more than its manifest or `highest`, by column, allows."""
     path = folder / saved["name"]
     try:
         with pa.memory_map(os.fspath(path)) as source:
@@ -254,11 +285,22 @@ def _read_columns(folder: Path, saved: dict[str, Any], schema: pa.Schema) -> Ite
             with pa.ipc.open_stream(whole) as reader:
                 if reader.schema != schema:
                     raise StateError("the checkpoint has other columns", path=path)
-                yield from reader
+                rows, id_bytes = saved["rows"], saved["id_bytes"]
+                for batch in reader:
+                    check_buffers(batch)
+                    rows -= batch.num_rows
+                    id_bytes -= _id_bytes(batch)
+                    if min(rows, id_bytes) < 0 or not _is_within(batch, highest):
+                        raise pa.ArrowInvalid("a value is out of range")
+                    yield batch
+                if rows != 0 or id_bytes != 0:
+                    raise pa.ArrowInvalid("rows are missing")
     except FileNotFoundError as error:
         raise StateError(
             "the checkpoint is not whole: a file is missing", path=path, fix="start without it"
         ) from error
+    except (pa.ArrowException, OSError) as error:
+        raise StateError(f"the checkpoint cannot be read: {error}", path=path, fix=_FIX_DAMAGE) from error
 
 
 def _read_manifest(folder: Path) -> dict[str, Any]:
@@ -282,7 +324,35 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
         raise StateError(
             "the checkpoint is damaged: its manifest's checksum differs", path=path, fix=_FIX_DAMAGE
         )
+    if not _is_sound(manifest):
+        raise StateError("the manifest is none that rfmstream writes", path=path, fix=_FIX_DAMAGE)
     return manifest
+
+
+def _is_sound(manifest: dict[str, Any]) -> bool:
+    """Tell whether a manifest is such as is written, and asks for no more memory than its files have bytes."""
+
+    def is_within(value: object, low: int, high: int) -> bool:
+        return type(value) is int and low <= value <= high
+
+    try:
+        shards, files = manifest["shards"], manifest["files"]
+        counters = asdict(Counters(**manifest["counters"]))
+        counts = [*counters.pop("rejected").values(), *counters.pop("changes").values(), *counters.values()]
+        return (
+            all(isinstance(manifest[name], str) for name in _TEXTS)
+            and manifest["mode"] in MODES
+            and 0 < len(shards) == len(files) / 2
+            and all(is_within(count, 0, 2**63 - 1) for count in counts)
+            and all(is_within(shard["clock_us"], NEVER_US, FOREVER_US) for shard in shards)
+            and all(is_within(shard["wheel_key"], 0, layout.WHEEL_KEY_MAX) for shard in shards)
+            and all(_OWN_FILE.fullmatch(file["name"]) and isinstance(file["xxh3_128"], str) for file in files)
+            and all(
+                is_within(file[size], 0, file["bytes"]) for file in files for size in ("rows", "id_bytes")
+            )
+        )
+    except (AttributeError, KeyError, TypeError):
+        return False
 
 
 def _digest(manifest: dict[str, Any]) -> str:

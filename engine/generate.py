@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from engine.output import target_of
 from kernels import generate as kernel
 from schemas.errors import ConfigError
 from schemas.orders import ORDER_SCHEMA, ORDER_TYPES
@@ -113,7 +114,8 @@ def generate(  # noqa: PLR0913 - the options of one command
         )
     progress = np.zeros(kernel.PROGRESS, np.int64)
     rows = 0
-    unfinished = out.with_name(f".{out.name}.{os.getpid()}.part")
+    target = target_of(out)
+    unfinished = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
         with _SINKS[out.suffix](unfinished, recipe.schema) as sink:
             for batch in recipe.batches(progress, BATCH_ROWS):
@@ -121,7 +123,7 @@ def generate(  # noqa: PLR0913 - the options of one command
                 rows += batch.num_rows
                 if on_progress is not None:
                     on_progress(int(progress[kernel.PAID]))
-        unfinished.replace(out)
+        unfinished.replace(target)
     finally:
         unfinished.unlink(missing_ok=True)
     return GenerateSummary(

@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
+from stat import S_ISDIR, S_ISREG
 from types import TracebackType
 from typing import Any, Final, Protocol, Self
 
@@ -42,8 +43,7 @@ class OutputFile:
     def __init__(self, path: Path, schema: pa.Schema) -> None:
         self.path = check_output(path)
         self.rows = 0
-        # A link stays a link: it is the file behind it that is replaced.
-        self._target = Path(os.path.realpath(self.path))
+        self._target = target_of(self.path)
         self._part: Path | None = self._target.with_name(f".{self._target.name}.{os.getpid()}.part")
         self._schema = schema
         self._sink: _Sink | None = None
@@ -148,15 +148,30 @@ def check_output(path: Path) -> Path:
     return path
 
 
+def target_of(path: Path) -> Path:
+    """Return the file that an output is to replace: a link stays a link, and the one behind it goes.
+
+    Errors  ConfigError  that is a device or a pipe: they are not written to but replaced
+    """
+    target = Path(os.path.realpath(path))  # of links in a circle one of them, where Path.resolve raises
+    with suppress(OSError):  # not there, or a name too long: told when it is opened
+        mode = target.stat().st_mode
+        if not (S_ISREG(mode) or S_ISDIR(mode)):
+            raise ConfigError(
+                "is a device or a pipe, which the file would replace", file=path, fix="name a file"
+            )
+    return target
+
+
 def check_outputs(outputs: Iterable[Path], inputs: Iterable[Path]) -> None:
     """Refuse outputs that would overwrite an input or each other, or be read as input by the next run.
 
     Errors  ConfigError  names the output at fault
     """
-    inputs = [Path(path).resolve() for path in inputs]
+    inputs = [Path(os.path.realpath(path)) for path in inputs]
     seen: set[Path] = set()
     for path in outputs:
-        target = check_output(path).resolve()
+        target = target_of(check_output(path))
         if target in seen:
             raise ConfigError("is named for two outputs", file=path, fix="give each its own file")
         seen.add(target)

@@ -128,7 +128,12 @@ REJECTED_COLUMNS: Final = (
         Column(name, pa.string(), "text", f"The row's {shown}, as it came.")
         for name, shown in _AS_IT_CAME.items()
     ),
-    Column("raw", pa.string(), "text", "The original line or record where the columns do not tell it."),
+    Column(
+        "raw",
+        pa.string(),
+        "text",
+        "The line or record where the columns do not tell it; of a JSON array as it was read.",
+    ),
 )
 """A row that changed nothing, and why."""
 

@@ -39,18 +39,19 @@ class SourceRows:
         self.source = source
         self.names = names
         self.rows_before = rows_before
-        self.count = batch.num_rows
+        self.count = len(rows)
         self._columns: dict[str, pa.Array] = {}
+        self._chosen: np.ndarray[Any, Any] | None = None
+        """bool[rows of the batch], those that these are; None: all."""
 
     def take(self, mask: np.ndarray[Any, Any]) -> "SourceRows":
         """Return the rows where the mask is true."""
-        return SourceRows(
-            self.batch.filter(pa.array(mask)),
-            self.rows[mask],
-            self.source,
-            self.names,
-            rows_before=self.rows_before,
-        )
+        taken = SourceRows(self.batch, self.rows[mask], self.source, self.names, rows_before=self.rows_before)
+        taken._chosen = mask
+        if self._chosen is not None:
+            taken._chosen = self._chosen.copy()
+            taken._chosen[self._chosen] = mask
+        return taken
 
     def column(self, name: str, *, optional: bool = False) -> pa.Array | None:
         """Return a column, plain; None where it is not there and optional.
@@ -68,7 +69,9 @@ class SourceRows:
                     source=self.source,
                     fix="choose another map, or change its column names",
                 )
-            self._columns[name] = found
+            # As they come, columns can be of types that Arrow picks no rows out of. Nested ones are no values anyway.
+            is_whole = self._chosen is None or pa.types.is_nested(found.type)
+            self._columns[name] = found if is_whole else found.filter(pa.array(self._chosen))
         return self._columns[name]
 
     def value(self, expression: Expression) -> pa.Array:

@@ -78,6 +78,8 @@ def _places(wanted: Sequence[str], names: Sequence[str]) -> list[int]:
 
 def _no_rows(schema: pa.Schema, wanted: Sequence[str]) -> pa.RecordBatch:
     fields = [schema.field(place) for place in _places(wanted, schema.names)]
+    for field in fields:
+        getattr(field.type, "tz", None)  # a zone whose name is no UTF-8 raises here, where a file is refused
     return pa.RecordBatch.from_arrays(
         [pa.array([], field.type) for field in fields], schema=pa.schema(fields)
     )

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import orjson
+import pyarrow as pa
 import pytest
+import xxhash
 from kernel_shards import event
 from oracle_days import DAY_US
 from twins import canonical_batch, in_order, plain_rows
@@ -205,6 +207,97 @@ def test_another_format_is_refused(saved: Path, field: str, value: object, words
     put(path, orjson.dumps(whole))
     with pytest.raises(StateError, match=words):
         Engine.restore(saved)
+
+
+def seal(folder: Path, manifest: dict[str, Any]) -> None:
+    """Write a manifest whose checksum is right, whatever it says."""
+    put(
+        folder / module.MANIFEST,
+        orjson.dumps({"xxh3_128": module._digest(manifest), "manifest": manifest}),
+    )
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (("shards",), 5),
+        (("shards",), []),
+        (("shards", 0), {}),
+        (("shards", 0, "clock_us"), 1.5),
+        (("shards", 1, "wheel_key"), 2**62),
+        (("files",), None),
+        (("files",), []),
+        (("files", 0, "name"), 7),
+        (("files", 0, "name"), "../other"),
+        (("files", 1, "id_bytes"), 2**62),
+        (("files", 2, "rows"), -1),
+        (("files", 2, "rows"), 2**31),
+        (("files", 2, "rows"), 1),
+        (("files", 2, "id_bytes"), 1),
+        (("counters",), 1),
+        (("counters", "applied"), {}),
+        (("counters", "rejected"), []),
+        (("counters", "other"), 1),
+        (("ruleset",), None),
+        (("currency",), 5),
+        (("mode",), 0),
+    ],
+)
+def test_a_manifest_that_leads_astray_is_refused(
+    saved: Path, path: tuple[str | int, ...], value: object
+) -> None:
+    manifest = orjson.loads((saved / module.MANIFEST).read_bytes())["manifest"]
+    inner = manifest
+    for step in path[:-1]:
+        inner = inner[step]
+    inner[path[-1]] = value
+    seal(saved, manifest)
+    with pytest.raises(StateError):
+        Engine.restore(saved)
+
+
+@pytest.mark.parametrize(
+    ("number", "column", "value"),
+    [
+        *((0, name, 2**32 - 1) for name in ("head", "tail", "change_entry")),
+        *((0, name, value) for name in ("tier", "from_tier") for value in (-2, 127)),
+        (0, "marks", 255),
+        *((1, name, 2**32 - 1) for name in ("customer", "previous", "next")),
+        *((number, name, None) for number, name in ((0, "customer_id"), (1, "id"), (0, "seq"), (1, "at_us"))),
+        (0, "customer_id", "x" * 5000),
+    ],
+)
+def test_a_file_that_leads_astray_is_refused(saved: Path, number: int, column: str, value: object) -> None:
+    manifest = orjson.loads((saved / module.MANIFEST).read_bytes())["manifest"]
+    file = manifest["files"][number]
+    with pa.ipc.open_stream(saved / file["name"]) as reader:
+        table = reader.read_all()
+    values = table[column].to_pylist()
+    values[3] = value
+    field = table.schema.field(column)
+    table = table.set_column(table.schema.get_field_index(column), field, pa.array(values, field.type))
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    whole = sink.getvalue().to_pybytes()
+    put(saved / file["name"], whole)
+    file |= {"bytes": len(whole), "xxh3_128": xxhash.xxh3_128_hexdigest(whole)}
+    seal(saved, manifest)
+    with pytest.raises(StateError, match="cannot be read"):
+        Engine.restore(saved)
+
+
+def test_a_file_that_is_no_arrow_is_refused(saved: Path) -> None:
+    manifest = orjson.loads((saved / module.MANIFEST).read_bytes())["manifest"]
+    file = manifest["files"][0]
+    whole = bytearray((saved / file["name"]).read_bytes())
+    for at in range(0, len(whole), 997):
+        bad = whole[:at] + bytes([whole[at] ^ 0x55]) + whole[at + 1 :]
+        put(saved / file["name"], bytes(bad))
+        file["xxh3_128"] = xxhash.xxh3_128_hexdigest(bytes(bad))
+        seal(saved, manifest)
+        with suppress(StateError):  # or it is another history, whole in itself
+            Engine.restore(saved)
 
 
 @pytest.mark.parametrize("text", ["", "null", "[]", "{}", "5", "{", '"manifest"'])

@@ -7,6 +7,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 
+from engine.generate import generate
 from engine.output import PARQUET_GROUP_ROWS, OutputFile, check_output, check_outputs, write_table
 from schemas.errors import ConfigError, TransportError
 
@@ -109,6 +110,29 @@ def test_a_link_stays_a_link(tmp_path: Path) -> None:
     write_table(link, TABLE)
     assert link.is_symlink()
     assert target.read_text().startswith("customer_id,")
+
+
+def test_a_pipe_stays_a_pipe(tmp_path: Path) -> None:
+    pipe, link = tmp_path / "pipe.csv", tmp_path / "link.csv"
+    os.mkfifo(pipe)
+    link.symlink_to(pipe)
+    for path in (pipe, link):
+        with pytest.raises(ConfigError, match="is a device or a pipe"):
+            check_outputs([path], [])
+        with pytest.raises(ConfigError, match="is a device or a pipe"):
+            write_table(path, TABLE)
+        with pytest.raises(ConfigError, match="is a device or a pipe"):
+            generate(customers=1, orders=1, seed=1, out=path)
+    assert pipe.is_fifo()
+    assert {path.name for path in tmp_path.iterdir()} == {"pipe.csv", "link.csv"}
+
+
+def test_links_in_a_circle_are_replaced(tmp_path: Path) -> None:
+    link = tmp_path / "link.csv"
+    link.symlink_to(link)
+    check_outputs([link], [])
+    write_table(link, TABLE)
+    assert link.read_text().startswith("customer_id,")
 
 
 def test_an_unknown_suffix_names_the_known_ones() -> None:

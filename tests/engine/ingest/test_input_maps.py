@@ -241,6 +241,20 @@ def test_one_row_gives_several_events_in_the_order_of_their_sections(tmp_path: P
     ]
 
 
+def test_rows_are_picked_out_of_columns_of_any_kind(tmp_path: Path) -> None:
+    view = pa.string_view()
+    columns = {
+        "o": pa.array(["1", "2", "3"], view),
+        "s": pa.array(["no", "paid", "no"], view),
+        "list": pa.array([["x"], ["y"], None], pa.list_(view)),
+    }
+    toml = f'exclude = [{{ when = {{ column = "s", equals = "no" }} }}]\n{EVENT}amount = "a"\n'
+    good, bad = run(tmp_path, toml, columns)
+    assert ([row["order_id"] for row in good], bad) == (["2"], [])
+    with pytest.raises(InputError, match="column list"):
+        run(tmp_path, toml + 'currency = "list"\n', columns)
+
+
 def test_a_row_without_an_event_is_rejected_not_dropped(tmp_path: Path) -> None:
     toml = f'{EVENT}amount = "a"\nwhen = {{ column = "s", equals = "paid" }}\n'
     good, bad = run(tmp_path, toml, {"s": ["paid", "pending"], "o": ["1", "2"]})

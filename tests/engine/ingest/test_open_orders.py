@@ -304,6 +304,16 @@ def test_a_column_whose_name_is_no_utf8(tmp_path: Path, suffix: str) -> None:
         list(open_orders([path], currency="CNY"))
 
 
+@pytest.mark.parametrize("suffix", [".arrow", ".arrows"])
+def test_a_time_zone_whose_name_is_no_utf8(tmp_path: Path, suffix: str) -> None:
+    at = history().column_names.index("occurred_at")
+    times = pa.array(range(COUNT), pa.timestamp("us", "Europe/Riga"))
+    path = write(history().set_column(at, "occurred_at", times), tmp_path / f"o{suffix}")
+    path.write_bytes(path.read_bytes().replace(b"Europe/Riga", b"Europe/\x80iga"))
+    with pytest.raises(InputError, match="cannot be read"):
+        list(open_orders([path], currency="CNY"))
+
+
 def test_text_that_is_no_utf8_is_the_fault_of_its_row_in_every_arrow_type(tmp_path: Path) -> None:
     raw = pa.array([b"ann", b"\xe9\xe9\xe9\xe9\xe9\xe9\xe9\xe9\xe9\xe9\xe9\xe9\xe9", b"bob"])
     texts = [
