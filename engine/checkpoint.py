@@ -6,9 +6,11 @@ Files of a new checkpoint get new names; the checkpoint becomes the present one 
 old one, so a crash at any moment leaves one whole checkpoint. The format is described in docs/formats.md.
 """
 
+import fcntl
 import os
 import re
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any, Final
@@ -68,6 +70,11 @@ def write_checkpoint(engine: Engine, directory: str | os.PathLike[str]) -> None:
     Raises  StateError where the directory holds something else or cannot be written
     """
     folder = Path(directory)
+    with _writing(folder):
+        _write(engine, folder)
+
+
+def _write(engine: Engine, folder: Path) -> None:
     old = _files_of(folder)
     generation = 1 + max((int(name.split("-")[0]) for name in old), default=0)
     written: list[Path] = []
@@ -106,18 +113,65 @@ def write_checkpoint(engine: Engine, directory: str | os.PathLike[str]) -> None:
         written.pop().replace(folder / MANIFEST)
         written.clear()  # they are the checkpoint now
         sync_folder(folder)
-    except BaseException as error:
+    except BaseException:
         for path in written:
             path.unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            raise StateError(
-                f"cannot write a checkpoint: {error.strerror or error}",
-                path=folder,
-                fix="name a directory that can be written to, on a disk with room",
-            ) from error
         raise
     for name in old:  # whatever happens from here on leaves files too many, which the next checkpoint removes
         (folder / name).unlink(missing_ok=True)
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[bool]:
+    """Lock a folder; yield whether nobody else has. A process that dies lets go."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        is_free = True
+    except BlockingIOError:
+        is_free = False
+    try:
+        yield is_free
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Keep a checkpoint's directory, made if need be, from other runs: of two, one would be as if it had never been.
+
+    Raises  StateError where another run holds it, or it cannot be made
+    """
+    is_new = not os.path.exists(folder)  # noqa: PTH110 - a name too long is none, and told when it is made
+    try:
+        with ExitStack() as stack:
+            with _writing(folder):
+                if is_new:
+                    folder.mkdir(parents=True)
+                is_free = stack.enter_context(locked(folder))
+            if not is_free:
+                raise StateError(
+                    "another run is at work on this checkpoint",
+                    path=folder,
+                    fix="wait for its end, or name another directory",
+                )
+            yield
+    finally:
+        if is_new:
+            with suppress(OSError):  # a checkpoint is in it
+                folder.rmdir()
+
+
+@contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise StateError(
+            f"cannot write a checkpoint: {error.strerror or error}",
+            path=folder,
+            fix="name a directory that can be written to, on a disk with room",
+        ) from error
 
 
 def has_checkpoint(directory: str | os.PathLike[str]) -> bool:

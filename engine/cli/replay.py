@@ -1,6 +1,7 @@
 """`rfmstream replay`."""
 
 import os
+from contextlib import nullcontext
 from pathlib import Path
 
 import click
@@ -105,6 +106,7 @@ def replay(
     who is in which tier.
     """
     # Loaded here, so that help need not wait for Arrow and the compiler.
+    from engine.checkpoint import held
     from engine.cli.progress import progress_bar
     from engine.cli.show import print_json, print_summary
     from engine.ingest.mapping import load_map
@@ -115,22 +117,25 @@ def replay(
     from kernels.fold import fold
 
     input_map = None if map_name is None else load_map(map_name)
-    engine = open_engine(
-        chosen_ruleset(ruleset, time_zone, currency),
-        checkpoint=checkpoint,
-        threads=threads or default_threads(),
-    )
-    with progress_bar(compiles=fold) as on_progress:
-        result = run(
-            engine,
-            inputs,
-            input_map=input_map,
-            as_of_us=None if as_of is None else parse_instant(as_of, engine.ruleset.time_zone, key="--as-of"),
-            outputs=Outputs(changes=changes, snapshot=snapshot, rejected=rejected),
+    with nullcontext() if checkpoint is None else held(checkpoint):
+        engine = open_engine(
+            chosen_ruleset(ruleset, time_zone, currency),
             checkpoint=checkpoint,
-            strict=strict,
-            on_progress=on_progress,
+            threads=threads or default_threads(),
         )
+        with progress_bar(compiles=fold) as on_progress:
+            result = run(
+                engine,
+                inputs,
+                input_map=input_map,
+                as_of_us=None
+                if as_of is None
+                else parse_instant(as_of, engine.ruleset.time_zone, key="--as-of"),
+                outputs=Outputs(changes=changes, snapshot=snapshot, rejected=rejected),
+                checkpoint=checkpoint,
+                strict=strict,
+                on_progress=on_progress,
+            )
     summary = summarise(result)
     try:
         if as_json:

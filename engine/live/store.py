@@ -8,7 +8,6 @@ file comes last. It holds a digest of itself and of the manifest, which holds th
 passed over: an older one does as well, more records are replayed then.
 """
 
-import fcntl
 import logging
 import os
 import re
@@ -26,7 +25,7 @@ import pyarrow as pa
 import xxhash
 from pyarrow import fs
 
-from engine.checkpoint import MANIFEST, read_checkpoint, sync_folder, write_checkpoint
+from engine.checkpoint import MANIFEST, locked, read_checkpoint, sync_folder, write_checkpoint
 from engine.engine import Engine
 from engine.live.model import Source
 from schemas.errors import ConfigError, StateError, TransportError
@@ -227,7 +226,7 @@ class Store:
         beside = Path(folder, f"{_BESIDE}{uuid4().hex}")
         beside.mkdir()
         try:
-            with _locked(beside):
+            with locked(beside):
                 yield beside
         finally:
             shutil.rmtree(beside, ignore_errors=True)
@@ -280,7 +279,7 @@ class Store:
             with suppress(OSError):
                 self._fs.delete_dir(f"{folder}/{name}")
         for path in Path(folder).glob(f"{_BESIDE}*") if self._is_local else ():
-            with suppress(OSError), _locked(path) as is_left:
+            with suppress(OSError), locked(path) as is_left:
                 if is_left:
                     shutil.rmtree(path)
 
@@ -314,19 +313,6 @@ def _as_made(manifest: dict[str, Any], tiers: Iterable[str], ruleset: Ruleset | 
 
 def _digest(position: object) -> str:
     return xxhash.xxh3_128_hexdigest(orjson.dumps(position, option=orjson.OPT_SORT_KEYS))
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[bool]:
-    """Lock a folder; yield whether nobody else has. A process that dies lets go."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield True
-    except BlockingIOError:
-        yield False
-    finally:
-        os.close(handle)
 
 
 @contextmanager

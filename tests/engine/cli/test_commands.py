@@ -6,6 +6,7 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
+from engine.checkpoint import held
 from engine.cli.app import cli
 from engine.cli.replay import default_threads
 from engine.cli.show import money
@@ -156,6 +157,18 @@ def test_what_is_wrong_with_the_state_ends_in_4(history: Path, tmp_path: Path) -
     refused(4, "belongs to ruleset rfm8", "replay", history, "--checkpoint", state, "--currency", "USD")
     next(state.glob("*-customers.arrow")).write_bytes(b"damaged")
     refused(4, "damaged", *snapshot_of(state))
+
+
+def test_two_runs_on_one_checkpoint(history: Path, tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    with held(state):
+        refused(4, "another run is at work", "replay", history, "--checkpoint", state)
+        assert list(state.iterdir()) == []
+    assert not state.exists()
+    refused(3, "no such file", "replay", tmp_path / "none.csv", "--checkpoint", state)
+    assert not state.exists()
+    assert run("replay", history, "--checkpoint", state).exit_code == 0
+    refused(4, "cannot write a checkpoint", "replay", history, "--checkpoint", history / "state")
 
 
 def test_a_checkpoint_of_nothing_has_no_customers(tmp_path: Path) -> None:
