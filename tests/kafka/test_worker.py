@@ -1,7 +1,9 @@
 """Workers on a real broker: their committed output is the replay of the same history, row for row."""
 
 import asyncio
+import os
 import random
+import signal
 import time
 from pathlib import Path
 from threading import Thread
@@ -10,6 +12,9 @@ import pyarrow as pa
 import pytest
 from kafka_cluster import Broker, Cluster
 from kafka_workers import assert_is_the_replay, flags_of, real_history, send, values_of_the_replay, worker
+
+from engine.live.kafka.transactions import Transactions, Writing
+from engine.live.kafka.worker import Worker
 
 AS_OF = "2000-01-01T00:00:00Z"
 AS_OF_US = 946_684_800_000_000
@@ -60,6 +65,40 @@ def test_a_worker_that_joins_and_one_that_leaves_under_load(cluster: Cluster, tm
         # Both had left the group, and a checkpoint of each partition at its very end.
         assert "checkpoint=None" not in process.log.read_text()
     assert_is_the_replay(cluster, partitions, values_of_the_replay(AS_OF_US))
+
+
+def test_a_worker_told_to_stop_amidst_a_rebalance_finishes_its_steps(
+    cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order = b'{"customer_id": "c", "order_id": "o", "occurred_at": "2026-01-01T00:00:00Z", "amount": "5"}'
+    commit = Transactions.commit
+
+    async def run() -> None:
+        begun, gate = asyncio.Event(), asyncio.Event()
+
+        async def held_up(self: Transactions, writing: Writing) -> None:
+            begun.set()
+            await gate.wait()
+            await commit(self, writing)
+
+        await cluster.create(cluster.orders, 1)
+        worker = Worker(cluster.config(checkpoints=str(tmp_path)))
+        running = asyncio.create_task(worker.run())
+        while not any(lane.runner.live for lane in worker._lanes.values()):  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+        monkeypatch.setattr(Transactions, "commit", held_up)
+        await cluster.send([(0, b"c", order)])
+        await begun.wait()
+        revoking = asyncio.create_task(worker._on_revoked(worker._app, []))
+        await asyncio.sleep(0)
+        os.kill(os.getpid(), signal.SIGTERM)
+        await asyncio.sleep(0.3)
+        gate.set()
+        await asyncio.gather(revoking, running)
+
+    asyncio.run(run())
+    [change] = asyncio.run(cluster.committed_records(cluster.outputs.changes, [0]))
+    assert change.key == b"c"
 
 
 def test_a_broker_that_restarts_under_load(own_broker: Broker, tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from engine.live.decode import Decoder
 from engine.live.encode import Encoder
 from engine.live.http import StatusServer
 from engine.live.kafka.client import as_rfm_error
-from engine.live.kafka.lane import Lane
+from engine.live.kafka.lane import STOP_S_MAX, Lane
 from engine.live.kafka.output import KafkaPartitionLog
 from engine.live.kafka.raw_check import choose_path
 from engine.live.kafka.topics import prepare_topics
@@ -93,6 +93,8 @@ class Worker:
         self._parked: dict[Source, _Held] = {}
         self._error: BaseException | None = None
         self._stop = asyncio.Event()
+        self._parked_all = asyncio.Event()
+        self._parked_all.set()
 
     async def run(self) -> None:
         """Run until there is a reason to stop, and stop in good order."""
@@ -147,6 +149,10 @@ class Worker:
         start = asyncio.create_task(self._app.start())
         crash = asyncio.create_task(self._watch(start))
         await self._stop.wait()
+        # Not while lanes that a rebalance has revoked still finish their steps: they need the transactions.
+        with suppress(TimeoutError):
+            async with asyncio.timeout(STOP_S_MAX):
+                await self._parked_all.wait()
         # The lanes first, while the group still knows us: nobody else may have the partitions before all is written.
         await asyncio.gather(*(lane.stop() for lane in self._lanes.values()), return_exceptions=True)
         await asyncio.gather(*(held.runner.close() for held in self._parked.values()))
@@ -198,7 +204,11 @@ class Worker:
         """Finish the steps in flight; the states stay until it is known who gets the partitions."""
         del revoked  # all of them: the protocol is the eager one
         lanes, self._lanes = self._lanes, {}
-        runners = await asyncio.gather(*(lane.park() for lane in lanes.values()))
+        self._parked_all.clear()
+        try:
+            runners = await asyncio.gather(*(lane.park() for lane in lanes.values()))
+        finally:
+            self._parked_all.set()
         for lane, runner in zip(lanes.values(), runners, strict=True):
             self._board.partitions.pop(lane.source, None)
             if runner is not None:
