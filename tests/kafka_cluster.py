@@ -96,9 +96,11 @@ class Cluster:
         finally:
             await admin.close()
 
-    async def ends(self, places: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
+    async def ends(
+        self, places: Sequence[TopicPartition], isolation: str = "read_uncommitted"
+    ) -> dict[TopicPartition, int]:
         """Return how far partitions have got: their records and the marks of their transactions."""
-        consumer = AIOKafkaConsumer(bootstrap_servers=self.bootstrap)
+        consumer = AIOKafkaConsumer(bootstrap_servers=self.bootstrap, isolation_level=isolation)
         await consumer.start()
         try:
             ends: dict[TopicPartition, int] = await consumer.end_offsets(places)

@@ -9,7 +9,7 @@ from typing import TypeVar
 import orjson
 import pyarrow as pa
 import pytest
-from aiokafka import AIOKafkaConsumer
+from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import InvalidProducerEpoch
 from aiokafka.structs import OffsetAndMetadata
 from kafka_cluster import Broker, Cluster
@@ -267,21 +267,61 @@ def test_what_a_worker_that_is_gone_left_open_is_never_seen(cluster: Cluster) ->
     run_on(cluster, test)
 
 
-def test_what_a_worker_that_is_gone_left_open_hides_nothing_that_comes_after(cluster: Cluster) -> None:
+def some_step(changes: int, rejections: int, position: int) -> Step:
+    table = some_changes(changes, changes) if changes else NOTHING
+    return Step(table, [rejection(position - 1)] * rejections, position)
+
+
+async def is_all_readable(cluster: Cluster) -> bool:
+    """Tell whether no transaction is open in what comes of the first partition."""
+    outputs = (cluster.outputs.changes, cluster.outputs.current, cluster.outputs.rejected)
+    places = [TopicPartition(topic, 0) for topic in outputs]
+    return await cluster.ends(places) == await cluster.ends(places, "read_committed")
+
+
+@pytest.mark.parametrize(("changes", "rejections"), [(3, 0), (0, 3)])
+def test_what_a_worker_that_is_gone_left_open_hides_nothing_that_comes_after(
+    changes: int, rejections: int, cluster: Cluster
+) -> None:
     """Not even if it had not come to writing its position: brokers would wait a minute for it to end."""
-    changes = some_changes(3, 3)
+    outputs = cluster.outputs
 
     async def test() -> None:
         async with owner_of(cluster) as first, owner_of(cluster) as second:
             log = first.log()
             await log.open()
             await log.commit(Step(NOTHING, [], 1), "before")
-            await first.leave_open(Step(some_changes(), [], 2), position=False)
+            await first.leave_open(some_step(changes, rejections, 2), position=False)
             log = second.log()
             assert await log.open() == Committed(1, "before")
-            await log.commit(Step(changes, [], 2), "after")
-        written = await cluster.committed_records(cluster.outputs.changes, [0])
-        assert len(written) == changes.num_rows
+            assert await is_all_readable(cluster)
+            await log.commit(some_step(1, 1, 2), "after")
+        for topic in (outputs.changes, outputs.rejected):
+            assert len(await cluster.committed_records(topic, [0])) == 1
+
+    run_on(cluster, test)
+
+
+@pytest.mark.parametrize("is_refused", [True, False], ids=["refused", "under way"])
+def test_who_lets_go_leaves_nothing_open(is_refused: bool, cluster: Cluster) -> None:  # noqa: FBT001
+    """Neither of a step that was refused nor of one under way: it would hide what others write for a minute."""
+
+    async def test() -> None:
+        async with owner_of(cluster) as owner:
+            log = owner.log()
+            await log.open()
+            await owner.leave_open(some_step(3, 3, 1), position=False)
+            assert not await is_all_readable(cluster)
+            if is_refused:
+                owner.transactions.member = log._member = Membership(7, "of no group")
+            step = asyncio.create_task(log.commit(some_step(3, 3, 1), "not to be"))
+            while not owner.transactions._running:  # noqa: ASYNC110
+                await asyncio.sleep(0)
+            if is_refused:
+                await asyncio.wait([step])
+        with pytest.raises((FencedError, TransportError)):
+            await step
+        assert await is_all_readable(cluster)
 
     run_on(cluster, test)
 

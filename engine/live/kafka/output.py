@@ -18,7 +18,7 @@ from engine.live.encode import EncodedRecords, Encoder
 from engine.live.kafka.batches import Compression, RecordBatch, batch_of_one, record_batches
 from engine.live.kafka.client import RETRY_BACKOFF_MS, client_errors, connection_options
 from engine.live.kafka.membership import UNSTABLE_OFFSET_COMMIT, Membership, OffsetFetch
-from engine.live.kafka.transactional import Batches
+from engine.live.kafka.transactional import Batches, together
 from engine.live.kafka.transactions import Transactions, Writing
 from engine.live.model import Bounds, Committed, Runs, Source, Step, Tick
 from schemas.errors import StateError
@@ -106,7 +106,7 @@ class KafkaPartitionLog:
         has_fenced = False
         while True:
             found = await _retried(lambda: self._fetch_offset(client, stable=True))
-            # Others may write to the topic of changes, too: who wrote here before us has ended.
+            # Others may write to these topics, too: who wrote here before us has ended.
             if found is not None and (has_fenced or not await self._is_hidden(client)):
                 return found[0]
             if clock.time() > patience:
@@ -118,13 +118,16 @@ class KafkaPartitionLog:
             await asyncio.sleep(RETRY_BACKOFF_MS / 1000)
 
     async def _is_hidden(self, client: AIOKafkaClient) -> bool:
-        """Tell whether an open transaction hides what is written to our partition of the changes."""
-        place = TopicPartition(self._outputs.changes, self._source.partition)
-        ends = [
-            await self._offset(client, place, _LATEST, which)
-            for which in (_READ_COMMITTED, _READ_UNCOMMITTED)
-        ]
-        return ends[0] < ends[1]
+        """Tell whether an open transaction hides what is written to our partition of what consumers read."""
+        outputs = self._outputs
+        ends = await together(
+            *(
+                self._offset(client, TopicPartition(topic, self._source.partition), _LATEST, isolation)
+                for isolation in (_READ_COMMITTED, _READ_UNCOMMITTED)
+                for topic in (outputs.changes, outputs.current, outputs.rejected)
+            )
+        )
+        return ends[:3] != ends[3:]
 
     async def _fetch_offset(self, client: AIOKafkaClient, *, stable: bool) -> tuple[Committed, str] | None:
         """Return what is committed and the name of whose transactions did it; None: a transaction may change it."""

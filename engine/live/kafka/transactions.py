@@ -13,7 +13,7 @@ What makes it exactly once, whichever worker writes (KIP-447, what Kafka Streams
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from itertools import cycle
 from typing import Any, Final, NamedTuple
 from uuid import uuid4
@@ -36,6 +36,9 @@ have they send the next one of the same producer away."""
 
 STEPS_MAX: Final = 64
 """Steps of a transaction."""
+
+_END_SECONDS_MAX: Final = 1.0
+"""For ending what is open before letting go; brokers that do not answer end it when its time is over."""
 
 _log = logging.getLogger(__name__)
 
@@ -125,12 +128,12 @@ class Transactions:
         await asyncio.shield(self._fenced[name])
 
     async def close(self) -> None:
-        """Let go; never raises."""
-        tasks = [task for task in (self._task, *self._producers, *self._fenced.values()) if task is not None]
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            await asyncio.wait(tasks)
+        """End what is open, which would hide what others write, and let go; never raises."""
+        await _cancel([self._task, *self._fenced.values()])
+        starting = [task for task in self._producers if task is not None]
+        if starting:
+            await asyncio.wait(starting, timeout=_END_SECONDS_MAX)
+            await _cancel(starting)
         for number in range(PRODUCERS):
             await self._let_go(number)
         if self._client is not None:
@@ -156,9 +159,9 @@ class Transactions:
                 )
         except BaseException as raised:
             error = raised
+            await self._renew(number)
             if not isinstance(raised, Exception):
                 raise
-            await self._renew(number)
         finally:
             for _, done in steps:
                 _tell(done, error)
@@ -229,6 +232,14 @@ async def _write_more(
     while batches:
         made, _ = await together(more(), producer.write(batches))
         batches = made or ()
+
+
+async def _cancel(tasks: Iterable[asyncio.Task[Any] | None]) -> None:
+    some = [task for task in tasks if task is not None]
+    for task in some:
+        task.cancel()
+    if some:
+        await asyncio.wait(some)
 
 
 def _has_result(task: asyncio.Task[Any]) -> bool:
