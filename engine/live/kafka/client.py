@@ -11,6 +11,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.conn import create_conn
 from aiokafka.helpers import create_ssl_context
 
+import engine.live.kafka.answers  # noqa: F401 - of all connections
 from engine.live.config import ClientConfig
 from engine.live.model import FencedError
 from schemas.errors import ConfigError, RfmError, TransportError

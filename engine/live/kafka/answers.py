@@ -1,0 +1,126 @@
+"""Brokers' answers, received where they stay.
+
+asyncio's StreamReader, which aiokafka (0.14, aiokafka/conn.py) reads from, lets its buffer grow by an eighth at a time:
+a fetch of megabytes is copied some nine times before it is complete, and nobody else runs meanwhile. But the length of
+an answer comes first, so what is long is received into a place of that length.
+
+Whoever imports this module has all connections of aiokafka read so.
+"""
+
+import asyncio
+import io
+import struct
+from collections import deque
+from typing import Any, Final
+
+from aiokafka import conn
+
+_SIZE: Final = struct.Struct(">i")
+
+_SHORT_BYTES: Final = 64 << 10
+"""What is shorter is received together with what else has come."""
+
+
+class _Protocol(conn.AIOKafkaProtocol, asyncio.BufferedProtocol):
+    """Receives answers; the StreamReader that it is given is told when they end, and nothing else."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:  # noqa: ANN401 - not typed there
+        super().__init__(*arguments, **options)
+        self._short = memoryview(bytearray(_SHORT_BYTES))
+        self._begun = b""
+        self._long: io.BytesIO | None = None
+        self._missing = self._short
+        self._answers: deque[io.BytesIO] = deque()
+        self._error: BaseException | None = None
+        self._has_news = asyncio.Event()
+
+    async def answer(self) -> bytes:
+        """Return the next answer, without the length before it.
+
+        Errors  EOFError, OSError  the connection has ended
+        """
+        while not self._answers:
+            if self._error is not None:
+                raise self._error
+            self._has_news.clear()
+            await self._has_news.wait()
+        # Not copied, now that nobody writes to it any more.
+        return self._answers.popleft().getvalue()
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """Return where to put what comes next."""
+        del sizehint
+        return self._missing
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Take what has been put there."""
+        if self._long is None:
+            self._take(self._begun + self._short[:nbytes])
+        else:
+            self._missing = self._missing[nbytes:]
+            if not self._missing:
+                self._answers.append(self._long)
+                self._long, self._missing = None, self._short
+        if self._answers:
+            self._has_news.set()
+
+    def _take(self, data: bytes) -> None:
+        at = 0
+        while len(data) - at >= _SIZE.size:
+            (size,) = _SIZE.unpack_from(data, at)
+            if size < 0:
+                self._ended(ConnectionError("what answers is no broker"))
+                self._transport.abort()
+                return
+            begin, end = at + _SIZE.size, at + _SIZE.size + size
+            if end > len(data):
+                if size > _SHORT_BYTES:
+                    self._long = io.BytesIO(bytes(size))
+                    place = self._long.getbuffer()
+                    there = len(data) - begin
+                    place[:there] = data[begin:]
+                    self._missing = place[there:]
+                    at = len(data)
+                break
+            self._answers.append(io.BytesIO(data[begin:end]))
+            at = end
+        self._begun = data[at:]
+
+    def eof_received(self) -> bool | None:
+        """Tell who waits for an answer."""
+        self._ended(None)
+        over: bool | None = super().eof_received()
+        return over
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Tell who waits for an answer."""
+        self._ended(exc)
+        super().connection_lost(exc)
+
+    def _ended(self, error: Exception | None) -> None:
+        if self._error is None:
+            self._error = error or asyncio.IncompleteReadError(self._begun, None)
+        self._has_news.set()
+
+
+class _Connection(conn.AIOKafkaConnection):
+    _protocol: _Protocol
+
+    @staticmethod
+    async def _read(self_ref: Any) -> None:  # noqa: ANN401 - a weak reference: who lets go of a connection closes it
+        this = self_ref()
+        if this is None:
+            return
+        protocol = this._protocol  # noqa: SLF001 - of this class
+        del this
+        while True:
+            answer = await protocol.answer()
+            this = self_ref()
+            if this is None:
+                return
+            this._handle_frame(answer)  # noqa: SLF001
+            del this
+
+
+conn.AIOKafkaProtocol = _Protocol
+conn.AIOKafkaConnection = _Connection
