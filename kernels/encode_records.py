@@ -65,7 +65,7 @@ INTEGER: Final = 6  # i64
 SMALL: Final = 7  # i16
 INSTANT: Final = 8  # never null
 JSON_INSTANT: Final = 9  # a JSON string, or null
-WORD: Final = 10  # i8 code of a word, whose bytes are a piece; null: the piece before the first word's
+WORD: Final = 10  # i8 code of a word, which is the step's piece; null: the piece before the first word's
 
 GROUPS: Final = 8
 ESCAPED_BYTES_MAX: Final = 6
@@ -132,11 +132,8 @@ def _size_field(step, place, words):
 
 
 @inline
-def _write_field(step, place, pieces, words, out, at):
+def _write_field(step, place, out, at):
     kind = step.kind
-    if kind == WORD:
-        word = _word_of(step, place)
-        return copy_piece(out, at, pieces, words[word], words[word + 1] - words[word])
     if kind in (INTEGER, SMALL):
         value = _integer_of(step, place)
         return write_integer(out, at, value, size_integer(value))
@@ -194,7 +191,7 @@ def _bytes_max(steps, texts, row, row_bytes_max):
 
 
 @jit
-def write_records(steps, pieces, words, row_bytes_max, first, rows, out, starts, sizes):
+def write_records(steps, pieces, words, row_bytes_max, first, rows, out, starts, sizes, marks):
     """Write rows [first, rows) as the records of a batch, as far as there is room.
 
     A length stands before what it counts. It is taken to have as many bytes as in the row before, and is filled in when
@@ -206,16 +203,18 @@ def write_records(steps, pieces, words, row_bytes_max, first, rows, out, starts,
             row_bytes_max     of a record without its texts
     Out     out     u8[]      LINE_BYTES to spare at the end
             starts, sizes  i64[rows]  of each record that was written: where its key begins, and the bytes from there on
+            marks   i32[rows - first, s, 2]  of each step: where its piece begins, and which of its words it is
     Returns (the row to go on with, bytes written)
     Cost    O(bytes), no allocation that grows
     """
-    steps, pieces, words, out, starts, sizes = (
+    steps, pieces, words, out, starts, sizes, marks = (
         borrow(steps),
         borrow(pieces),
         borrow(words),
         borrow(out),
         borrow(starts),
         borrow(sizes),
+        borrow(marks),
     )
     texts = np.flatnonzero(
         (steps["kind"] == TEXT)
@@ -244,9 +243,15 @@ def write_records(steps, pieces, words, row_bytes_max, first, rows, out, starts,
         for s in range(steps.size):
             step = steps[s]
             begin = at
-            at = copy_piece(out, at, pieces, step.piece_start, step.piece_size)
-            if step.kind != LENGTH:
-                at = _write_field(step, step.first + row, pieces, words, out, at)
+            piece, piece_size, word = step.piece_start, step.piece_size, np.int64(0)
+            if step.kind == WORD:
+                word = _word_of(step, step.first + row)
+                piece, piece_size = words[word], words[word + 1] - words[word]
+            marks[row - first, s, 0] = at
+            marks[row - first, s, 1] = word
+            at = copy_piece(out, at, pieces, piece, piece_size)
+            if step.kind not in (LENGTH, WORD):
+                at = _write_field(step, step.first + row, out, at)
             group_sizes[step.group] += at - begin
             if step.kind == LENGTH:
                 places[step.argument] = at

@@ -39,4 +39,4 @@ with tempfile.TemporaryDirectory() as _folder:
         for _changes, _current in (
             part for step in _steps for part in Encoder(RULESET, source="/").parts(step.changes)
         ):
-            list(record_batches(_changes, timestamp_ms=0))
+            list(record_batches(_changes, timestamp_ms=0, compression="lz4"))

@@ -27,7 +27,7 @@ def orders() -> None:
     encoder = Encoder(engine.ruleset, source="/warm")
     for batch in generate_batches(customers=50, orders=500, seed=1, keys="zipf:1.2"):
         for changes, _ in encoder.parts(engine.step(batch).changes):
-            list(record_batches(changes, timestamp_ms=0))
+            list(record_batches(changes, timestamp_ms=0, compression="lz4"))
     engine.snapshot()
     with TemporaryDirectory() as folder:
         engine.checkpoint(folder)

@@ -38,6 +38,7 @@ from engine.live.encode_layout import (
 )
 from engine.live.model import Rejection, Source
 from engine.shard import new_seeds
+from kernels import lz4
 from kernels.encode_latest import mark_latest
 from kernels.encode_records import ATTRIBUTE, INSTANT, INTEGER, JSON_ATTRIBUTE, TEXT, write_records
 from kernels.encode_text import BEGINNING_BYTES_MAX, LINE_BYTES
@@ -81,12 +82,14 @@ class EncodedRecords:
             sizes   i64[n]
             batch   of `data`: the records with their beginnings, as a batch of them has them; None: they do not stand
                     like that
+            repeats where these repeat one another: `marks` and `repeats` of `kernels.lz4.pack_records`
     """
 
     data: NDArray[np.uint8]
     starts: NDArray[np.int64]
     sizes: NDArray[np.int64]
     batch: NDArray[np.uint8] | None = None
+    repeats: tuple[NDArray[np.int32], NDArray[np.int64]] | None = None
 
     def __len__(self) -> int:
         return int(self.starts.size)
@@ -98,6 +101,14 @@ class EncodedRecords:
     def take(self, rows: NDArray[np.bool_]) -> "EncodedRecords":
         """Return the records where `rows`, bool[n], holds; they share the data."""
         return EncodedRecords(self.data, self.starts[rows], self.sizes[rows])
+
+    def lz4_block(self) -> memoryview:
+        """Return the whole batch as a block of LZ4; only where it is known how it repeats itself."""
+        assert self.batch is not None
+        assert self.repeats is not None
+        marks, repeats = self.repeats
+        block = np.empty(lz4.bytes_max(self.batch.size), dtype=np.uint8)
+        return block[: lz4.pack_records(self.data, self.batch.size, marks, len(self), repeats, block)].data
 
 
 class Encoder:
@@ -203,6 +214,9 @@ class Encoder:
             row, room, end = 0, bytes_max, rows
             while row < rows:
                 out = np.empty(room + LINE_BYTES, dtype=np.uint8)
+                marks = np.empty(
+                    (min(end - row, room // layout.row_bytes_min), steps.size, 2), dtype=np.int32
+                )
                 first = row
                 row, used = write_records(
                     steps,
@@ -214,6 +228,7 @@ class Encoder:
                     out,
                     starts,
                     sizes,
+                    marks,
                 )
                 if row == first:
                     # Longer than a batch, or its ids are full of what JSON escapes: it goes alone.
@@ -221,7 +236,7 @@ class Encoder:
                     continue
                 room, end = bytes_max, rows
                 part = slice(first, row)
-                yield EncodedRecords(out, starts[part], sizes[part], out[:used])
+                yield EncodedRecords(out, starts[part], sizes[part], out[:used], (marks, layout.repeats))
 
     def _build_layout(self, *dictionaries: tuple[str, ...]) -> Layout:
         words = dict(zip(_WORD_COLUMNS, dictionaries, strict=True))

@@ -24,6 +24,7 @@ from kernels.encode_records import (
     WORD,
 )
 from kernels.encode_text import INSTANT_BYTES, LINE_BYTES
+from kernels.lz4 import EARLIER, PIECE, QUOTE, WORD_PIECE
 from schemas.columns import Column
 
 # Parts of a record with a length before them; what is in none of them is OUTSIDE.
@@ -51,7 +52,9 @@ class Layout:
     Fields  steps          STEP[s]
             pieces         u8[], LINE_BYTES to spare
             words          i64[], where words begin in `pieces`
-            row_bytes_max  what a record takes at most, its texts left out
+            repeats        i64[s, 3], what `kernels.lz4` has to know of the steps
+            row_bytes_min  what a record takes at least
+            row_bytes_max  what it takes at most, its texts left out
     """
 
     def __init__(
@@ -65,7 +68,9 @@ class Layout:
         self.steps = steps
         self.pieces = pieces
         self.words = words
+        self.row_bytes_min = int(steps["piece_size"].sum())
         self.row_bytes_max = row_bytes_max
+        self.repeats = _repeats_of(steps, columns)
         self._names = sorted({name for name in columns if name})
         self._reading = np.array([at for at, name in enumerate(columns) if name])
         self._column_of = np.array([self._names.index(name) for name in columns if name])
@@ -87,6 +92,22 @@ class Layout:
         for name, times in self._times.items():
             total += times * batch.column(name).nbytes
         return total
+
+
+def _repeats_of(steps: NDArray[Any], columns: tuple[str, ...]) -> NDArray[np.int64]:
+    """Return `repeats` of `kernels.lz4.pack_records`."""
+    kinds = steps["kind"].tolist()
+    repeats = np.full((len(kinds), 3), -1, dtype=np.int64)
+    repeats[:, PIECE] = np.where(steps["kind"] == WORD, WORD_PIECE, steps["piece_size"])
+    repeats[:, QUOTE] = np.isin(steps["kind"], (JSON_TEXT, JSON_INSTANT))
+    earlier: dict[str, int] = {}
+    for step, (kind, column) in enumerate(zip(kinds, columns, strict=True)):
+        if kind in (*_TEXTS, INSTANT, JSON_INSTANT):
+            # Many of a change's instants are when it took effect, which is the first of them.
+            what = column if kind in _TEXTS else "an instant"
+            repeats[step, EARLIER] = earlier.get(what, -1)
+            earlier.setdefault(what, step)
+    return repeats
 
 
 _PLACE: Final = ("values_at", "valid_at", "first", "data_at", "data_size")

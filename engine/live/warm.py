@@ -38,7 +38,8 @@ def warm_up(ruleset: Ruleset, clock: Clock) -> None:
     steps += partition.pass_time(partition.engine.clock_us + _YEAR_US)
     encoder = Encoder(ruleset, source="/rfmstream/warm-up")
     for step in steps:
-        list(encoder.parts(step.changes))
+        for changes, _ in encoder.parts(step.changes):
+            changes.lz4_block()
     partition.engine.snapshot()
     with tempfile.TemporaryDirectory(prefix="rfmstream-warm-up-") as folder:
         partition.engine.frozen().checkpoint(f"{folder}/state")

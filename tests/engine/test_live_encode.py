@@ -9,6 +9,7 @@ import numpy as np
 import orjson
 import pyarrow as pa
 import pytest
+from aiokafka.record import MemoryRecords
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
@@ -17,6 +18,7 @@ from engine import Engine
 from engine.live import encode
 from engine.live.encode import OVERTAKEN_MAX, Encoder, Record
 from engine.live.kafka.batch_format import HEADER
+from engine.live.kafka.batches import record_batches
 from engine.live.model import Rejection, Source
 from engine.text_rows import json_lines
 from schemas.changes import CHANGE_REASONS, CHANGE_SCHEMA, MODES, change_event_json_schema
@@ -156,6 +158,20 @@ def test_records_in_bulk_are_those_of_one_at_a_time(first: list[Row], second: li
     table, rows = table_of(first, second), first + second
     assert list(BINARY.changes(table)) == [binary(row) for row in rows]
     assert list(STRUCTURED.changes(table)) == [structured(row) for row in rows]
+
+
+@settings(deadline=None)
+@given(st.lists(CHANGES, min_size=1, max_size=4), st.lists(st.tuples(st.integers(0, 3), INT64), max_size=20))
+def test_packed_records_are_those_that_were_packed(rows: list[Row], again: list[tuple[int, int]]) -> None:
+    rows += [rows[which % len(rows)] | {"frequency": number} for which, number in again]
+    for encoder in (BINARY, STRUCTURED):
+        [(records, _)] = encoder.parts(table_of(rows))
+        [batch] = record_batches(records, timestamp_ms=0, compression="lz4")
+        batch.stamp(-1, -1, -1)
+        header = MemoryRecords(b"".join(batch.parts)).next_batch()
+        assert header is not None
+        assert [Record(each.key, each.value, list(each.headers)) for each in header] == list(records)
+        assert len(rows) < 3 or header.compression_type != 0
 
 
 FEW_CUSTOMERS = st.builds(

@@ -157,10 +157,12 @@ def test_rows_are_written_as_long_as_there_is_room(short):
     out = np.full(len(expected) - short + text.LINE_BYTES + 64, GUARD, np.uint8)
     starts, sizes = np.zeros((2, 3), np.int64)
     room = out[: len(expected) - short + text.LINE_BYTES]
-    row, used = records.write_records(*steps_of_numbers(values), 26, 0, 3, room, starts, sizes)
+    marks = np.zeros((3, 2, 2), np.int32)
+    row, used = records.write_records(*steps_of_numbers(values), 26, 0, 3, room, starts, sizes, marks)
     assert row == (3 if short == 0 else 2)
     assert used == [7, 16, 41][row - 1]
     assert (starts[:row].tolist(), sizes[:row].tolist()) == ([4, 11, 20][:row], [3, 5, 21][:row])
+    assert marks[:row, :, 0].tolist() == [[4, 5], [11, 12], [20, 21]][:row]
     assert out[:used].tobytes() == expected[:used]
     assert (out[room.size :] == GUARD).all()
 
@@ -168,8 +170,8 @@ def test_rows_are_written_as_long_as_there_is_room(short):
 def test_rows_of_another_batch_count_from_its_first():
     values = np.arange(100, 300, dtype=np.int64)
     out = np.zeros(4000, np.uint8)
-    starts, sizes = np.zeros((2, 200), np.int64)
-    row, used = records.write_records(*steps_of_numbers(values), 26, 120, 200, out, starts, sizes)
+    starts, sizes, marks = *np.zeros((2, 200), np.int64), np.zeros((80, 2, 2), np.int32)
+    row, used = records.write_records(*steps_of_numbers(values), 26, 120, 200, out, starts, sizes, marks)
     assert (row, starts[120]) == (200, 4)
     whole = out[:used].tobytes()
     # From the 65th on the offset takes two bytes.

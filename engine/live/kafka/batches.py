@@ -12,7 +12,7 @@ from typing import Any, Final, Literal
 
 import cramjam
 import numpy as np
-from aiokafka.codec import gzip_encode, lz4_encode, zstd_encode
+from aiokafka.codec import gzip_encode, zstd_encode
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from numpy.typing import NDArray
 
@@ -44,7 +44,6 @@ _LZ4_END: Final = bytes(4)
 _LZ4_SIZE: Final = struct.Struct("<I")
 _LZ4_BLOCK_BYTES: Final = 1 << 20
 _LZ4_STORED: Final = 1 << 31
-_LZ4_LITTLE_BYTES: Final = 1 << 18
 
 
 def _snappy(data: memoryview) -> bytes:
@@ -53,10 +52,7 @@ def _snappy(data: memoryview) -> bytes:
 
 
 def _lz4(data: memoryview) -> bytes:
-    # What makes whole frames holds Python's lock for as long as it takes: good for little, as it has not to be waited
-    # for afterwards, but of much the others are kept from their work. So that goes block by block.
-    if len(data) <= _LZ4_LITTLE_BYTES:
-        return bytes(lz4_encode(bytes(data), level=0))  # the fastest; as it comes it takes ten times as long
+    # What makes whole frames holds Python's lock for as long as it takes; what makes blocks does not.
     frame: list[Any] = [_LZ4_BEGIN]
     for start in range(0, len(data), _LZ4_BLOCK_BYTES):
         plain = data[start : start + _LZ4_BLOCK_BYTES]
@@ -68,7 +64,13 @@ def _lz4(data: memoryview) -> bytes:
     return b"".join([*frame, _LZ4_END])
 
 
-_CODECS: Final[dict[str, tuple[int, Callable[[memoryview], bytes]]]] = {
+def _lz4_of_rows(records: EncodedRecords) -> bytes:
+    block = records.lz4_block()
+    return b"".join((_LZ4_BEGIN, _LZ4_SIZE.pack(len(block)), block, _LZ4_END))
+
+
+_Codec = tuple[int, Callable[[memoryview], bytes]]
+_CODECS: Final[dict[str, _Codec]] = {
     "gzip": (1, gzip_encode),
     "snappy": (2, _snappy),
     "lz4": (3, _lz4),
@@ -126,8 +128,11 @@ def record_batches(
     compression, which is given up where it does not make the batch smaller.
     """
     first, count = 0, len(records)
+    codec = None if compression is None else _CODECS[compression]
     if records.batch is not None and (count == 1 or HEADER.size + records.batch.size <= batch_bytes_max):
-        yield _batch(records.batch, count, timestamp_ms, compression)
+        if compression == "lz4" and records.repeats is not None and records.batch.size <= _LZ4_BLOCK_BYTES:
+            codec = _CODECS["lz4"][0], lambda _: _lz4_of_rows(records)
+        yield _batch(records.batch, count, timestamp_ms, codec)
         return
     left = int(records.sizes.sum()) + count * BEGINNING_BYTES_MAX
     while first < count:
@@ -135,7 +140,7 @@ def record_batches(
         room = max(min(batch_bytes_max - HEADER.size, left), alone)
         out = np.empty(room + LINE_BYTES, dtype=np.uint8)
         filled, used = fill_batch(records.data, records.starts, records.sizes, first, out)
-        yield _batch(out[:used], filled, timestamp_ms, compression)
+        yield _batch(out[:used], filled, timestamp_ms, codec)
         left -= used
         first += filled
 
@@ -160,12 +165,12 @@ def _batch(
     records: NDArray[np.uint8],
     count: int,
     timestamp_ms: int,
-    compression: Compression | None,
+    codec: _Codec | None,
 ) -> RecordBatch:
     attributes = TRANSACTIONAL
     sent: bytes | NDArray[np.uint8] = records
-    if compression is not None:
-        number, encode = _CODECS[compression]
+    if codec is not None:
+        number, encode = codec
         packed = encode(records.data)
         if len(packed) < len(records):
             attributes, sent = TRANSACTIONAL | number, packed
