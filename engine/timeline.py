@@ -13,7 +13,8 @@ import pyarrow.csv
 import pyarrow.dataset as ds
 from pyarrow.fs import LocalFileSystem
 
-from schemas.changes import CHANGE_SCHEMA
+from engine.ingest.readers import read_arrow
+from schemas.changes import CHANGE_REASONS, CHANGE_SCHEMA
 from schemas.errors import InputError
 from schemas.ruleset import Ruleset, list_rulesets, load_ruleset
 
@@ -40,12 +41,18 @@ def read_timeline(path: Path, customer_id: str | None = None) -> Timeline:
     Errors  InputError  no such file, not a file of changes, or the customer has no change in it
     """
     with _reading(path):
-        changes = _open(path)
-        chosen = _busiest(changes) if customer_id is None else customer_id
-        found = changes.to_table(filter=pc.field("customer_id") == chosen).sort_by("seq").to_pylist()
+        chosen = _busiest(path) if customer_id is None else customer_id
+        found = _scan(path, filter=pc.field("customer_id") == chosen).to_table().sort_by("seq").to_pylist()
     if chosen is None or not found:
         problem = "holds no changes" if chosen is None else f"holds no change of customer {chosen!r}"
         raise InputError(problem, source=path, fix="ids are text: 00042 is not 42" if chosen else None)
+    for change in found:
+        missing = [field.name for field in CHANGE_SCHEMA if change[field.name] is None and not field.nullable]
+        if missing or change["reason"] not in CHANGE_REASONS:
+            problem = f"has no {missing[0]}" if missing else f"has the unknown reason {change['reason']!r}"
+            raise InputError(
+                f"is damaged: change {change['seq']} of customer {chosen!r} {problem}", source=path
+            )
     return Timeline(chosen, tuple(found))
 
 
@@ -60,7 +67,12 @@ def ruleset_of(identity: str) -> Ruleset | None:
     return load_ruleset(match["name"], **overrides)
 
 
-def _open(path: Path) -> ds.Dataset:
+def _scan(path: Path, **options: Any) -> ds.Scanner:  # noqa: ANN401 - the scanner's own
+    """Return a scanner of a file of changes.
+
+    In      options  its `columns` and `filter`
+    Errors  InputError  it is none
+    """
     plain = pa.schema(
         [
             field.with_type(field.type.value_type) if pa.types.is_dictionary(field.type) else field
@@ -85,13 +97,17 @@ def _open(path: Path) -> ds.Dataset:
     # A snapshot holds all of these columns and more.
     if list(form.inspect(str(path), LocalFileSystem()).names) != CHANGE_SCHEMA.names:
         raise InputError("is not a file of tier changes", source=path, fix="name one of replay --changes")
-    return ds.dataset(path, schema=plain, format=form)
+    if path.suffix.lower() == ".arrow":
+        # Arrow itself follows the offsets of a damaged file wherever they lead.
+        batches = (batch.cast(plain) for _, batch, _ in read_arrow(path, plain.names))
+        return ds.Scanner.from_batches(batches, schema=plain, **options)
+    return ds.dataset(path, schema=plain, format=form).scanner(**options)
 
 
-def _busiest(changes: ds.Dataset) -> str | None:
+def _busiest(path: Path) -> str | None:
     """Return the customer whose newest change has the highest number, the first by id of several."""
     best_seq, best = 0, None
-    for batch in changes.to_batches(columns=["customer_id", "seq"]):
+    for batch in _scan(path, columns=["customer_id", "seq"]).to_batches():
         seq = pc.max(batch["seq"]).as_py()
         if seq is None or seq < best_seq:
             continue
@@ -105,7 +121,7 @@ def _busiest(changes: ds.Dataset) -> str | None:
 def _reading(path: Path) -> Iterator[None]:
     try:
         yield
-    except (pa.ArrowException, OSError, KeyError, UnicodeError) as error:
+    except (pa.ArrowException, OSError, KeyError, ValueError, OverflowError) as error:
         words = getattr(error, "strerror", None) or str(error).partition("\n")[0]
         raise InputError(
             f"cannot be read as tier changes: {words}", source=path, fix="name a file of replay --changes"

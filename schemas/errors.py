@@ -14,6 +14,9 @@ Errors carry fields, and each class builds one sentence from them: where, what i
 
 from os import PathLike, fspath
 
+_START, _END = 700, 300
+"""Characters kept of a sentence too long for anyone: it quotes what a file holds."""
+
 
 class RfmError(Exception):
     """Everything rfmstream raises on purpose.
@@ -27,7 +30,9 @@ class RfmError(Exception):
         self.fix = fix
         place = "".join(f"{part}: " for part in where if part)
         advice = f"; {fix}" if fix else ""
-        super().__init__(f"{place}{problem}{advice}")
+        sentence = printable(f"{place}{problem}{advice}")
+        is_long = len(sentence) > _START + _END
+        super().__init__(f"{sentence[:_START]} ... {sentence[-_END:]}" if is_long else sentence)
 
 
 class ConfigError(RfmError):
@@ -97,3 +102,11 @@ class TransportError(RfmError):
         self.retries = retries
         tried = f" after {retries} {'retry' if retries == 1 else 'retries'}" if retries else ""
         super().__init__(f"{problem}{tried}", where=(endpoint,), fix=fix)
+
+
+def printable(text: str) -> str:
+    """Return a text as a terminal may see it: what would control that, or turn its direction, is escaped."""
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode("ascii")
+        for character in text
+    )

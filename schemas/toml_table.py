@@ -16,6 +16,8 @@ from typing import Any, Final
 from schemas.errors import ConfigError
 
 _DECIMAL: Final = re.compile(r"[+-]?[0-9]{1,18}(\.[0-9]{1,18})?")
+_DEEPEST: Final = 100
+_TOO_MUCH: Final = "is nested too deeply"
 _NAMES: Final = {
     bool: "true or false",
     int: "an integer",
@@ -43,17 +45,20 @@ def read_toml(path: Path) -> dict[str, Any]:
         fix = "correct it there; every key and table may be given once"
         raise ConfigError(f"is not valid TOML: {error}", file=path, fix=fix) from error
     except (RecursionError, ValueError) as error:
-        raise ConfigError("is nested too deeply, or holds too long a number", file=path) from error
-    if not _is_within_bounds(document):
-        raise ConfigError("holds an integer beyond 64 bits", file=path, fix="write one of at most 18 digits")
+        raise ConfigError(f"{_TOO_MUCH}, or holds too long a number", file=path) from error
+    _check_bounds(document, path, _DEEPEST)
     return document
 
 
-def _is_within_bounds(value: object) -> bool:
-    """Tell whether all integers are such as TOML promises to keep."""
+def _check_bounds(value: object, path: Path, depth: int) -> None:
+    """Refuse integers beyond what TOML promises to keep, and nesting that nobody could follow."""
     if isinstance(value, dict | list):
-        return all(map(_is_within_bounds, value.values() if isinstance(value, dict) else value))
-    return not isinstance(value, int) or -(2**63) <= value < 2**63
+        if depth == 0:
+            raise ConfigError(_TOO_MUCH, file=path, fix=f"nest at most {_DEEPEST} tables and lists")
+        for inner in value.values() if isinstance(value, dict) else value:
+            _check_bounds(inner, path, depth - 1)
+    elif isinstance(value, int) and not -(2**63) <= value < 2**63:
+        raise ConfigError("holds an integer beyond 64 bits", file=path, fix="write one of at most 18 digits")
 
 
 class TomlTable:

@@ -19,6 +19,7 @@ from engine.summary import Summary, in_order
 from engine.timeline import Timeline
 from schemas.changes import CHANGE_REASONS
 from schemas.currencies import CURRENCY_EXPONENTS
+from schemas.errors import printable
 from schemas.orders import REJECTION_REASONS
 from schemas.ruleset import Ruleset, Tier
 
@@ -183,12 +184,11 @@ def change_line(change: Mapping[str, Any], zone: str) -> str:
         _tier_name(change[name], {change[name]: change[f"{name}_en"] or ""})
         for name in ("from_tier", "to_tier")
     )
-    why = _WHY[change["reason"]].format(order_id=change["order_id"])
     amount = money(change["monetary_minor"], CURRENCY_EXPONENTS[change["currency"]])
     mode = "" if change["mode"] == "live" else f"  ({change['mode']})"
-    return (
-        f"{datetime.fromisoformat(change['effective_at']).astimezone(ZoneInfo(zone)):%Y-%m-%d %H:%M:%S}  "
-        f"customer {change['customer_id']}: {before} → {after}  ({why}; {_orders(change['frequency'])}, "
+    return printable(
+        f"{_local(datetime.fromisoformat(change['effective_at']), zone, 'seconds')}  "
+        f"customer {change['customer_id']}: {before} → {after}  ({_why(change)}; {_orders(change['frequency'])}, "
         f"{amount} {change['currency']}){mode}"
     )
 
@@ -201,7 +201,8 @@ def print_timeline(story: Timeline, ruleset: Ruleset | None, limit: int) -> None
     shown = story.changes[-limit:]
     table = Table(
         title=Text(
-            f"Customer {story.customer_id}: {len(shown)} of {len(story.changes)} tier changes by {story.identity}"
+            f"Customer {printable(story.customer_id)}: {len(shown)} of {len(story.changes)} tier changes "
+            f"by {story.identity}"
         ),
         caption=f"times in {zone}; orders and amount as the ruleset's window counts them",
         box=box.SIMPLE_HEAD,
@@ -223,13 +224,17 @@ def print_timeline(story: Timeline, ruleset: Ruleset | None, limit: int) -> None
             str(change["seq"]),
             _local(change["effective_at"], zone),
             Text(_tier_name(change["to_tier"], labels)),
-            Text(_WHY[change["reason"]].format(order_id=change["order_id"])),
+            Text(_why(change)),
             f"{change['r_band']}{change['f_band']}{change['m_band']}",
             f"{change['frequency']:,}",
             money(amount, ruleset.currency_exponent) if ruleset else f"{amount:,}",
             Text(_next(change, zone)),
         )
     console.print(table)
+
+
+def _why(change: Mapping[str, Any]) -> str:
+    return printable(_WHY[change["reason"]].format(order_id=change["order_id"]))
 
 
 def _next(change: Mapping[str, Any], zone: str) -> str:
@@ -242,8 +247,11 @@ def _tier_name(tier_id: str | None, labels: Mapping[str, str]) -> str:
     return "no tier" if tier_id is None else f"{tier_id} {labels.get(tier_id, '')}".rstrip()
 
 
-def _local(moment: datetime, zone: str) -> str:
-    return f"{moment.astimezone(ZoneInfo(zone)):%Y-%m-%d %H:%M}"
+def _local(moment: datetime, zone: str, timespec: str = "minutes") -> str:
+    try:
+        return moment.astimezone(ZoneInfo(zone)).replace(tzinfo=None).isoformat(" ", timespec)
+    except OverflowError:  # the zone's clocks are in a year before the first or after the last already
+        return f"{moment.replace(tzinfo=None).isoformat(' ', timespec)} UTC"
 
 
 def _orders(count: int) -> str:

@@ -1,5 +1,6 @@
 """`rfmstream snapshot`."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -103,9 +104,8 @@ def _is_plain(checkpoint: str) -> bool:
     """Tell whether a directory is one checkpoint, not a live worker's many."""
     from engine.checkpoint import has_checkpoint
 
-    path = Path(checkpoint)
-    # A directory that is not there is refused in the words of the plain one.
-    return "://" not in checkpoint and (has_checkpoint(path) or not path.exists())
+    # A directory that is not there, its name too long for any, is refused in the words of the plain one.
+    return "://" not in checkpoint and (has_checkpoint(checkpoint) or not os.path.exists(checkpoint))  # noqa: PTH110
 
 
 def _write_plain(checkpoint: Path, ruleset: "Ruleset | None", as_of: str | None, out: Path) -> None:

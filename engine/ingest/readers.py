@@ -15,7 +15,7 @@ from engine.ingest.jsonlines import read_json_lines
 from engine.ingest.records import Chunk
 from schemas.errors import InputError
 
-__all__ = ["Chunk", "read_chunks"]
+__all__ = ["Chunk", "read_arrow", "read_chunks"]
 
 CHUNK_ROWS: Final = 1 << 17
 STREAM_END: Final = b"\xff\xff\xff\xff\0\0\0\0"
@@ -51,7 +51,7 @@ def read_chunks(
             yield from read_json_lines(file, wanted, first_row=first_row, tick=tick, scanner=scanner)
         else:
             with unpacked(file) as path:
-                batches = _parquet if file.format == "parquet" else _arrow
+                batches = _parquet if file.format == "parquet" else read_arrow
                 for names, batch, share in batches(path, wanted):
                     rows = np.arange(first_row, first_row + batch.num_rows, dtype=np.int64)
                     first_row += batch.num_rows
@@ -95,7 +95,8 @@ def _parquet(path: Path, wanted: Sequence[str]) -> _Read:
             yield names, batch, done / row_count
 
 
-def _arrow(path: Path, wanted: Sequence[str]) -> _Read:
+def read_arrow(path: Path, wanted: Sequence[str]) -> _Read:
+    """Yield the names of all columns, a batch of the wanted ones, checked, and which share of the file is read."""
     with pa.memory_map(str(path)) as source:
         if source.read(6) == b"ARROW1":
             yield from _arrow_file(source, wanted)

@@ -1,11 +1,15 @@
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
 import pytest
 
 from engine.replay import Outputs, open_engine, replay
 from engine.timeline import read_timeline, ruleset_of
 from schemas.errors import InputError
 from schemas.ruleset import load_ruleset
+
+OFFSETS_ASTRAY = pa.py_buffer(np.array([0, 2**30, 2], np.int32))
 
 
 @pytest.fixture(params=[".parquet", ".arrow", ".csv", ".jsonl"])
@@ -39,6 +43,39 @@ def test_files_that_are_no_changes(history: Path, tmp_path: Path) -> None:
     for path in (snapshot, history, tmp_path / "x.txt", tmp_path / "none.csv"):
         with pytest.raises(InputError):
             read_timeline(path)
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "words"),
+    [
+        ("order_id", pa.StringArray.from_buffers(2, OFFSETS_ASTRAY, pa.py_buffer(b"ab")), "cannot be read"),
+        ("effective_at", pa.array([0, 2**62], pa.timestamp("us", "UTC")), "cannot be read"),
+        ("frequency", pa.array([None, 2], pa.int64()), "null values"),
+        ("customer_id", pa.array([[1], [2]]), "cannot be read"),
+    ],
+)
+def test_changes_that_are_damaged(
+    history: Path, tmp_path: Path, column: str, values: pa.Array, words: str
+) -> None:
+    path = tmp_path / "changes.arrow"
+    replay(open_engine(), [history], outputs=Outputs(changes=path))
+    with pa.ipc.open_file(path) as file:
+        whole = file.read_all().slice(0, len(values))
+    at = whole.schema.get_field_index(column)
+    table = whole.set_column(at, column, values)
+    with pa.ipc.new_file(path, table.schema) as file:
+        file.write_table(table)
+    with pytest.raises(InputError, match=words):
+        read_timeline(path)
+
+
+@pytest.mark.parametrize(("cell", "words"), [("", "has no reason"), ("whim", "the unknown reason 'whim'")])
+def test_changes_without_a_reason_that_is_known(history: Path, tmp_path: Path, cell: str, words: str) -> None:
+    path = tmp_path / "changes.csv"
+    replay(open_engine(), [history], outputs=Outputs(changes=path))
+    path.write_text(path.read_text().replace(",first_order,", f",{cell},"))
+    with pytest.raises(InputError, match=words):
+        read_timeline(path)
 
 
 def test_an_identity_leads_back_to_its_ruleset() -> None:

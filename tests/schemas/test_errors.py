@@ -28,6 +28,15 @@ def test_an_error_is_one_sentence(error: RfmError, sentence: str) -> None:
     assert isinstance(error, RfmError)
 
 
+def test_what_an_error_quotes_neither_controls_a_terminal_nor_fills_it() -> None:
+    assert str(ConfigError("no \x1b[2J\n\u202e", key="\udcff")) == r"\udcff: no \x1b[2J\n\u202e"
+    assert str(ConfigError("客户")) == "客户"
+    sentence = str(ConfigError("x" * 5000, key="name", fix="shorten it"))
+    assert sentence.startswith("name: xxx")
+    assert sentence.endswith("xxx; shorten it")
+    assert len(sentence) < 1010
+
+
 def test_fields_stay_readable() -> None:
     config = ConfigError("p", file=Path("a.toml"), key="k", fix="f")
     assert (config.problem, config.file, config.key, config.fix) == ("p", "a.toml", "k", "f")

@@ -278,6 +278,7 @@ class TestExtends:
         error = refusal(tmp_path, 'name = "c"\nextends = "rfm9"')
         assert error.key == "extends"
         assert "'rfm9'" in str(error)
+        assert refusal(tmp_path, f'name = "c"\nextends = "{"x" * 5000}"').key == "extends"
 
     def test_blames_the_base_for_its_own_mistakes(self, tmp_path: Path) -> None:
         base = tmp_path / "base.toml"

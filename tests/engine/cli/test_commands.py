@@ -151,6 +151,7 @@ def test_input_that_is_refused_ends_in_3(history: Path, tmp_path: Path) -> None:
 def test_what_is_wrong_with_the_state_ends_in_4(history: Path, tmp_path: Path) -> None:
     refused(4, "holds no checkpoint but other files", "replay", history, "--checkpoint", history.parent)
     refused(4, "there is no checkpoint here", *snapshot_of(tmp_path / "none"))
+    refused(4, "there is no checkpoint here", *snapshot_of(tmp_path / ("x" * 5000)))
     state = tmp_path / "state"
     run("replay", history, "--checkpoint", state)
     refused(4, "belongs to ruleset rfm8", "replay", history, "--checkpoint", state, "--ruleset", "types7")
@@ -280,6 +281,28 @@ def test_timeline(history: Path, tmp_path: Path) -> None:
     assert "1 of 2 tier changes" in run("timeline", changes, "--customer", "bob", "--limit", 1).output
     refused(3, "holds no change of customer 'eve'", "timeline", changes, "--customer", "eve")
     refused(3, "is not a file of tier changes", "timeline", history)
+
+
+def test_timeline_of_the_first_and_the_last_day_there_is(history: Path, tmp_path: Path) -> None:
+    changes = tmp_path / "changes.csv"
+    last, first = "eve,e1,paid,9999-12-31T20:00:00Z,1.00\n", "eva,e0,paid,0001-01-01T01:00:00Z,1.00\n"
+    history.write_text(history.read_text() + last + first)
+    run("replay", history, "--changes", changes)
+    east = run("timeline", changes, "--customer", "eve", "--time-zone", "Asia/Shanghai").output
+    assert "9999-12-31 20:00 UTC " in east
+    west = run("timeline", changes, "--customer", "eva", "--time-zone", "America/New_York").output
+    assert "0001-01-01 01:00 UTC " in west
+    assert "0001-01-31 19:03 " in west
+
+
+def test_ids_do_not_control_the_terminal(history: Path, tmp_path: Path) -> None:
+    changes = tmp_path / "changes.csv"
+    history.write_text(history.read_text() + "\x1b[2J,\x1b[31m,paid,2026-01-07T00:00:00Z,1.00\n")
+    run("replay", history, "--changes", changes)
+    output = run("timeline", changes, "--customer", "\x1b[2J").output
+    assert r"Customer \x1b[2J: 1 of 1" in output
+    assert r"first order \x1b[31m" in output
+    assert "\x1b" not in output
 
 
 def test_money_is_written_digit_by_digit() -> None:

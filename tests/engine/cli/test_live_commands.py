@@ -163,6 +163,9 @@ def test_a_change_in_one_line() -> None:
         "2026-02-05 00:00:00  customer 00042: no tier → 001 High-value Win-back  "
         "(first order a1; 2 orders, 1,300.00 CNY)  (replay)"
     )
+    hostile = change_line({**first, "customer_id": "\x1b[2J", "order_id": "\n"}, "UTC")
+    assert r"customer \x1b[2J: no tier" in hostile
+    assert r"(first order \n; " in hostile
 
 
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])

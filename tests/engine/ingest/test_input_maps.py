@@ -330,6 +330,8 @@ def test_struct_columns_by_dotted_path(tmp_path: Path) -> None:
         ("", r"event: there is no \[\[event\]\]"),
         ("[[event]", "is not valid TOML"),
         ("x = " + "[" * 3000 + "]" * 3000, "is nested too deeply"),
+        ("x = " + "[" * 101 + "]" * 101, "is nested too deeply"),
+        (f"[{'.'.join(['a'] * 300)}]", "is nested too deeply"),
         ("x = " + "9" * 5000, "too long a number"),
         ("x = 0x" + "f" * 17, "holds an integer beyond 64 bits"),
         (EVENT, r"event\[0\]\.amount: is missing"),
