@@ -36,6 +36,8 @@ from schemas.ruleset import Ruleset, load_ruleset
 FORMAT: Final = "rfmstream-checkpoint"
 VERSION: Final = 1
 MANIFEST: Final = "manifest.json"
+_FIRST: Final = f"0-{MANIFEST}"
+"""Empty, and there while the first checkpoint of a directory is in the making: what is there then is no loss."""
 _OWN_FILE: Final = re.compile(r"\d+-\d+-(customers|entries)\.arrow|\d+-manifest\.json")
 _TEXTS: Final = ("ruleset", "ruleset_name", "fingerprint", "time_zone", "currency")
 _INDENT: Final = orjson.OPT_INDENT_2
@@ -80,6 +82,9 @@ def _write(engine: Engine, folder: Path) -> None:
     written: list[Path] = []
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        if not has_checkpoint(folder) and _FIRST not in old:
+            written.append(folder / _FIRST)
+            written[-1].touch()
         files = []
         for number, shard in enumerate(engine.shards):
             for kind, schema, batches in (
@@ -117,7 +122,10 @@ def _write(engine: Engine, folder: Path) -> None:
         for path in written:
             path.unlink(missing_ok=True)
         raise
-    for name in old:  # whatever happens from here on leaves files too many, which the next checkpoint removes
+    for name in (
+        *old,
+        _FIRST,
+    ):  # whatever happens from here on leaves files too many, which the next checkpoint removes
         (folder / name).unlink(missing_ok=True)
 
 
@@ -177,6 +185,14 @@ def _writing(folder: Path) -> Iterator[None]:
 def has_checkpoint(directory: str | os.PathLike[str]) -> bool:
     """Tell whether a directory holds a checkpoint, whole or not."""
     return os.path.exists(Path(directory) / MANIFEST)  # noqa: PTH110 - a name too long is none
+
+
+def is_unfinished(directory: str | os.PathLike[str]) -> bool:
+    """Tell whether a directory holds the parts of its first checkpoint alone, whose writer was killed.
+
+    Raises  StateError where it holds anything else
+    """
+    return not has_checkpoint(directory) and _FIRST in _files_of(Path(directory))
 
 
 def read_checkpoint(

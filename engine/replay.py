@@ -6,25 +6,24 @@ can simply be run again.
 """
 
 import os
-import signal
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Event, current_thread, main_thread
+from threading import Event
 from typing import Any, Final
 
 import pyarrow as pa
 
 from engine.background import WriteBehind, read_ahead
-from engine.checkpoint import has_checkpoint
+from engine.checkpoint import has_checkpoint, is_unfinished
 from engine.engine import Counters, Engine
 from engine.ingest.files import InputFile, find_files
 from engine.ingest.source import Progress, open_orders
 from engine.instants import to_text
 from engine.output import OutputFile, check_outputs
-from engine.signals import ending_signals
+from engine.signals import uninterrupted
 from schemas.changes import change_schema
 from schemas.codes import NEVER_US
 from schemas.errors import ConfigError, InputError, StateError
@@ -92,7 +91,7 @@ def open_engine(
             raise ConfigError("is not a directory", file=checkpoint, key="checkpoint")
         if has_checkpoint(checkpoint):
             return Engine.restore(checkpoint, ruleset=ruleset, threads=threads)
-        if any(checkpoint.iterdir()):
+        if any(checkpoint.iterdir()) and not is_unfinished(checkpoint):
             # Better known now than when the checkpoint is to be written, after hours perhaps.
             raise StateError(
                 "holds no checkpoint but other files", path=checkpoint, fix="name a new or empty directory"
@@ -110,6 +109,7 @@ def replay(  # noqa: PLR0913 - the options of one command
     checkpoint: Path | None = None,
     strict: bool = False,
     on_progress: OnProgress | None = None,
+    settled: ExitStack | None = None,
 ) -> ReplayResult:
     """Apply the orders of `inputs` to the engine, in order of time, and write what comes of it.
 
@@ -119,6 +119,7 @@ def replay(  # noqa: PLR0913 - the options of one command
             checkpoint   directory whose checkpoint is replaced at the end
             strict       refuse the whole input if any row is rejected; only `outputs.rejected` is then written
             on_progress  called by the reading thread
+            settled      from the first file's name on nothing interrupts until this closes; None: until the return
     Errors  ConfigError     an output cannot be written, or as_of lies before the clock; nothing was written
             InputError      an input cannot be read, or was refused; nothing but `outputs.rejected` was written
             StateError      the checkpoint cannot be written; the files were
@@ -159,7 +160,9 @@ def replay(  # noqa: PLR0913 - the options of one command
             raise rejections.refusal(counters)
         snapshot = engine.snapshot()
         _finish(made, snapshot)
-        with _uninterrupted():
+        # Files without their checkpoint, or the other way round, are half a result.
+        with ExitStack() if settled is None else nullcontext(settled) as until:
+            until.enter_context(uninterrupted())
             for out in made.values():
                 out.publish()
             if checkpoint is not None:
@@ -256,20 +259,6 @@ def _finish(made: Mapping[str, OutputFile], snapshot: pa.Table) -> None:
             made["snapshot"].write(batch)
     for out in made.values():
         out.finish()
-
-
-@contextmanager
-def _uninterrupted() -> Iterator[None]:
-    """Let Ctrl-C and its like do nothing: files without their checkpoint, or the other way round, are half a result."""
-    if current_thread() is not main_thread():
-        yield  # only the main thread is interrupted
-        return
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, *ending_signals())}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
 
 def _drop(_: pa.RecordBatch) -> None:

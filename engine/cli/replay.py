@@ -1,7 +1,7 @@
 """`rfmstream replay`."""
 
 import os
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 
 import click
@@ -117,6 +117,8 @@ def replay(
     from kernels.fold import fold
 
     input_map = None if map_name is None else load_map(map_name)
+    # Whoever breaks it off after its files are there, and runs it again, would get empty ones.
+    settled = click.get_current_context().with_resource(ExitStack())
     with nullcontext() if checkpoint is None else held(checkpoint):
         engine = open_engine(
             chosen_ruleset(ruleset, time_zone, currency),
@@ -135,6 +137,7 @@ def replay(
                 checkpoint=checkpoint,
                 strict=strict,
                 on_progress=on_progress,
+                settled=settled,
             )
     summary = summarise(result)
     try:

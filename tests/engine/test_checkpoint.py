@@ -17,6 +17,7 @@ from twins import canonical_batch, in_order, plain_rows
 
 from engine import ConfigError, Engine, InputError, RfmError, StateError, load_ruleset
 from engine import checkpoint as module
+from engine.replay import open_engine
 
 
 def history(size: int, first: int = 0) -> list[dict[str, Any]]:
@@ -410,6 +411,27 @@ def test_a_crash_while_writing_leaves_a_whole_checkpoint(
     engine.checkpoint(tmp_path)
     assert told(Engine.restore(tmp_path)) == told(engine)
     assert len(list(tmp_path.iterdir())) == 5
+
+
+@pytest.mark.parametrize("error", [Crash(), OSError(28, "No space left on device")], ids=repr)
+@pytest.mark.parametrize("step", range(1, 9))
+def test_what_is_left_of_a_first_checkpoint_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int, error: BaseException
+) -> None:
+    engine = grown(100, threads=2)
+    with crash_at(monkeypatch, step, error, hard=True), suppress(Crash, StateError):
+        engine.checkpoint(tmp_path)
+    assert open_engine(checkpoint=tmp_path).customers == (0 if step <= 7 else engine.customers)
+    # Another failure takes nothing away that tells so.
+    with crash_at(monkeypatch, 1, error, hard=False), suppress(Crash, StateError):
+        open_engine(checkpoint=tmp_path).checkpoint(tmp_path)
+    assert open_engine(checkpoint=tmp_path).customers == (0 if step <= 7 else engine.customers)
+    engine.checkpoint(tmp_path)
+    assert told(Engine.restore(tmp_path)) == told(engine)
+    assert len(list(tmp_path.iterdir())) == 5
+    (tmp_path / module.MANIFEST).unlink()
+    with pytest.raises(StateError, match="holds no checkpoint but other files"):
+        open_engine(checkpoint=tmp_path)
 
 
 def test_a_full_disk_is_told_as_such(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

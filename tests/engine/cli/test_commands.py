@@ -1,15 +1,20 @@
 import json
+import os
 import re
+import signal
 from pathlib import Path
 
 import click
 import pytest
 from click.testing import CliRunner, Result
 
+import engine.summary
 from engine.checkpoint import held
 from engine.cli.app import cli
 from engine.cli.replay import default_threads
 from engine.cli.show import money
+from engine.replay import ReplayResult
+from engine.summary import Summary, summarise
 from schemas.ruleset import list_rulesets, load_ruleset
 
 
@@ -149,7 +154,7 @@ def test_input_that_is_refused_ends_in_3(history: Path, tmp_path: Path) -> None:
 
 
 def test_what_is_wrong_with_the_state_ends_in_4(history: Path, tmp_path: Path) -> None:
-    refused(4, "holds no checkpoint but other files", "replay", history, "--checkpoint", history.parent)
+    refused(4, "holds orders.csv, which is no part of", "replay", history, "--checkpoint", history.parent)
     refused(4, "there is no checkpoint here", *snapshot_of(tmp_path / "none"))
     refused(4, "there is no checkpoint here", *snapshot_of(tmp_path / ("x" * 5000)))
     state = tmp_path / "state"
@@ -158,6 +163,22 @@ def test_what_is_wrong_with_the_state_ends_in_4(history: Path, tmp_path: Path) -
     refused(4, "belongs to ruleset rfm8", "replay", history, "--checkpoint", state, "--currency", "USD")
     next(state.glob("*-customers.arrow")).write_bytes(b"damaged")
     refused(4, "damaged", *snapshot_of(state))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_run_whose_files_are_there_tells_so_whatever_interrupts(
+    history: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    def interrupted(result: ReplayResult) -> Summary:
+        os.kill(os.getpid(), number)
+        return summarise(result)
+
+    monkeypatch.setattr(engine.summary, "summarise", interrupted)
+    before = signal.getsignal(number)
+    result = run("replay", history, "--changes", tmp_path / "c.csv", "--checkpoint", tmp_path / "state")
+    assert result.exit_code == 0
+    assert "wrote 4 rows" in result.stdout
+    assert signal.getsignal(number) is before
 
 
 def test_two_runs_on_one_checkpoint(history: Path, tmp_path: Path) -> None:
