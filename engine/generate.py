@@ -5,7 +5,6 @@ lines are the same bytes everywhere. Parquet and Arrow files also depend on the 
 same pyarrow, same bytes.
 """
 
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -13,14 +12,12 @@ from decimal import Decimal, localcontext
 from functools import cache
 from itertools import accumulate
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Final
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from engine.output import target_of
+from engine.output import OutputFile
 from kernels import generate as kernel
 from schemas.errors import ConfigError
 from schemas.orders import ORDER_SCHEMA, ORDER_TYPES
@@ -101,34 +98,22 @@ def generate(  # noqa: PLR0913 - the options of one command
         on_progress: called after each batch with the number of paid orders drawn so far.
 
     Raises:
-        ConfigError: for an argument out of range or an unknown suffix.
+        ConfigError: for an argument out of range, an unknown suffix or a file that cannot be written.
+        TransportError: for a disk that is full or fails.
 
     """
     recipe = _Recipe(customers, orders, seed, days, start, keys, late_share)
     out = Path(out)
-    if out.suffix not in _SINKS:
-        raise ConfigError(
-            f"cannot write {out.suffix or 'a file without suffix'}",
-            file=out,
-            fix=f"use one of {' '.join(_SINKS)}",
-        )
     progress = np.zeros(kernel.PROGRESS, np.int64)
-    rows = 0
-    target = target_of(out)
-    unfinished = target.with_name(f".{target.name}.{os.getpid()}.part")
-    try:
-        with _SINKS[out.suffix](unfinished, recipe.schema) as sink:
-            for batch in recipe.batches(progress, BATCH_ROWS):
-                sink.write(batch)
-                rows += batch.num_rows
-                if on_progress is not None:
-                    on_progress(int(progress[kernel.PAID]))
-        unfinished.replace(target)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    with OutputFile(out, recipe.schema) as file:
+        for batch in recipe.batches(progress, BATCH_ROWS):
+            file.write(batch)
+            if on_progress is not None:
+                on_progress(int(progress[kernel.PAID]))
+        file.publish()
     return GenerateSummary(
         out=out,
-        rows=rows,
+        rows=file.rows,
         customers=customers,
         paid=int(progress[kernel.PAID]),
         refunded=int(progress[kernel.REFUNDED]),
@@ -341,62 +326,3 @@ def _fixed_width_strings(text: np.ndarray) -> pa.StringArray:
     count, width = text.shape
     offsets = np.arange(0, (count + 1) * width, width, dtype=np.int32)
     return pa.StringArray.from_buffers(count, pa.py_buffer(offsets), pa.py_buffer(text))
-
-
-def _parquet_sink(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
-    # Order ids never repeat, so a dictionary of them would only be built and thrown away.
-    dictionary = [name for name in schema.names if name in {"customer_id", "type"}]
-    return pq.ParquetWriter(path, schema, compression="zstd", compression_level=1, use_dictionary=dictionary)
-
-
-def _arrow_sink(path: Path, schema: pa.Schema) -> pa.RecordBatchFileWriter:
-    return pa.ipc.new_file(str(path), schema)
-
-
-def _csv_sink(path: Path, schema: pa.Schema) -> "_TextSink":
-    commas = ["", *[","] * (len(schema) - 1), "\n"]
-    return _TextSink(path, ",".join(schema.names) + "\n", commas)
-
-
-def _json_lines_sink(path: Path, schema: pa.Schema) -> "_TextSink":
-    quotes = ["" if pa.types.is_integer(field.type) else '"' for field in schema]
-    keys = [f'"{name}":{quote}' for name, quote in zip(schema.names, quotes, strict=True)]
-    closed = [f"{quote},{key}" for quote, key in zip(quotes, keys[1:], strict=False)]
-    return _TextSink(path, "", ["{" + keys[0], *closed, quotes[-1] + "}\n"])
-
-
-class _TextSink:
-    """Writes rows as text, each value behind its mark; numbers and plain ASCII need no escaping."""
-
-    def __init__(self, path: Path, header: str, marks: list[str]) -> None:
-        self._marks = marks
-        self._file = path.open("wb")
-        self._file.write(header.encode())
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._file.close()
-
-    def write(self, batch: pa.RecordBatch) -> None:
-        values = [_as_text(column) for column in batch.columns]
-        parts = [part for pair in zip(self._marks, values, strict=False) for part in pair]
-        _, _, text = pc.binary_join_element_wise(*parts, self._marks[-1], "").buffers()
-        self._file.write(text)
-
-
-def _as_text(column: pa.Array) -> pa.Array:
-    if not pa.types.is_timestamp(column.type):
-        return column.cast(pa.string())
-    # Through the naive time: the cast of a zoned one asks the time zone database, row by row.
-    text = column.cast(pa.timestamp("us")).cast(pa.string())
-    return pc.binary_join_element_wise(pc.binary_replace_slice(text, 10, 11, "T"), "Z", "")
-
-
-_SINKS: Final[dict[str, Callable[[Path, pa.Schema], Any]]] = {
-    ".parquet": _parquet_sink,
-    ".arrow": _arrow_sink,
-    ".csv": _csv_sink,
-    ".jsonl": _json_lines_sink,
-}

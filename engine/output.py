@@ -22,7 +22,7 @@ from schemas.errors import ConfigError, TransportError
 PARQUET_GROUP_ROWS: Final = 1 << 19
 """Rows of a Parquet row group: enough to compress well and to be skipped as a whole, few enough to hold in memory."""
 
-_FEW_VALUES: Final = ("seq", "r_band", "f_band", "m_band", "frequency")
+_FEW_VALUES: Final = ("type", "seq", "r_band", "f_band", "m_band", "frequency")
 
 
 class _Sink(Protocol):

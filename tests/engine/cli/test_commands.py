@@ -287,9 +287,12 @@ def test_generate_makes_input_for_replay(tmp_path: Path) -> None:
     rows = json.loads(run("replay", out, "--json").stdout)["rows"]
     assert rows["rejected"] == 0
     assert rows["read"] == len(out.read_text().splitlines()) - 1
-    refused(
-        2, "cannot write .xls", *("generate", "--customers", 5, "--orders", 9, "--seed", 7, "--out", "x.xls")
-    )
+    few = ("generate", "--customers", 5, "--orders", 9, "--seed", 7, "--out")
+    refused(2, "cannot write .xls", *few, "x.xls")
+    refused(2, "No such file or directory", *few, tmp_path / "none" / "x.csv")
+    (tmp_path / "x.csv").mkdir()
+    refused(2, "Is a directory", *few, tmp_path / "x.csv")
+    assert [path.name for path in tmp_path.iterdir() if "part" in path.name] == []
 
 
 def test_timeline(history: Path, tmp_path: Path) -> None:
