@@ -63,6 +63,7 @@ REJECTED_BYTES_MAX: Final = 1_000_000
 _REFERENCE: Final = re.compile(r"[!#$%&'()*+,\-./0-9:;=?@A-Z\[\]_a-z~]+")
 _HEADERS_ROOM: Final = 1024
 _WORD_COLUMNS: Final = tuple(column.name for column in CHANGE_COLUMNS if pa.types.is_dictionary(column.type))
+_WORD_PLACES: Final = tuple(map(CHANGE_SCHEMA.get_field_index, _WORD_COLUMNS))
 
 
 class Record(NamedTuple):
@@ -138,6 +139,7 @@ class Encoder:
         self._rejected_bytes_max = rejected_bytes_max
         self._seeds = new_seeds()
         self._layout = lru_cache(maxsize=64)(self._build_layout)
+        self._last: tuple[list[pa.Array], Layout] | None = None
 
     def changes(self, table: pa.Table) -> Iterator[Record]:
         """Yield the records of a table of changes as a consumer sees them."""
@@ -205,11 +207,11 @@ class Encoder:
 
     def _encode(self, table: pa.Table) -> Iterator[EncodedRecords]:
         for batch in table.to_batches():
-            layout = self._layout(*_words(batch))
+            layout = self._layout_of(batch)
             steps, rows = layout.point(batch), batch.num_rows
             starts, sizes = np.empty((2, rows), dtype=np.int64)
             bytes_max = min(
-                rows * BEGINNING_BYTES_MAX + layout.bytes_max(batch), BATCH_BYTES_MAX - HEADER_BYTES
+                rows * BEGINNING_BYTES_MAX + layout.bytes_max(steps, rows), BATCH_BYTES_MAX - HEADER_BYTES
             )
             row, room, end = 0, bytes_max, rows
             while row < rows:
@@ -237,6 +239,16 @@ class Encoder:
                 room, end = bytes_max, rows
                 part = slice(first, row)
                 yield EncodedRecords(out, starts[part], sizes[part], out[:used], (marks, layout.repeats))
+
+    def _layout_of(self, batch: pa.RecordBatch) -> Layout:
+        """Return the layout for a batch's dictionaries, which are hardly ever others than the last batch's."""
+        dictionaries = [batch.column(place).dictionary for place in _WORD_PLACES]
+        last = self._last  # once, as another thread may change it
+        if last is not None and all(map(pa.Array.equals, dictionaries, last[0])):
+            return last[1]
+        layout = self._layout(*(tuple(dictionary.to_pylist()) for dictionary in dictionaries))
+        self._last = dictionaries, layout
+        return layout
 
     def _build_layout(self, *dictionaries: tuple[str, ...]) -> Layout:
         words = dict(zip(_WORD_COLUMNS, dictionaries, strict=True))
@@ -312,11 +324,6 @@ class Encoder:
         named("from_tier", "zh", "en")
         named("to_tier", "zh", "en", "playbook")
         build.text(b"}", VALUE)
-
-
-def _words(batch: pa.RecordBatch) -> list[tuple[str, ...]]:
-    """Return the dictionaries of a batch of changes, in the order of its columns."""
-    return [tuple(batch.column(name).dictionary.to_pylist()) for name in _WORD_COLUMNS]
 
 
 def _decode(record: bytes) -> Record:
