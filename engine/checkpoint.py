@@ -122,10 +122,8 @@ def _write(engine: Engine, folder: Path) -> None:
         for path in written:
             path.unlink(missing_ok=True)
         raise
-    for name in (
-        *old,
-        _FIRST,
-    ):  # whatever happens from here on leaves files too many, which the next checkpoint removes
+    # Whatever happens from here on leaves files too many, which the next checkpoint removes.
+    for name in (*old, _FIRST):
         (folder / name).unlink(missing_ok=True)
 
 
