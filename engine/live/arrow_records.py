@@ -1,17 +1,27 @@
-"""Records that are Arrow IPC streams, judged many at a time by the ordinary path."""
+"""Records that are Arrow IPC streams: read one by one, judged many at a time by the ordinary path."""
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Final, NamedTuple
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
 
+import numpy as np
 import pyarrow as pa
 
 from engine.ingest.normalise import CONTRACT_COLUMNS, normalise
 from engine.ingest.readers import STREAM_END, check_buffers
 from engine.ingest.text import plain, shown_text
+from engine.live.arrow_sizes import is_wrapped, unwrapped_bytes
 from engine.live.payload import ROWS_MAX
+from kernels.arrow_streams import DAMAGED, unpacked_bytes
 from schemas.errors import InputError
+
+HELD_BYTES_MAX: Final = 1 << 27
+"""What the streams that are decoded together may take once they are unpacked. One that takes more is refused: no honest
+one of 16 MiB does, and one of some kilobytes can take all the memory there is."""
+
+_ROW_BYTES: Final = 64
+"""What a canonical order takes besides its texts, however it came."""
 
 _UNREADABLE: Final = (pa.ArrowException, InputError, OSError, ValueError, TypeError, MemoryError)
 
@@ -40,75 +50,147 @@ class Judged:
     refused: list[RefusedRow]
 
 
-def read_stream(value: bytes) -> pa.Table | None:
-    """Return the contract's columns of an Arrow stream; None where it is damaged, cut off or holds too many rows.
+class Full(Exception):  # noqa: N818 - says where to stop, and is no error
+    """The streams read so far leave no room for another one: `record`."""
 
-    Damage that would lead a kernel outside a buffer is found here; whether texts are UTF-8 is judged row by row.
+    def __init__(self, record: int) -> None:
+        super().__init__(record)
+        self.record = record
+
+
+class Streams:
+    """Records that are Arrow streams, to be judged together."""
+
+    def __init__(self) -> None:
+        self._groups: dict[tuple[pa.Field, ...], _Group] = {}
+        self._group = _Group(pa.schema([]))
+        self._held = 0
+
+    def add(self, record: int, value: bytes) -> bool:
+        """Read a record; False: it is damaged, cut off, or holds too much. Whether texts are UTF-8 is judged later.
+
+        Errors  Full  it holds too much beside the others, though not by itself
+        """
+        try:
+            unpacked = int(unpacked_bytes(np.frombuffer(value, np.uint8)))
+            if unpacked == DAMAGED:
+                return False
+            self._make_room(record, unpacked)
+            table = read_stream(value)
+            group = self._group_of(table.schema)
+            held = unpacked + _ROW_BYTES * table.num_rows + group.unwrapped_bytes(table)
+            self._make_room(record, held)
+        except _UNREADABLE:
+            return False
+        self._held += held
+        group.tables[record] = table
+        return True
+
+    def judge(self, currency: str) -> list[Judged]:
+        """Judge the rows of all records, those of one schema together, which costs hardly more than one does.
+
+        In none of the results is a record that lacks a column of the contract, or has one of another kind or one that
+        would lead a kernel outside its buffers.
+        """
+        return [done for group in self._groups.values() for done in group.judge(currency)]
+
+    def _make_room(self, record: int, size: int) -> None:
+        if size > HELD_BYTES_MAX:
+            raise InputError(f"takes more than {HELD_BYTES_MAX:,} bytes")
+        if self._held and self._held + size > HELD_BYTES_MAX:
+            raise Full(record)
+
+    def _group_of(self, schema: pa.Schema) -> "_Group":
+        # Fields as objects take longer than all else here, and schemas hardly ever change.
+        if not schema.equals(self._group.schema):
+            self._group = self._groups.setdefault(tuple(schema), _Group(schema))
+        return self._group
+
+
+@dataclass
+class _Group:
+    """Records of one schema.
+
+    Fields  tables  of each record, by its ordinal
     """
-    try:
-        source = pa.BufferReader(value)
-        with pa.ipc.open_stream(source) as reader:
-            schema = reader.schema
-            wanted = [at for at, name in enumerate(schema.names) if name in CONTRACT_COLUMNS]
-            batches, count = [], 0
-            for batch in reader:
+
+    schema: pa.Schema
+    tables: dict[int, pa.Table] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        names, types = self.schema.names, self.schema.types
+        self._wanted = [at for at, name in enumerate(names) if name in CONTRACT_COLUMNS]
+        self._wrapped = [at for at in self._wanted if is_wrapped(types[at])]
+
+    def unwrapped_bytes(self, table: pa.Table) -> int:
+        return sum(unwrapped_bytes(chunk) for at in self._wrapped for chunk in table.column(at).chunks)
+
+    def judge(self, currency: str) -> list[Judged]:
+        records = list(self.tables)
+        try:
+            self._whole(records).validate(full=True)
+        except pa.ArrowException:
+            # One is damaged, or holds a text that is no UTF-8, for which only its row is to blame.
+            records = [record for record in records if self._is_sound(record)]
+        return self._judge(records, currency)
+
+    def _judge(self, records: list[int], currency: str) -> list[Judged]:
+        if not records:
+            return []
+        try:
+            sizes = [self.tables[record].num_rows for record in records]
+            return [_judged(records, sizes, self._whole(records).select(self._wanted), currency)]
+        except _UNREADABLE:
+            # One of them may be to blame alone, such as for a dictionary that grows beyond what a column can hold.
+            return [] if len(records) == 1 else [one for r in records for one in self._judge([r], currency)]
+
+    def _whole(self, records: Sequence[int]) -> pa.Table:
+        return pa.concat_tables([self.tables[record] for record in records])
+
+    def _is_sound(self, record: int) -> bool:
+        try:
+            for batch in self.tables[record].to_batches():
                 batch.validate()
-                count += batch.num_rows
-                if count > ROWS_MAX:
-                    return None
-                batches.append(batch.select(wanted))
-        if source.tell() != len(value) or not value.endswith(STREAM_END):
-            return None
-        for batch in batches:
-            check_buffers(batch)
-        return pa.Table.from_batches(batches, pa.schema([schema.field(at) for at in wanted]))
-    except _UNREADABLE:
-        return None
+                check_buffers(batch.select(self._wanted))
+        except _UNREADABLE:
+            return False
+        return True
 
 
-def judge(tables: dict[int, pa.Table], currency: str) -> list[Judged]:
-    """Judge the rows of records, given by ordinal; one that has not the contract's columns is in none of the results.
+def read_stream(value: bytes) -> pa.Table:
+    """Return an Arrow stream, whose offsets may still lead anywhere.
 
-    Records of one schema are judged together, which costs hardly more than one does.
+    Errors  InputError, pa.ArrowException, OSError and others that pyarrow knows: it is damaged, cut off or too long
     """
-    groups: dict[Any, list[int]] = {}
-    before, group = None, []
-    for record, table in tables.items():
-        schema = table.schema
-        # Names and types as objects take longer than all else here, and schemas hardly ever change.
-        if before is None or not schema.equals(before):
-            before = schema
-            group = groups.setdefault(tuple(zip(schema.names, schema.types, strict=True)), [])
-        group.append(record)
-    return [done for records in groups.values() for done in _judge(records, tables, currency)]
+    source = pa.BufferReader(value)
+    with pa.ipc.open_stream(source) as reader:
+        table = reader.read_all()
+    if source.tell() != len(value) or not value.endswith(STREAM_END):
+        raise InputError("is cut off, or goes on behind its end")
+    if table.num_rows > ROWS_MAX:
+        raise InputError(f"holds more than {ROWS_MAX:,} rows")
+    return table
 
 
-def _judge(records: list[int], tables: dict[int, pa.Table], currency: str) -> list[Judged]:
-    try:
-        return [_judged(records, [tables[record] for record in records], currency)]
-    except _UNREADABLE:
-        # One of them may be to blame alone, such as for a dictionary that grows beyond what a column can hold.
-        return [] if len(records) == 1 else [one for r in records for one in _judge([r], tables, currency)]
-
-
-def _judged(records: list[int], tables: Sequence[pa.Table], currency: str) -> Judged:
-    # Of one schema by names and types; what else fields say, such as never to be null, may differ.
-    names = tables[0].schema.names
-    schema = pa.schema(list(zip(names, tables[0].schema.types, strict=True)))
-    batches = [batch for part in tables for batch in part.to_batches()]
-    same = [
-        batch if batch.schema.equals(schema) else pa.RecordBatch.from_arrays(batch.columns, schema=schema)
-        for batch in batches
-    ]
-    table = pa.Table.from_batches(same, schema)
+def _judged(records: list[int], sizes: list[int], table: pa.Table, currency: str) -> Judged:
     orders, rejected = normalise(table, currency=currency)
     places = rejected.column("row")
     reasons = rejected.column("reason").to_pylist()
     refused = []
     if places:
-        rows = table.take(places)
-        texts = {name: shown_text(plain(rows.column(name))).to_pylist() for name in names}
-        for at, (place, reason) in enumerate(zip(places.to_pylist(), reasons, strict=True)):
-            shown = {name: text[at] for name, text in texts.items() if text[at] is not None}
-            refused.append(RefusedRow(place, reason, json.dumps(shown, ensure_ascii=False).encode()))
-    return Judged(records, [part.num_rows for part in tables], orders, refused)
+        texts = row_texts(table.take(places))
+        refused = [RefusedRow(*row) for row in zip(places.to_pylist(), reasons, texts, strict=True)]
+    return Judged(records, sizes, orders, refused)
+
+
+def row_texts(table: pa.Table) -> list[bytes]:
+    """Return each row's columns as a JSON object, without those that are null."""
+    names = [name for name in table.column_names if name in CONTRACT_COLUMNS]
+    columns = [shown_text(plain(table.column(name))).to_pylist() for name in names]
+    return [
+        json.dumps(
+            {name: text for name, text in zip(names, row, strict=True) if text is not None},
+            ensure_ascii=False,
+        ).encode()
+        for row in zip(*columns, strict=True)
+    ]

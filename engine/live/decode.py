@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 from engine.ingest.json_rows import parse_object, text_rows
 from engine.ingest.json_scan import PAD, OrderScanner
 from engine.ingest.normalise import CONTRACT_COLUMNS, normalise
-from engine.live.arrow_records import Judged, judge, read_stream
+from engine.live.arrow_records import Full, Judged, Streams
 from engine.live.model import LogBatch, RawRecords, Rejection
 from engine.live.payload import ROWS_MAX, Form, Row, form_of, is_arrow, rows_of
-from engine.live.spans import HeaderSpans, Spans, integers, sizes_of
+from engine.live.spans import HeaderSpans, Spans, integers, part, sizes_of
 from kernels.json_split import ITEMS, split_records
 from kernels.parse import INSTANT_MAX_US
 from kernels.record_batches import has_byte
@@ -87,11 +87,15 @@ class Decoder:
         A value is one JSON object or an array of them, JSON lines, an Arrow stream with the contract's columns, or a
         CloudEvent in structured mode: by the content-type header, else by its first bytes. A record that cannot be
         read is one refused row; rows of the others are judged one by one. Never raises for what records hold.
+        Where they hold too much to be unpacked together, the first of them are decoded: `position` says how far.
 
         `log_us` never falls: a record without a time, or with one that falls, has the newest one before it. Where
         there is none in these records it is NEVER_US, and the clock of the partition is meant.
         """
-        found = self._find(records)
+        try:
+            found = self._find(records)
+        except Full as full:
+            return self.decode(part(records, 0, full.record))
         base = np.zeros(len(found.counts) + 1, np.int64)
         np.cumsum(found.counts, out=base[1:])
         record_of = np.repeat(np.arange(len(found.counts)), found.counts)
@@ -156,22 +160,22 @@ class Decoder:
         self, found: _Found, values: Sequence[bytes | None], forms: NDArray[np.uint8], which: list[int]
     ) -> None:
         """Read whole records by the ordinary path."""
-        tables: dict[int, pa.Table] = {}
+        streams, read = Streams(), set()
         for r in which:
             form = Form(int(forms[r]))
             value, rows = values[r] or b"", None
             if is_arrow(value, form):
-                table = read_stream(value)
-                if table is not None:
-                    tables[r] = table
+                if streams.add(r, value):
+                    read.add(r)
                     continue
             elif form is not Form.REFUSED:
                 rows = rows_of(value, form)
             _add(found, r, [Row(value, None)] if rows is None else rows)
-        found.judged = judge(tables, self._currency)
+        found.judged = streams.judge(self._currency)
         for done in found.judged:
             found.counts[done.records] = done.sizes
-        for r in tables.keys() - {r for done in found.judged for r in done.records}:
+            read.difference_update(done.records)
+        for r in read:
             _add(found, r, [Row(values[r] or b"", None)])
 
     def _judged_rows(self, found: _Found, base: NDArray[np.int64]) -> _Judgement:

@@ -12,7 +12,7 @@ class Decodes(Protocol):
     """Turns records into rows; `engine.live.decode.Decoder`."""
 
     def decode(self, records: RawRecords) -> LogBatch:
-        """Return the rows of records."""
+        """Return the rows of records, or of as many of the first as can be decoded together."""
         ...
 
 

@@ -1,9 +1,6 @@
 """The bytes a row came in, for rows that turn out to be rejected only when they are applied."""
 
-import json
-
-from engine.ingest.text import plain, shown_text
-from engine.live.arrow_records import read_stream
+from engine.live.arrow_records import read_stream, row_texts
 from engine.live.model import Headers, LogBatch
 from engine.live.payload import form_of, is_arrow, rows_of
 
@@ -39,12 +36,4 @@ def _texts(value: bytes, headers: Headers) -> list[bytes]:
         rows = rows_of(value, form)
         assert rows is not None, "a record with rows can be read"
         return [row.text for row in rows]
-    table = read_stream(value)
-    assert table is not None, "a record with rows can be read"
-    columns = {name: shown_text(plain(table.column(name))).to_pylist() for name in table.column_names}
-    return [
-        json.dumps(
-            {name: texts[at] for name, texts in columns.items() if texts[at] is not None}, ensure_ascii=False
-        ).encode()
-        for at in range(table.num_rows)
-    ]
+    return row_texts(read_stream(value))

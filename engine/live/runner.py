@@ -25,7 +25,7 @@ from engine.live.options import Decodes, RunnerOptions
 from engine.live.partition import Partition
 from engine.live.recovery import Plan, Progress, first_tick, plan_recovery
 from engine.live.saver import Saver
-from engine.live.spans import parts, value_bytes
+from engine.live.spans import part, parts, value_bytes
 from engine.live.stats import PartitionStats
 from engine.live.store import LoadedCheckpoint, Store
 from schemas.codes import NEVER_US
@@ -136,10 +136,10 @@ class Runner:
         async with self._moved_on() as partition:
             if partition is None:
                 return
-            for part in parts(records, self._options.feed_bytes_max):
-                await self._feed(partition, part)
-                if self._commits.is_leaving:
-                    break
+            for some in parts(records, self._options.feed_bytes_max):
+                rest: RawRecords | None = some
+                while rest is not None and not self._commits.is_leaving:
+                    rest = await self._feed(partition, rest)
             self._save_in_time()
 
     async def idle(self, position: int, confirmed_us: int) -> None:
@@ -302,9 +302,11 @@ class Runner:
             await self._commits.commit(step)
             self._observe(partition)
 
-    async def _feed(self, partition: Partition, records: RawRecords) -> None:
-        small = value_bytes(records) <= SMALL_BYTES
-        batch: LogBatch = await self._run(partial(self._decoder.decode, records), small=small)
+    async def _feed(self, partition: Partition, given: RawRecords) -> RawRecords | None:
+        """Apply records; return the last of them where they were too many to be decoded at once."""
+        small = value_bytes(given) <= SMALL_BYTES
+        batch: LogBatch = await self._run(partial(self._decoder.decode, given), small=small)
+        records = batch.records
         offsets = records.offsets
         first = bisect_left(offsets, partition.position)
         end = bisect_left(offsets, self._end) if self._options.until_end else len(offsets)
@@ -316,6 +318,8 @@ class Runner:
             self.stats.position = max(self.stats.position, partition.position, records.position)
             self.stats.end = max(self.stats.end, self.stats.position)
             await self._finish(partition, records.position)
+        count = len(given.offsets)
+        return part(given, len(offsets), count) if len(offsets) < count else None
 
     async def _repeat(self, partition: Partition, batch: LogBatch, first: int) -> int:
         """Apply what was committed before; return the ordinal of the first record that was not."""

@@ -145,15 +145,20 @@ def parts(records: RawRecords, bytes_max: int) -> Iterator[RawRecords]:
     while first < count:
         before = int(ends[first - 1]) if first else 0
         stop = max(int(np.searchsorted(ends, before + bytes_max, "right")), first + 1)
-        yield RawRecords(
-            keys=_part(records.keys, first, stop),
-            values=_part(records.values, first, stop),
-            headers=_part_of_headers(records.headers, first, stop),
-            timestamps_ms=records.timestamps_ms[first:stop],
-            offsets=records.offsets[first:stop],
-            position=int(records.offsets[stop]) if stop < count else records.position,
-        )
+        yield part(records, first, stop)
         first = stop
+
+
+def part(records: RawRecords, first: int, stop: int) -> RawRecords:
+    """Return the records of ordinals [first, stop)."""
+    return RawRecords(
+        keys=_part(records.keys, first, stop),
+        values=_part(records.values, first, stop),
+        headers=_part_of_headers(records.headers, first, stop),
+        timestamps_ms=records.timestamps_ms[first:stop],
+        offsets=records.offsets[first:stop],
+        position=int(records.offsets[stop]) if stop < len(records.offsets) else records.position,
+    )
 
 
 def sizes_of(values: Sequence[bytes | None]) -> NDArray[np.int64]:

@@ -1,9 +1,12 @@
 """Have every kernel compiled before the group counts on this worker: later a partition would stand still for it."""
 
+import json
 import logging
 import tempfile
 import time
 from typing import Final
+
+import pyarrow as pa
 
 from engine.engine import Engine
 from engine.live.decode import Decoder
@@ -33,7 +36,9 @@ def warm_up(ruleset: Ruleset, clock: Clock) -> None:
     if not is_compiled(fold):
         _log.info("the first start on this machine compiles the kernels, which takes up to a minute")
     partition = Partition(Engine(ruleset, mode="live"), clock=clock, tolerance_us=0, position=0)
-    records = RawRecords([b"c", b"c"], [_ORDER, b"{"], [[], []], [_AT_MS, _AT_MS], [0, 1], 2)
+    values = [_ORDER, b"{", _arrow()]
+    n = len(values)
+    records = RawRecords([b"c"] * n, values, [[]] * n, [_AT_MS] * n, range(n), n)
     steps = list(partition.apply(Decoder(currency=ruleset.currency).decode(records)))
     steps += partition.pass_time(partition.engine.clock_us + _YEAR_US)
     encoder = Encoder(ruleset, source="/rfmstream/warm-up")
@@ -45,3 +50,13 @@ def warm_up(ruleset: Ruleset, clock: Clock) -> None:
         partition.engine.frozen().checkpoint(f"{folder}/state")
         Engine.restore(f"{folder}/state", ruleset=ruleset)
     _log.debug("kernels are ready", extra={"seconds": round(time.monotonic() - started, 3)})
+
+
+def _arrow() -> bytes:
+    """Return an Arrow stream of the order."""
+    table = pa.Table.from_pylist([json.loads(_ORDER)])
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as stream:
+        stream.write_table(table)
+    value: bytes = sink.getvalue().to_pybytes()
+    return value

@@ -3,7 +3,7 @@
 import io
 import json
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,7 @@ from json_texts import GOOD, texts
 from engine.ingest import open_orders
 from engine.live.decode import Decoder
 from engine.live.model import Headers, LogBatch, RawRecords
+from engine.live.spans import part
 from schemas.codes import NEVER_US
 from schemas.errors import ConfigError
 from schemas.orders import CANONICAL_SCHEMA, ORDER_SCHEMA
@@ -422,6 +423,112 @@ def test_a_record_of_too_many_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(decode(four[:1], LINES).refused) == len(decode(four[1:]).refused) == 1
     assert outcomes(decode([stream(table(*"abc")), stream(table(*"abcd"))])) == ["a", "b", "c", "malformed"]
     assert outcomes(decode([b"\n".join([text("a")] * 4)])) == ["malformed"]
+
+
+# Some kilobytes that stand for gigabytes.
+
+
+def repeated(column: pa.Array, rows: int) -> pa.Array:
+    """Return a column of one value, which stands there once, as so many rows."""
+    return pa.RunEndEncodedArray.from_arrays(pa.array([rows], pa.int32()), column)
+
+
+def bomb(customers: pa.Array, rows: int, **options: object) -> bytes:
+    columns = {"customer_id": customers} | {
+        name: repeated(pa.array([word]), rows)
+        for name, word in (("order_id", "o"), ("occurred_at", "2024-01-01T00:00:00Z"), ("amount", "1"))
+    }
+    return stream(pa.table(columns), **options)
+
+
+def views(size: int, rows: int) -> pa.Array:
+    """Return so many views of the same text."""
+    one = pa.array(["x" * size], pa.string_view()).buffers()
+    return pa.Array.from_buffers(
+        pa.string_view(), rows, [None, pa.py_buffer(bytes(one[1])[:16] * rows), *one[2:]]
+    )
+
+
+def one_entry(text: pa.Array, rows: int, index: pa.DataType) -> pa.Array:
+    return pa.DictionaryArray.from_arrays(pa.nulls(rows, index).fill_null(0), text)
+
+
+WORTH = [
+    lambda size, rows: (repeated(pa.array(["x" * size]), rows), {}),
+    lambda size, rows: (repeated(pa.array(["x" * size], pa.large_string()), rows), {}),
+    lambda size, rows: (one_entry(pa.array(["x" * size]), rows, pa.int8()), {}),
+    lambda size, rows: (one_entry(pa.array([b"x" * size], pa.large_binary()), rows, pa.uint32()), {}),
+    lambda size, rows: (views(size, rows), {}),
+    lambda size, rows: (pa.array(["x" * size] * rows), {"compression": "zstd"}),
+    lambda size, rows: (pa.array(["x" * size] * rows), {"compression": "lz4"}),
+]
+
+
+@pytest.mark.parametrize("worth", WORTH)
+def test_a_record_that_takes_more_than_there_is_room_for(
+    worth: Callable[[int, int], tuple[pa.Array, dict]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("engine.live.arrow_records.HELD_BYTES_MAX", 1_600_000)
+    column, options = worth(200, 4000)
+    within = bomb(column, 4000, **options)
+    column, options = worth(200, 6000)
+    beyond = bomb(column, 6000, **options)
+    assert decode([within]).orders.num_rows == 4000
+    assert outcomes(decode([beyond])) == ["malformed"]
+    batch = decode([stream(table("a")), beyond, stream(table("b"))])
+    assert outcomes(batch) == ["a", "malformed", "b"]
+    assert batch.refused[0].original == beyond
+
+
+def test_rows_take_room_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("engine.live.arrow_records.HELD_BYTES_MAX", 100 * 2000)
+    assert decode([bomb(repeated(pa.array(["c"]), 1000), 1000)]).orders.num_rows == 1000
+    assert outcomes(decode([bomb(repeated(pa.array(["c"]), 3000), 3000)])) == ["malformed"]
+
+
+@pytest.mark.parametrize(
+    ("name", "entries"),
+    [
+        ("event_id", pa.array(np.arange(10_000))),
+        ("occurred_at", pa.array(np.arange(10_000), pa.timestamp("us", "UTC"))),
+        ("amount", pa.array(np.arange(10_000)).cast(pa.decimal128(21, 2))),
+        ("order_id", pa.array(np.arange(10_000)).cast(pa.large_string())),
+    ],
+)
+def test_a_dictionary_of_many_entries_takes_what_it_stands_for(
+    name: str, entries: pa.Array, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("engine.live.arrow_records.HELD_BYTES_MAX", 3_000_000)
+    rows = 20_000
+    indices = pa.array(np.arange(rows) % 10_000, mask=np.arange(rows) % 7 == 0)
+    columns = {
+        "customer_id": pa.array(["c"] * rows),
+        "order_id": pa.array(np.arange(rows)).cast(pa.string()),
+        "occurred_at": pa.array(["2024-01-01T00:00:00Z"] * rows),
+        "amount": pa.array(["1"] * rows),
+    } | {name: pa.DictionaryArray.from_arrays(indices, entries)}
+    batch = decode([stream(pa.table(columns))])
+    assert batch.rows == rows
+    assert batch.orders.num_rows >= rows * 6 // 7
+
+
+def test_records_that_are_too_many_to_be_unpacked_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each is decoded as it is by itself; how many at once shows nowhere."""
+    one = bomb(repeated(pa.array(["c"]), 100), 100)
+    big = bomb(repeated(pa.array(["c"]), 1000), 1000)
+    values = [text("a"), one, one, big, b"{", stream(table("b")), big, *[one] * 20]
+    alone = [outcome for value in values for outcome in outcomes(decode([value]))]
+    monkeypatch.setattr("engine.live.arrow_records.HELD_BYTES_MAX", 150_000)
+    found, rest, calls = [], raw(values), 0
+    while rest.offsets:
+        batch = checked(Decoder(currency="CNY").decode(rest))
+        assert batch.records.offsets
+        found += outcomes(batch)
+        rest = part(rest, len(batch.records.offsets), len(rest.offsets))
+        calls += 1
+    assert batch.position == raw(values).position
+    assert found == alone
+    assert calls > 3
 
 
 # What goes with the rows.

@@ -42,12 +42,35 @@ def amount(digits: str) -> bytes:
 
 
 def arrow(rows: int) -> bytes:
+    return stream_of(
+        pa.table({"customer_id": ["a"] * rows, "order_id": ["b"] * rows, "amount": ["1"] * rows})
+    )
+
+
+def stream_of(table: pa.Table) -> bytes:
     sink = pa.BufferOutputStream()
-    table = pa.table({"customer_id": ["a"] * rows, "order_id": ["b"] * rows, "amount": ["1"] * rows})
     with pa.ipc.new_stream(sink, table.schema) as stream:
         stream.write_table(table)
     value: bytes = sink.getvalue().to_pybytes()
     return value
+
+
+def arrow_bomb() -> bytes:
+    """Return 6 KB of Arrow that stand for 5 GB: a million rows of the same long texts."""
+    rows = 1 << 20
+    runs = pa.array([rows], pa.int32())
+    table = pa.table(
+        {
+            name: pa.RunEndEncodedArray.from_arrays(runs, pa.array([text], pa.large_string()))
+            for name, text in (
+                ("customer_id", "x" * 5000),
+                ("order_id", "o"),
+                ("occurred_at", NOW),
+                ("amount", "1"),
+            )
+        }
+    )
+    return stream_of(table)
 
 
 IS_ARROW = [("content-type", b"application/vnd.apache.arrow.stream")]
@@ -68,6 +91,7 @@ ALONE: list[Poison] = [
     ("malformed", amount("NaN"), ()),
     ("malformed", arrow(3)[:-9], IS_ARROW),
     ("malformed", arrow(3)[:300], ()),
+    ("malformed", arrow_bomb(), ()),
     ("malformed", order("x", 1), IS_ARROW),
     ("malformed", b"\x00" * 3000, [("content-type", b"\xff\xfe"), ("", b""), ("content-type", None)]),
     ("malformed", order("x" * 257, 1), ()),

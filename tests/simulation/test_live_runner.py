@@ -25,10 +25,11 @@ from twins import assert_in_order_per_customer, in_order, plain_rows, ruleset_of
 
 from engine import Engine
 from engine.live.decode import Decoder
-from engine.live.model import FencedError, Source, Step
+from engine.live.model import FencedError, LogBatch, RawRecords, Source, Step
 from engine.live.options import RunnerOptions
 from engine.live.partition import Partition
 from engine.live.runner import Runner
+from engine.live.spans import part
 from engine.live.stats import PartitionStats
 from engine.live.store import Store
 from schemas.errors import TransportError
@@ -73,6 +74,13 @@ def rules_of(seed: int) -> Rules:
         recency_cuts_days=tuple(range(1, len(rules.recency_cuts_days) + 1)),
         window_days=None if rules.window_days is None else 5,
     )
+
+
+class Piecemeal(Decoder):
+    """Decodes some of the first records, as if all were too many."""
+
+    def decode(self, records: RawRecords) -> LogBatch:
+        return super().decode(part(records, 0, (len(records.offsets) + 2) // 3))
 
 
 class Owner:
@@ -127,7 +135,7 @@ class Life:
         self.root = root
         self.rules = rules_of(seed)
         self.ruleset = ruleset_of(self.rules)
-        self.decoder = Decoder(currency="CNY")
+        self.decoder = [Decoder, Piecemeal][seed // 3 % 2](currency="CNY")
         self.options = RunnerOptions(
             tolerance_us=TOLERANCE_US,
             checkpoint_interval_s=self.random.choice([0.5, 3600, 86_400, 10**7]),

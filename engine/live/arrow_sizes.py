@@ -1,0 +1,61 @@
+"""How much memory the values of an Arrow column ask for, known before they are given it.
+
+Some kilobytes may stand for gigabytes: one entry of a dictionary or one run for a million rows, and views may all show
+the same text.
+"""
+
+from typing import Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from engine.ingest.readers import check_buffers
+
+_LITTLE: Final = 1 << 16
+_VIEWS: Final = (pa.string_view(), pa.binary_view())
+_VIEW_WORDS: Final = 4
+"""Of 32 bits; the first is the length."""
+
+
+def is_wrapped(kind: pa.DataType) -> bool:
+    """Return whether values of a type are stored otherwise than one after another."""
+    while isinstance(kind, pa.BaseExtensionType):
+        kind = kind.storage_type
+    return pa.types.is_dictionary(kind) or pa.types.is_run_end_encoded(kind) or kind in _VIEWS
+
+
+def unwrapped_bytes(column: pa.Array) -> int:
+    """Return how long the values of a wrapped column are one after another, or more while that is little.
+
+    Errors  pa.ArrowException  its indices or offsets lead astray, or its values have no length
+    """
+    while isinstance(column, pa.ExtensionArray):
+        column = column.storage
+    is_dictionary = pa.types.is_dictionary(column.type)
+    if not is_dictionary and not pa.types.is_run_end_encoded(column.type):
+        return int(_lengths(column).sum())
+    values = column.dictionary if is_dictionary else column.values
+    bound: int = len(column) * values.nbytes
+    if bound <= _LITTLE:
+        return bound
+    check_buffers(pa.record_batch([column], ["column"]))
+    lengths = _lengths(values)
+    if is_dictionary:
+        return int(lengths[column.indices.drop_null().to_numpy()].sum())
+    ends = np.clip(column.run_ends.to_numpy(), column.offset, column.offset + len(column))
+    return int((lengths * np.diff(ends, prepend=column.offset)).sum())
+
+
+def _lengths(values: pa.Array) -> NDArray[np.int64]:
+    """Return i64[n], the bytes of each value."""
+    kind = values.type
+    if kind in _VIEWS:
+        words = np.frombuffer(values.buffers()[1], np.int32)[::_VIEW_WORDS]
+        here = words[values.offset : values.offset + len(values)].astype(np.int64)
+        return np.where(values.is_valid().to_numpy(zero_copy_only=False), here, 0)
+    if pa.types.is_primitive(kind) or pa.types.is_decimal(kind):
+        return np.full(len(values), kind.bit_width // 8)
+    lengths: NDArray[np.int64] = pc.binary_length(values).cast(pa.int64()).fill_null(0).to_numpy()
+    return lengths
