@@ -10,7 +10,7 @@ Source  docs/semantics.md 1
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import compress
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -20,16 +20,13 @@ from engine.ingest.json_rows import parse_object, text_rows
 from engine.ingest.json_scan import PAD, OrderScanner
 from engine.ingest.normalise import CONTRACT_COLUMNS, normalise
 from engine.live.arrow_records import Full, Judged, Streams
-from engine.live.model import LogBatch, RawRecords, Rejection
+from engine.live.model import LogBatch, RawRecords
 from engine.live.payload import ROWS_MAX, Form, Row, form_of, is_arrow, rows_of
-from engine.live.spans import HeaderSpans, Spans, integers, part, sizes_of
+from engine.live.spans import HeaderSpans, Spans, part, rejection, sizes_of
 from kernels.json_split import ITEMS, split_records
-from kernels.parse import INSTANT_MAX_US
 from kernels.record_batches import has_byte
-from schemas.codes import NEVER_US
 from schemas.orders import CANONICAL_SCHEMA
 
-_MS_US: Final = 1000
 _BRACKET: Final = np.uint8(ord("["))
 _FEED: Final = np.uint8(ord("\n"))
 _COMMA: Final = np.uint8(ord(","))
@@ -47,13 +44,35 @@ _Judgement = tuple[pa.RecordBatch, list[_Refusal]]
 """Orders whose `row` is the ordinal, and refused rows."""
 
 
+class _Rows(NamedTuple):
+    """The rows of n records, as they stand in their bytes.
+
+    Fields  data    u8[]
+            starts, ends  i64[rows]  of each row in `data`
+            counts  i64[n]  rows of each record
+            forms   u8[n]   of each record
+            split   u8[n]   forms, with what was sniffed
+    """
+
+    data: NDArray[np.uint8]
+    starts: NDArray[np.int64]
+    ends: NDArray[np.int64]
+    counts: NDArray[np.int64]
+    forms: NDArray[np.uint8]
+    split: NDArray[np.uint8]
+
+    def text(self, row: int) -> bytes:
+        """Return the bytes of a row."""
+        return self.data[self.starts[row] : self.ends[row]].tobytes()
+
+
 @dataclass
 class _Found:
     """What is known of n records before their rows are numbered.
 
     Fields  counts   i64[n] rows of each record
-            scanned  the orders of the scanner; `row` counts the rows of `split`
-            record, place  i64[rows of `split`]  where each of them stands
+            scanned  the orders of the scanner; `row` counts those of `_Rows`
+            record, place  i64[rows of `_Rows`]  where each of them stands
             parsed   (record, place, row) of what takes the ordinary path
             judged   Arrow records
     """
@@ -88,56 +107,55 @@ class Decoder:
         CloudEvent in structured mode: by the content-type header, else by its first bytes. A record that cannot be
         read is one refused row; rows of the others are judged one by one. Never raises for what records hold.
         Where they hold too much to be unpacked together, the first of them are decoded: `position` says how far.
-
-        `log_us` never falls: a record without a time, or with one that falls, has the newest one before it. Where
-        there is none in these records it is NEVER_US, and the clock of the partition is meant.
         """
+        rows = self._rows(records)
+        orders, accepted = self._scanner.scan(rows.data, rows.starts, rows.ends)
+        n = len(rows.counts)
+        if len(accepted) == n and accepted.all() and (rows.counts == 1).all():
+            numbers = orders.column(_ROW).to_numpy()
+            return LogBatch(records, orders, numbers, [], np.arange(n + 1), records.position)
         try:
-            found = self._find(records)
+            found = self._find(records, rows, orders, accepted)
         except Full as full:
             return self.decode(part(records, 0, full.record))
-        base = np.zeros(len(found.counts) + 1, np.int64)
-        np.cumsum(found.counts, out=base[1:])
-        record_of = np.repeat(np.arange(len(found.counts)), found.counts)
-        places = np.stack([record_of, np.arange(len(record_of)) - base[record_of]], axis=1)
+        firsts = np.append(0, np.cumsum(found.counts))
+        record_of = np.repeat(np.arange(n), found.counts)
         orders, refused = _merged(
             [
-                (_numbered(found.scanned, base[found.record] + found.place), []),
-                self._judged_rows(found, base),
-                *(_judged_records(done, base) for done in found.judged),
+                (_numbered(found.scanned, firsts[found.record] + found.place), []),
+                self._judged_rows(found, firsts),
+                *(_judged_records(done, firsts) for done in found.judged),
             ]
         )
-        times = _log_us(records)
-        of_orders = record_of[orders.column(_ROW).to_numpy()]
+        rejections = []
+        for ordinal, reason, text in refused:
+            record = int(record_of[ordinal])
+            original = None if records.values[record] is None else text
+            rejections.append(rejection(records, record, ordinal - int(firsts[record]), reason, original))
         return LogBatch(
-            orders=orders,
-            log_us=times[of_orders],
-            offsets=integers(records.offsets)[of_orders],
-            refused=[_rejection(records, places, times, row) for row in refused],
-            rows=len(places),
             records=records,
-            places=places,
+            orders=orders,
+            record_of=record_of[orders.column(_ROW).to_numpy()],
+            refused=rejections,
+            firsts=firsts,
             position=records.position,
         )
 
-    def _find(self, records: RawRecords) -> _Found:
+    def _rows(self, records: RawRecords) -> _Rows:
         sizes = sizes_of(records.values)
-        n = len(sizes)
         forms = _forms(records)
         forms[(sizes <= 0) | (sizes > self._record_bytes_max)] = Form.REFUSED
         sizes = np.where(forms < Form.ARROW, sizes, 0)
-        data = _texts(records.values, sizes)
         ends = np.cumsum(sizes)
-        split, counts, starts, stops = _split(data, ends - sizes, ends, forms)
-        count, firsts = len(starts), np.cumsum(counts) - counts
-        orders, accepted = self._scanner.scan(data, starts, stops)
-        record = np.repeat(np.arange(n), counts)
-        found = _Found(counts, orders, record, np.arange(count) - firsts[record])
-        if count == n and accepted.all() and (counts == 1).all():
-            return found
+        return _split(_texts(records.values, sizes), ends - sizes, ends, forms)
 
-        def text(row: int) -> bytes:
-            return data[starts[row] : stops[row]].tobytes()
+    def _find(
+        self, records: RawRecords, rows: _Rows, orders: pa.RecordBatch, accepted: NDArray[np.bool_]
+    ) -> _Found:
+        counts, forms, split = rows.counts, rows.forms, rows.split
+        firsts = np.cumsum(counts) - counts
+        record = np.repeat(np.arange(len(counts)), counts)
+        found = _Found(counts, orders, record, np.arange(len(record)) - firsts[record])
 
         # One text that was accepted is all there is to a record, and the items of an array all there is to it. Lines
         # are lines when the content type says so, or when the first of them is an object by itself: then the whole
@@ -146,12 +164,12 @@ class Decoder:
         settled = (counts > 0) & (begins | (forms == Form.LINES)) | (split == ITEMS)
         settled &= counts <= ROWS_MAX
         for r in np.flatnonzero(~settled & (split == Form.LINES) & (counts <= ROWS_MAX)).tolist():
-            settled[r] = counts[r] > 0 and parse_object(text(firsts[r])) is not None
+            settled[r] = counts[r] > 0 and parse_object(rows.text(firsts[r])) is not None
         kept = settled[record]
         if not kept[accepted].all():
             found.scanned = orders.filter(pa.array(kept[accepted]))
         for row in np.flatnonzero(kept & ~accepted).tolist():
-            line = text(row)
+            line = rows.text(row)
             found.parsed.append((int(record[row]), int(found.place[row]), Row(line, parse_object(line))))
         self._open(found, records.values, forms, np.flatnonzero(~settled).tolist())
         return found
@@ -178,11 +196,11 @@ class Decoder:
         for r in read:
             _add(found, r, [Row(values[r] or b"", None)])
 
-    def _judged_rows(self, found: _Found, base: NDArray[np.int64]) -> _Judgement:
+    def _judged_rows(self, found: _Found, firsts: NDArray[np.int64]) -> _Judgement:
         """Judge the rows that were parsed."""
         if not found.parsed:
             return _NO_ORDERS, []
-        texts = {int(base[r]) + place: row.text for r, place, row in found.parsed}
+        texts = {int(firsts[r]) + place: row.text for r, place, row in found.parsed}
         ordinals = np.fromiter(texts, np.int64, len(texts))
         batch, good = text_rows([row.record for _, _, row in found.parsed], CONTRACT_COLUMNS)
         orders, rejected = normalise(batch, currency=self._currency, rows=ordinals[good])
@@ -191,10 +209,10 @@ class Decoder:
         return orders, [(ordinal, reason, texts[ordinal]) for ordinal, reason in reasons.items()]
 
 
-def _judged_records(done: Judged, base: NDArray[np.int64]) -> _Judgement:
+def _judged_records(done: Judged, firsts: NDArray[np.int64]) -> _Judgement:
     """Return what became of Arrow records, with the ordinals of their rows."""
     sizes = zip(done.records, done.sizes, strict=True)
-    ordinals = np.concatenate([base[record] + np.arange(size) for record, size in sizes])
+    ordinals = np.concatenate([firsts[record] + np.arange(size) for record, size in sizes])
     return (
         _numbered(done.orders, ordinals),
         [(int(ordinals[row.place]), row.reason, row.text) for row in done.refused],
@@ -233,46 +251,21 @@ def _split(
     starts: NDArray[np.int64],
     ends: NDArray[np.int64],
     forms: NDArray[np.uint8],
-) -> tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """Cut values into rows: forms with what was sniffed, rows of each record, starts and ends of the rows."""
+) -> _Rows:
+    """Cut values into rows."""
     has_arrays = bool((data[starts] == _BRACKET).any())
     has_lines = has_byte(data, len(data) - len(PAD), _FEED)
     if not has_lines and not has_arrays:
         is_text = forms < Form.ARROW
         if is_text.all():
-            return forms, np.ones(len(forms), np.int64), starts, ends
-        return forms, is_text.astype(np.int64), starts[is_text], ends[is_text]
+            return _Rows(data, starts, ends, np.ones(len(forms), np.int64), forms, forms)
+        return _Rows(data, starts[is_text], ends[is_text], is_text.astype(np.int64), forms, forms)
     n, split = len(forms), forms.copy()
     capacity = n + int((data == _FEED).sum())
     capacity += int((data == _COMMA).sum()) if has_arrays else 0
     rows, firsts = np.empty((2, capacity), np.int64), np.empty(n + 1, np.int64)
     count = int(split_records(data, starts, ends, split, *rows, firsts))
-    return split, np.diff(firsts), rows[0, :count], rows[1, :count]
-
-
-def _log_us(records: RawRecords) -> NDArray[np.int64]:
-    """Return the log's time of each record, never falling; -1 and what is no instant count as not given."""
-    ms = integers(records.timestamps_ms)
-    given = (ms >= 0) & (ms <= INSTANT_MAX_US // _MS_US)
-    times: NDArray[np.int64] = np.maximum.accumulate(
-        np.where(given, ms, 0) * _MS_US + np.where(given, 0, NEVER_US)
-    )
-    return times
-
-
-def _rejection(
-    records: RawRecords, places: NDArray[np.int64], times: NDArray[np.int64], row: _Refusal
-) -> Rejection:
-    ordinal, reason, text = row
-    record, place = places[ordinal].tolist()
-    return Rejection(
-        reason=reason,
-        key=records.keys[record],
-        original=None if records.values[record] is None else text,
-        offset=int(records.offsets[record]),
-        row=place,
-        log_us=int(times[record]),
-    )
+    return _Rows(data, rows[0, :count], rows[1, :count], np.diff(firsts), forms, split)
 
 
 def _numbered(orders: pa.RecordBatch, ordinals: NDArray[np.int64]) -> pa.RecordBatch:

@@ -74,23 +74,19 @@ class Rejection(NamedTuple):
 class LogBatch:
     """The rows of consecutive records of one partition.
 
-    Fields  orders    schemas.orders.CANONICAL_SCHEMA; `row` is the ordinal of a row among all rows of the records
-            log_us    i64[orders.num_rows], time of the record a row came in
-            offsets   i64[orders.num_rows], its offset
-            refused   rows that are no orders, in order of their offsets
-            rows      how many rows the records held: orders and refused
-            records   what the rows were read from
-            places    i64[rows, 2]: of each row, the ordinal of its record and its place in it
-            position  the offset to read next
+    Fields  records    what the rows were read from
+            orders     schemas.orders.CANONICAL_SCHEMA; `row` is the ordinal of a row among all rows of the records
+            record_of  i64[orders.num_rows], the ordinal of the record each came in
+            refused    rows that are no orders, in order of their offsets
+            firsts     i64[records + 1], the ordinal of each record's first row, and how many rows there are
+            position   the offset to read next
     """
 
-    orders: pa.RecordBatch
-    log_us: NDArray[np.int64]
-    offsets: NDArray[np.int64]
-    refused: list[Rejection]
-    rows: int
     records: RawRecords
-    places: NDArray[np.int64]
+    orders: pa.RecordBatch
+    record_of: NDArray[np.int64]
+    refused: list[Rejection]
+    firsts: NDArray[np.int64]
     position: int
 
 

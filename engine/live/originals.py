@@ -13,21 +13,19 @@ class Originals:
         self._record = -1
         self._rows: list[bytes] = []
 
-    def of(self, row: int) -> bytes | None:
+    def of(self, record: int, place: int) -> bytes | None:
         """Return the bytes of a row: its record's value where that is its only row, else its own JSON text.
 
-        In      row  its ordinal among all rows of the batch; ask in ascending order
+        In      record, place  the record's ordinal, and the row's place in it; ask in ascending order
         """
-        places = self._batch.places
-        record, place = places[row].tolist()
+        first, stop = self._batch.firsts[record : record + 2].tolist()
         value: bytes | None = self._batch.records.values[record]
-        is_alone = place == 0 and (row + 1 == len(places) or int(places[row + 1, 0]) != record)
-        if is_alone or value is None:
+        if stop - first == 1 or value is None:
             return value
         if record != self._record:
             self._record = record
             self._rows = _texts(value, self._batch.records.headers[record])
-        return self._rows[int(place)]
+        return self._rows[place]
 
 
 def _texts(value: bytes, headers: Headers) -> list[bytes]:

@@ -21,7 +21,7 @@ from engine.instants import FIRST_US, LAST_US
 from engine.live.law import Clock, Law
 from engine.live.model import LogBatch, RawRecords, Rejection, Step, Tick
 from engine.live.originals import Originals
-from engine.live.spans import integers
+from engine.live.spans import rejection, times_us
 from kernels.layout import DAY_US
 from schemas.codes import NEVER_US, Outcome
 from schemas.orders import CANONICAL_SCHEMA
@@ -30,7 +30,6 @@ from schemas.ruleset import Ruleset
 STEP_CHANGES: Final = 1 << 16
 """Changes from which on a step ends where it can: some tens of megabytes of output, a second or two to write."""
 
-_MS_US: Final = 1000
 _DAY_US: Final = int(DAY_US)
 _PIECE_US_MAX: Final = 512 * _DAY_US
 _ROW: Final = CANONICAL_SCHEMA.get_field_index("row")
@@ -153,7 +152,7 @@ class Partition:
         if not self._is_log:
             return np.zeros(len(records.offsets), dtype=np.int64)
         clock_us: NDArray[np.int64] = np.maximum.accumulate(
-            np.maximum(times_us(records.timestamps_ms), self.engine.clock_us)
+            np.maximum(times_us(records), self.engine.clock_us)
         )
         return clock_us
 
@@ -179,7 +178,7 @@ class Partition:
         self.engine.counters.reject(rejection.reason for rejection in refused)
         changes, outcomes = self.engine.step_log(
             rows.batch.orders.slice(start, stop - start),
-            clock_us[rows.record_of[start:stop]] if self._is_log else None,
+            clock_us[rows.batch.record_of[start:stop]] if self._is_log else None,
             tolerance_us=self._tolerance_us,
         )
         made.add(changes)
@@ -196,14 +195,6 @@ class Partition:
         return Step(changes, made.rejections, position, tick)
 
 
-def times_us(timestamps_ms: Sequence[int]) -> NDArray[np.int64]:
-    """Return the times of records in µs; NEVER_US for one that was not given: -1, or what is no instant."""
-    ms = integers(timestamps_ms)
-    is_given = (ms >= 0) & (ms <= LAST_US // _MS_US)
-    times: NDArray[np.int64] = np.where(is_given, ms, 0) * _MS_US + np.where(is_given, 0, NEVER_US)
-    return times
-
-
 class _Made:
     """What a step holds so far."""
 
@@ -218,45 +209,26 @@ class _Made:
 
 
 class _Rows:
-    """The rows of a batch, found by the ordinals of their records.
-
-    Fields  record_of  i64[orders], the ordinal of the record each came in
-    """
+    """The rows of a batch, found by the ordinals of their records."""
 
     def __init__(self, batch: LogBatch) -> None:
         self.batch = batch
-        self._row = batch.orders.column(_ROW).to_numpy()
-        self.record_of: NDArray[np.int64] = batch.places[self._row, 0]
         self._refused_at = [rejection.offset for rejection in batch.refused]
         self._originals = Originals(batch)
 
     def span(self, first: int, end: int) -> tuple[int, int]:
         """Return the orders [start, stop) of records [first, end)."""
-        start, stop = np.searchsorted(self.record_of, [first, end]).tolist()
+        start, stop = np.searchsorted(self.batch.record_of, [first, end]).tolist()
         return start, stop
 
     def refused(self, first: int, end: int) -> list[Rejection]:
         """Return what was refused before it could be applied, of records [first, end)."""
         offsets, at = self.batch.records.offsets, self._refused_at
         stop = bisect_left(at, offsets[end]) if end < len(offsets) else len(at)
-        # The time of its own record: that of those before it depends on where they were cut into batches.
-        return [
-            rejection._replace(log_us=self._time_us(bisect_left(offsets, rejection.offset)))
-            for rejection in self.batch.refused[bisect_left(at, offsets[first]) : stop]
-        ]
+        return self.batch.refused[bisect_left(at, offsets[first]) : stop]
 
     def rejection(self, order: int, reason: str) -> Rejection:
         """Return the rejection of an order, by its place among the orders of the batch."""
-        row = int(self._row[order])
-        record, place = self.batch.places[row].tolist()
-        return Rejection(
-            reason=reason,
-            key=self.batch.records.keys[record],
-            original=self._originals.of(row),
-            offset=int(self.batch.offsets[order]),
-            row=place,
-            log_us=self._time_us(record),
-        )
-
-    def _time_us(self, record: int) -> int:
-        return int(times_us(self.batch.records.timestamps_ms[record : record + 1])[0])
+        record = int(self.batch.record_of[order])
+        place = self.batch.orders.column(_ROW)[order].as_py() - int(self.batch.firsts[record])
+        return rejection(self.batch.records, record, place, reason, self._originals.of(record, place))

@@ -9,10 +9,13 @@ from typing import Any, Final, NamedTuple, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.live.model import Headers, RawRecords
+from engine.instants import LAST_US
+from engine.live.model import Headers, RawRecords, Rejection
 from kernels.record_batches import LINE_BYTES, gather, number_runs
+from schemas.codes import NEVER_US
 
 _MORE: Final = 0x80
+_MS_US: Final = 1000
 
 
 class Piece(NamedTuple):
@@ -181,6 +184,26 @@ def _part_of_headers(headers: Sequence[Headers], first: int, stop: int) -> Seque
 def integers(values: Sequence[int]) -> NDArray[np.int64]:
     """Return i64[n]; of a memoryview, the same memory."""
     return np.asarray(values, np.int64)
+
+
+def times_us(records: RawRecords, first: int = 0, stop: int | None = None) -> NDArray[np.int64]:
+    """Return the times of records in µs; NEVER_US for one that was not given: -1, or what is no instant."""
+    ms = integers(records.timestamps_ms[first:stop])
+    is_given = (ms >= 0) & (ms <= LAST_US // _MS_US)
+    return np.where(is_given, ms * _MS_US, NEVER_US)
+
+
+def rejection(records: RawRecords, record: int, place: int, reason: str, original: bytes | None) -> Rejection:
+    """Return the rejection of a row, by its record's ordinal and its place in it."""
+    # The time of its own record: that of those before it depends on where they were cut into batches.
+    return Rejection(
+        reason=reason,
+        key=records.keys[record],
+        original=original,
+        offset=int(records.offsets[record]),
+        row=place,
+        log_us=int(times_us(records, record, record + 1)[0]),
+    )
 
 
 def _headers(raw: bytes) -> Headers:

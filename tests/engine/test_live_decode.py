@@ -16,7 +16,7 @@ from json_texts import GOOD, texts
 from engine.ingest import open_orders
 from engine.live.decode import Decoder
 from engine.live.model import Headers, LogBatch, RawRecords
-from engine.live.spans import part
+from engine.live.spans import part, times_us
 from schemas.codes import NEVER_US
 from schemas.errors import ConfigError
 from schemas.orders import CANONICAL_SCHEMA, ORDER_SCHEMA
@@ -51,16 +51,18 @@ def checked(batch: LogBatch) -> LogBatch:
     assert batch.orders.schema == CANONICAL_SCHEMA
     batch.orders.validate(full=True)
     ordinals = batch.orders.column("row").to_pylist()
-    ordinal_of = {tuple(place): ordinal for ordinal, place in enumerate(batch.places.tolist())}
-    assert len(ordinal_of) == batch.rows
-    assert list(ordinal_of) == sorted(ordinal_of)
+    firsts = batch.firsts.tolist()
+    assert firsts[0] == 0
+    assert len(firsts) == len(batch.records.offsets) + 1
+    sizes = np.diff(batch.firsts).tolist()
     record_of = {offset: at for at, offset in enumerate(batch.records.offsets)}
-    refused = [ordinal_of[record_of[row.offset], row.row] for row in batch.refused]
+    assert all(row.row < sizes[record_of[row.offset]] for row in batch.refused)
+    refused = [firsts[record_of[row.offset]] + row.row for row in batch.refused]
     assert refused == sorted(refused)
     assert ordinals == sorted(ordinals)
-    assert sorted(ordinals + refused) == list(range(batch.rows))
-    records = [int(batch.places[ordinal, 0]) for ordinal in ordinals]
-    assert batch.offsets.tolist() == [batch.records.offsets[record] for record in records]
+    assert sorted(ordinals + refused) == list(range(firsts[-1]))
+    record_of_row = np.repeat(np.arange(len(sizes)), sizes)
+    assert batch.record_of.tolist() == record_of_row[ordinals].tolist()
     assert batch.position == batch.records.position
     return batch
 
@@ -71,7 +73,7 @@ def outcomes(batch: LogBatch) -> list[str]:
         zip(batch.orders.column("row").to_pylist(), batch.orders.column("order_id").to_pylist(), strict=True)
     )
     refused = iter(batch.refused)
-    return [words.get(ordinal) or next(refused).reason for ordinal in range(batch.rows)]
+    return [words.get(ordinal) or next(refused).reason for ordinal in range(batch.firsts[-1])]
 
 
 def order(order_id: str, **values: object) -> dict[str, object]:
@@ -298,7 +300,7 @@ def test_an_array(headers: Headers) -> None:
         "o4",
     ]
     assert [row.original for row in batch.refused] == [items[at] for at in (1, 2, 3, 4)]
-    assert batch.places.tolist() == [*([0, at] for at in range(6)), [3, 0]]
+    assert batch.firsts.tolist() == [0, 6, 6, 6, 7]
 
 
 def test_cloud_events() -> None:
@@ -336,8 +338,7 @@ def test_arrow_records(headers: Headers, compression: str | None) -> None:
     none = stream(table("a").slice(0, 0), compression=compression)
     batch = decode([one, odd, none, stream(table("g"))], headers)
     assert outcomes(batch) == ["a", "b", "c", "d", "e", "f", "g"]
-    assert batch.places.tolist() == [[0, 0], [0, 1], [0, 2], [1, 0], [1, 1], [1, 2], [3, 0]]
-    assert batch.log_us.tolist() == [0, 0, 0, 1_000_000, 1_000_000, 1_000_000, 3_000_000]
+    assert batch.firsts.tolist() == [0, 3, 6, 6, 7]
     assert set(batch.orders.column("amount_minor").to_pylist()) == {1250}
 
 
@@ -508,7 +509,7 @@ def test_a_dictionary_of_many_entries_takes_what_it_stands_for(
         "amount": pa.array(["1"] * rows),
     } | {name: pa.DictionaryArray.from_arrays(indices, entries)}
     batch = decode([stream(pa.table(columns))])
-    assert batch.rows == rows
+    assert batch.firsts.tolist() == [0, rows]
     assert batch.orders.num_rows >= rows * 6 // 7
 
 
@@ -534,15 +535,19 @@ def test_records_that_are_too_many_to_be_unpacked_together(monkeypatch: pytest.M
 # What goes with the rows.
 
 
-def test_times_never_fall_and_what_is_no_time_has_the_one_before() -> None:
+def test_times_are_those_of_the_records_or_none() -> None:
     times_ms = [-1, 5, -1, 7, 3, 2**62, -(2**63), 253_402_300_800_000, 253_402_300_799_999]
-    batch = Decoder(currency="CNY").decode(raw([GOOD] * len(times_ms), times_ms=times_ms))
-    assert checked(batch).log_us.tolist() == [NEVER_US, 5000, 5000, *[7000] * 5, 253_402_300_799_999_000]
+    expected = [NEVER_US, 5000, NEVER_US, 7000, 3000, *[NEVER_US] * 3, 253_402_300_799_999_000]
+    for array in (times_ms, memoryview(np.array(times_ms))):
+        records = raw([b"{"] * len(times_ms), times_ms=array)
+        assert times_us(records).tolist() == expected
+        batch = checked(Decoder(currency="CNY").decode(records))
+        assert [row.log_us for row in batch.refused] == expected
 
 
 def test_nothing_gives_nothing() -> None:
     batch = decode([])
-    assert (batch.rows, batch.orders.num_rows, batch.refused, batch.places.shape) == (0, 0, [], (0, 2))
+    assert (batch.orders.num_rows, batch.refused, batch.firsts.tolist()) == (0, [], [0])
 
 
 def test_the_currency_is_the_rulesets() -> None:

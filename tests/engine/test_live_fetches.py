@@ -138,13 +138,8 @@ def test_damaged_bytes_are_the_same_to_both_paths(
 def same_rows(raw: LogBatch, ordinary: LogBatch) -> None:
     assert raw.orders.equals(ordinary.orders)
     assert raw.refused == ordinary.refused
-    assert raw.rows == ordinary.rows
-    for a, b in zip(
-        (raw.log_us, raw.offsets, raw.places),
-        (ordinary.log_us, ordinary.offsets, ordinary.places),
-        strict=True,
-    ):
-        np.testing.assert_array_equal(a, b)
+    assert raw.record_of.tolist() == ordinary.record_of.tolist()
+    assert raw.firsts.tolist() == ordinary.firsts.tolist()
     assert raw.position == ordinary.position
     assert as_lists(raw.records) == as_lists(ordinary.records)
 
@@ -186,19 +181,19 @@ def test_parts_are_the_records_one_after_another(
         assert as_lists(joined(cut)) == as_lists(records)
         begins = [part.offsets[0] for part in cut[1:]]
         assert [part.position for part in cut] == [*begins, records.position]
-        # Of all that is told of a row, only its time may be that of one in the part before.
         orders, refused = judged(map(decoder.decode, cut))
         assert (orders, refused) == judged([decoder.decode(records)])
         assert len(orders) + len(refused) >= len(records.offsets)
 
 
 def judged(batches: Iterable[LogBatch]) -> tuple[list[object], list[Rejection]]:
-    """Return the orders with their offsets, and the rows that are none, but not the log's times."""
+    """Return the orders with their offsets, and the rows that are none."""
     orders, refused = [], []
     for batch in batches:
         rows = batch.orders.drop_columns("row").to_pylist()
-        orders += zip(batch.offsets.tolist(), rows, strict=True)
-        refused += [row._replace(log_us=0) for row in batch.refused]
+        offsets = np.array(batch.records.offsets, np.int64)[batch.record_of]
+        orders += zip(offsets.tolist(), rows, strict=True)
+        refused += batch.refused
     return orders, refused
 
 
