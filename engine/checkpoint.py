@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict
+from itertools import chain
 from pathlib import Path
 from typing import IO, Any, Final
 
@@ -80,19 +81,25 @@ def _write(engine: Engine, folder: Path) -> None:
     old = _files_of(folder)
     generation = 1 + max((int(name.split("-")[0]) for name in old), default=0)
     written: list[Path] = []
+
+    def write(part: tuple[int, Shard]) -> list[dict[str, Any]]:
+        number, shard = part
+        files = []
+        for kind, schema, batches in (
+            ("customers", _CUSTOMER_SCHEMA, _customer_batches(shard)),
+            ("entries", _ENTRY_SCHEMA, _entry_batches(shard)),
+        ):
+            path = folder / f"{generation}-{number}-{kind}.arrow"
+            written.append(path)
+            files.append(_write_file(path, schema, batches))
+        return files
+
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if not has_checkpoint(folder) and _FIRST not in old:
             written.append(folder / _FIRST)
             written[-1].touch()
-        files = []
-        for number, shard in enumerate(engine.shards):
-            for kind, schema, batches in (
-                ("customers", _CUSTOMER_SCHEMA, _customer_batches(shard)),
-                ("entries", _ENTRY_SCHEMA, _entry_batches(shard)),
-            ):
-                written.append(folder / f"{generation}-{number}-{kind}.arrow")
-                files.append(_write_file(written[-1], schema, batches))
+        files = list(chain.from_iterable(engine.for_each(write, list(enumerate(engine.shards)))))
         manifest = {
             "format": FORMAT,
             "version": VERSION,

@@ -410,7 +410,10 @@ class Engine:
         if self._pool is None or len(items) < 2:
             return [function(item) for item in items]
         futures = [self._pool.submit(function, item) for item in items]
-        wait(futures)  # nobody may still be at work when an error leaves here
+        try:
+            wait(futures)
+        finally:
+            wait(futures)  # nobody may still be at work when an error leaves here, or an interrupt
         return [future.result() for future in futures]
 
 

@@ -2,8 +2,12 @@
 
 import os
 import random
+import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import wait
 from contextlib import contextmanager, suppress
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -371,13 +375,11 @@ def crash_at(
     monkeypatch: pytest.MonkeyPatch, step: int, error: BaseException, *, hard: bool
 ) -> Iterator[None]:
     """Raise at the given call of what reaches the disk; `hard`: as when the process is gone, nothing is cleaned up."""
-    calls = 0
+    calls = count(1)  # shards are written by a thread each
 
     def counted(function: Any) -> Any:  # noqa: ANN401
         def call(*args: Any, **options: Any) -> Any:  # noqa: ANN401
-            nonlocal calls
-            calls += 1
-            if calls == step:
+            if next(calls) == step:
                 raise error
             return function(*args, **options)
 
@@ -432,6 +434,31 @@ def test_what_is_left_of_a_first_checkpoint_is_none(
     (tmp_path / module.MANIFEST).unlink()
     with pytest.raises(StateError, match="holds no checkpoint but other files"):
         open_engine(checkpoint=tmp_path)
+
+
+def test_an_interrupt_waits_for_the_other_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = grown(100, threads=2)
+    sync, at_work, may_go_on, done = os.fsync, threading.Event(), threading.Event(), []
+
+    def slow(handle: int) -> None:
+        at_work.set()
+        assert may_go_on.wait(60)
+        time.sleep(0.05)
+        done.append(sync(handle))
+
+    def interrupted(futures: Any) -> Any:  # noqa: ANN401
+        if not may_go_on.is_set():
+            assert at_work.wait(60)
+            may_go_on.set()
+            raise KeyboardInterrupt
+        return wait(futures)
+
+    monkeypatch.setattr(os, "fsync", slow)
+    monkeypatch.setattr("engine.engine.wait", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        engine.checkpoint(tmp_path)
+    assert len(done) == 4
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_full_disk_is_told_as_such(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
