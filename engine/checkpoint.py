@@ -44,6 +44,8 @@ _TEXTS: Final = ("ruleset", "ruleset_name", "fingerprint", "time_zone", "currenc
 _INDENT: Final = orjson.OPT_INDENT_2
 _FIX_DAMAGE: Final = "restore it from a copy, or start without it"
 _MARKS_MAX: Final = (len(CHANGE_REASONS) << layout.REASON_SHIFT) - 1
+_WRITE_BACK_BYTES: Final = 8 << 20
+"""The disk is to begin with each so many bytes while the next are made, not with all of them at the end."""
 _ROWS: Final = 1 << 16
 """Rows of a record batch: few enough that splitting records into columns stays in the cache."""
 
@@ -300,13 +302,19 @@ class _Digested:
         self._file = file
         self.digest = xxhash.xxh3_128()
         self.size = 0
+        self._on_its_way = 0
         self.closed = False
 
     def write(self, data: Any) -> int:  # noqa: ANN401 - anything with a buffer
         view = memoryview(data)
         self.digest.update(view)
         self.size += view.nbytes
-        return self._file.write(view)
+        written = self._file.write(view)
+        if self.size - self._on_its_way >= _WRITE_BACK_BYTES and hasattr(os, "posix_fadvise"):
+            # Linux begins to write back what it is told is not needed, and keeps what is not on the disk yet.
+            os.posix_fadvise(self._file.fileno(), self._on_its_way, 0, os.POSIX_FADV_DONTNEED)
+            self._on_its_way = self.size
+        return written
 
     def flush(self) -> None:
         self._file.flush()

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from kernels._jit import borrow, inline, jit
+from kernels._jit import borrow, inline, jit, prefetch
 from kernels.entries import hash_about, hash_instant, kind_of
 from kernels.ids import hash_bytes, hash_pair, set_customer_id
 from kernels.layout import ADJUSTMENT, GROUP, HAS_EVENT_ID, KIND_MASK, ORDER, ORIGINAL, REFUND
@@ -85,6 +85,8 @@ def load_entry_ids(states, offset, data, customer_hashes, scratch):
     for block in range(0, count, BLOCK):
         end = min(block + BLOCK, count)
         settle(table)
+        for i in range(block, end):
+            prefetch(customer_hashes, np.int64(entries_of(state)[state.n_entries + i].customer), 0)
         for i in range(block, end):
             handle = state.n_entries + i
             start = state.id_bytes + np.int64(offset[i]) - base
