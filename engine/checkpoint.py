@@ -312,7 +312,8 @@ class _Digested:
         written = self._file.write(view)
         if self.size - self._on_its_way >= _WRITE_BACK_BYTES and hasattr(os, "posix_fadvise"):
             # Linux begins to write back what it is told is not needed, and keeps what is not on the disk yet.
-            os.posix_fadvise(self._file.fileno(), self._on_its_way, 0, os.POSIX_FADV_DONTNEED)
+            with suppress(OSError):  # a hint
+                os.posix_fadvise(self._file.fileno(), self._on_its_way, 0, os.POSIX_FADV_DONTNEED)
             self._on_its_way = self.size
         return written
 

@@ -471,6 +471,21 @@ def test_a_full_disk_is_told_as_such(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_file_system_that_takes_no_hints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def refused(*hint: int) -> None:
+        asked.append(hint)
+        raise OSError(22, "Invalid argument")
+
+    monkeypatch.setattr(module, "_WRITE_BACK_BYTES", 1000)
+    monkeypatch.setattr(os, "posix_fadvise", refused)
+    engine = grown(100)
+    engine.checkpoint(tmp_path)
+    assert len(asked) > 1
+    assert told(Engine.restore(tmp_path)) == told(engine)
+
+
 def test_a_refused_checkpoint_is_an_error_of_ours() -> None:
     assert issubclass(StateError, RfmError)
     assert not issubclass(StateError, ConfigError | InputError)
