@@ -130,7 +130,8 @@ class Decoder:
         rejections = []
         for ordinal, reason, text in refused:
             record = int(record_of[ordinal])
-            original = None if records.values[record] is None else text
+            # To look at a value is to copy it, so not for each of its rows.
+            original = text or (None if records.values[record] is None else text)
             rejections.append(rejection(records, record, ordinal - int(firsts[record]), reason, original))
         return LogBatch(
             records=records,

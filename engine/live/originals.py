@@ -19,10 +19,10 @@ class Originals:
         In      record, place  the record's ordinal, and the row's place in it; ask in ascending order
         """
         first, stop = self._batch.firsts[record : record + 2].tolist()
-        value: bytes | None = self._batch.records.values[record]
-        if stop - first == 1 or value is None:
-            return value
         if record != self._record:
+            value: bytes | None = self._batch.records.values[record]
+            if stop - first == 1 or value is None:
+                return value
             self._record = record
             self._rows = _texts(value, self._batch.records.headers[record])
         return self._rows[place]
