@@ -1,106 +1,22 @@
 """Records of every form and of none: each row counted once, with the outcome the same bytes have in a file."""
 
-import io
 import json
 import tempfile
-from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pytest
+from decoded import EVENT, JSON, LINES, Value, checked, decode, order, outcomes, raw, stream, table, text
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from json_texts import GOOD, texts
 
 from engine.ingest import open_orders
 from engine.live.decode import Decoder
-from engine.live.model import Headers, LogBatch, RawRecords
-from engine.live.spans import part, times_us
+from engine.live.model import Headers
+from engine.live.spans import times_us
 from schemas.codes import NEVER_US
 from schemas.errors import ConfigError
-from schemas.orders import CANONICAL_SCHEMA, ORDER_SCHEMA
-
-JSON = [("content-type", b"application/json")]
-LINES = [("content-type", b"application/x-ndjson")]
-ARROW = [("content-type", b"application/vnd.apache.arrow.stream")]
-EVENT = [("content-type", b"application/cloudevents+json; charset=UTF-8")]
-
-Value = bytes | None
-
-
-def raw(values: Sequence[Value], headers: Headers = (), times_ms: Sequence[int] | None = None) -> RawRecords:
-    """Return records at offsets 10, 12, ... and a second apart."""
-    n = len(values)
-    return RawRecords(
-        keys=[f"k{at}".encode() for at in range(n)],
-        values=list(values),
-        headers=[headers] * n,
-        timestamps_ms=[1000 * at for at in range(n)] if times_ms is None else times_ms,
-        offsets=range(10, 10 + 2 * n, 2),
-        position=10 + 2 * n,
-    )
-
-
-def decode(values: Sequence[Value], headers: Headers = (), **options: int) -> LogBatch:
-    return checked(Decoder(currency="CNY", **options).decode(raw(values, headers)))
-
-
-def checked(batch: LogBatch) -> LogBatch:
-    """Every row is there once, and stands where it says."""
-    assert batch.orders.schema == CANONICAL_SCHEMA
-    batch.orders.validate(full=True)
-    ordinals = batch.orders.column("row").to_pylist()
-    firsts = batch.firsts.tolist()
-    assert firsts[0] == 0
-    assert len(firsts) == len(batch.records.offsets) + 1
-    sizes = np.diff(batch.firsts).tolist()
-    record_of = {offset: at for at, offset in enumerate(batch.records.offsets)}
-    assert all(row.row < sizes[record_of[row.offset]] for row in batch.refused)
-    refused = [firsts[record_of[row.offset]] + row.row for row in batch.refused]
-    assert refused == sorted(refused)
-    assert ordinals == sorted(ordinals)
-    assert sorted(ordinals + refused) == list(range(firsts[-1]))
-    record_of_row = np.repeat(np.arange(len(sizes)), sizes)
-    assert batch.record_of.tolist() == record_of_row[ordinals].tolist()
-    assert batch.position == batch.records.position
-    return batch
-
-
-def outcomes(batch: LogBatch) -> list[str]:
-    """Return the order id of each row, or the reason for which it is refused."""
-    words = dict(
-        zip(batch.orders.column("row").to_pylist(), batch.orders.column("order_id").to_pylist(), strict=True)
-    )
-    refused = iter(batch.refused)
-    return [words.get(ordinal) or next(refused).reason for ordinal in range(batch.firsts[-1])]
-
-
-def order(order_id: str, **values: object) -> dict[str, object]:
-    return json.loads(GOOD) | {"order_id": order_id, "event_id": None} | values
-
-
-def text(order_id: str, **values: object) -> bytes:
-    return json.dumps(order(order_id, **values)).encode()
-
-
-def stream(*tables: pa.Table, **options: object) -> bytes:
-    sink = io.BytesIO()
-    with pa.ipc.new_stream(sink, tables[0].schema, options=pa.ipc.IpcWriteOptions(**options)) as writer:
-        for table in tables:
-            writer.write_table(table)
-    return sink.getvalue()
-
-
-def table(*order_ids: str, **values: object) -> pa.Table:
-    rows = [order(order_id, **values) for order_id in order_ids]
-    typed = {"occurred_at", "amount", "amount_minor"}
-    schema = pa.schema([(f.name, pa.string() if f.name in typed else f.type) for f in ORDER_SCHEMA])
-    found = pa.Table.from_pylist([{**row, "amount": str(row["amount"])} for row in rows], schema)
-    return found.set_column(
-        3, "occurred_at", found["occurred_at"].cast(pa.timestamp("us", "UTC"))
-    ).set_column(4, "amount", found["amount"].cast(pa.decimal128(17, 4)))
-
 
 # One record, one row: the same as a line of a file.
 
@@ -323,25 +239,6 @@ def test_cloud_events() -> None:
     assert originals[:4] == [b"1", text("o3", amount=0.1 + 0.2), structured[2], structured[4]]
 
 
-# Arrow.
-
-
-@pytest.mark.parametrize(
-    "headers", [(), ARROW, [("content-type", b"APPLICATION/vnd.apache.arrow.stream; a=b")]]
-)
-@pytest.mark.parametrize("compression", [None, "zstd", "lz4"])
-def test_arrow_records(headers: Headers, compression: str | None) -> None:
-    one = stream(table("a", "b"), table("c"), compression=compression)
-    texts_only = table("d", "e", "f").cast(pa.schema([(f.name, pa.string()) for f in ORDER_SCHEMA]))
-    texts_only = texts_only.append_column("extra", pa.array([1, 2, 3])).select([*reversed(range(8)), 8])
-    odd = stream(texts_only, compression=compression)
-    none = stream(table("a").slice(0, 0), compression=compression)
-    batch = decode([one, odd, none, stream(table("g"))], headers)
-    assert outcomes(batch) == ["a", "b", "c", "d", "e", "f", "g"]
-    assert batch.firsts.tolist() == [0, 3, 6, 6, 7]
-    assert set(batch.orders.column("amount_minor").to_pylist()) == {1250}
-
-
 def test_forms_side_by_side() -> None:
     values = [
         stream(table("a", "b")),
@@ -353,69 +250,6 @@ def test_forms_side_by_side() -> None:
     assert outcomes(decode(values)) == list("abcdefg")
 
 
-def test_arrow_rows_are_judged_one_by_one() -> None:
-    bad = table("a", "b", "c").set_column(4, "amount", pa.array(["1.5", "1.555", None]))
-    latin = pa.Array.from_buffers(pa.string(), 1, pa.array([b"\xe9"], pa.binary()).buffers())
-    raw_text = table("d").set_column(0, "customer_id", latin)
-    batch = decode([stream(bad), stream(raw_text), stream(table("e"))], ARROW)
-    assert outcomes(batch) == ["a", "bad_amount", "bad_amount", "malformed", "e"]
-    assert [(row.offset, row.row) for row in batch.refused] == [(10, 1), (10, 2), (12, 0)]
-    shown = [json.loads(row.original or b"") for row in batch.refused]
-    assert shown[0]["amount"] == "1.555"
-    assert "amount" not in shown[1]
-    assert shown[2]["customer_id"] == "\ufffd"
-
-
-@pytest.mark.parametrize(
-    "odd",
-    [
-        table("a").drop_columns("order_id"),
-        table("a").set_column(0, "customer_id", pa.array([1.5])),
-        table("a").set_column(0, "customer_id", pa.array([[1]])),
-        table("a").set_column(3, "occurred_at", pa.array([1])),
-        table("a").append_column("type", pa.array(["paid"])),
-        pa.table({"x": [1, 2]}),
-        pa.table({}),
-    ],
-)
-def test_columns_that_cannot_be_orders_refuse_the_record(odd: pa.Table) -> None:
-    value = stream(odd)
-    batch = decode([stream(table("a")), value, stream(table("b"))], ARROW)
-    assert outcomes(batch) == ["a", "malformed", "b"]
-    assert batch.refused[0].original == value
-
-
-def test_truncated_arrow_at_every_length() -> None:
-    whole = stream(table("a", "b"), table("c"))
-    cut = [whole[:size] for size in range(1, len(whole))]
-    batch = decode([*cut, whole, whole + b"\0", whole + whole], ARROW)
-    assert outcomes(batch) == [*["malformed"] * len(cut), "a", "b", "c", "malformed", "malformed"]
-
-
-def test_arrow_whose_offsets_or_indices_lead_astray() -> None:
-    def astray(column: pa.Array) -> bytes:
-        return stream(table("a", "b").set_column(0, "customer_id", column))
-
-    offsets = [pa.py_buffer(np.array(edges, np.int32)) for edges in ([0, 1 << 30, 2], [0, -5, 2], [1, 0, 2])]
-    columns = [pa.StringArray.from_buffers(2, edges, pa.py_buffer(b"ab")) for edges in offsets]
-    indices = pa.array([0, 1 << 20], pa.int32())
-    columns.append(pa.DictionaryArray.from_arrays(indices, pa.array(["c"]), safe=False))
-    good = pa.array(["c", "c"]).dictionary_encode()
-    batch = decode([*map(astray, columns), astray(good)], ARROW)
-    assert outcomes(batch) == [*["malformed"] * len(columns), "a", "b"]
-
-
-@settings(max_examples=200, deadline=None)
-@given(data=st.data())
-def test_damaged_arrow_never_raises(data: st.DataObject) -> None:
-    value = bytearray(stream(table("a", "b")))
-    for _ in range(data.draw(st.integers(1, 4))):
-        value[data.draw(st.integers(0, len(value) - 1))] = data.draw(st.integers(0, 255))
-    batch = decode([stream(table("x")), bytes(value), stream(table("y"))], ARROW)
-    assert outcomes(batch)[0] == "x"
-    assert outcomes(batch)[-1] == "y"
-
-
 def test_a_record_of_too_many_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in ("payload", "arrow_records", "decode"):
         monkeypatch.setattr(f"engine.live.{module}.ROWS_MAX", 3)
@@ -424,112 +258,6 @@ def test_a_record_of_too_many_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(decode(four[:1], LINES).refused) == len(decode(four[1:]).refused) == 1
     assert outcomes(decode([stream(table(*"abc")), stream(table(*"abcd"))])) == ["a", "b", "c", "malformed"]
     assert outcomes(decode([b"\n".join([text("a")] * 4)])) == ["malformed"]
-
-
-# Some kilobytes that stand for gigabytes.
-
-
-def repeated(column: pa.Array, rows: int) -> pa.Array:
-    """Return a column of one value, which stands there once, as so many rows."""
-    return pa.RunEndEncodedArray.from_arrays(pa.array([rows], pa.int32()), column)
-
-
-def bomb(customers: pa.Array, rows: int, **options: object) -> bytes:
-    columns = {"customer_id": customers} | {
-        name: repeated(pa.array([word]), rows)
-        for name, word in (("order_id", "o"), ("occurred_at", "2024-01-01T00:00:00Z"), ("amount", "1"))
-    }
-    return stream(pa.table(columns), **options)
-
-
-def views(size: int, rows: int) -> pa.Array:
-    """Return so many views of the same text."""
-    one = pa.array(["x" * size], pa.string_view()).buffers()
-    return pa.Array.from_buffers(
-        pa.string_view(), rows, [None, pa.py_buffer(bytes(one[1])[:16] * rows), *one[2:]]
-    )
-
-
-def one_entry(text: pa.Array, rows: int, index: pa.DataType) -> pa.Array:
-    return pa.DictionaryArray.from_arrays(pa.nulls(rows, index).fill_null(0), text)
-
-
-WORTH = [
-    lambda size, rows: (repeated(pa.array(["x" * size]), rows), {}),
-    lambda size, rows: (repeated(pa.array(["x" * size], pa.large_string()), rows), {}),
-    lambda size, rows: (one_entry(pa.array(["x" * size]), rows, pa.int8()), {}),
-    lambda size, rows: (one_entry(pa.array([b"x" * size], pa.large_binary()), rows, pa.uint32()), {}),
-    lambda size, rows: (views(size, rows), {}),
-    lambda size, rows: (pa.array(["x" * size] * rows), {"compression": "zstd"}),
-    lambda size, rows: (pa.array(["x" * size] * rows), {"compression": "lz4"}),
-]
-
-
-@pytest.mark.parametrize("worth", WORTH)
-def test_a_record_that_takes_more_than_there_is_room_for(
-    worth: Callable[[int, int], tuple[pa.Array, dict]], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("engine.live.arrow_records.HELD_BYTES_MAX", 1_600_000)
-    column, options = worth(200, 4000)
-    within = bomb(column, 4000, **options)
-    column, options = worth(200, 6000)
-    beyond = bomb(column, 6000, **options)
-    assert decode([within]).orders.num_rows == 4000
-    assert outcomes(decode([beyond])) == ["malformed"]
-    batch = decode([stream(table("a")), beyond, stream(table("b"))])
-    assert outcomes(batch) == ["a", "malformed", "b"]
-    assert batch.refused[0].original == beyond
-
-
-def test_rows_take_room_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("engine.live.arrow_records.HELD_BYTES_MAX", 100 * 2000)
-    assert decode([bomb(repeated(pa.array(["c"]), 1000), 1000)]).orders.num_rows == 1000
-    assert outcomes(decode([bomb(repeated(pa.array(["c"]), 3000), 3000)])) == ["malformed"]
-
-
-@pytest.mark.parametrize(
-    ("name", "entries"),
-    [
-        ("event_id", pa.array(np.arange(10_000))),
-        ("occurred_at", pa.array(np.arange(10_000), pa.timestamp("us", "UTC"))),
-        ("amount", pa.array(np.arange(10_000)).cast(pa.decimal128(21, 2))),
-        ("order_id", pa.array(np.arange(10_000)).cast(pa.large_string())),
-    ],
-)
-def test_a_dictionary_of_many_entries_takes_what_it_stands_for(
-    name: str, entries: pa.Array, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("engine.live.arrow_records.HELD_BYTES_MAX", 3_000_000)
-    rows = 20_000
-    indices = pa.array(np.arange(rows) % 10_000, mask=np.arange(rows) % 7 == 0)
-    columns = {
-        "customer_id": pa.array(["c"] * rows),
-        "order_id": pa.array(np.arange(rows)).cast(pa.string()),
-        "occurred_at": pa.array(["2024-01-01T00:00:00Z"] * rows),
-        "amount": pa.array(["1"] * rows),
-    } | {name: pa.DictionaryArray.from_arrays(indices, entries)}
-    batch = decode([stream(pa.table(columns))])
-    assert batch.firsts.tolist() == [0, rows]
-    assert batch.orders.num_rows >= rows * 6 // 7
-
-
-def test_records_that_are_too_many_to_be_unpacked_together(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each is decoded as it is by itself; how many at once shows nowhere."""
-    one = bomb(repeated(pa.array(["c"]), 100), 100)
-    big = bomb(repeated(pa.array(["c"]), 1000), 1000)
-    values = [text("a"), one, one, big, b"{", stream(table("b")), big, *[one] * 20]
-    alone = [outcome for value in values for outcome in outcomes(decode([value]))]
-    monkeypatch.setattr("engine.live.arrow_records.HELD_BYTES_MAX", 150_000)
-    found, rest, calls = [], raw(values), 0
-    while rest.offsets:
-        batch = checked(Decoder(currency="CNY").decode(rest))
-        assert batch.records.offsets
-        found += outcomes(batch)
-        rest = part(rest, len(batch.records.offsets), len(rest.offsets))
-        calls += 1
-    assert batch.position == raw(values).position
-    assert found == alone
-    assert calls > 3
 
 
 # What goes with the rows.
