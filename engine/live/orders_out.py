@@ -92,7 +92,7 @@ class OrderEncoder:
             rows = np.flatnonzero(partition == to)
             for start in range(0, len(rows), self.rows_per_record):
                 some = rows[start : start + self.rows_per_record]
-                value = _many(wire.take(pa.array(some)), self.form)
+                value = packed(wire.take(pa.array(some)), self.form)
                 yield OutRecord(to, None, value, headers, times_ms[some[-1]])
 
 
@@ -148,7 +148,8 @@ def _wire_rows(orders: pa.RecordBatch, currency: str, shift_us: int) -> pa.Recor
     return pa.RecordBatch.from_pydict(columns)
 
 
-def _many(wire: pa.RecordBatch, form: Form) -> bytes:
+def packed(wire: pa.RecordBatch, form: Form) -> bytes:
+    """Return orders as the value of one record of a form that holds many."""
     if form == "arrow":
         sink = pa.BufferOutputStream()
         with pa.ipc.new_stream(sink, wire.schema) as stream:

@@ -13,6 +13,7 @@ from engine.live.decode import Decoder
 from engine.live.encode import Encoder
 from engine.live.law import Clock
 from engine.live.model import RawRecords
+from engine.live.orders_out import packed
 from engine.live.partition import Partition
 from kernels._jit import is_compiled
 from kernels.fold import fold
@@ -36,7 +37,7 @@ def warm_up(ruleset: Ruleset, clock: Clock) -> None:
     if not is_compiled(fold):
         _log.info("the first start on this machine compiles the kernels, which takes up to a minute")
     partition = Partition(Engine(ruleset, mode="live"), clock=clock, tolerance_us=0, position=0)
-    values = [_ORDER, b"{", _arrow()]
+    values = [_ORDER, b"{", packed(pa.RecordBatch.from_pylist([json.loads(_ORDER)]), "arrow")]
     n = len(values)
     records = RawRecords([b"c"] * n, values, [[]] * n, [_AT_MS] * n, range(n), n)
     steps = list(partition.apply(Decoder(currency=ruleset.currency).decode(records)))
@@ -50,13 +51,3 @@ def warm_up(ruleset: Ruleset, clock: Clock) -> None:
         partition.engine.frozen().checkpoint(f"{folder}/state")
         Engine.restore(f"{folder}/state", ruleset=ruleset)
     _log.debug("kernels are ready", extra={"seconds": round(time.monotonic() - started, 3)})
-
-
-def _arrow() -> bytes:
-    """Return an Arrow stream of the order."""
-    table = pa.Table.from_pylist([json.loads(_ORDER)])
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, table.schema) as stream:
-        stream.write_table(table)
-    value: bytes = sink.getvalue().to_pybytes()
-    return value
