@@ -32,17 +32,17 @@ demo: $(VENV)/.installed-demo ## replay a year of real orders, show the summary 
 
 SPEEDUP ?= 86400
 live: $(VENV)/.installed-demo ## the same year through Kafka at a day a second (SPEEDUP=604800: a week); Ctrl-C stops all
-	@$(BIN)/python tests/kafka/broker/live.py --speedup $(SPEEDUP)
+	@$(BIN)/python -m ops.broker.live --speedup $(SPEEDUP)
 
 kafka: ## start Apache Kafka on 127.0.0.1:9092, with Java 17 and Maven; KAFKA_BOOTSTRAP names a cluster of your own
-	@$(PYTHON) tests/kafka/broker/broker.py start
+	@$(PYTHON) -m ops.broker.broker start
 
 kafka-stop: ## stop it; its data stays in .kafka
-	@$(PYTHON) tests/kafka/broker/broker.py stop
+	@$(PYTHON) -m ops.broker.broker stop
 
 # After the tests, a sample of them twice more: with every array access checked, which needs kernels of its own, and
 # with the kernels as plain Python, where an overflow that the machine wraps in silence is a warning.
-CORE_TESTS = tests/golden tests/simulation/test_crashes.py tests/engine/test_shard.py \
+CORE_TESTS = tests/golden tests/simulation/test_crashes.py tests/engine/core/test_shard.py \
     tests/kernels/test_arrow_streams.py tests/kernels/test_entries.py tests/kernels/test_lz4.py \
     tests/kernels/test_fold.py tests/kernels/test_record_batches.py tests/kernels/test_restore.py \
     tests/kernels/test_snapshot.py tests/kernels/test_table.py tests/kernels/test_wheel.py

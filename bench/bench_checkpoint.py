@@ -11,7 +11,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from report import Report
 from scale import SCALE, several, short
 
-from engine import Engine
+from rfmstream import Engine
 
 SECONDS_MAX = 2.0 * SCALE.whole
 CUSTOMERS = f"{short(SCALE.customers)} customers"

@@ -13,9 +13,9 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from report import Report
 from scale import SCALE
 
-from engine.arena import Arena
-from engine.ingest.json_scan import PAD, OrderScanner
-from kernels._jit import prefetch
+from rfmstream.engine.core.arena import Arena
+from rfmstream.engine.events.json_scan import PAD, OrderScanner
+from rfmstream.kernels._jit import prefetch
 
 LINE_BYTES = 64
 MEMORY_BYTES = 1 << (20 if SCALE.is_quick else 30)

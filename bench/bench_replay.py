@@ -17,10 +17,10 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from report import Memory, Report
 from scale import SCALE, several, short
 
-from engine import Engine
-from engine.background import read_ahead
-from engine.ingest import open_orders
-from engine.replay import Outputs, replay
+from rfmstream import Engine
+from rfmstream.engine.files.background import read_ahead
+from rfmstream.engine.files.source import open_orders
+from rfmstream.engine.replay.replay import Outputs, replay
 
 CUSTOMER_BYTES_MAX = 120
 ORDER_BYTES_MAX = 48

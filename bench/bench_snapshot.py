@@ -13,7 +13,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from report import Report
 from scale import SCALE, several, short
 
-from engine.output import OutputFile
+from rfmstream.engine.files.output import OutputFile
 
 CUSTOMERS = short(SCALE.customers)
 ENGINES = [("rfm8", 1), ("rfm8-annual", 1), ("rfm8", 2)]

@@ -8,7 +8,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from report import Report
 from scale import SCALE
 
-from engine.generate import generate
+from rfmstream.engine.replay.generate import generate
 
 ROUNDS = 1 if SCALE.is_quick else 5
 FORMATS = ["csv"] if SCALE.is_quick else ["csv", "parquet"]

@@ -12,8 +12,8 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from report import Report
 from scale import SCALE, SCALES, short
 
-from engine import Engine
-from engine.instants import to_us
+from rfmstream import Engine
+from rfmstream.engine.events.instants import to_us
 
 RECENT_DAYS = 30
 SECOND_DAY = 20

@@ -11,8 +11,8 @@ from loads import Loads
 from report import Report, kept_figures
 from scale import SCALE
 
-from engine import Engine
-from engine.generate import generate_batches
+from rfmstream import Engine
+from rfmstream.engine.replay.generate import generate_batches
 
 KEPT = Path(__file__).parent / "kept" / f"{SCALE.name}.json"
 """The run to compare with; `make bench-keep` puts the last one there."""

@@ -14,9 +14,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from scale import SCALE
 
-from engine import Engine
-from engine.generate import BATCH_ROWS, LOAD_SCHEMA, generate, generate_batches
-from engine.instants import to_us
+from rfmstream import Engine
+from rfmstream.engine.events.instants import to_us
+from rfmstream.engine.replay.generate import BATCH_ROWS, LOAD_SCHEMA, generate, generate_batches
 
 SEED: Final = 1
 DAYS: Final = 730

@@ -5,9 +5,9 @@ Source: docs/semantics.md 3.
 
 import numpy as np
 
-from kernels._jit import inline, keep_apart, part
-from kernels.calendar import leaves_us
-from kernels.entries import (
+from rfmstream.kernels._jit import inline, keep_apart, part
+from rfmstream.kernels.calendar import leaves_us
+from rfmstream.kernels.entries import (
     add_note,
     append_entry,
     complete_list,
@@ -19,8 +19,8 @@ from kernels.entries import (
     put,
     unlink,
 )
-from kernels.judge import CANCELLED, PAID, REFUNDED
-from kernels.layout import (
+from rfmstream.kernels.judge import CANCELLED, PAID, REFUNDED
+from rfmstream.kernels.layout import (
     ADJUSTMENT,
     HAS_ADJUSTMENT,
     IS_CANCELLED,
@@ -29,8 +29,8 @@ from kernels.layout import (
     ORIGINAL,
     REFUND,
 )
-from kernels.measure import is_counted
-from kernels.memory import (
+from rfmstream.kernels.measure import is_counted
+from rfmstream.kernels.memory import (
     amount_minor_of,
     at_us_of,
     entries_of,

@@ -10,7 +10,7 @@ from typing import Final
 
 import numpy as np
 
-from kernels._jit import jit, part
+from rfmstream.kernels._jit import jit, part
 
 DAMAGED: Final = -1
 

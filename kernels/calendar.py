@@ -7,10 +7,10 @@ durations at + D * 24 h.
 
 import numpy as np
 
-from kernels._jit import inline, keep_apart, part
-from kernels.layout import DAY_US
-from kernels.memory import zone_offset_us_of, zone_start_us_of
-from schemas.codes import FOREVER_US
+from rfmstream.kernels._jit import inline, keep_apart, part
+from rfmstream.kernels.layout import DAY_US
+from rfmstream.kernels.memory import zone_offset_us_of, zone_start_us_of
+from rfmstream.schemas.codes import FOREVER_US
 
 CYCLE_US = 146_097 * DAY_US
 """The Gregorian calendar, and with it every daylight-saving rule, repeats after 400 years."""

@@ -9,7 +9,7 @@ from typing import Final
 
 import numpy as np
 
-from kernels._jit import jit, part
+from rfmstream.kernels._jit import jit, part
 
 RECORD_OK: Final = 0
 RECORD_DAMAGED: Final = 1

@@ -5,9 +5,9 @@ Source: docs/semantics.md 6.
 
 import numpy as np
 
-from kernels._jit import borrow, jit
-from kernels.ids import copy_customer_id, copy_id
-from schemas.codes import FOREVER_US, NEVER_US
+from rfmstream.kernels._jit import borrow, jit
+from rfmstream.kernels.ids import copy_customer_id, copy_id
+from rfmstream.schemas.codes import FOREVER_US, NEVER_US
 
 
 @jit

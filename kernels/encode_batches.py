@@ -5,8 +5,8 @@ Source: Kafka's protocol guide, "Record Batch" and "Record".
 
 import numpy as np
 
-from kernels._jit import borrow, jit
-from kernels.encode_text import LINE_BYTES, copy_piece, size_beginning, write_beginning
+from rfmstream.kernels._jit import borrow, jit
+from rfmstream.kernels.encode_text import LINE_BYTES, copy_piece, size_beginning, write_beginning
 
 
 @jit

@@ -5,8 +5,8 @@ Source: the compacted topic of current tiers holds the last change of each custo
 
 import numpy as np
 
-from kernels._jit import borrow, jit
-from kernels.ids import hash_bytes, same_bytes
+from rfmstream.kernels._jit import borrow, jit
+from rfmstream.kernels.ids import hash_bytes, same_bytes
 
 
 @jit

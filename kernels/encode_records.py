@@ -11,8 +11,8 @@ from typing import Final
 
 import numpy as np
 
-from kernels._jit import array_at, borrow, inline, jit, keep_apart, part
-from kernels.encode_text import (
+from rfmstream.kernels._jit import array_at, borrow, inline, jit, keep_apart, part
+from rfmstream.kernels.encode_text import (
     BEGINNING_BYTES_MAX,
     INSTANT_BYTES,
     LINE_BYTES,

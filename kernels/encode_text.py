@@ -9,9 +9,9 @@ System" (an attribute holds no control characters and no noncharacters), Kafka's
 
 import numpy as np
 
-from kernels._jit import copy_line, inline, keep_apart, part, store_word
-from kernels.ids import word_at
-from kernels.layout import DAY_US
+from rfmstream.kernels._jit import copy_line, inline, keep_apart, part, store_word
+from rfmstream.kernels.ids import word_at
+from rfmstream.kernels.layout import DAY_US
 
 LINE_BYTES = 32
 """What `copy_line` copies, so what buffers it reads from and writes to have to spare at their ends."""

@@ -10,10 +10,10 @@ Source: docs/semantics.md 1 (identity), 3; docs/decisions.md.
 
 import numpy as np
 
-from kernels._jit import fold_multiply, inline, keep_apart, part, store_word
-from kernels.calendar import is_older
-from kernels.ids import same_bytes, word_at
-from kernels.layout import (
+from rfmstream.kernels._jit import fold_multiply, inline, keep_apart, part, store_word
+from rfmstream.kernels.calendar import is_older
+from rfmstream.kernels.ids import same_bytes, word_at
+from rfmstream.kernels.layout import (
     ADJUSTMENT,
     DAY_US,
     GROUP,
@@ -22,9 +22,9 @@ from kernels.layout import (
     ORDER,
     ORIGINAL,
 )
-from kernels.memory import entries_of, id_base_of, id_data_of, orders_of
-from kernels.table import find_next, insert, tag_of
-from schemas.codes import FOREVER_US, NEVER_US
+from rfmstream.kernels.memory import entries_of, id_base_of, id_data_of, orders_of
+from rfmstream.kernels.table import find_next, insert, tag_of
+from rfmstream.schemas.codes import FOREVER_US, NEVER_US
 
 
 @inline

@@ -2,11 +2,11 @@
 
 import numpy as np
 
-from kernels._jit import borrow, jit, prefetch
-from kernels.entries import id_start_of
-from kernels.ids import copy_id
-from kernels.layout import GROUP
-from kernels.memory import entries_of, id_base_of, id_data_of
+from rfmstream.kernels._jit import borrow, jit, prefetch
+from rfmstream.kernels.entries import id_start_of
+from rfmstream.kernels.ids import copy_id
+from rfmstream.kernels.layout import GROUP
+from rfmstream.kernels.memory import entries_of, id_base_of, id_data_of
 
 AHEAD = 32
 

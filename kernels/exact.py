@@ -8,8 +8,8 @@ from typing import Final
 
 import numpy as np
 
-from kernels._jit import inline, jit, keep_apart, part
-from kernels.parse import ABSENT, BAD, OK, read_number, scale_to_integer
+from rfmstream.kernels._jit import inline, jit, keep_apart, part
+from rfmstream.kernels.parse import ABSENT, BAD, OK, read_number, scale_to_integer
 
 MANTISSA_MAX: Final = 10**18 - 1
 _POWERS = 10 ** np.arange(19, dtype=np.int64)

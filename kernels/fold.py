@@ -9,14 +9,14 @@ customer is brought up to the clock when its own event comes, and all others whe
 
 import numpy as np
 
-from kernels._jit import borrow, inline, jit, keep_apart, part, prefetch
-from kernels.apply import apply_other, count_in
-from kernels.entries import (
+from rfmstream.kernels._jit import borrow, inline, jit, keep_apart, part, prefetch
+from rfmstream.kernels.apply import apply_other, count_in
+from rfmstream.kernels.entries import (
     append_entry,
     find_by_id,
 )
-from kernels.ids import hash_pair, is_customer, set_customer_id
-from kernels.judge import (
+from rfmstream.kernels.ids import hash_pair, is_customer, set_customer_id
+from rfmstream.kernels.judge import (
     ADJUSTED,
     APPLIED,
     FUTURE_TIME,
@@ -26,15 +26,15 @@ from kernels.judge import (
     judge_known,
     remember_event_id,
 )
-from kernels.layout import (
+from rfmstream.kernels.layout import (
     DONE,
     GROW,
     HAS_EVENT_ID,
     ORDER,
     OUTPUT_FULL,
 )
-from kernels.measure import evaluate, expire_deadline, expire_window
-from kernels.memory import (
+from rfmstream.kernels.measure import evaluate, expire_deadline, expire_window
+from rfmstream.kernels.memory import (
     amount_minor_of,
     at_us_of,
     customer_data_of,
@@ -54,9 +54,9 @@ from kernels.memory import (
     route_of,
     seeds_of,
 )
-from kernels.table import fetch, find_next, first_hit, insert, probe, settle, tag_of
-from kernels.wheel import arm, has_chunks, key_of
-from schemas.codes import FOREVER_US, ID_BYTES_MAX, NEVER_US, NO_TIER, ChangeReason
+from rfmstream.kernels.table import fetch, find_next, first_hit, insert, probe, settle, tag_of
+from rfmstream.kernels.wheel import arm, has_chunks, key_of
+from rfmstream.schemas.codes import FOREVER_US, ID_BYTES_MAX, NEVER_US, NO_TIER, ChangeReason
 
 BLOCK = 128
 """Rows taken together: so few that what was asked for is still in the caches when its row is applied."""
@@ -247,7 +247,7 @@ def fold(states, rulesets, batches, first, outcome, rows, handles, hashes):
     Holds   a row that is not applied changes nothing; a second call goes on where the first stopped
     Returns (row to go on from, DONE | OUTPUT_FULL | GROW)
     Cost    O(rows), no allocation
-    Source  docs/semantics.md 3-5; oracle tests/oracle.py
+    Source  docs/semantics.md 3-5; oracle tests/support/oracle.py
     """
     state, rules, batch = states[0], rulesets[0], batches[0]
     rows, handles, hashes, outcome = borrow(rows), borrow(handles), borrow(hashes), borrow(outcome)

@@ -16,8 +16,8 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
-from kernels._jit import inline, jit
-from schemas.codes import FOREVER_US, NEVER_US, OrderType
+from rfmstream.kernels._jit import inline, jit
+from rfmstream.schemas.codes import FOREVER_US, NEVER_US, OrderType
 
 SLOT_MS: Final = 3_600_000
 """The season is constant within a slot of one hour."""

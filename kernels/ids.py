@@ -7,7 +7,17 @@ equality is decided by the bytes.
 
 import numpy as np
 
-from kernels._jit import borrow, fold_multiply, inline, jit, keep_apart, load_word, part, prefetch, store_word
+from rfmstream.kernels._jit import (
+    borrow,
+    fold_multiply,
+    inline,
+    jit,
+    keep_apart,
+    load_word,
+    part,
+    prefetch,
+    store_word,
+)
 
 AHEAD = 32
 INLINE_BYTES = 16

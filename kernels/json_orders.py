@@ -2,7 +2,7 @@
 
 Plain is one object whose keys and strings have no escapes and whose known values are good: ids that are text or
 numbers, a time with a zone, an amount that fits the currency. Each test is at least as strict as the one of the
-ordinary path (a JSON parser, then `engine.ingest.normalise`), so a row that is accepted here is one that is accepted
+ordinary path (a JSON parser, then `engine.events.normalise`), so a row that is accepted here is one that is accepted
 there, with the same values; a row that is not accepted here says nothing yet.
 
 Source  docs/semantics.md 1; RFC 8259; oracle the ordinary path
@@ -10,8 +10,8 @@ Source  docs/semantics.md 1; RFC 8259; oracle the ordinary path
 
 import numpy as np
 
-from kernels._jit import borrow, inline, jit, load_word, store_word
-from kernels.json_text import (
+from rfmstream.kernels._jit import borrow, inline, jit, load_word, store_word
+from rfmstream.kernels.json_text import (
     BOOLEAN,
     CLOSE,
     COLON,
@@ -29,9 +29,9 @@ from kernels.json_text import (
     skip_blanks,
     words,
 )
-from kernels.json_values import read_amount, read_short_instant
-from kernels.parse import ABSENT, NAIVE, OK, is_utf8
-from schemas.codes import ID_BYTES_MAX, OrderType
+from rfmstream.kernels.json_values import read_amount, read_short_instant
+from rfmstream.kernels.parse import ABSENT, NAIVE, OK, is_utf8
+from rfmstream.schemas.codes import ID_BYTES_MAX, OrderType
 
 _CANCELLED = int(OrderType.CANCELLED)
 _MAY_BE_NEGATIVE = (1 << OrderType.CANCELLED) | (1 << OrderType.ADJUSTED)

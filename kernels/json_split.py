@@ -4,8 +4,8 @@ from typing import Final
 
 import numpy as np
 
-from kernels._jit import borrow, inline, jit, load_word
-from kernels.json_text import (
+from rfmstream.kernels._jit import borrow, inline, jit, load_word
+from rfmstream.kernels.json_text import (
     CLOSE,
     CLOSE_ARRAY,
     COMMA,
@@ -17,7 +17,7 @@ from kernels.json_text import (
     place_of_first,
     skip_blanks,
 )
-from kernels.parse import is_utf8
+from rfmstream.kernels.parse import is_utf8
 
 WHOLE: Final = 0
 LINES: Final = 1

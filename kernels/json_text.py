@@ -8,7 +8,7 @@ from typing import Final
 
 import numpy as np
 
-from kernels._jit import count_trailing_zeros, inline, jit, keep_apart, load_word, part
+from rfmstream.kernels._jit import count_trailing_zeros, inline, jit, keep_apart, load_word, part
 
 PAD_BYTES: Final = 64
 """What must follow the last text in `data`, of whatever content: whole words are read."""

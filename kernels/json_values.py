@@ -5,9 +5,9 @@ Both return what `kernels.parse` would: they are that, made quick where it is pl
 
 import numpy as np
 
-from kernels._jit import inline, keep_apart, load_word, part
-from kernels.json_text import HIGH, NULL, mask, words
-from kernels.parse import (
+from rfmstream.kernels._jit import inline, keep_apart, load_word, part
+from rfmstream.kernels.json_text import HIGH, NULL, mask, words
+from rfmstream.kernels.parse import (
     ABSENT,
     BAD,
     DAY_US,
@@ -18,7 +18,7 @@ from kernels.parse import (
     read_number,
     scale_to_integer,
 )
-from schemas.codes import AMOUNT_MINOR_MAX
+from rfmstream.schemas.codes import AMOUNT_MINOR_MAX
 
 _POWERS = 10 ** np.arange(5, dtype=np.int64)
 _SHORT = 13  # so many digits times any power above fit an int64

@@ -1,12 +1,12 @@
 """What becomes of an event: applied, a duplicate, or rejected by what is known of its customer.
 
-Source: docs/semantics.md 1 (event_id) and 3; oracle tests/oracle.py.
+Source: docs/semantics.md 1 (event_id) and 3; oracle tests/support/oracle.py.
 """
 
 import numpy as np
 
-from kernels._jit import inline, keep_apart, part
-from kernels.entries import (
+from rfmstream.kernels._jit import inline, keep_apart, part
+from rfmstream.kernels.entries import (
     add_note,
     find_about,
     find_adjustment,
@@ -16,8 +16,8 @@ from kernels.entries import (
     hash_instant,
     original_amount,
 )
-from kernels.ids import hash_bytes, hash_pair, same_bytes
-from kernels.layout import (
+from rfmstream.kernels.ids import hash_bytes, hash_pair, same_bytes
+from rfmstream.kernels.layout import (
     ADJUSTMENT,
     EVENT,
     HAS_EVENT_ID,
@@ -27,7 +27,7 @@ from kernels.layout import (
     ORDER,
     REFUND,
 )
-from kernels.memory import (
+from rfmstream.kernels.memory import (
     amount_minor_of,
     at_us_of,
     customer_hash_of,
@@ -39,7 +39,7 @@ from kernels.memory import (
     order_offset_of,
     seeds_of,
 )
-from schemas.codes import OrderType, Outcome
+from rfmstream.schemas.codes import OrderType, Outcome
 
 PAID, REFUNDED, CANCELLED, ADJUSTED = (
     int(OrderType.PAID),

@@ -12,8 +12,8 @@ from typing import Final
 
 import numpy as np
 
-from kernels._jit import borrow, copy_line, count_trailing_zeros, inline, jit, load_word
-from kernels.encode_text import LINE_BYTES
+from rfmstream.kernels._jit import borrow, copy_line, count_trailing_zeros, inline, jit, load_word
+from rfmstream.kernels.encode_text import LINE_BYTES
 
 # The columns of `repeats`, which has a row a step.
 PIECE: Final = 0  # bytes of its piece; WORD_PIECE: up to the next step's

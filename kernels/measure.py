@@ -8,17 +8,17 @@ Source: docs/semantics.md 2-5.
 
 import numpy as np
 
-from kernels._jit import inline, keep_apart, part
-from kernels.calendar import day_of, leaves_us, stops_after
-from kernels.entries import kind_of
-from kernels.layout import (
+from rfmstream.kernels._jit import inline, keep_apart, part
+from rfmstream.kernels.calendar import day_of, leaves_us, stops_after
+from rfmstream.kernels.entries import kind_of
+from rfmstream.kernels.layout import (
     HAS_ADJUSTMENT,
     NEXT_TIER,
     NEXT_TIER_SHIFT,
     ORDER,
     REASON_SHIFT,
 )
-from kernels.memory import (
+from rfmstream.kernels.memory import (
     changes_of,
     entries_of,
     frequency_cuts_of,
@@ -28,7 +28,7 @@ from kernels.memory import (
     settled_any_of,
     settled_of,
 )
-from schemas.codes import FOREVER_US, NEVER_US, NO_TIER, ChangeReason
+from rfmstream.schemas.codes import FOREVER_US, NEVER_US, NO_TIER, ChangeReason
 
 RECENCY_EXPIRED = int(ChangeReason.RECENCY_EXPIRED)
 WINDOW_EXPIRED = int(ChangeReason.WINDOW_EXPIRED)

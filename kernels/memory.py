@@ -7,8 +7,8 @@ compiled. Offsets and ids of batches are Arrow's own buffers.
 
 import numpy as np
 
-from kernels._jit import array_at, inline, jit, touch_word
-from kernels.layout import CHANGE, CHUNK_WORDS, CUSTOMER, ENTRY, TABLE
+from rfmstream.kernels._jit import array_at, inline, jit, touch_word
+from rfmstream.kernels.layout import CHANGE, CHUNK_WORDS, CUSTOMER, ENTRY, TABLE
 
 PAGE = 4096
 

@@ -11,8 +11,8 @@ from typing import Final
 
 import numpy as np
 
-from kernels._jit import inline, jit, load_word, part
-from schemas.codes import ID_BYTES_MAX
+from rfmstream.kernels._jit import inline, jit, load_word, part
+from rfmstream.schemas.codes import ID_BYTES_MAX
 
 OK: Final = 0
 ABSENT: Final = 1

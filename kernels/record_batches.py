@@ -10,7 +10,7 @@ from typing import Final
 
 import numpy as np
 
-from kernels._jit import borrow, copy_line, inline, jit
+from rfmstream.kernels._jit import borrow, copy_line, inline, jit
 
 HEADER_BYTES: Final = 61
 RECORD_BYTES_MIN: Final = 7

@@ -9,13 +9,13 @@ Source: docs/semantics.md 3-6 (`rules_changed`).
 
 import numpy as np
 
-from kernels._jit import borrow, jit, keep_apart, part
-from kernels.calendar import is_older, leaves_us
-from kernels.entries import complete_list, kind_of
-from kernels.layout import DONE, ORDER, OUTPUT_FULL
-from kernels.measure import evaluate
-from kernels.memory import customers_of, entries_of
-from schemas.codes import NO_TIER, ChangeReason
+from rfmstream.kernels._jit import borrow, jit, keep_apart, part
+from rfmstream.kernels.calendar import is_older, leaves_us
+from rfmstream.kernels.entries import complete_list, kind_of
+from rfmstream.kernels.layout import DONE, ORDER, OUTPUT_FULL
+from rfmstream.kernels.measure import evaluate
+from rfmstream.kernels.memory import customers_of, entries_of
+from rfmstream.schemas.codes import NO_TIER, ChangeReason
 
 RULES_CHANGED = int(ChangeReason.RULES_CHANGED)
 

@@ -2,11 +2,11 @@
 
 import numpy as np
 
-from kernels._jit import borrow, inline, jit, prefetch
-from kernels.entries import hash_about, hash_instant, kind_of
-from kernels.ids import hash_bytes, hash_pair, set_customer_id
-from kernels.layout import ADJUSTMENT, GROUP, HAS_EVENT_ID, KIND_MASK, ORDER, ORIGINAL, REFUND
-from kernels.memory import (
+from rfmstream.kernels._jit import borrow, inline, jit, prefetch
+from rfmstream.kernels.entries import hash_about, hash_instant, kind_of
+from rfmstream.kernels.ids import hash_bytes, hash_pair, set_customer_id
+from rfmstream.kernels.layout import ADJUSTMENT, GROUP, HAS_EVENT_ID, KIND_MASK, ORDER, ORIGINAL, REFUND
+from rfmstream.kernels.memory import (
     customers_of,
     entries_of,
     id_base_of,
@@ -16,7 +16,7 @@ from kernels.memory import (
     orders_of,
     seeds_of,
 )
-from kernels.table import fetch, insert, settle, tag_of
+from rfmstream.kernels.table import fetch, insert, settle, tag_of
 
 BLOCK = 256
 

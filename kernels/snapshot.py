@@ -5,10 +5,10 @@ Source: docs/semantics.md 7. An instant after the clock is exact, too: each cust
 
 import numpy as np
 
-from kernels._jit import borrow, inline, jit, prefetch
-from kernels.calendar import day_of
-from kernels.layout import DAY_US, REASON_SHIFT
-from kernels.measure import (
+from rfmstream.kernels._jit import borrow, inline, jit, prefetch
+from rfmstream.kernels.calendar import day_of
+from rfmstream.kernels.layout import DAY_US, REASON_SHIFT
+from rfmstream.kernels.measure import (
     cell_of,
     count_band,
     expire_deadline,
@@ -17,8 +17,8 @@ from kernels.measure import (
     next_change,
     noted_next_tier,
 )
-from kernels.memory import customers_of, entries_of, frequency_cuts_of, monetary_cuts_of
-from schemas.codes import FOREVER_US
+from rfmstream.kernels.memory import customers_of, entries_of, frequency_cuts_of, monetary_cuts_of
+from rfmstream.schemas.codes import FOREVER_US
 
 BLOCK = 64
 ENTRIES_AHEAD = 3

@@ -14,9 +14,9 @@ come evenly, not all at once (the idea of spiral storage, Martin 1979): the tabl
 
 import numpy as np
 
-from kernels._jit import count_trailing_zeros, inline, keep_apart, match_line, part, prefetch
-from kernels.layout import SEGMENT, SEGMENT_LINE_BITS
-from kernels.memory import directory_of, pairs_of
+from rfmstream.kernels._jit import count_trailing_zeros, inline, keep_apart, match_line, part, prefetch
+from rfmstream.kernels.layout import SEGMENT, SEGMENT_LINE_BITS
+from rfmstream.kernels.memory import directory_of, pairs_of
 
 TAG_MASK = 0xFFFFFFFF
 LINE = 8

@@ -11,8 +11,8 @@ Source: docs/decisions.md; docs/semantics.md 5.
 
 import numpy as np
 
-from kernels._jit import borrow, inline, jit, keep_apart, part, prefetch
-from kernels.layout import (
+from rfmstream.kernels._jit import borrow, inline, jit, keep_apart, part, prefetch
+from rfmstream.kernels.layout import (
     BUCKET_SLOT_BITS,
     BUCKET_SLOTS,
     CHUNK_HEAD,
@@ -24,9 +24,9 @@ from kernels.layout import (
     WHEEL_KEY_MAX,
     WHEEL_ORIGIN_US,
 )
-from kernels.measure import expire_deadline
-from kernels.memory import buckets_of, chunks_of, customers_of, entries_of, slot_min_us_of, slots_of
-from schemas.codes import FOREVER_US
+from rfmstream.kernels.measure import expire_deadline
+from rfmstream.kernels.memory import buckets_of, chunks_of, customers_of, entries_of, slot_min_us_of, slots_of
+from rfmstream.schemas.codes import FOREVER_US
 
 ENTRIES_AHEAD = 5
 

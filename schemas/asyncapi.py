@@ -9,9 +9,9 @@ import json
 import re
 from typing import Any, Final
 
-from schemas.changes import CHANGE_TYPE, change_event_json_schema
-from schemas.orders import ORDER_COLUMNS, REJECTION_REASONS, order_json_schema
-from schemas.ruleset import Ruleset
+from rfmstream.schemas.changes import CHANGE_TYPE, change_event_json_schema
+from rfmstream.schemas.orders import ORDER_COLUMNS, REJECTION_REASONS, order_json_schema
+from rfmstream.schemas.ruleset import Ruleset
 
 ORDERS_TOPIC: Final = "orders.v1"
 CHANGES_TOPIC: Final = "rfm.tier-changes.v1"

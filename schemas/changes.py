@@ -7,9 +7,9 @@ from typing import Any, Final
 
 import pyarrow as pa
 
-from schemas.codes import ChangeReason
-from schemas.columns import TIMESTAMP, WORD, Column, arrow_schema, json_object
-from schemas.ruleset import Ruleset
+from rfmstream.schemas.codes import ChangeReason
+from rfmstream.schemas.columns import TIMESTAMP, WORD, Column, arrow_schema, json_object
+from rfmstream.schemas.ruleset import Ruleset
 
 MODES: Final = ("live", "replay")
 

@@ -1,7 +1,7 @@
 """The model of an input map: how rows of any order export become order events, as frozen dataclasses.
 
 `schemas.mapping_file` reads and validates the file; what an expression or condition evaluates to is the business of
-`engine.ingest`.
+`engine.files.mapping`.
 
 Source  docs/semantics.md section 1
 """

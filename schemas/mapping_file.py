@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any, Final, Literal, TypeVar, cast, get_args
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from schemas.errors import ConfigError
-from schemas.mapping import (
+from rfmstream.schemas.errors import ConfigError
+from rfmstream.schemas.mapping import (
     ARITHMETIC,
     Condition,
     Event,
@@ -26,8 +26,8 @@ from schemas.mapping import (
     Rounding,
     Test,
 )
-from schemas.orders import ORDER_TYPES
-from schemas.toml_table import read_toml
+from rfmstream.schemas.orders import ORDER_TYPES
+from rfmstream.schemas.toml_table import read_toml
 
 _KINDS: Final[tuple[str, ...]] = get_args(Kind)
 _TESTS: Final[tuple[str, ...]] = get_args(Test)

@@ -7,8 +7,8 @@ from typing import Any, Final
 
 import pyarrow as pa
 
-from schemas.codes import AMOUNT_MINOR_MAX, ID_BYTES_MAX, REJECTIONS, OrderType
-from schemas.columns import TIMESTAMP, Column, arrow_schema, json_object
+from rfmstream.schemas.codes import AMOUNT_MINOR_MAX, ID_BYTES_MAX, REJECTIONS, OrderType
+from rfmstream.schemas.columns import TIMESTAMP, Column, arrow_schema, json_object
 
 ORDER_TYPES: Final = tuple(order_type.name.lower() for order_type in OrderType)
 """The wire values of `type`; position = OrderType code."""

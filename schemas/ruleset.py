@@ -13,11 +13,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from schemas.currencies import CURRENCY_EXPONENTS, currency_exponent
-from schemas.errors import ConfigError
-from schemas.ruleset_compile import compile_lookup, compile_monetary_cuts
-from schemas.ruleset_file import SHIPPED, check_time_zone, read_ruleset_file, shipped_path
-from schemas.ruleset_model import DayUnit, Playbook, RulesetFile, Tier
+from rfmstream.schemas.currencies import CURRENCY_EXPONENTS, currency_exponent
+from rfmstream.schemas.errors import ConfigError
+from rfmstream.schemas.ruleset_compile import compile_lookup, compile_monetary_cuts
+from rfmstream.schemas.ruleset_file import SHIPPED, check_time_zone, read_ruleset_file, shipped_path
+from rfmstream.schemas.ruleset_model import DayUnit, Playbook, RulesetFile, Tier
 
 __all__ = ["Playbook", "Ruleset", "Tier", "list_rulesets", "load_ruleset"]
 

@@ -9,10 +9,10 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from schemas.codes import NO_TIER
-from schemas.errors import ConfigError
-from schemas.ruleset_model import Rule, RulesetFile, Span
-from schemas.toml_table import show_decimal
+from rfmstream.schemas.codes import NO_TIER
+from rfmstream.schemas.errors import ConfigError
+from rfmstream.schemas.ruleset_model import Rule, RulesetFile, Span
+from rfmstream.schemas.toml_table import show_decimal
 
 MINOR_MAX: Final = 10**18
 """Largest cut in minor units, well inside int64."""

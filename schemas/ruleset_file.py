@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any, Final, cast
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
-from schemas.currencies import currency_exponent
-from schemas.errors import ConfigError
-from schemas.ruleset_model import DayUnit, Playbook, Rule, RulesetFile, Span, Tier
-from schemas.toml_table import TomlTable, read_toml
+from rfmstream.schemas.currencies import currency_exponent
+from rfmstream.schemas.errors import ConfigError
+from rfmstream.schemas.ruleset_model import DayUnit, Playbook, Rule, RulesetFile, Span, Tier
+from rfmstream.schemas.toml_table import TomlTable, read_toml
 
 MEASURES: Final = ("r", "f", "m")
 TIERS_MAX: Final = 127

@@ -7,9 +7,9 @@ from typing import Final
 
 import pyarrow as pa
 
-from schemas.changes import CHANGE_COLUMNS
-from schemas.columns import TIMESTAMP, WORD, Column, arrow_schema
-from schemas.ruleset import Ruleset
+from rfmstream.schemas.changes import CHANGE_COLUMNS
+from rfmstream.schemas.columns import TIMESTAMP, WORD, Column, arrow_schema
+from rfmstream.schemas.ruleset import Ruleset
 
 _CHANGE: Final = {column.name: column for column in CHANGE_COLUMNS}
 

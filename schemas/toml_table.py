@@ -13,7 +13,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
-from schemas.errors import ConfigError
+from rfmstream.schemas.errors import ConfigError
 
 _DECIMAL: Final = re.compile(r"[+-]?[0-9]{1,18}(\.[0-9]{1,18})?")
 _DEEPEST: Final = 100

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from kernels._jit import is_compiled
-from kernels.fold import fold
+from rfmstream.kernels._jit import is_compiled
+from rfmstream.kernels.fold import fold
 
 TESTS = Path(__file__).parent
 # Brokers of tests live for seconds: compiling what runs often well takes them longer than it saves.
@@ -26,7 +26,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     is_whole = session.config.args_source == pytest.Config.ArgsSource.TESTPATHS
     is_many = bool(session.config.getoption("numprocesses", None))
     if is_whole and is_many and not is_compiled(fold):
-        command = [sys.executable, "-m", "tests.warm_kernels"]
+        command = [sys.executable, "-m", "tests.support.warm_kernels"]
         for process in [subprocess.Popen([*command, part], cwd=TESTS.parent) for part in ("orders", "texts")]:
             process.wait()
 

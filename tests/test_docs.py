@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from engine.cli.app import cli
-from engine.live.metrics import metrics_reference
-from engine.live.settings import reference
-from schemas.changes import CHANGE_COLUMNS, CHANGE_REASONS
-from schemas.columns import Column
-from schemas.orders import ORDER_COLUMNS, REJECTED_COLUMNS
-from schemas.snapshots import SNAPSHOT_COLUMNS
+from rfmstream.engine.cli.app import cli
+from rfmstream.engine.live.metrics import metrics_reference
+from rfmstream.engine.live.settings import reference
+from rfmstream.schemas.changes import CHANGE_COLUMNS, CHANGE_REASONS
+from rfmstream.schemas.columns import Column
+from rfmstream.schemas.orders import ORDER_COLUMNS, REJECTED_COLUMNS
+from rfmstream.schemas.snapshots import SNAPSHOT_COLUMNS
 
 ROOT = Path(__file__).resolve().parent.parent
 FORMATS = (ROOT / "docs" / "formats.md").read_text(encoding="utf-8")

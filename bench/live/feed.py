@@ -16,18 +16,18 @@ from aiokafka import AIOKafkaProducer
 from numpy.typing import NDArray
 
 from bench.live.site import PARTITIONS, Site
-from engine import Engine
-from engine.buffers import values_of
-from engine.generate import generate_batches
-from engine.ingest.normalise import normalise
-from engine.live.config import WorkerConfig
-from engine.live.encode import Encoder
-from engine.live.kafka.producer import OrderSender, Partitioner, opened
-from engine.live.orders_out import ROWS_PER_RECORD, Form, OrderEncoder, Pace
-from engine.text_rows import ROWS_AT_ONCE
-from schemas.codes import OrderType
-from schemas.orders import CANONICAL_SCHEMA
-from schemas.ruleset import load_ruleset
+from rfmstream import Engine
+from rfmstream.engine.core.buffers import values_of
+from rfmstream.engine.events.normalise import normalise
+from rfmstream.engine.files.text_rows import ROWS_AT_ONCE
+from rfmstream.engine.live.config import WorkerConfig
+from rfmstream.engine.live.encode import Encoder
+from rfmstream.engine.live.kafka.producer import OrderSender, Partitioner, opened
+from rfmstream.engine.live.orders_out import ROWS_PER_RECORD, Form, OrderEncoder, Pace
+from rfmstream.engine.replay.generate import generate_batches
+from rfmstream.schemas.codes import OrderType
+from rfmstream.schemas.orders import CANONICAL_SCHEMA
+from rfmstream.schemas.ruleset import load_ruleset
 
 SEED: Final = 1
 CURRENCY: Final = "CNY"

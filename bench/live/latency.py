@@ -18,8 +18,8 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
 from bench.live.feed import TICK_S, percentiles_ms, present
 from bench.live.site import ROOT, Site, Worker
-from engine.instants import to_us
-from engine.live.kafka.fetches import as_fetched, raw_records
+from rfmstream.engine.events.instants import to_us
+from rfmstream.engine.live.kafka.fetches import as_fetched, raw_records
 
 KEPT_UP_MS: Final = 1_000
 """A pace whose median is beyond this is one that the worker does not keep."""

@@ -8,7 +8,7 @@ import orjson
 
 from bench.live.feed import History, present
 from bench.live.site import Site, Worker
-from engine.instants import to_us
+from rfmstream.engine.events.instants import to_us
 
 SESSION_TIMEOUT_S = 10
 CHECKPOINT_INTERVAL_S = 10

@@ -25,9 +25,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from bench.peers.stream.processes import Tree, session_usage
 from bench.process import RFMSTREAM
-from engine.live.config import ClientConfig
-from engine.live.kafka.producer import prepare_topic
-from tests.kafka.broker.broker import Broker, free_ports
+from ops.broker.broker import Broker, free_ports
+from rfmstream.engine.live.config import ClientConfig
+from rfmstream.engine.live.kafka.producer import prepare_topic
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 PARTITIONS: Final = 12

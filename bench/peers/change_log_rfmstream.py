@@ -11,10 +11,10 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from engine import Engine
-from engine.background import WriteBehind, read_ahead
-from engine.ingest import open_orders
-from schemas.changes import CHANGE_SCHEMA
+from rfmstream import Engine
+from rfmstream.engine.files.background import WriteBehind, read_ahead
+from rfmstream.engine.files.source import open_orders
+from rfmstream.schemas.changes import CHANGE_SCHEMA
 
 CHANGE_COLUMNS = ["customer_id", "seq", "effective_at", "from_tier", "to_tier", "reason"]
 SNAPSHOT_COLUMNS = [

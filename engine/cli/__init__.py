@@ -1,5 +1,5 @@
 """The command line: `rfmstream`. click and rich are imported here and nowhere else."""
 
-from engine.cli.app import main
+from rfmstream.engine.cli.app import main
 
 __all__ = ["main"]

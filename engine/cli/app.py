@@ -12,17 +12,17 @@ from typing import Any, Final, NoReturn
 
 import click
 
-from engine.cli.generate import generate
-from engine.cli.maps import maps
-from engine.cli.produce import produce
-from engine.cli.replay import replay
-from engine.cli.rulesets import rulesets
-from engine.cli.snapshot import snapshot
-from engine.cli.tail import tail
-from engine.cli.timeline import timeline
-from engine.cli.worker import worker
-from engine.signals import ending_signals, exit_code
-from schemas.errors import ConfigError, InputError, RfmError, StateError
+from rfmstream.engine.cli.generate import generate
+from rfmstream.engine.cli.maps import maps
+from rfmstream.engine.cli.produce import produce
+from rfmstream.engine.cli.replay import replay
+from rfmstream.engine.cli.rulesets import rulesets
+from rfmstream.engine.cli.snapshot import snapshot
+from rfmstream.engine.cli.tail import tail
+from rfmstream.engine.cli.timeline import timeline
+from rfmstream.engine.cli.worker import worker
+from rfmstream.engine.files.interrupts import ending_signals, exit_code
+from rfmstream.schemas.errors import ConfigError, InputError, RfmError, StateError
 
 EXIT_FAILED: Final = 1
 EXIT_INTERRUPTED: Final = 130

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from engine.cli.options import FILE, SUFFIXES
+from rfmstream.engine.cli.options import FILE, SUFFIXES
 
 
 @click.command(
@@ -47,9 +47,9 @@ def generate(*, customers: int, orders: int, seed: int, days: int, keys: str, ou
     Heavy-tailed purchase rates, customers who drop out, seasons, refunds, cancellations, duplicates and some late rows;
     ready for rfmstream replay without a map.
     """
-    from engine.cli.progress import count_bar  # loads rich
-    from engine.generate import generate as run  # loads Arrow and the compiler
-    from kernels.generate import draw_history
+    from rfmstream.engine.cli.progress import count_bar  # loads rich
+    from rfmstream.engine.replay.generate import generate as run  # loads Arrow and the compiler
+    from rfmstream.kernels.generate import draw_history
 
     with count_bar("generate", orders, compiles=draw_history) as on_progress:
         made = run(

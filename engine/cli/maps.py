@@ -28,8 +28,8 @@ def maps() -> None:
 @maps.command("list")
 def list_() -> None:
     """List the shipped maps."""
-    from engine.cli.show import print_columns  # loads rich
-    from engine.ingest.mapping import list_maps, load_map  # loads Arrow and the compiler
+    from rfmstream.engine.cli.show import print_columns  # loads rich
+    from rfmstream.engine.files.mapping import list_maps, load_map  # loads Arrow and the compiler
 
     print_columns(("name", "for"), [(name, load_map(name).title) for name in list_maps()])
 
@@ -40,6 +40,6 @@ def show(name: str) -> None:
     """Check a map and print its file, comments included."""
     from pathlib import Path
 
-    from engine.ingest.mapping import load_map  # loads Arrow and the compiler
+    from rfmstream.engine.files.mapping import load_map  # loads Arrow and the compiler
 
     click.echo(Path(load_map(name).path).read_text(encoding="utf-8"), nl=False)

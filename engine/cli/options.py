@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import click
 
 if TYPE_CHECKING:
-    from schemas.ruleset import Ruleset
+    from rfmstream.schemas.ruleset import Ruleset
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -49,6 +49,6 @@ def chosen_ruleset(
     """Return the ruleset these options ask for; None if none of them was given."""
     if ruleset is None and time_zone is None and currency is None:
         return None
-    from schemas.ruleset import load_ruleset  # loads numpy
+    from rfmstream.schemas.ruleset import load_ruleset  # loads numpy
 
     return load_ruleset(ruleset or default, time_zone=time_zone, currency=currency)

@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from engine.cli.options import FILE
-from engine.cli.running import run_async
-from engine.cli.settings import SettingsCommand, setting_options
-from engine.live.settings import CLIENT_SETTINGS
+from rfmstream.engine.cli.options import FILE
+from rfmstream.engine.cli.running import run_async
+from rfmstream.engine.cli.settings import SettingsCommand, setting_options
+from rfmstream.engine.live.settings import CLIENT_SETTINGS
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from engine.ingest.source import OrderStream
+    from rfmstream.engine.files.source import OrderStream
 
 
 class _AboveZero(click.FloatRange):
@@ -145,13 +145,13 @@ def produce(
     """
     import asyncio
 
-    from engine.ingest.mapping import load_map
-    from engine.ingest.source import open_orders
-    from engine.live.config import load_client_config
-    from engine.live.kafka import producer as kafka  # loads the client
-    from engine.live.orders_out import OrderEncoder, Pace
-    from engine.live.sources import resolve_one
-    from schemas.currencies import currency_exponent
+    from rfmstream.engine.files.mapping import load_map
+    from rfmstream.engine.files.source import open_orders
+    from rfmstream.engine.live.config import load_client_config
+    from rfmstream.engine.live.kafka import producer as kafka  # loads the client
+    from rfmstream.engine.live.orders_out import OrderEncoder, Pace
+    from rfmstream.engine.live.sources import resolve_one
+    from rfmstream.schemas.currencies import currency_exponent
 
     currency = resolve_one("currency", flags={"currency": currency}, file=config) or "CNY"
     currency_exponent(currency)

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any, Final
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-from kernels._jit import is_compiled
+from rfmstream.kernels._jit import is_compiled
 
 if TYPE_CHECKING:
-    from engine.ingest.source import Progress as ReadProgress
+    from rfmstream.engine.files.source import Progress as ReadProgress
 
 _FIRST_RUN: Final = "first run: compiling for this machine, once; later runs start in a second"
 _STAGES: Final = {"scan": "is it sorted?", "read": "reading", "sorted": "replaying"}

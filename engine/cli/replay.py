@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from engine.cli.options import FILE, SUFFIXES, chosen_ruleset, ruleset_options
+from rfmstream.engine.cli.options import FILE, SUFFIXES, chosen_ruleset, ruleset_options
 
 _THREADS_MAX = 2
 
@@ -106,15 +106,15 @@ def replay(
     who is in which tier.
     """
     # Loaded here, so that help need not wait for Arrow and the compiler.
-    from engine.checkpoint import held
-    from engine.cli.progress import progress_bar
-    from engine.cli.show import print_json, print_summary
-    from engine.ingest.mapping import load_map
-    from engine.instants import parse_instant
-    from engine.replay import Outputs, open_engine
-    from engine.replay import replay as run
-    from engine.summary import summarise
-    from kernels.fold import fold
+    from rfmstream.engine.cli.progress import progress_bar
+    from rfmstream.engine.cli.show import print_json, print_summary
+    from rfmstream.engine.core.checkpoint import held
+    from rfmstream.engine.events.instants import parse_instant
+    from rfmstream.engine.files.mapping import load_map
+    from rfmstream.engine.replay.replay import Outputs, open_engine
+    from rfmstream.engine.replay.replay import replay as run
+    from rfmstream.engine.replay.summary import summarise
+    from rfmstream.kernels.fold import fold
 
     input_map = None if map_name is None else load_map(map_name)
     # Whoever breaks it off after its files are there, and runs it again, would get empty ones.

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from engine.cli.options import FILE
+from rfmstream.engine.cli.options import FILE
 
 
 @click.group(
@@ -28,8 +28,8 @@ def rulesets() -> None:
 @rulesets.command("list")
 def list_() -> None:
     """List the built-in rulesets."""
-    from engine.cli.show import print_rulesets  # loads rich
-    from schemas.ruleset import list_rulesets, load_ruleset  # loads numpy
+    from rfmstream.engine.cli.show import print_rulesets  # loads rich
+    from rfmstream.schemas.ruleset import list_rulesets, load_ruleset  # loads numpy
 
     print_rulesets([load_ruleset(name) for name in list_rulesets()])
 
@@ -41,9 +41,9 @@ def list_() -> None:
 @click.option("--toml", "as_toml", is_flag=True, help="Print the file instead, comments included.")
 def show(*, name: str, time_zone: str | None, currency: str | None, as_toml: bool) -> None:
     """Show a ruleset: cuts, window, tiers with their labels, and the playbook of each."""
-    from engine.cli.show import print_ruleset  # loads rich
-    from schemas.ruleset import load_ruleset  # loads numpy
-    from schemas.ruleset_file import shipped_path
+    from rfmstream.engine.cli.show import print_ruleset  # loads rich
+    from rfmstream.schemas.ruleset import load_ruleset  # loads numpy
+    from rfmstream.schemas.ruleset_file import shipped_path
 
     ruleset = load_ruleset(name, time_zone=time_zone, currency=currency)
     if as_toml:
@@ -58,8 +58,8 @@ def show(*, name: str, time_zone: str | None, currency: str | None, as_toml: boo
 @click.option("--currency", metavar="CODE", help="Check it with this currency instead of its own.")
 def check(*, file: Path, time_zone: str | None, currency: str | None) -> None:
     """Check a ruleset file and show what it would do, or say what is wrong: file, key and fix."""
-    from engine.cli.show import print_ruleset  # loads rich
-    from schemas.ruleset import load_ruleset  # loads numpy
+    from rfmstream.engine.cli.show import print_ruleset  # loads rich
+    from rfmstream.schemas.ruleset import load_ruleset  # loads numpy
 
     ruleset = load_ruleset(file, time_zone=time_zone, currency=currency)
     click.echo(f"{file} is valid.")

@@ -3,7 +3,7 @@
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
-from engine.signals import ending_signals, exit_code
+from rfmstream.engine.files.interrupts import ending_signals, exit_code
 
 _T = TypeVar("_T")
 

@@ -5,8 +5,8 @@ from typing import Any, Final, TypeVar
 
 import click
 
-from engine.cli.options import FILE
-from engine.live.settings import ENVIRONMENT_PREFIX, Setting
+from rfmstream.engine.cli.options import FILE
+from rfmstream.engine.live.settings import ENVIRONMENT_PREFIX, Setting
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 

@@ -14,14 +14,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from engine.instants import to_text
-from engine.summary import Summary, in_order
-from engine.timeline import Timeline
-from schemas.changes import CHANGE_REASONS
-from schemas.currencies import CURRENCY_EXPONENTS
-from schemas.errors import printable
-from schemas.orders import REJECTION_REASONS
-from schemas.ruleset import Ruleset, Tier
+from rfmstream.engine.events.instants import to_text
+from rfmstream.engine.replay.summary import Summary, in_order
+from rfmstream.engine.replay.timeline import Timeline
+from rfmstream.schemas.changes import CHANGE_REASONS
+from rfmstream.schemas.currencies import CURRENCY_EXPONENTS
+from rfmstream.schemas.errors import printable
+from rfmstream.schemas.orders import REJECTION_REASONS
+from rfmstream.schemas.ruleset import Ruleset, Tier
 
 _WIDTH_ELSEWHERE: Final = 120
 """Columns when stdout is no terminal."""

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from engine.cli.options import FILE, SUFFIXES, chosen_ruleset, ruleset_options
+from rfmstream.engine.cli.options import FILE, SUFFIXES, chosen_ruleset, ruleset_options
 
 if TYPE_CHECKING:
-    from schemas.ruleset import Ruleset
+    from rfmstream.schemas.ruleset import Ruleset
 
 
 @click.command(
@@ -75,11 +75,11 @@ def snapshot(
     """
     if (checkpoint is None) == (not workers):
         raise click.UsageError("name one of --checkpoint and --worker")
-    from engine.output import OutputFile, check_output  # loads Arrow
+    from rfmstream.engine.files.output import OutputFile, check_output  # loads Arrow
 
     check_output(out)
     if checkpoint is None:
-        from engine.live.snapshots import snapshot_of_workers
+        from rfmstream.engine.live.snapshots import snapshot_of_workers
 
         if ruleset is not None or time_zone is not None or currency is not None:
             raise click.UsageError("a worker has its own --ruleset, --time-zone and --currency")
@@ -89,8 +89,8 @@ def snapshot(
         if _is_plain(checkpoint):
             _write_plain(Path(checkpoint), chosen, as_of, out)
             return
-        from engine.live.snapshots import snapshot_of_store
-        from engine.live.store import Store
+        from rfmstream.engine.live.snapshots import snapshot_of_store
+        from rfmstream.engine.live.store import Store
 
         found = snapshot_of_store(Store(checkpoint, app_id=app_id), chosen, as_of)
     with OutputFile(out, found.schema) as file:
@@ -102,16 +102,16 @@ def snapshot(
 
 def _is_plain(checkpoint: str) -> bool:
     """Tell whether a directory is one checkpoint, not a live worker's many."""
-    from engine.checkpoint import has_checkpoint
+    from rfmstream.engine.core.checkpoint import has_checkpoint
 
     # A directory that is not there, its name too long for any, is refused in the words of the plain one.
     return "://" not in checkpoint and (has_checkpoint(checkpoint) or not os.path.exists(checkpoint))  # noqa: PTH110
 
 
 def _write_plain(checkpoint: Path, ruleset: "Ruleset | None", as_of: str | None, out: Path) -> None:
-    from engine.engine import Engine  # loads Arrow and the compiler
-    from engine.instants import parse_instant, to_text
-    from engine.output import write_table
+    from rfmstream.engine.core.engine import Engine  # loads Arrow and the compiler
+    from rfmstream.engine.events.instants import parse_instant, to_text
+    from rfmstream.engine.files.output import write_table
 
     engine = Engine.restore(checkpoint, ruleset=ruleset)
     as_of_us = None if as_of is None else parse_instant(as_of, engine.ruleset.time_zone, key="--as-of")

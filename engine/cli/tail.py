@@ -7,10 +7,10 @@ from typing import Any
 
 import click
 
-from engine.cli.running import run_async
-from engine.cli.settings import SettingsCommand, setting_options
-from engine.live.settings import CLIENT_SETTINGS, TOPIC_SETTINGS
-from schemas.errors import ConfigError
+from rfmstream.engine.cli.running import run_async
+from rfmstream.engine.cli.settings import SettingsCommand, setting_options
+from rfmstream.engine.live.settings import CLIENT_SETTINGS, TOPIC_SETTINGS
+from rfmstream.schemas.errors import ConfigError
 
 _SETTINGS = (*CLIENT_SETTINGS, *(setting for setting in TOPIC_SETTINGS if setting.name == "changes_topic"))
 
@@ -53,9 +53,9 @@ def tail(
 
     Times are local in the ruleset's time zone where the change names a built-in ruleset, else UTC.
     """
-    from engine.live.config import load_client_config
-    from engine.live.kafka.reader import read_values  # loads the client
-    from engine.live.sources import resolve_one
+    from rfmstream.engine.live.config import load_client_config
+    from rfmstream.engine.live.kafka.reader import read_values  # loads the client
+    from rfmstream.engine.live.sources import resolve_one
 
     client = load_client_config(flags, file=config)
     topic = resolve_one("changes_topic", flags=flags, file=config)
@@ -102,14 +102,14 @@ def _json_line(change: dict[str, Any]) -> str:
 
 
 def _line(change: dict[str, Any]) -> str:
-    from engine.cli.show import change_line  # loads rich
+    from rfmstream.engine.cli.show import change_line  # loads rich
 
     return change_line(change, _zone(change["ruleset"]))
 
 
 @cache
 def _zone(identity: str) -> str:
-    from engine.timeline import ruleset_of  # loads Arrow
+    from rfmstream.engine.replay.timeline import ruleset_of  # loads Arrow
 
     ruleset = ruleset_of(identity)
     return "UTC" if ruleset is None else ruleset.time_zone

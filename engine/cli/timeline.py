@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from engine.cli.options import FILE, chosen_ruleset, ruleset_options
+from rfmstream.engine.cli.options import FILE, chosen_ruleset, ruleset_options
 
 
 @click.command(
@@ -44,8 +44,8 @@ def timeline(
 
     CHANGES is a file of rfmstream replay --changes. Times are local in the ruleset's time zone.
     """
-    from engine.cli.show import print_timeline  # loads rich
-    from engine.timeline import read_timeline, ruleset_of  # loads Arrow
+    from rfmstream.engine.cli.show import print_timeline  # loads rich
+    from rfmstream.engine.replay.timeline import read_timeline, ruleset_of  # loads Arrow
 
     story = read_timeline(changes, customer)
     own = ruleset_of(story.identity)

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import click
 
-from engine.cli.settings import SOURCES_HELP, SettingsCommand, setting_options
-from engine.live.settings import WORKER_SETTINGS
+from rfmstream.engine.cli.settings import SOURCES_HELP, SettingsCommand, setting_options
+from rfmstream.engine.live.settings import WORKER_SETTINGS
 
 
 @click.command(
@@ -41,11 +41,11 @@ def worker(*, config: Path | None, **flags: object) -> None:
     that stops or dies. Ctrl-C or SIGTERM ends a worker in good order: commit, checkpoint, leave.
     """
     # Loaded here, so that help need not wait for Arrow, the compiler and the client.
-    from engine.live.config import load_worker_config
-    from engine.live.logs import set_up_logs
+    from rfmstream.engine.live.config import load_worker_config
+    from rfmstream.engine.live.logs import set_up_logs
 
     settings = load_worker_config(flags, file=config)
     set_up_logs(settings.log_format, settings.log_level)
-    from engine.live.kafka.worker import run_worker
+    from rfmstream.engine.live.kafka.worker import run_worker
 
     raise SystemExit(run_worker(settings))

@@ -8,13 +8,13 @@ from typing import Final, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from engine.ingest.normalise import CONTRACT_COLUMNS, normalise
-from engine.ingest.readers import STREAM_END, check_buffers
-from engine.ingest.text import plain, shown_text
-from engine.live.arrow_sizes import is_wrapped, unwrapped_bytes
-from engine.live.payload import ROWS_MAX
-from kernels.arrow_streams import DAMAGED, unpacked_bytes
-from schemas.errors import InputError
+from rfmstream.engine.events.arrow_buffers import STREAM_END, check_buffers
+from rfmstream.engine.events.normalise import CONTRACT_COLUMNS, normalise
+from rfmstream.engine.events.text import plain, shown_text
+from rfmstream.engine.live.arrow_sizes import is_wrapped, unwrapped_bytes
+from rfmstream.engine.live.payload import ROWS_MAX
+from rfmstream.kernels.arrow_streams import DAMAGED, unpacked_bytes
+from rfmstream.schemas.errors import InputError
 
 HELD_BYTES_MAX: Final = 1 << 27
 """What the streams that are decoded together may take once they are unpacked. One that takes more is refused: no honest

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from engine.ingest.readers import check_buffers
+from rfmstream.engine.events.arrow_buffers import check_buffers
 
 _LITTLE: Final = 1 << 16
 _VIEWS: Final = (pa.string_view(), pa.binary_view())

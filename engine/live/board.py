@@ -6,9 +6,9 @@ from typing import Final, Literal, NamedTuple
 
 import pyarrow as pa
 
-from engine.live.model import Source
-from engine.live.stats import PartitionStats
-from schemas.ruleset import Ruleset
+from rfmstream.engine.live.model import Source
+from rfmstream.engine.live.stats import PartitionStats
+from rfmstream.schemas.ruleset import Ruleset
 
 PARTITIONS_HEADER: Final = "Rfmstream-Partitions"
 """Of a snapshot over HTTP: which partitions it holds, so that whoever asks several workers sees what is twice."""

@@ -13,9 +13,9 @@ from itertools import count
 from typing import TypeVar
 from uuid import uuid4
 
-from engine.live.model import Committed, FencedError, PartitionLog, Source, Step
-from engine.live.stats import PartitionStats, count_changes
-from schemas.errors import TransportError
+from rfmstream.engine.live.model import Committed, FencedError, PartitionLog, Source, Step
+from rfmstream.engine.live.stats import PartitionStats, count_changes
+from rfmstream.schemas.errors import TransportError
 
 _T = TypeVar("_T")
 

@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from engine.instants import parse_instant
-from engine.live.settings import CLIENT_SETTINGS, WORKER_SETTINGS, Given
-from engine.live.sources import resolve
-from schemas.errors import ConfigError
-from schemas.ruleset import Ruleset, load_ruleset
+from rfmstream.engine.events.instants import parse_instant
+from rfmstream.engine.live.settings import CLIENT_SETTINGS, WORKER_SETTINGS, Given
+from rfmstream.engine.live.sources import resolve
+from rfmstream.schemas.errors import ConfigError
+from rfmstream.schemas.ruleset import Ruleset, load_ruleset
 
 Clock = Literal["log", "event"]
 

@@ -2,7 +2,7 @@
 
     values --split--> rows --scan--> orders
                         |              ^
-                        +--not plain---+  parsed, then judged by engine.ingest.normalise
+                        +--not plain---+  parsed, then judged by engine.events.normalise
 
 Source  docs/semantics.md 1
 """
@@ -16,16 +16,16 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from engine.ingest.json_rows import parse_object, text_rows
-from engine.ingest.json_scan import PAD, OrderScanner
-from engine.ingest.normalise import CONTRACT_COLUMNS, normalise
-from engine.live.arrow_records import Full, Judged, Streams
-from engine.live.model import LogBatch, RawRecords
-from engine.live.payload import ROWS_MAX, Form, Row, form_of, is_arrow, rows_of
-from engine.live.spans import HeaderSpans, Spans, part, rejection, sizes_of
-from kernels.json_split import ITEMS, split_records
-from kernels.record_batches import has_byte
-from schemas.orders import CANONICAL_SCHEMA
+from rfmstream.engine.events.json_rows import parse_object, text_rows
+from rfmstream.engine.events.json_scan import PAD, OrderScanner
+from rfmstream.engine.events.normalise import CONTRACT_COLUMNS, normalise
+from rfmstream.engine.live.arrow_records import Full, Judged, Streams
+from rfmstream.engine.live.model import LogBatch, RawRecords
+from rfmstream.engine.live.payload import ROWS_MAX, Form, Row, form_of, is_arrow, rows_of
+from rfmstream.engine.live.spans import HeaderSpans, Spans, part, rejection, sizes_of
+from rfmstream.kernels.json_split import ITEMS, split_records
+from rfmstream.kernels.record_batches import has_byte
+from rfmstream.schemas.orders import CANONICAL_SCHEMA
 
 _BRACKET: Final = np.uint8(ord("["))
 _FEED: Final = np.uint8(ord("\n"))

@@ -23,9 +23,10 @@ import orjson
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from engine.buffers import offsets_and_data
-from engine.ingest.text import plain
-from engine.live.encode_layout import (
+from rfmstream.engine.core.buffers import offsets_and_data
+from rfmstream.engine.core.shard import new_seeds
+from rfmstream.engine.events.text import plain
+from rfmstream.engine.live.encode_layout import (
     ID,
     KEY,
     SUBJECT,
@@ -36,16 +37,15 @@ from engine.live.encode_layout import (
     sized,
     varint,
 )
-from engine.live.model import Rejection, Source
-from engine.shard import new_seeds
-from kernels import lz4
-from kernels.encode_latest import mark_latest
-from kernels.encode_records import ATTRIBUTE, INSTANT, INTEGER, JSON_ATTRIBUTE, TEXT, write_records
-from kernels.encode_text import BEGINNING_BYTES_MAX, LINE_BYTES
-from kernels.record_batches import HEADER_BYTES
-from schemas.changes import CHANGE_COLUMNS, CHANGE_SCHEMA, CHANGE_TYPE
-from schemas.errors import ConfigError
-from schemas.ruleset import Ruleset
+from rfmstream.engine.live.model import Rejection, Source
+from rfmstream.kernels import lz4
+from rfmstream.kernels.encode_latest import mark_latest
+from rfmstream.kernels.encode_records import ATTRIBUTE, INSTANT, INTEGER, JSON_ATTRIBUTE, TEXT, write_records
+from rfmstream.kernels.encode_text import BEGINNING_BYTES_MAX, LINE_BYTES
+from rfmstream.kernels.record_batches import HEADER_BYTES
+from rfmstream.schemas.changes import CHANGE_COLUMNS, CHANGE_SCHEMA, CHANGE_TYPE
+from rfmstream.schemas.errors import ConfigError
+from rfmstream.schemas.ruleset import Ruleset
 
 JSON_TYPE: Final = "application/json"
 CLOUDEVENT_TYPE: Final = "application/cloudevents+json; charset=utf-8"

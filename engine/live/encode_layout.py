@@ -8,7 +8,7 @@ import orjson
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from kernels.encode_records import (
+from rfmstream.kernels.encode_records import (
     ATTRIBUTE,
     INSTANT,
     INTEGER,
@@ -22,10 +22,10 @@ from kernels.encode_records import (
     TEXT,
     WORD,
 )
-from kernels.encode_text import INSTANT_BYTES, LINE_BYTES
-from kernels.lz4 import EARLIER, PIECE, QUOTE, WORD_PIECE
-from schemas.changes import CHANGE_SCHEMA
-from schemas.columns import Column
+from rfmstream.kernels.encode_text import INSTANT_BYTES, LINE_BYTES
+from rfmstream.kernels.lz4 import EARLIER, PIECE, QUOTE, WORD_PIECE
+from rfmstream.schemas.changes import CHANGE_SCHEMA
+from rfmstream.schemas.columns import Column
 
 # Parts of a record with a length before them; what is in none of them is OUTSIDE.
 OUTSIDE, KEY, VALUE, ID, SUBJECT, TIME = range(6)

@@ -18,13 +18,13 @@ import pyarrow as pa
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from engine.instants import parse_instant, to_text
-from engine.live.board import PARTITIONS_HEADER, READY_STATES, Board, Watched
-from engine.live.metrics import registry_of
-from engine.live.model import Source
-from schemas.codes import NEVER_US
-from schemas.errors import ConfigError, TransportError
-from schemas.snapshots import snapshot_schema
+from rfmstream.engine.events.instants import parse_instant, to_text
+from rfmstream.engine.live.board import PARTITIONS_HEADER, READY_STATES, Board, Watched
+from rfmstream.engine.live.metrics import registry_of
+from rfmstream.engine.live.model import Source
+from rfmstream.schemas.codes import NEVER_US
+from rfmstream.schemas.errors import ConfigError, TransportError
+from rfmstream.schemas.snapshots import snapshot_schema
 
 ARROW_STREAM: Final = "application/vnd.apache.arrow.stream"
 

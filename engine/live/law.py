@@ -6,7 +6,7 @@ in a partition's first one, and in one more wherever it changed (`Tick.ruleset`)
 
 from typing import Literal, NamedTuple, Self
 
-from schemas.ruleset import Ruleset
+from rfmstream.schemas.ruleset import Ruleset
 
 Clock = Literal["log", "event"]
 

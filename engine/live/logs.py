@@ -18,7 +18,7 @@ _LIBRARIES: Final = (
     "aiohttp",
     "aiokafka",
     "asyncio",
-    "engine.live.kafka.transport",
+    "rfmstream.engine.live.kafka.transport",
     "faust",
     "kafka",
     "mode",

@@ -16,10 +16,10 @@ from prometheus_client.metrics_core import (
 )
 from prometheus_client.registry import Collector
 
-from engine.live.board import Board
-from engine.live.model import Source
-from engine.live.stats import SECONDS_BOUNDS, PartitionStats, Seconds
-from schemas.codes import NEVER_US
+from rfmstream.engine.live.board import Board
+from rfmstream.engine.live.model import Source
+from rfmstream.engine.live.stats import SECONDS_BOUNDS, PartitionStats, Seconds
+from rfmstream.schemas.codes import NEVER_US
 
 _Samples = Iterable[tuple[tuple[str, ...], float]]
 _PLACE: Final = ("topic", "partition")

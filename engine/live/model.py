@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from schemas.errors import TransportError
+from rfmstream.schemas.errors import TransportError
 
 _T = TypeVar("_T")
 

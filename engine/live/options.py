@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from typing import Protocol
 
-from engine.live.law import Clock
-from engine.live.model import LogBatch, RawRecords
-from engine.live.partition import STEP_CHANGES
+from rfmstream.engine.live.law import Clock
+from rfmstream.engine.live.model import LogBatch, RawRecords
+from rfmstream.engine.live.partition import STEP_CHANGES
 
 
 class Decodes(Protocol):

@@ -11,9 +11,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from engine.buffers import values_of
-from engine.text_rows import ROWS_AT_ONCE, json_lines
-from schemas.orders import CANONICAL_SCHEMA, ORDER_TYPES
+from rfmstream.engine.core.buffers import values_of
+from rfmstream.engine.files.text_rows import ROWS_AT_ONCE, json_lines
+from rfmstream.schemas.orders import CANONICAL_SCHEMA, ORDER_TYPES
 
 Form = Literal["json", "ndjson", "array", "arrow"]
 FORMS: Final[tuple[Form, ...]] = get_args(Form)

@@ -1,8 +1,8 @@
 """The bytes a row came in, for rows that turn out to be rejected only when they are applied."""
 
-from engine.live.arrow_records import read_stream, row_texts
-from engine.live.model import Headers, LogBatch
-from engine.live.payload import form_of, is_arrow, rows_of
+from rfmstream.engine.live.arrow_records import read_stream, row_texts
+from rfmstream.engine.live.model import Headers, LogBatch
+from rfmstream.engine.live.payload import form_of, is_arrow, rows_of
 
 
 class Originals:

@@ -16,16 +16,16 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from engine.engine import Engine
-from engine.instants import FIRST_US, LAST_US
-from engine.live.law import Clock, Law
-from engine.live.model import LogBatch, RawRecords, Rejection, Step, Tick
-from engine.live.originals import Originals
-from engine.live.spans import rejection, times_us
-from kernels.layout import DAY_US
-from schemas.codes import NEVER_US, Outcome
-from schemas.orders import CANONICAL_SCHEMA
-from schemas.ruleset import Ruleset
+from rfmstream.engine.core.engine import Engine
+from rfmstream.engine.events.instants import FIRST_US, LAST_US
+from rfmstream.engine.live.law import Clock, Law
+from rfmstream.engine.live.model import LogBatch, RawRecords, Rejection, Step, Tick
+from rfmstream.engine.live.originals import Originals
+from rfmstream.engine.live.spans import rejection, times_us
+from rfmstream.kernels.layout import DAY_US
+from rfmstream.schemas.codes import NEVER_US, Outcome
+from rfmstream.schemas.orders import CANONICAL_SCHEMA
+from rfmstream.schemas.ruleset import Ruleset
 
 STEP_CHANGES: Final = 1 << 16
 """Changes from which on a step ends where it can: some tens of megabytes of output, a second or two to write."""

@@ -6,9 +6,9 @@ from enum import IntEnum
 from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
-from engine.ingest.json_rows import DECODER, is_deep, parse_object
-from engine.live.model import Headers
-from kernels.json_split import EITHER, LINES, NEITHER, WHOLE
+from rfmstream.engine.events.json_rows import DECODER, is_deep, parse_object
+from rfmstream.engine.live.model import Headers
+from rfmstream.kernels.json_split import EITHER, LINES, NEITHER, WHOLE
 
 ROWS_MAX: Final = 1 << 20
 """How many rows one record may hold: no honest one of 16 MiB holds more, and each refused row becomes an object."""

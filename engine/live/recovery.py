@@ -10,13 +10,13 @@ said before anything is written.
 import logging
 from dataclasses import dataclass, field
 
-from engine.engine import Engine
-from engine.instants import FIRST_US
-from engine.live.law import Law
-from engine.live.model import Bounds, Source, Tick
-from engine.live.store import LoadedCheckpoint
-from schemas.errors import StateError
-from schemas.ruleset import Ruleset
+from rfmstream.engine.core.engine import Engine
+from rfmstream.engine.events.instants import FIRST_US
+from rfmstream.engine.live.law import Law
+from rfmstream.engine.live.model import Bounds, Source, Tick
+from rfmstream.engine.live.store import LoadedCheckpoint
+from rfmstream.schemas.errors import StateError
+from rfmstream.schemas.ruleset import Ruleset
 
 _log = logging.getLogger(__name__)
 

@@ -18,19 +18,19 @@ from typing import Final, TypeVar
 
 import pyarrow as pa
 
-from engine.live.committer import Committer
-from engine.live.law import Law
-from engine.live.model import LogBatch, PartitionLog, RawRecords, Runs, Source, Step, Tick
-from engine.live.options import Decodes, RunnerOptions
-from engine.live.partition import Partition
-from engine.live.recovery import Plan, Progress, first_tick, plan_recovery
-from engine.live.saver import Saver
-from engine.live.spans import part, parts, value_bytes
-from engine.live.stats import PartitionStats
-from engine.live.store import LoadedCheckpoint, Store
-from schemas.codes import NEVER_US
-from schemas.errors import StateError, TransportError
-from schemas.ruleset import Ruleset
+from rfmstream.engine.live.committer import Committer
+from rfmstream.engine.live.law import Law
+from rfmstream.engine.live.model import LogBatch, PartitionLog, RawRecords, Runs, Source, Step, Tick
+from rfmstream.engine.live.options import Decodes, RunnerOptions
+from rfmstream.engine.live.partition import Partition
+from rfmstream.engine.live.recovery import Plan, Progress, first_tick, plan_recovery
+from rfmstream.engine.live.saver import Saver
+from rfmstream.engine.live.spans import part, parts, value_bytes
+from rfmstream.engine.live.stats import PartitionStats
+from rfmstream.engine.live.store import LoadedCheckpoint, Store
+from rfmstream.schemas.codes import NEVER_US
+from rfmstream.schemas.errors import StateError, TransportError
+from rfmstream.schemas.ruleset import Ruleset
 
 _T = TypeVar("_T")
 

@@ -6,11 +6,11 @@ from collections.abc import Callable
 from functools import partial
 from typing import Final
 
-from engine.engine import Engine
-from engine.live.model import Runs, Source
-from engine.live.stats import PartitionStats
-from engine.live.store import SavedCheckpoint, Store
-from schemas.errors import StateError, TransportError
+from rfmstream.engine.core.engine import Engine
+from rfmstream.engine.live.model import Runs, Source
+from rfmstream.engine.live.stats import PartitionStats
+from rfmstream.engine.live.store import SavedCheckpoint, Store
+from rfmstream.schemas.errors import StateError, TransportError
 
 _GOLDEN: Final = 0.6180339887498949
 """Multiples of it, without their whole part, are spread evenly: no two partitions write checkpoints at once."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any, Final, NamedTuple
 
-from schemas.errors import ConfigError
+from rfmstream.schemas.errors import ConfigError
 
 ENVIRONMENT_PREFIX: Final = "RFMSTREAM_"
 OFF: Final = "off"

@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Final
 
 import pyarrow as pa
 
-from engine.instants import parse_instant
-from engine.live.board import PARTITIONS_HEADER
-from engine.live.store import Store
-from schemas.codes import NEVER_US
-from schemas.errors import ConfigError, StateError, TransportError
-from schemas.ruleset import Ruleset
-from schemas.snapshots import snapshot_schema
+from rfmstream.engine.events.instants import parse_instant
+from rfmstream.engine.live.board import PARTITIONS_HEADER
+from rfmstream.engine.live.store import Store
+from rfmstream.schemas.codes import NEVER_US
+from rfmstream.schemas.errors import ConfigError, StateError, TransportError
+from rfmstream.schemas.ruleset import Ruleset
+from rfmstream.schemas.snapshots import snapshot_schema
 
 if TYPE_CHECKING:
-    from engine.engine import Engine
+    from rfmstream.engine.core.engine import Engine
 
 _ANSWER_S_MAX: Final = 300
 """A snapshot waits for the step in flight, and for an earlier snapshot."""

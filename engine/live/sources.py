@@ -9,9 +9,9 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from engine.live.settings import ENVIRONMENT_PREFIX, WORKER_SETTINGS, Given, Setting
-from schemas.errors import ConfigError
-from schemas.toml_table import TomlTable, read_toml
+from rfmstream.engine.live.settings import ENVIRONMENT_PREFIX, WORKER_SETTINGS, Given, Setting
+from rfmstream.schemas.errors import ConfigError
+from rfmstream.schemas.toml_table import TomlTable, read_toml
 
 
 def resolve(

@@ -9,10 +9,10 @@ from typing import Any, Final, NamedTuple, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.instants import LAST_US
-from engine.live.model import Headers, RawRecords, Rejection
-from kernels.record_batches import LINE_BYTES, gather, number_runs
-from schemas.codes import NEVER_US
+from rfmstream.engine.events.instants import LAST_US
+from rfmstream.engine.live.model import Headers, RawRecords, Rejection
+from rfmstream.kernels.record_batches import LINE_BYTES, gather, number_runs
+from rfmstream.schemas.codes import NEVER_US
 
 _MORE: Final = 0x80
 _MS_US: Final = 1000

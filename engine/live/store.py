@@ -1,6 +1,6 @@
 """Where the checkpoints of partitions live: a folder, or what pyarrow.fs reaches by a URI (s3, gs, hdfs ...).
 
-    <root>/<topic>-<partition>/<offset>-<sequence>/   manifest.json, *.arrow   engine.checkpoint
+    <root>/<topic>-<partition>/<offset>-<sequence>/   manifest.json, *.arrow   engine.core.checkpoint
                                                       position.json            which point of which log this is
 
 A checkpoint is there once its position.json is: on a local disk all of it is written beside and renamed, elsewhere that
@@ -25,11 +25,11 @@ import pyarrow as pa
 import xxhash
 from pyarrow import fs
 
-from engine.checkpoint import MANIFEST, locked, read_checkpoint, sync_folder, write_checkpoint
-from engine.engine import Engine
-from engine.live.model import Source
-from schemas.errors import ConfigError, StateError, TransportError
-from schemas.ruleset import Ruleset, load_ruleset
+from rfmstream.engine.core.checkpoint import MANIFEST, locked, read_checkpoint, sync_folder, write_checkpoint
+from rfmstream.engine.core.engine import Engine
+from rfmstream.engine.live.model import Source
+from rfmstream.schemas.errors import ConfigError, StateError, TransportError
+from rfmstream.schemas.ruleset import Ruleset, load_ruleset
 
 POSITION: Final = "position.json"
 FORMAT: Final = "rfmstream-position"

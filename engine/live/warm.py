@@ -8,16 +8,16 @@ from typing import Final
 
 import pyarrow as pa
 
-from engine.engine import Engine
-from engine.live.decode import Decoder
-from engine.live.encode import Encoder
-from engine.live.law import Clock
-from engine.live.model import RawRecords
-from engine.live.orders_out import packed
-from engine.live.partition import Partition
-from kernels._jit import is_compiled
-from kernels.fold import fold
-from schemas.ruleset import Ruleset
+from rfmstream.engine.core.engine import Engine
+from rfmstream.engine.live.decode import Decoder
+from rfmstream.engine.live.encode import Encoder
+from rfmstream.engine.live.law import Clock
+from rfmstream.engine.live.model import RawRecords
+from rfmstream.engine.live.orders_out import packed
+from rfmstream.engine.live.partition import Partition
+from rfmstream.kernels._jit import is_compiled
+from rfmstream.kernels.fold import fold
+from rfmstream.schemas.ruleset import Ruleset
 
 _ORDER: Final = (
     b'{"customer_id":"c","order_id":"o","occurred_at":"2026-01-01T00:00:00Z","amount_minor":1,"event_id":"e"}'

@@ -13,8 +13,8 @@ import pytest
 from oracle import BUILT_IN, Oracle, replay
 from twins import in_order, plain_rows
 
-from engine import Engine
-from engine.generate import LOAD_SCHEMA, generate_batches
+from rfmstream import Engine
+from rfmstream.engine.replay.generate import LOAD_SCHEMA, generate_batches
 
 pytest.importorskip("duckdb")
 sys.path.insert(0, str(Path(__file__).parents[2] / "bench" / "peers"))

@@ -68,7 +68,7 @@ def seeds() -> list[bytes]:
 def main() -> None:
     import atheris  # noqa: PLC0415 - only where there is a fuzzer
 
-    with atheris.instrument_imports(include=["engine.live", "kernels", "aiokafka"]):
+    with atheris.instrument_imports(include=["rfmstream.engine.live", "kernels", "aiokafka"]):
         import kafka_batches  # noqa: F401, PLC0415 - it imports all the others
 
     corpus = Path(sys.argv[1])

@@ -7,8 +7,8 @@ import os
 from pathlib import Path
 
 import pytest
+from golden_script import read_script, run_script, write_script
 from oracle import Oracle
-from script import read_script, run_script, write_script
 from twins import Driven
 
 SCRIPTS = sorted(Path(__file__).parent.glob("*.txt"))

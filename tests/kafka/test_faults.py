@@ -27,13 +27,13 @@ from kafka_workers import (
     worker,
 )
 
-from engine.engine import Engine
-from engine.live.encode import Encoder
-from engine.live.kafka.transport import FETCH_WAIT_MS
-from engine.live.model import Source
-from engine.live.store import Store
-from schemas.changes import CHANGE_SCHEMA
-from schemas.ruleset import load_ruleset
+from rfmstream.engine.core.engine import Engine
+from rfmstream.engine.live.encode import Encoder
+from rfmstream.engine.live.kafka.transport import FETCH_WAIT_MS
+from rfmstream.engine.live.model import Source
+from rfmstream.engine.live.store import Store
+from rfmstream.schemas.changes import CHANGE_SCHEMA
+from rfmstream.schemas.ruleset import load_ruleset
 
 AS_OF = "2000-01-01T00:00:00Z"
 AS_OF_US = 946_684_800_000_000

@@ -4,11 +4,11 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from engine.live.kafka.lane import BACKLOG_BYTES_MAX, Lane
-from engine.live.kafka.transport import Fetched
-from engine.live.model import FencedError, RawRecords, Source
-from engine.live.stats import PartitionStats
-from schemas.errors import StateError
+from rfmstream.engine.live.kafka.lane import BACKLOG_BYTES_MAX, Lane
+from rfmstream.engine.live.kafka.transport import Fetched
+from rfmstream.engine.live.model import FencedError, RawRecords, Source
+from rfmstream.engine.live.stats import PartitionStats
+from rfmstream.schemas.errors import StateError
 
 SOURCE = Source("orders", 0)
 

@@ -14,17 +14,17 @@ from aiokafka.errors import InvalidProducerEpoch
 from aiokafka.structs import OffsetAndMetadata
 from kafka_cluster import Broker, Cluster
 
-from engine.engine import Engine
-from engine.generate import generate_batches
-from engine.live.encode import Encoder
-from engine.live.kafka.membership import Membership
-from engine.live.kafka.output import KafkaPartitionLog
-from engine.live.kafka.topics import prepare_topics
-from engine.live.kafka.transactions import Transactions
-from engine.live.model import Bounds, Committed, FencedError, Rejection, Source, Step, Tick
-from schemas.changes import CHANGE_SCHEMA
-from schemas.errors import TransportError
-from schemas.ruleset import load_ruleset
+from rfmstream.engine.core.engine import Engine
+from rfmstream.engine.live.encode import Encoder
+from rfmstream.engine.live.kafka.membership import Membership
+from rfmstream.engine.live.kafka.output import KafkaPartitionLog
+from rfmstream.engine.live.kafka.topics import prepare_topics
+from rfmstream.engine.live.kafka.transactions import Transactions
+from rfmstream.engine.live.model import Bounds, Committed, FencedError, Rejection, Source, Step, Tick
+from rfmstream.engine.replay.generate import generate_batches
+from rfmstream.schemas.changes import CHANGE_SCHEMA
+from rfmstream.schemas.errors import TransportError
+from rfmstream.schemas.ruleset import load_ruleset
 
 _T = TypeVar("_T")
 

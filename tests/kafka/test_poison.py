@@ -16,13 +16,13 @@ from kafka_cluster import Cluster
 from kafka_logs import Sent, metrics_of, records_of, retold, send_records, wait_until
 from kafka_workers import assert_is_the_replay, flags_of, worker
 
-from engine.live.encode import REJECTED_BYTES_MAX, EncodedRecords
-from engine.live.encode_layout import sized, varint
-from engine.live.kafka.batches import record_batches
-from engine.live.kafka.fetches import READ_BYTES_MAX
-from engine.live.kafka.transactional import TransactionalProducer
-from kernels.encode_text import LINE_BYTES
-from schemas.orders import REJECTION_REASONS
+from rfmstream.engine.live.encode import REJECTED_BYTES_MAX, EncodedRecords
+from rfmstream.engine.live.encode_layout import sized, varint
+from rfmstream.engine.live.kafka.batches import record_batches
+from rfmstream.engine.live.kafka.fetches import READ_BYTES_MAX
+from rfmstream.engine.live.kafka.transactional import TransactionalProducer
+from rfmstream.kernels.encode_text import LINE_BYTES
+from rfmstream.schemas.orders import REJECTION_REASONS
 
 PARTITIONS = 2
 LARGE = 10_000_000

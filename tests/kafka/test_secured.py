@@ -39,14 +39,14 @@ from kafka_workers import (
 )
 from real.orders import packaged
 
-from engine.cli.app import cli
-from engine.ingest.mapping import load_map
-from engine.ingest.source import open_orders
-from engine.live.config import load_client_config
-from engine.live.kafka.topics import prepare_topics
-from schemas.errors import ConfigError
+from rfmstream.engine.cli.app import cli
+from rfmstream.engine.files.mapping import load_map
+from rfmstream.engine.files.source import open_orders
+from rfmstream.engine.live.config import load_client_config
+from rfmstream.engine.live.kafka.topics import prepare_topics
+from rfmstream.schemas.errors import ConfigError
 
-COMMAND = [sys.executable, "-c", "from engine.cli import main; main()"]
+COMMAND = [sys.executable, "-c", "from rfmstream.engine.cli import main; main()"]
 PARTITIONS = 2
 LINES = 3000
 AS_OF = "2000-01-01T00:00:00Z"

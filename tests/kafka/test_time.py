@@ -18,9 +18,9 @@ from kafka_cluster import Cluster
 from kafka_logs import Sent, records_of, retold, send_records, ticks_of, wait_until, written
 from kafka_workers import assert_is_the_replay, flags_of, worker
 
-from engine.live.partition import STEP_CHANGES
-from kernels.layout import DAY_US
-from schemas.ruleset import Ruleset, load_ruleset
+from rfmstream.engine.live.partition import STEP_CHANGES
+from rfmstream.kernels.layout import DAY_US
+from rfmstream.schemas.ruleset import Ruleset, load_ruleset
 
 SECOND_US: Final = 1_000_000
 PROMPT_US: Final = 5 * SECOND_US

@@ -18,10 +18,10 @@ import pyarrow.parquet as pq
 import pytest
 from aiokafka.partitioner import murmur2
 
-from engine.live.kafka.producer import Partitioner
+from rfmstream.engine.live.kafka.producer import Partitioner
 
 ROOT = Path(__file__).resolve().parents[2]
-COMMAND = [sys.executable, "-c", "from engine.cli import main; main()"]
+COMMAND = [sys.executable, "-c", "from rfmstream.engine.cli import main; main()"]
 COLUMNS = ("customer_id", "seq", "from_tier", "to_tier", "reason", "order_id", "frequency", "monetary_minor")
 AS_OF = "2027-01-01T00:00:00Z"
 

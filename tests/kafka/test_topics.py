@@ -9,9 +9,9 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from kafka_cluster import Cluster, free_ports
 
-from engine.live.config import ClientConfig, WorkerConfig
-from engine.live.kafka.topics import prepare_topics
-from schemas.errors import ConfigError, TransportError
+from rfmstream.engine.live.config import ClientConfig, WorkerConfig
+from rfmstream.engine.live.kafka.topics import prepare_topics
+from rfmstream.schemas.errors import ConfigError, TransportError
 
 
 async def options_of(cluster: Cluster, topic: str) -> dict[str, str]:

@@ -12,11 +12,11 @@ from aiokafka.consumer import fetcher
 from aiokafka.errors import CorruptRecordException
 from kafka_cluster import Broker, Cluster
 
-from engine.live.kafka import transport
-from engine.live.kafka.client import administrator
-from engine.live.kafka.transport import App, Fetched, Reading
-from engine.live.model import Source
-from schemas.errors import ConfigError, StateError
+from rfmstream.engine.live.kafka import transport
+from rfmstream.engine.live.kafka.client import administrator
+from rfmstream.engine.live.kafka.transport import App, Fetched, Reading
+from rfmstream.engine.live.model import Source
+from rfmstream.schemas.errors import ConfigError, StateError
 
 
 class Member:

@@ -13,8 +13,8 @@ import pytest
 from kafka_cluster import Broker, Cluster
 from kafka_workers import assert_is_the_replay, flags_of, real_history, send, values_of_the_replay, worker
 
-from engine.live.kafka.transactions import Transactions, Writing
-from engine.live.kafka.worker import Worker
+from rfmstream.engine.live.kafka.transactions import Transactions, Writing
+from rfmstream.engine.live.kafka.worker import Worker
 
 AS_OF = "2000-01-01T00:00:00Z"
 AS_OF_US = 946_684_800_000_000

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kernels.arrow_streams import DAMAGED, unpacked_bytes
+from rfmstream.kernels.arrow_streams import DAMAGED, unpacked_bytes
 
 V4 = pa.ipc.MetadataVersion.V4
 TEXTS = ["", "a", "some text that comes again " * 9, None]

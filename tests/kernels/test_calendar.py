@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from engine.records import KernelRecord
-from engine.rules import compile_rules
-from kernels.calendar import day_of, is_older, leaves_us, midnight_of, stops_us
-from kernels.layout import DAY_US
-from schemas.codes import FOREVER_US
-from schemas.ruleset import load_ruleset
+from rfmstream.engine.core.kernel_records import KernelRecord
+from rfmstream.engine.core.rules import compile_rules
+from rfmstream.kernels.calendar import day_of, is_older, leaves_us, midnight_of, stops_us
+from rfmstream.kernels.layout import DAY_US
+from rfmstream.schemas.codes import FOREVER_US
+from rfmstream.schemas.ruleset import load_ruleset
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MINUTE_US = 60_000_000

@@ -7,9 +7,9 @@ from pathlib import Path
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from engine.ingest.delimited import read_delimited
-from engine.ingest.files import find_files
-from schemas.mapping import InputFormat
+from rfmstream.engine.files.delimited import read_delimited
+from rfmstream.engine.files.input_files import find_files
+from rfmstream.schemas.mapping import InputFormat
 
 CELL = st.text(alphabet='ab,"\n\r; é', max_size=6)
 

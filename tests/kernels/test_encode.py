@@ -9,10 +9,10 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from kernels import encode_records as records
-from kernels import encode_text as text
-from kernels.encode_batches import fill_batch
-from kernels.encode_latest import mark_latest
+from rfmstream.kernels import encode_records as records
+from rfmstream.kernels import encode_text as text
+from rfmstream.kernels.encode_batches import fill_batch
+from rfmstream.kernels.encode_latest import mark_latest
 
 INT64 = st.integers(-(2**63), 2**63 - 1)
 GUARD = 0xEE

@@ -10,8 +10,8 @@ from kernel_shards import SEEDS, shard_by
 from numpy.typing import NDArray
 from oracle_days import DAY_US, local_day
 
-from engine.shard import Shard
-from kernels.entries import (
+from rfmstream.engine.core.shard import Shard
+from rfmstream.kernels.entries import (
     append_entry,
     complete_list,
     find_adjustment,
@@ -23,9 +23,9 @@ from kernels.entries import (
     put,
     unlink,
 )
-from kernels.layout import ADJUSTMENT, EVENT, GROUP, HAS_EVENT_ID, ORDER
-from kernels.memory import customers_of, entries_of
-from schemas.codes import FOREVER_US, NEVER_US
+from rfmstream.kernels.layout import ADJUSTMENT, EVENT, GROUP, HAS_EVENT_ID, ORDER
+from rfmstream.kernels.memory import customers_of, entries_of
+from rfmstream.schemas.codes import FOREVER_US, NEVER_US
 
 FALL_BACK_US = 1_289_097_060_000_000
 """2010-11-07T02:31:00Z: St John's sets its clocks from 00:01 back to 23:01, and has the 6th once more."""

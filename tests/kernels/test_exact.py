@@ -8,8 +8,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from engine.ingest.numbers import Number, NumberAmount
-from kernels.parse import ABSENT, BAD, OK
+from rfmstream.engine.files.numbers import Number, NumberAmount
+from rfmstream.kernels.parse import ABSENT, BAD, OK
 
 DECIMALS = st.decimals(allow_nan=False, allow_infinity=False, min_value=-(10**7), max_value=10**7, places=4)
 

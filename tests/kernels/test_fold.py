@@ -6,11 +6,11 @@ from kernel_shards import customers_of, event, fold_events, memory_of, shard_in
 from oracle_days import DAY_US
 from twins import canonical_batch
 
-from engine import Engine
-from engine.shard import Shard
-from kernels.fold import BLOCK, fold
-from kernels.layout import CHANGE, DONE, GROW, OUTPUT_FULL
-from schemas.codes import NEVER_US, ChangeReason
+from rfmstream import Engine
+from rfmstream.engine.core.shard import Shard
+from rfmstream.kernels.fold import BLOCK, fold
+from rfmstream.kernels.layout import CHANGE, DONE, GROW, OUTPUT_FULL
+from rfmstream.schemas.codes import NEVER_US, ChangeReason
 
 FIELDS = [name for name in CHANGE.names if not name.startswith("pad")]
 REASONS = {reason.value: reason.name.lower() for reason in ChangeReason}

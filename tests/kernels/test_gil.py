@@ -14,12 +14,12 @@ import threading
 
 import numpy as np
 
-from kernels.gil import keep_gil_on_this_thread
+from rfmstream.kernels.gil import keep_gil_on_this_thread
 
 if sys.argv[1] == "keep":  # before anything has been compiled, as a worker does
     keep_gil_on_this_thread()
 
-from kernels._jit import part, touch_word
+from rfmstream.kernels._jit import part, touch_word
 
 
 @part

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from kernels.ids import (
+from rfmstream.kernels.ids import (
     SPARE_BYTES,
     copy_id,
     gather_customer_ids,
@@ -16,7 +16,7 @@ from kernels.ids import (
     set_customer_id,
     size_customer_ids,
 )
-from kernels.layout import CUSTOMER
+from rfmstream.kernels.layout import CUSTOMER
 
 SEEDS = np.array([0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB, 0x2545F4914F6CDD1D], np.uint64)
 

@@ -8,11 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from json_texts import GOOD, POOLS, mutated, objects, texts
 
-from engine.ingest.json_rows import parse_object, text_rows
-from engine.ingest.json_scan import PAD, OrderScanner
-from engine.ingest.normalise import CONTRACT_COLUMNS, normalise
-from kernels.json_split import EITHER, ITEMS, LINES, NEITHER, WHOLE, split_records
-from kernels.json_text import nesting
+from rfmstream.engine.events.json_rows import parse_object, text_rows
+from rfmstream.engine.events.json_scan import PAD, OrderScanner
+from rfmstream.engine.events.normalise import CONTRACT_COLUMNS, normalise
+from rfmstream.kernels.json_split import EITHER, ITEMS, LINES, NEITHER, WHOLE, split_records
+from rfmstream.kernels.json_text import nesting
 
 
 def scan(

@@ -5,8 +5,8 @@ import numpy as np
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from kernels.encode_text import LINE_BYTES
-from kernels.lz4 import WORD_PIECE, bytes_max, pack_records
+from rfmstream.kernels.encode_text import LINE_BYTES
+from rfmstream.kernels.lz4 import WORD_PIECE, bytes_max, pack_records
 
 TEXTS = st.builds(
     lambda unit, times: unit * times,

@@ -10,12 +10,12 @@ from kernel_shards import customers_of, event, fold_events, shard_in
 from numpy.typing import NDArray
 from oracle_days import DAY_US
 
-from engine import Engine
-from engine.records import KernelRecord
-from engine.rules import compile_rules
-from kernels import memory
-from kernels.layout import CUSTOMER
-from kernels.measure import (
+from rfmstream import Engine
+from rfmstream.engine.core.kernel_records import KernelRecord
+from rfmstream.engine.core.rules import compile_rules
+from rfmstream.kernels import memory
+from rfmstream.kernels.layout import CUSTOMER
+from rfmstream.kernels.measure import (
     STEPS_BOUND,
     cell_of,
     count_band,
@@ -23,8 +23,8 @@ from kernels.measure import (
     measure_recency,
     next_change,
 )
-from schemas.codes import FOREVER_US, NEVER_US, NO_TIER
-from schemas.ruleset import load_ruleset
+from rfmstream.schemas.codes import FOREVER_US, NEVER_US, NO_TIER
+from rfmstream.schemas.ruleset import load_ruleset
 
 SCORES4 = load_ruleset("scores4")
 

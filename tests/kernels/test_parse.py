@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.ingest.text import text_buffers
-from kernels import parse
+from rfmstream.engine.events.text import text_buffers
+from rfmstream.kernels import parse
 
 LIMIT = 10**12
 

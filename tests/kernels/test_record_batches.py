@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from kafka_batches import LOG_APPEND_TIME, Batch, Record, shifted, varint
 
-from kernels.record_batches import (
+from rfmstream.kernels.record_batches import (
     COLUMNS,
     HEADER_BYTES,
     HEADERS,

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 from kernel_shards import customers_of, event, fold_events, shard_in
 
-from engine import Engine
-from kernels.layout import GROUP
-from kernels.restore import BLOCK
+from rfmstream import Engine
+from rfmstream.kernels.layout import GROUP
+from rfmstream.kernels.restore import BLOCK
 
 
 def ids(size: int) -> list[str]:

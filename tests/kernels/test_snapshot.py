@@ -7,10 +7,10 @@ import pytest
 from kernel_shards import event, fold_events, memory_of, shard_in
 from oracle_days import DAY_US
 
-from engine import Engine
-from kernels.layout import NEXT_TIER
-from schemas.codes import FOREVER_US, NEVER_US, NO_TIER, ChangeReason
-from schemas.ruleset import load_ruleset
+from rfmstream import Engine
+from rfmstream.kernels.layout import NEXT_TIER
+from rfmstream.schemas.codes import FOREVER_US, NEVER_US, NO_TIER, ChangeReason
+from rfmstream.schemas.ruleset import load_ruleset
 
 NAMES = [
     "last_paid_us",

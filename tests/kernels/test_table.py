@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from engine.table import Table
-from kernels.layout import SEGMENT
-from kernels.table import LINE, find_next, first_hit, insert, probe, settle, tag_of, turn_of
+from rfmstream.engine.core.table import Table
+from rfmstream.kernels.layout import SEGMENT
+from rfmstream.kernels.table import LINE, find_next, first_hit, insert, probe, settle, tag_of, turn_of
 
 TAG_MAX = 2**32 - 1
 BLOCK = 256

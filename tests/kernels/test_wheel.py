@@ -9,12 +9,12 @@ import pytest
 from kernel_shards import customers_of, event, fold_events, shard_in
 from oracle_days import DAY_US, FIRST_US, LAST_US
 
-from engine import Engine
-from kernels import memory
-from kernels.layout import CHANGE, DONE, GROW, OUTPUT_FULL, SLOT_BITS, WHEEL_ORIGIN_US
-from kernels.wheel import advance, arm, key_of
-from schemas.codes import FOREVER_US
-from schemas.ruleset import load_ruleset
+from rfmstream import Engine
+from rfmstream.kernels import memory
+from rfmstream.kernels.layout import CHANGE, DONE, GROW, OUTPUT_FULL, SLOT_BITS, WHEEL_ORIGIN_US
+from rfmstream.kernels.wheel import advance, arm, key_of
+from rfmstream.schemas.codes import FOREVER_US
+from rfmstream.schemas.ruleset import load_ruleset
 
 RECENT_US = 30 * DAY_US
 SLOT_US = 1 << SLOT_BITS

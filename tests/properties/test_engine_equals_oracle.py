@@ -6,7 +6,7 @@ from oracle import BUILT_IN, Oracle
 from strategies import Case, cases, later_instants
 from twins import Driven, assert_same, ruleset_of
 
-from schemas.ruleset import list_rulesets, load_ruleset
+from rfmstream.schemas.ruleset import list_rulesets, load_ruleset
 
 
 @given(cases())

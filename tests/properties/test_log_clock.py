@@ -9,8 +9,8 @@ from oracle_log import LogOracle
 from strategies import HOUR_US, Case, cases, splits
 from twins import assert_in_order_per_customer, canonical_batch, in_order, plain_rows, ruleset_of
 
-from engine import Engine
-from schemas.codes import FOREVER_US, Outcome
+from rfmstream import Engine
+from rfmstream.schemas.codes import FOREVER_US, Outcome
 
 LOG_SHIFTS_US = [0, 0, 0, 1, -1, HOUR_US, -HOUR_US, DAY_US, -DAY_US, 40 * DAY_US]
 

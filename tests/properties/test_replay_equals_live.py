@@ -11,8 +11,8 @@ from oracle_days import DAY_US, LAST_US
 from strategies import Case, cases, splits
 from twins import Driven, assert_same, canonical_batch, in_order, plain_rows
 
-from engine import Engine
-from schemas.ruleset import load_ruleset
+from rfmstream import Engine
+from rfmstream.schemas.ruleset import load_ruleset
 
 
 def one_pass(case: Case) -> Oracle:

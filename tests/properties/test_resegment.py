@@ -12,9 +12,9 @@ from oracle_days import DAY_US, LAST_US
 from strategies import Case, cases, rules
 from twins import Driven, in_order, plain_rows, ruleset_of
 
-from engine import Engine
-from schemas.errors import ConfigError
-from schemas.ruleset import load_ruleset
+from rfmstream import Engine
+from rfmstream.schemas.errors import ConfigError
+from rfmstream.schemas.ruleset import load_ruleset
 
 PAST = ("seq", "from_tier", "tier_since", "effective_at", "reason", "order_id")
 """What a snapshot tells of the newest change, which another history may have brought."""

@@ -9,12 +9,21 @@ import pyarrow.compute as pc
 import pytest
 from oracle import BUILT_IN, Event, Row, Rules, replay
 from oracle_days import DAY_US
-from orders import ONLINE_RETAIL, PUBLISHED_RFM, SHARED, cdnow, complete_journey, instant_us, online_retail
+from real_orders import (
+    ONLINE_RETAIL,
+    PUBLISHED_RFM,
+    SHARED,
+    cdnow,
+    complete_journey,
+    instant_us,
+    online_retail,
+)
 from twins import Driven, in_order, ruleset_of
 
-from engine import Engine
-from engine.ingest import load_map, open_orders
-from schemas.codes import OrderType
+from rfmstream import Engine
+from rfmstream.engine.files.mapping import load_map
+from rfmstream.engine.files.source import open_orders
+from rfmstream.schemas.codes import OrderType
 
 needs_shared = pytest.mark.skipif(
     not SHARED.is_dir(), reason="the development sets are not beside the repository"

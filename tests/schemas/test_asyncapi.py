@@ -16,12 +16,12 @@ import pyarrow as pa
 import pytest
 from jsonschema import Draft7Validator
 
-from engine import Engine
-from engine.live.config import OutputTopics
-from engine.live.encode import Encoder, Record
-from engine.live.law import Law
-from engine.live.model import Rejection, Source, Tick
-from schemas.asyncapi import (
+from rfmstream import Engine
+from rfmstream.engine.live.config import OutputTopics
+from rfmstream.engine.live.encode import Encoder, Record
+from rfmstream.engine.live.law import Law
+from rfmstream.engine.live.model import Rejection, Source, Tick
+from rfmstream.schemas.asyncapi import (
     CHANGES_TOPIC,
     CLOCK_TOPIC,
     CURRENT_TOPIC,
@@ -29,8 +29,8 @@ from schemas.asyncapi import (
     asyncapi_document,
     asyncapi_text,
 )
-from schemas.orders import ORDER_SCHEMA
-from schemas.ruleset import load_ruleset
+from rfmstream.schemas.orders import ORDER_SCHEMA
+from rfmstream.schemas.ruleset import load_ruleset
 
 RULESET = load_ruleset("rfm8")
 DOCUMENT = asyncapi_document(RULESET)
@@ -81,7 +81,7 @@ MESSAGES = {name: whole(message) for name, message in DOCUMENT["components"]["me
 
 
 def test_the_committed_document_is_the_generated_one() -> None:
-    """If it is not: python -c 'from schemas.asyncapi import *; print(asyncapi_text(), end="")' > docs/asyncapi.json."""
+    """If it is not: print `rfmstream.schemas.asyncapi.asyncapi_text()` into docs/asyncapi.json."""
     assert DOCS.read_text(encoding="utf-8") == asyncapi_text()
     assert json.loads(asyncapi_text(RULESET)) == DOCUMENT
 

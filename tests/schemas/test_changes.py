@@ -4,8 +4,8 @@ import pyarrow as pa
 import pytest
 from jsonschema import Draft202012Validator
 
-from schemas.changes import CHANGE_REASONS, CHANGE_SCHEMA, MODES, change_json_schema, change_schema
-from schemas.ruleset import load_ruleset
+from rfmstream.schemas.changes import CHANGE_REASONS, CHANGE_SCHEMA, MODES, change_json_schema, change_schema
+from rfmstream.schemas.ruleset import load_ruleset
 
 UTC_US = pa.timestamp("us", tz="UTC")
 WORD = pa.dictionary(pa.int8(), pa.string())

@@ -1,7 +1,7 @@
 import pyarrow as pa
 import pytest
 
-from schemas.columns import TIMESTAMP, WORD, Column, arrow_schema, json_object, json_property
+from rfmstream.schemas.columns import TIMESTAMP, WORD, Column, arrow_schema, json_object, json_property
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 import pytest
 
-from schemas.currencies import CURRENCY_EXPONENTS, WITHOUT_MINOR_UNIT, currency_exponent
-from schemas.errors import ConfigError
+from rfmstream.schemas.currencies import CURRENCY_EXPONENTS, WITHOUT_MINOR_UNIT, currency_exponent
+from rfmstream.schemas.errors import ConfigError
 
 
 @pytest.mark.parametrize(

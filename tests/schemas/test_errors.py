@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from schemas.errors import ConfigError, InputError, RfmError, StateError, TransportError
+from rfmstream.schemas.errors import ConfigError, InputError, RfmError, StateError, TransportError
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import pyarrow as pa
 import pytest
 from jsonschema import Draft202012Validator
 
-from schemas.orders import (
+from rfmstream.schemas.orders import (
     CANONICAL_SCHEMA,
     ORDER_SCHEMA,
     ORDER_TYPES,

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from schemas.errors import ConfigError
-from schemas.ruleset import Ruleset, list_rulesets, load_ruleset
+from rfmstream.schemas.errors import ConfigError
+from rfmstream.schemas.ruleset import Ruleset, list_rulesets, load_ruleset
 
 EIGHT = {
     "111": ("重要价值客户", "Champions"),

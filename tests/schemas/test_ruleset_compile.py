@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.errors import ConfigError
-from schemas.ruleset import Ruleset, load_ruleset
+from rfmstream.schemas.errors import ConfigError
+from rfmstream.schemas.ruleset import Ruleset, load_ruleset
 
 
 def toml_of(cuts: tuple[int, int, int], weights: tuple[str, ...], rules: list[dict[str, Any]]) -> str:

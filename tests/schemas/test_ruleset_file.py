@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from schemas.errors import ConfigError
-from schemas.ruleset import load_ruleset
+from rfmstream.schemas.errors import ConfigError
+from rfmstream.schemas.ruleset import load_ruleset
 
 DOCS = Path(__file__).parents[2] / "docs" / "rulesets.md"
 

@@ -1,8 +1,8 @@
 import pyarrow as pa
 
-from schemas.changes import CHANGE_SCHEMA
-from schemas.ruleset import load_ruleset
-from schemas.snapshots import SNAPSHOT_SCHEMA, snapshot_schema
+from rfmstream.schemas.changes import CHANGE_SCHEMA
+from rfmstream.schemas.ruleset import load_ruleset
+from rfmstream.schemas.snapshots import SNAPSHOT_SCHEMA, snapshot_schema
 
 
 def test_columns_of_the_contract() -> None:

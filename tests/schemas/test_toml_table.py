@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.errors import ConfigError
-from schemas.toml_table import TomlTable, show_decimal
+from rfmstream.schemas.errors import ConfigError
+from rfmstream.schemas.toml_table import TomlTable, show_decimal
 
 
 @pytest.mark.parametrize(

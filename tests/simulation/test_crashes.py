@@ -13,8 +13,8 @@ from oracle import BUILT_IN, Event, Oracle, Rules
 from oracle_days import DAY_US
 from twins import Driven, assert_in_order_per_customer, in_order
 
-from engine import Engine
-from schemas.errors import StateError
+from rfmstream import Engine
+from rfmstream.schemas.errors import StateError
 
 SEEDS = [int(seed) for seed in os.environ.get("SIMULATION_SEEDS", "1,2,3,4,5").split(",")]
 ROWS = 1000

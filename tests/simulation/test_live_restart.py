@@ -16,15 +16,15 @@ from live_world import START_US, Record, ScriptedLog, World, plain
 from oracle_days import DAY_US
 from twins import canonical_batch, in_order, plain_rows
 
-from engine import Engine
-from engine.live.decode import Decoder
-from engine.live.model import FencedError, Source, Step
-from engine.live.options import RunnerOptions
-from engine.live.runner import Runner
-from engine.live.stats import PartitionStats
-from engine.live.store import Store
-from schemas.errors import StateError, TransportError
-from schemas.ruleset import load_ruleset
+from rfmstream import Engine
+from rfmstream.engine.live.decode import Decoder
+from rfmstream.engine.live.model import FencedError, Source, Step
+from rfmstream.engine.live.options import RunnerOptions
+from rfmstream.engine.live.runner import Runner
+from rfmstream.engine.live.stats import PartitionStats
+from rfmstream.engine.live.store import Store
+from rfmstream.schemas.errors import StateError, TransportError
+from rfmstream.schemas.ruleset import load_ruleset
 
 SOURCE = Source("orders", 0)
 OPTIONS = RunnerOptions(backoff_s=0, retries=3, checkpoint_interval_s=10**6)

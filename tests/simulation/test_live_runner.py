@@ -23,16 +23,16 @@ from oracle_days import DAY_US
 from oracle_log import LogOracle
 from twins import assert_in_order_per_customer, in_order, plain_rows, ruleset_of
 
-from engine import Engine
-from engine.live.decode import Decoder
-from engine.live.model import FencedError, LogBatch, RawRecords, Source, Step
-from engine.live.options import RunnerOptions
-from engine.live.partition import Partition
-from engine.live.runner import Runner
-from engine.live.spans import part
-from engine.live.stats import PartitionStats
-from engine.live.store import Store
-from schemas.errors import TransportError
+from rfmstream import Engine
+from rfmstream.engine.live.decode import Decoder
+from rfmstream.engine.live.model import FencedError, LogBatch, RawRecords, Source, Step
+from rfmstream.engine.live.options import RunnerOptions
+from rfmstream.engine.live.partition import Partition
+from rfmstream.engine.live.runner import Runner
+from rfmstream.engine.live.spans import part
+from rfmstream.engine.live.stats import PartitionStats
+from rfmstream.engine.live.store import Store
+from rfmstream.schemas.errors import TransportError
 
 PER_TEST = 20
 COUNT = int(os.environ.get("RFM_SIMULATIONS", "300"))

@@ -16,8 +16,8 @@ import orjson
 import pyarrow as pa
 from aiokafka.partitioner import murmur2
 
-from engine import Engine
-from engine.generate import LOAD_SCHEMA, generate_batches
+from rfmstream import Engine
+from rfmstream.engine.replay.generate import LOAD_SCHEMA, generate_batches
 
 RESENT_SHARE: Final = 0.005
 RESENT_ROWS_LATER: Final = 100

@@ -30,7 +30,7 @@ from bench.peers.stream.load import Load, draw
 from bench.peers.stream.peers import FOLDER, PEERS, ROOT, Job, Peer
 from bench.peers.stream.processes import Tree, session_usage
 from bench.process import confined
-from tests.kafka.broker.broker import Broker, free_ports
+from ops.broker.broker import Broker, free_ports
 
 SAMPLE_S: Final = 0.02
 SETTLED_S: Final = 3.0

@@ -16,8 +16,8 @@ from aiokafka.codec import gzip_encode, zstd_encode
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from numpy.typing import NDArray
 
-from engine.live.encode import BATCH_BYTES_MAX, EncodedRecords
-from engine.live.kafka.batch_format import (
+from rfmstream.engine.live.encode import BATCH_BYTES_MAX, EncodedRecords
+from rfmstream.engine.live.kafka.batch_format import (
     BEFORE_LENGTH,
     CHECKED_FROM,
     CRC,
@@ -29,8 +29,8 @@ from engine.live.kafka.batch_format import (
     TRANSACTIONAL,
     crc32c,
 )
-from kernels.encode_batches import fill_batch
-from kernels.encode_text import BEGINNING_BYTES_MAX, LINE_BYTES
+from rfmstream.kernels.encode_batches import fill_batch
+from rfmstream.kernels.encode_text import BEGINNING_BYTES_MAX, LINE_BYTES
 
 Compression = Literal["gzip", "snappy", "lz4", "zstd"]
 

@@ -11,10 +11,10 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.conn import create_conn
 from aiokafka.helpers import create_ssl_context
 
-import engine.live.kafka.answers  # noqa: F401 - of all connections
-from engine.live.config import ClientConfig
-from engine.live.model import FencedError
-from schemas.errors import ConfigError, RfmError, TransportError
+import rfmstream.engine.live.kafka.answers  # noqa: F401 - of all connections
+from rfmstream.engine.live.config import ClientConfig
+from rfmstream.engine.live.model import FencedError
+from rfmstream.schemas.errors import ConfigError, RfmError, TransportError
 
 REQUEST_SECONDS_MAX: Final = 30
 RETRY_BACKOFF_MS: Final = 50

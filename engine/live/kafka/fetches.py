@@ -26,10 +26,10 @@ from aiokafka.record.default_records import _DefaultRecordBatchPy
 from aiokafka.record.memory_records import _MemoryRecordsPy
 from aiokafka.record.util import decode_varint_py
 
-from engine.live.kafka.batch_format import MAGIC, MAGIC_AT
-from engine.live.kafka.raw_batches import RawBatches
-from engine.live.model import Headers, RawRecords
-from engine.live.spans import HeaderSpans, Spans, integers
+from rfmstream.engine.live.kafka.batch_format import MAGIC, MAGIC_AT
+from rfmstream.engine.live.kafka.raw_batches import RawBatches
+from rfmstream.engine.live.model import Headers, RawRecords
+from rfmstream.engine.live.spans import HeaderSpans, Spans, integers
 
 READ_BYTES_MAX: Final = 32 << 20
 """Bytes of records from which on the rest of a fetch is left, to be fetched again: some compressed megabytes may hold

@@ -7,13 +7,13 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Final, Protocol
 
-from engine.live.kafka.fetches import joined
-from engine.live.kafka.transport import Fetched
-from engine.live.model import FencedError, Source
-from engine.live.runner import Runner
-from engine.live.spans import value_bytes
-from engine.live.stats import PartitionStats
-from schemas.errors import TransportError
+from rfmstream.engine.live.kafka.fetches import joined
+from rfmstream.engine.live.kafka.transport import Fetched
+from rfmstream.engine.live.model import FencedError, Source
+from rfmstream.engine.live.runner import Runner
+from rfmstream.engine.live.spans import value_bytes
+from rfmstream.engine.live.stats import PartitionStats
+from rfmstream.schemas.errors import TransportError
 
 BACKLOG_BYTES_MAX: Final = 4 << 20
 """Records waiting for a lane, from which on it asks for no more: a fetch, or many where a topic has small segments."""

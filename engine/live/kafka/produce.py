@@ -13,7 +13,7 @@ from aiokafka.protocol.api import Request
 from aiokafka.protocol.produce import ProduceRequest_v7
 from aiokafka.protocol.types import Int16, Int32, String
 
-from engine.live.kafka.batches import RecordBatch
+from rfmstream.engine.live.kafka.batches import RecordBatch
 
 _ALL_REPLICAS: Final = -1
 _TEXT: Final = String("utf-8")

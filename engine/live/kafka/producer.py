@@ -16,12 +16,12 @@ from aiokafka.partitioner import murmur2
 from aiokafka.producer.message_accumulator import BatchBuilder
 from numpy.typing import NDArray
 
-from engine.buffers import values_of
-from engine.live.config import ClientConfig
-from engine.live.kafka.client import administrator, client_errors, connection_options, quiet_client
-from engine.live.kafka.lookup import partition_counts
-from engine.live.orders_out import OrderEncoder, OutRecord, Pace
-from schemas.errors import ConfigError, TransportError
+from rfmstream.engine.core.buffers import values_of
+from rfmstream.engine.live.config import ClientConfig
+from rfmstream.engine.live.kafka.client import administrator, client_errors, connection_options, quiet_client
+from rfmstream.engine.live.kafka.lookup import partition_counts
+from rfmstream.engine.live.orders_out import OrderEncoder, OutRecord, Pace
+from rfmstream.schemas.errors import ConfigError, TransportError
 
 _BATCH_BYTES: Final = 256 << 10
 _SLEEP_S_MAX: Final = 0.2

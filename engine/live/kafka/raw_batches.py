@@ -18,7 +18,7 @@ from aiokafka.codec import gzip_decode, lz4_decode, snappy_decode, zstd_decode
 from aiokafka.record.default_records import DefaultRecordBatch
 from numpy.typing import NDArray
 
-from engine.live.kafka.batch_format import (
+from rfmstream.engine.live.kafka.batch_format import (
     BEFORE_LENGTH,
     CHECKED_FROM,
     CODEC,
@@ -30,9 +30,9 @@ from engine.live.kafka.batch_format import (
     TRANSACTIONAL,
     crc32c,
 )
-from engine.live.model import RawRecords
-from engine.live.spans import HeaderSpans, Piece, Spans
-from kernels.record_batches import (
+from rfmstream.engine.live.model import RawRecords
+from rfmstream.engine.live.spans import HeaderSpans, Piece, Spans
+from rfmstream.kernels.record_batches import (
     COLUMNS,
     HEADER_BYTES,
     HEADERS,

@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple
 import aiokafka
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 
-from engine.live.kafka.batch_format import (
+from rfmstream.engine.live.kafka.batch_format import (
     ATTRIBUTES_AT,
     CHECKED_FROM,
     CONTROL,
@@ -23,9 +23,9 @@ from engine.live.kafka.batch_format import (
     TRANSACTIONAL,
     crc32c,
 )
-from engine.live.kafka.fetches import joined, read_fetch, use_raw_path
-from engine.live.model import RawRecords
-from engine.live.spans import HeaderSpans, Spans
+from rfmstream.engine.live.kafka.fetches import joined, read_fetch, use_raw_path
+from rfmstream.engine.live.model import RawRecords
+from rfmstream.engine.live.spans import HeaderSpans, Spans
 
 KNOWN_VERSION: Final = "0.14."
 

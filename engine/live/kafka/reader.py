@@ -6,10 +6,10 @@ from typing import Final
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from engine.live.config import ClientConfig
-from engine.live.kafka.client import client_errors, connection_options, quiet_client
-from engine.live.kafka.lookup import partition_counts
-from schemas.errors import ConfigError
+from rfmstream.engine.live.config import ClientConfig
+from rfmstream.engine.live.kafka.client import client_errors, connection_options, quiet_client
+from rfmstream.engine.live.kafka.lookup import partition_counts
+from rfmstream.schemas.errors import ConfigError
 
 _POLL_MS: Final = 200
 

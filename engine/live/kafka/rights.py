@@ -17,8 +17,8 @@ from aiokafka.protocol.group import HeartbeatRequest
 from aiokafka.protocol.transaction import EndTxnRequest
 from aiokafka.protocol.types import Array, Boolean, Int16, Int32, Schema, String
 
-from engine.live.kafka.client import NO_RIGHT
-from schemas.errors import ConfigError
+from rfmstream.engine.live.kafka.client import NO_RIGHT
+from rfmstream.schemas.errors import ConfigError
 
 Right = Literal["Read", "Write"]
 

@@ -7,10 +7,10 @@ from typing import Any, Final
 from aiokafka import errors as kafka
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
-from engine.live.config import WorkerConfig
-from engine.live.kafka.client import administrator
-from engine.live.kafka.rights import Right, require_group, require_rights
-from schemas.errors import ConfigError, TransportError
+from rfmstream.engine.live.config import WorkerConfig
+from rfmstream.engine.live.kafka.client import administrator
+from rfmstream.engine.live.kafka.rights import Right, require_group, require_rights
+from rfmstream.schemas.errors import ConfigError, TransportError
 
 _DELETE: Final = {"cleanup.policy": "delete"}
 _COMPACT: Final = {"cleanup.policy": "compact"}

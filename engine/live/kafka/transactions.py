@@ -23,10 +23,10 @@ from aiokafka import errors as kafka
 from aiokafka.client import AIOKafkaClient
 from aiokafka.structs import OffsetAndMetadata
 
-from engine.live.config import ClientConfig
-from engine.live.kafka.client import connection_options
-from engine.live.kafka.membership import NOBODY, Membership
-from engine.live.kafka.transactional import Batches, TransactionalProducer, close, together
+from rfmstream.engine.live.config import ClientConfig
+from rfmstream.engine.live.kafka.client import connection_options
+from rfmstream.engine.live.kafka.membership import NOBODY, Membership
+from rfmstream.engine.live.kafka.transactional import Batches, TransactionalProducer, close, together
 
 TRANSACTION_SECONDS_MAX: Final = 60
 

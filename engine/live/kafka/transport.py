@@ -34,12 +34,12 @@ from faust.types import TP, ConsumerMessage
 from mode import Service
 from mode.threads import ServiceThread, WorkerThread
 
-from engine.live.config import WorkerConfig
-from engine.live.kafka.client import as_rfm_error, connection_options
-from engine.live.kafka.fetches import as_fetched, raw_records
-from engine.live.kafka.membership import NOBODY, Membership
-from engine.live.model import RawRecords, Source
-from schemas.errors import ConfigError, StateError
+from rfmstream.engine.live.config import WorkerConfig
+from rfmstream.engine.live.kafka.client import as_rfm_error, connection_options
+from rfmstream.engine.live.kafka.fetches import as_fetched, raw_records
+from rfmstream.engine.live.kafka.membership import NOBODY, Membership
+from rfmstream.engine.live.model import RawRecords, Source
+from rfmstream.schemas.errors import ConfigError, StateError
 
 SCHEME: Final = "rfmstream"
 

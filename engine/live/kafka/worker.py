@@ -19,27 +19,27 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, TypeVar
 
-from engine.live.board import Board, Watched
-from engine.live.config import WorkerConfig
-from engine.live.decode import Decoder
-from engine.live.encode import Encoder
-from engine.live.http import StatusServer
-from engine.live.kafka.client import as_rfm_error
-from engine.live.kafka.lane import STOP_S_MAX, Lane
-from engine.live.kafka.output import KafkaPartitionLog
-from engine.live.kafka.raw_check import choose_path
-from engine.live.kafka.topics import prepare_topics
-from engine.live.kafka.transactions import Transactions
-from engine.live.kafka.transport import App, Fetched, Reading
-from engine.live.model import Source
-from engine.live.options import RunnerOptions
-from engine.live.runner import Runner
-from engine.live.stats import PartitionStats
-from engine.live.store import Store
-from engine.live.warm import warm_up
-from engine.signals import ending_signals
-from kernels.gil import keep_gil_on_this_thread
-from schemas.errors import RfmError, TransportError
+from rfmstream.engine.files.interrupts import ending_signals
+from rfmstream.engine.live.board import Board, Watched
+from rfmstream.engine.live.config import WorkerConfig
+from rfmstream.engine.live.decode import Decoder
+from rfmstream.engine.live.encode import Encoder
+from rfmstream.engine.live.http import StatusServer
+from rfmstream.engine.live.kafka.client import as_rfm_error
+from rfmstream.engine.live.kafka.lane import STOP_S_MAX, Lane
+from rfmstream.engine.live.kafka.output import KafkaPartitionLog
+from rfmstream.engine.live.kafka.raw_check import choose_path
+from rfmstream.engine.live.kafka.topics import prepare_topics
+from rfmstream.engine.live.kafka.transactions import Transactions
+from rfmstream.engine.live.kafka.transport import App, Fetched, Reading
+from rfmstream.engine.live.model import Source
+from rfmstream.engine.live.options import RunnerOptions
+from rfmstream.engine.live.runner import Runner
+from rfmstream.engine.live.stats import PartitionStats
+from rfmstream.engine.live.store import Store
+from rfmstream.engine.live.warm import warm_up
+from rfmstream.kernels.gil import keep_gil_on_this_thread
+from rfmstream.schemas.errors import RfmError, TransportError
 
 _T = TypeVar("_T")
 

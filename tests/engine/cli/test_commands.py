@@ -8,14 +8,14 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
-import engine.summary
-from engine.checkpoint import held
-from engine.cli.app import cli
-from engine.cli.replay import default_threads
-from engine.cli.show import money
-from engine.replay import ReplayResult
-from engine.summary import Summary, summarise
-from schemas.ruleset import list_rulesets, load_ruleset
+import rfmstream.engine.replay.summary
+from rfmstream.engine.cli.app import cli
+from rfmstream.engine.cli.replay import default_threads
+from rfmstream.engine.cli.show import money
+from rfmstream.engine.core.checkpoint import held
+from rfmstream.engine.replay.replay import ReplayResult
+from rfmstream.engine.replay.summary import Summary, summarise
+from rfmstream.schemas.ruleset import list_rulesets, load_ruleset
 
 
 def run(*arguments: object, columns: int = 120) -> Result:
@@ -173,7 +173,7 @@ def test_a_run_whose_files_are_there_tells_so_whatever_interrupts(
         os.kill(os.getpid(), number)
         return summarise(result)
 
-    monkeypatch.setattr(engine.summary, "summarise", interrupted)
+    monkeypatch.setattr(rfmstream.engine.replay.summary, "summarise", interrupted)
     before = signal.getsignal(number)
     result = run("replay", history, "--changes", tmp_path / "c.csv", "--checkpoint", tmp_path / "state")
     assert result.exit_code == 0
@@ -219,7 +219,7 @@ def test_interruption_ends_in_130(history: Path, monkeypatch: pytest.MonkeyPatch
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("engine.replay.replay", interrupted)
+    monkeypatch.setattr("rfmstream.engine.replay.replay.replay", interrupted)
     refused(130, "interrupted", "replay", history)
 
 
@@ -227,7 +227,7 @@ def test_a_defect_keeps_its_traceback(history: Path, monkeypatch: pytest.MonkeyP
     def broken(*_: object, **__: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr("engine.replay.replay", broken)
+    monkeypatch.setattr("rfmstream.engine.replay.replay.replay", broken)
     result = run("replay", history)
     assert result.exit_code == 1
     assert isinstance(result.exception, ZeroDivisionError)

@@ -11,14 +11,14 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from engine import Engine
-from engine.cli.app import cli
-from engine.cli.show import change_line
-from engine.live.model import Source
-from engine.live.settings import WORKER_SETTINGS
-from engine.live.store import Store
+from rfmstream import Engine
+from rfmstream.engine.cli.app import cli
+from rfmstream.engine.cli.show import change_line
+from rfmstream.engine.live.model import Source
+from rfmstream.engine.live.settings import WORKER_SETTINGS
+from rfmstream.engine.live.store import Store
 
-COMMAND = [sys.executable, "-c", "from engine.cli import main; main()"]
+COMMAND = [sys.executable, "-c", "from rfmstream.engine.cli import main; main()"]
 
 
 @pytest.fixture

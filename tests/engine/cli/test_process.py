@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-COMMAND = [sys.executable, "-c", "from engine.cli import main; main()"]
+COMMAND = [sys.executable, "-c", "from rfmstream.engine.cli import main; main()"]
 
 
 def run(*arguments: object) -> subprocess.CompletedProcess[str]:
@@ -54,7 +54,7 @@ def test_a_broken_off_replay_leaves_what_was_there(large: Path, tmp_path: Path, 
 
 
 def test_a_sort_that_is_broken_off_leaves_no_folder(large: Path, tmp_path: Path) -> None:
-    little = "import engine.ingest.source as s; s.open_orders.__kwdefaults__['memory_budget_bytes'] = 1 << 20"
+    little = "import rfmstream.engine.files.source as s; s.open_orders.__kwdefaults__['memory_budget_bytes'] = 1 << 20"
     folder = tmp_path / "sort"
     folder.mkdir()
     process = subprocess.Popen(
@@ -117,7 +117,7 @@ def test_a_folder_one_may_not_write_to(history: Path, tmp_path: Path) -> None:
 def test_help_loads_neither_arrow_nor_the_compiler() -> None:
     script = (
         "import sys\n"
-        "from engine.cli.app import cli\n"
+        "from rfmstream.engine.cli.app import cli\n"
         "cli(['replay', '--help'], standalone_mode=False)\n"
         "heavy = {'numba', 'pyarrow', 'numpy', 'rich'} & set(sys.modules)\n"
         "sys.exit(f'loaded {heavy}' if heavy else 0)\n"

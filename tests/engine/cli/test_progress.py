@@ -2,7 +2,7 @@
 
 import pytest
 
-from engine.cli import progress
+from rfmstream.engine.cli import progress
 
 FIRST_RUN = "compiling for this machine, once"
 

@@ -6,8 +6,8 @@ import signal
 
 import pytest
 
-from engine.cli.running import run_async
-from engine.signals import exit_code
+from rfmstream.engine.cli.running import run_async
+from rfmstream.engine.files.interrupts import exit_code
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])

@@ -1,0 +1,1 @@
+"""The deterministic machine: orders and instants in, tier changes out. No clock, no files but the checkpoint's."""

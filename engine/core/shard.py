@@ -1,0 +1,330 @@
+"""One shard: the state of its customers, and the two things that can happen to it, a batch and the passing of time.
+
+A shard is the deterministic core (docs/decisions.md): no I/O, no clock of its own, and nothing random that could
+show in a result. It makes room where the kernels ask for it; everything else happens in them.
+"""
+
+from collections.abc import Iterable
+from copy import copy
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from rfmstream.engine.core.arena import Arena
+from rfmstream.engine.core.buffers import Slabs, offsets_and_data
+from rfmstream.engine.core.kernel_records import KernelRecord
+from rfmstream.engine.core.table import Table
+from rfmstream.kernels import layout
+from rfmstream.kernels.entry_ids import gather_entry_ids, size_entry_ids
+from rfmstream.kernels.fold import BLOCK, ENTRIES_PER_ROW, fold
+from rfmstream.kernels.ids import SPARE_BYTES, gather_customer_ids, size_customer_ids
+from rfmstream.kernels.layout import CHANGE, CUSTOMER, ENTRY, GROUP, STATE
+from rfmstream.kernels.resegment import resegment
+from rfmstream.kernels.restore import BLOCK as RESTORE_BLOCK
+from rfmstream.kernels.restore import load_customer_ids, load_entry_ids
+from rfmstream.kernels.snapshot import BLOCK as SNAPSHOT_BLOCK
+from rfmstream.kernels.snapshot import write_snapshot
+from rfmstream.kernels.wheel import PUSH_RESERVE, advance, next_due, rearm
+from rfmstream.schemas.codes import FOREVER_US, ID_BYTES_MAX, NEVER_US
+
+_ROOM_ENTRIES: Final = BLOCK * ENTRIES_PER_ROW
+_ROOM_ID_BYTES: Final = _ROOM_ENTRIES * ID_BYTES_MAX + 8
+_ROOM_KEY_BYTES: Final = BLOCK * ID_BYTES_MAX
+_CHUNK: Final = np.dtype((np.uint32, (layout.CHUNK_WORDS,)))
+
+_ARENAS: Final[dict[str, tuple[Any, int]]] = {
+    "customers": (CUSTOMER, 2 * BLOCK),
+    "entries": (ENTRY, 2 * _ROOM_ENTRIES),
+    "id_data": (np.uint8, 2 * _ROOM_ID_BYTES),
+    "id_base": (np.int64, 2 * _ROOM_ENTRIES // GROUP),
+    "key_data": (np.uint8, 2 * _ROOM_KEY_BYTES),
+    "chunks": (_CHUNK, 2 * PUSH_RESERVE),
+}
+
+_FROZEN: Final = ("n_customers", "n_entries", "n_orders", "id_bytes", "key_bytes", "clock_us", "wheel_key")
+
+
+def new_seeds() -> NDArray[np.uint64]:
+    """Draw the keys of the hash of ids: unknown to whoever makes up ids, and without influence on any result."""
+    return np.random.default_rng().integers(1, 2**64 - 1, size=4, dtype=np.uint64)
+
+
+class Shard:
+    """The customers whose hash falls to `number` of `count` shards.
+
+    Fields  state  memory of the kernels, a `kernels.layout.STATE`
+            rules  compiled ruleset, a `kernels.layout.RULES`
+            slabs  memory for the columns of its changes
+            touches_ahead  whether memory is made resident ahead of its use
+    """
+
+    def __init__(
+        self, rules: KernelRecord, seeds: NDArray[np.uint64], *, number: int = 0, count: int = 1
+    ) -> None:
+        self.rules = rules
+        self.seeds = seeds
+        self.slabs = Slabs()
+        self.touches_ahead = False
+        self.state = KernelRecord(
+            STATE,
+            shard=number,
+            shards=count,
+            n_customers=1,  # handle 0 is none
+            n_entries=1,
+            n_chunks=1,
+            clock_us=NEVER_US,
+            kept_min_us=FOREVER_US,
+        )
+        self._arenas = {name: Arena(dtype, capacity) for name, (dtype, capacity) in _ARENAS.items()}
+        self._tables = {name: Table() for name in ("index", "orders")}
+        self._changes = np.empty(2 * BLOCK, dtype=CHANGE)
+        self._rows = np.empty(BLOCK, dtype=np.int64)
+        self._handles = np.empty(BLOCK, dtype=np.int64)
+        self._hashes = np.empty(BLOCK, dtype=np.uint64)
+        self.state.point(
+            **{name: arena.array for name, arena in self._arenas.items()},
+            **{name: table.record.rows for name, table in self._tables.items()},
+            buckets=np.zeros(layout.BUCKETS, dtype=np.int32),
+            slots=np.zeros(layout.BUCKET_SLOTS, dtype=np.int32),
+            slot_min_us=np.full(layout.BUCKET_SLOTS, FOREVER_US, dtype=np.int64),
+            seeds=seeds,
+            changes=self._changes,
+        )
+
+    @property
+    def clock_us(self) -> int:
+        """The shard's clock: NEVER_US until something was applied."""
+        return int(self.state.row.clock_us)
+
+    @property
+    def customers(self) -> int:
+        """How many customers the shard holds."""
+        return int(self.state.row.n_customers) - 1
+
+    def fold(self, batch: KernelRecord, outcome: NDArray[np.uint8]) -> None:
+        """Apply this shard's rows of a BATCH; their outcomes go to `outcome` (u8[n]), changes to `take_changes`."""
+        row, status = 0, layout.GROW
+        while status != layout.DONE:
+            row, status = fold(
+                self.state.rows,
+                self.rules.rows,
+                batch.rows,
+                row,
+                outcome,
+                self._rows,
+                self._handles,
+                self._hashes,
+            )
+            self._make_room(status)
+        self._touch_ahead()
+
+    def advance(self, now_us: int) -> None:
+        """Let time pass up to `now_us`; the changes that brings go to `take_changes`."""
+        status = layout.GROW
+        while status != layout.DONE:
+            status = advance(self.state.rows, self.rules.rows, now_us, self._rows)
+            self._make_room(status)
+
+    def next_due_us(self, until_us: int) -> int:
+        """Return the earliest instant up to `until_us` at which a customer is due; FOREVER_US: none."""
+        due_us, status = next_due(self.state.rows, self.rules.rows, until_us, self._rows)
+        while status != layout.DONE:
+            self._make_room(status)
+            due_us, status = next_due(self.state.rows, self.rules.rows, until_us, self._rows)
+        return int(due_us)
+
+    def resegment(self, rules: KernelRecord, now_us: int, tiers: NDArray[np.int8]) -> None:
+        """Go on under other rules from `now_us` on; the changes that brings go to `take_changes`.
+
+        now_us  not before the clock, which it becomes; `tiers`: see `kernels.resegment.resegment`
+        """
+        is_sorted = not (self.rules.row.day_can_fall or rules.row.day_can_fall)
+        self.rules = rules
+        self.state.row.clock_us = now_us
+        first, end = 1, int(self.state.row.n_customers)
+        status = layout.GROW
+        while status != layout.DONE:
+            first, status = resegment(
+                self.state.rows, rules.rows, now_us, tiers, is_sorted, np.int64(first), np.int64(end)
+            )
+            self._make_room(status)
+        self._clear_timers()
+        self._rearm()
+
+    def take_changes(self) -> NDArray[Any]:
+        """Return CHANGE[n], the changes since the last call; valid until the next `fold` or `advance`."""
+        count = int(self.state.row.n_changes)
+        self.state.row.n_changes = 0
+        return self._changes[:count]
+
+    def measure(
+        self, as_of_us: int, first: int, end: int
+    ) -> tuple[NDArray[np.int64], NDArray[np.int16], NDArray[np.int8]]:
+        """Measure the customers of handles [first, end) at `as_of_us`; see `kernels.snapshot.write_snapshot`."""
+        words = np.empty((12, end - first), dtype=np.int64)
+        numbers = np.empty((3, end - first), dtype=np.int16)
+        codes = np.empty((4, end - first), dtype=np.int8)
+        state = self.state.copy()
+        state.point(changes=np.zeros(1, dtype=CHANGE))
+        scratch, ahead = np.zeros(1, dtype=CUSTOMER), np.empty(SNAPSHOT_BLOCK, dtype=np.int64)
+        write_snapshot(
+            state.rows, self.rules.rows, as_of_us, first, end, scratch, ahead, words, numbers, codes
+        )
+        return words, numbers, codes
+
+    def load(
+        self,
+        clock_us: int,
+        wheel_key: int,
+        customers: tuple[int, int, Iterable[pa.RecordBatch]],
+        entries: tuple[int, int, Iterable[pa.RecordBatch]],
+    ) -> None:
+        """Fill this empty shard from the columns of a checkpoint.
+
+        customers, entries  rows, bytes of ids, and batches: an id column, then fields of the record by name
+        """
+        hashes = np.zeros(customers[0] + 1, dtype=np.uint64)
+        scratch = np.empty(RESTORE_BLOCK, dtype=np.uint64)
+        self.state.row.clock_us = clock_us
+        self.state.row.wheel_key = wheel_key
+        self._make_room_for(customers[0], entries[0], customers[1], entries[1])
+        for batch in customers[2]:
+            self._fill("customers", int(self.state.row.n_customers), batch)
+            load_customer_ids(self.state.rows, *offsets_and_data(batch.column(0)), hashes)
+            self._touch_ahead()
+        for batch in entries[2]:
+            self._fill("entries", int(self.state.row.n_entries), batch)
+            load_entry_ids(self.state.rows, *offsets_and_data(batch.column(0)), hashes, scratch)
+            self._touch_ahead()
+        self._rearm()
+
+    def frozen(self) -> "Shard":
+        """Return a copy of what a checkpoint reads, which later events leave alone."""
+        state = self.state.row
+        used = {
+            "customers": int(state.n_customers),
+            "entries": int(state.n_entries),
+            "id_data": int(state.id_bytes) + SPARE_BYTES,
+            "id_base": int(state.n_entries) // GROUP + 1,
+            "key_data": int(state.key_bytes) + SPARE_BYTES,
+        }
+        arenas = {name: Arena(_ARENAS[name][0], size) for name, size in used.items()}
+        for name, size in used.items():
+            arenas[name].array.view(np.uint8)[:] = self._arenas[name].array[:size].view(np.uint8)
+        other = copy(self)
+        # A record of its own: who points to an arena keeps it from growing.
+        other.state = KernelRecord(STATE, **{name: int(state[name]) for name in _FROZEN})
+        other.state.point(**{name: arena.array for name, arena in arenas.items()})
+        other._arenas = arenas  # noqa: SLF001 - another one of this class
+        return other
+
+    def customer_records(self) -> tuple[NDArray[Any], NDArray[np.uint8]]:
+        """Return CUSTOMER[c] by handle and the bytes of long ids; hold them no longer than until the next event."""
+        return self._arenas["customers"].array, self._arenas["key_data"].array
+
+    def entry_records(self) -> NDArray[Any]:
+        """Return ENTRY[e] by handle; hold it no longer than until the next event."""
+        return self._arenas["entries"].array[: int(self.state.row.n_entries)]
+
+    def customer_ids(
+        self,
+        handles: NDArray[np.uint32],
+        offsets: NDArray[np.int32] | None = None,
+        data: NDArray[np.uint8] | None = None,
+    ) -> tuple[NDArray[np.int32], NDArray[np.uint8]]:
+        """Return offsets i32[n + 1] and bytes of the ids of customers (u32[n]), as Arrow has them.
+
+        offsets, data  where to write them, SPARE_BYTES more than there are; default: new arrays
+        """
+        customers, key_data = self.customer_records()
+        if offsets is None:
+            offsets = np.empty(handles.size + 1, dtype=np.int32)
+        size = size_customer_ids(customers, handles, offsets)
+        if data is None:
+            data = np.empty(size + SPARE_BYTES, dtype=np.uint8)
+        gather_customer_ids(customers, key_data, handles, offsets, data)
+        return offsets, data
+
+    def entry_ids(self, entries: NDArray[np.int64]) -> tuple[NDArray[np.int32], NDArray[np.uint8]]:
+        """Return offsets i32[n + 1] and bytes of the ids of entries (i64[n], 0: none), as Arrow has them."""
+        offsets = np.empty(entries.size + 1, dtype=np.int32)
+        source = np.empty(entries.size, dtype=np.int64)
+        size = size_entry_ids(self.state.rows, entries, offsets, source)
+        data = np.empty(size + SPARE_BYTES, dtype=np.uint8)
+        gather_entry_ids(self.state.rows, source, offsets, data)
+        return offsets, data
+
+    def memory(self) -> dict[str, int]:
+        """Return the bytes in use, by what they hold."""
+        state = self.state.row
+        entries = int(state.n_entries)
+        return {
+            "customers": int(state.n_customers) * CUSTOMER.itemsize,
+            "customer_index": self._tables["index"].pairs.nbytes,
+            "timers": int(state.n_chunks - state.n_free_chunks) * _CHUNK.itemsize,
+            "orders": entries * ENTRY.itemsize + (entries // GROUP + 1) * 8,
+            "order_index": self._tables["orders"].pairs.nbytes,
+            "ids": int(state.id_bytes + state.key_bytes),
+        }
+
+    def _fill(self, name: str, first: int, batch: pa.RecordBatch) -> None:
+        part = self._arenas[name].array[first : first + batch.num_rows]
+        for field, column in zip(batch.schema.names[1:], batch.columns[1:], strict=True):
+            part[field] = column.to_numpy()
+
+    def _clear_timers(self) -> None:
+        """Forget who is due when."""
+        state = self.state.row
+        state.n_chunks = 1
+        state.free_chunk = state.n_free_chunks = state.kept_chunk = state.n_today = 0
+        state.kept_min_us = FOREVER_US
+        self.state.point(
+            buckets=np.zeros(layout.BUCKETS, dtype=np.int32),
+            slots=np.zeros(layout.BUCKET_SLOTS, dtype=np.int32),
+            slot_min_us=np.full(layout.BUCKET_SLOTS, FOREVER_US, dtype=np.int64),
+        )
+
+    def _rearm(self) -> None:
+        """File every customer under its deadline."""
+        first, end = 1, int(self.state.row.n_customers)
+        while (first := rearm(self.state.rows, first, end)) < end:
+            self._make_room(layout.GROW)
+
+    def _make_room(self, status: int) -> None:
+        if status == layout.OUTPUT_FULL:
+            self._changes = np.concatenate([self._changes, np.empty_like(self._changes)])
+            self.state.point(changes=self._changes)
+        elif status == layout.GROW:
+            self._make_room_for(BLOCK, _ROOM_ENTRIES, _ROOM_KEY_BYTES, _ROOM_ID_BYTES)
+
+    def _make_room_for(self, customers: int, entries: int, key_bytes: int, id_bytes: int) -> None:
+        """Make room for so much more of everything."""
+        state = self.state.row
+        self._reserve("customers", int(state.n_customers) + customers)
+        self._reserve("entries", int(state.n_entries) + entries)
+        self._reserve("id_data", int(state.id_bytes) + id_bytes)
+        # The kernels look at the room for entries only, so every entry there is room for has a group.
+        self._reserve("id_base", self._arenas["entries"].array.shape[0] // GROUP + 1)
+        self._reserve("key_data", int(state.key_bytes) + key_bytes)
+        self._reserve("chunks", int(state.n_chunks - state.n_free_chunks) + 2 * PUSH_RESERVE)
+        self._tables["index"].make_room(customers)
+        self._tables["orders"].make_room(entries)
+
+    def _touch_ahead(self) -> None:
+        if not self.touches_ahead:
+            return
+        state = self.state.row
+        self._arenas["entries"].touch_ahead(int(state.n_entries))
+        self._arenas["customers"].touch_ahead(int(state.n_customers))
+        self._arenas["id_data"].touch_ahead(int(state.id_bytes))
+        for table in self._tables.values():
+            table.touch_ahead()
+
+    def _reserve(self, name: str, least: int) -> None:
+        arena = self._arenas[name]
+        if arena.array.shape[0] < least:
+            self.state.release(name)  # an arena grows in place only while nobody looks at it
+            arena.grow(least)
+            self.state.point(**{name: arena.array})

@@ -1,0 +1,131 @@
+"""Arrow columns as the buffers kernels read, and as the text a rejected row shows."""
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from rfmstream.schemas.errors import InputError
+
+_NO_BYTES = np.zeros(0, dtype=np.uint8)
+_NO_MASK = np.zeros(0, dtype=np.bool_)
+_NO_BYTES.flags.writeable = False
+_NO_MASK.flags.writeable = False
+
+Buffers = tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], np.ndarray[Any, Any]]
+
+
+def text_buffers(text: pa.Array) -> Buffers:
+    """Return offsets i32[n+1], data u8[] and validity bool[n] ([0]: no nulls) of a string array, no copy."""
+    _, offsets, data = text.buffers()
+    if len(text) == 0 or offsets is None:
+        edges = np.zeros(1, dtype=np.int32)
+        edges.flags.writeable = False
+        return edges, _NO_BYTES, _NO_MASK
+    edges = np.frombuffer(offsets, dtype=np.int32)[text.offset : text.offset + len(text) + 1]
+    return edges, _NO_BYTES if not data else np.frombuffer(data, dtype=np.uint8), validity(text)
+
+
+def validity(array: pa.Array) -> np.ndarray[Any, Any]:
+    """Return bool[n], true where the row is not null; empty when no row is."""
+    if array.null_count == 0:
+        return _NO_MASK
+    mask: np.ndarray[Any, Any] = array.is_valid().to_numpy(zero_copy_only=False)
+    mask.flags.writeable = False
+    return mask
+
+
+def fixed_width(array: pa.Array, dtype: str) -> np.ndarray[Any, Any]:
+    """Return the values of a fixed-width array without a copy; what stands at nulls is anything."""
+    data = array.buffers()[1]
+    if len(array) == 0 or data is None:
+        values = np.zeros(0, dtype=dtype)
+        values.flags.writeable = False
+        return values
+    return np.frombuffer(data, dtype=dtype)[array.offset : array.offset + len(array)]
+
+
+def nulls(count: int) -> pa.Array:
+    """Return `count` null strings."""
+    return pa.nulls(count, pa.string())
+
+
+def repeat(text: str, count: int) -> pa.Array:
+    """Return `text` as a column of `count` rows."""
+    return pa.repeat(pa.scalar(text, pa.string()), count)
+
+
+def plain(array: pa.Array | pa.ChunkedArray) -> pa.Array:
+    """Return one contiguous array without dictionary, run-end or extension wrapping."""
+    if isinstance(array, pa.ChunkedArray):
+        # Arrow copies even a single chunk when it combines them.
+        array = array.chunk(0) if array.num_chunks == 1 else array.combine_chunks()
+        if isinstance(array, pa.ChunkedArray):
+            raise InputError(
+                "a column holds more than 2 GiB of text in one batch", fix="feed smaller batches"
+            )
+    if isinstance(array, pa.ExtensionArray):
+        array = array.storage
+    if pa.types.is_dictionary(array.type):
+        array = array.dictionary_decode()
+    elif pa.types.is_run_end_encoded(array.type):
+        array = pc.run_end_decode(array)
+    if pa.types.is_string_view(array.type) or pa.types.is_binary_view(array.type):
+        # Views have few compute functions: a rejected row could not be picked out of them.
+        array = array.cast(pa.string() if pa.types.is_string_view(array.type) else pa.binary())
+    return array
+
+
+def to_text(array: pa.Array, name: str) -> pa.Array:
+    """Return a plain column as a string array whose bytes are the column's own, not yet checked to be UTF-8.
+
+    Integers, decimals without fraction, booleans, dates and times become their text.
+
+    Errors  InputError  a type that has no faithful text: floats (an id would lose digits), lists, structs
+    """
+    kind = array.type
+    if pa.types.is_string(kind):
+        return array
+    if (
+        pa.types.is_large_string(kind)
+        or pa.types.is_large_binary(kind)
+        or kind in (pa.string_view(), pa.binary_view())
+    ):
+        # Through binary, because a cast to string checks UTF-8 and would refuse the whole batch for one bad
+        # row.
+        array, kind = array.cast(pa.binary()), pa.binary()
+    if pa.types.is_binary(kind):
+        return pa.Array.from_buffers(pa.string(), len(array), array.buffers(), offset=array.offset)
+    if pa.types.is_floating(kind):
+        raise InputError(
+            f"column {name} is {kind}: a float cannot hold an id exactly",
+            fix=f"write {name} as text or integers (pandas floats integers that have gaps: use Int64 or str)",
+        )
+    if pa.types.is_null(kind):
+        return nulls(len(array))
+    if pa.types.is_timestamp(kind) and kind.tz is not None:
+        array = array.cast(pa.timestamp(kind.unit, "UTC"))
+    if pa.types.is_integer(kind) or pa.types.is_boolean(kind) or pa.types.is_temporal(kind):
+        return array.cast(pa.string())
+    if pa.types.is_decimal(kind) and kind.scale == 0:
+        return array.cast(pa.string())
+    raise InputError(f"column {name} is {kind}, which is no text", fix=f"write {name} as text")
+
+
+def shown_text(array: pa.Array) -> pa.Array:
+    """Return any column as valid UTF-8 for a rejected row, replacing what cannot be decoded."""
+    if pa.types.is_floating(array.type) or pa.types.is_decimal(array.type):
+        return array.cast(pa.string())
+    try:
+        text = to_text(array, "")
+    except InputError:
+        return pa.array([None if value is None else str(value) for value in array.to_pylist()], pa.string())
+    try:
+        text.validate(full=True)
+    except pa.ArrowInvalid:
+        raw = pa.Array.from_buffers(pa.binary(), len(text), text.buffers(), offset=text.offset).to_pylist()
+        return pa.array(
+            [None if value is None else value.decode(errors="replace") for value in raw], pa.string()
+        )
+    return text

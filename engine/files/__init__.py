@@ -1,0 +1,1 @@
+"""Tables in and out: formats, input maps, sorting, writers."""

@@ -1,0 +1,176 @@
+"""Input maps at work: finding one by name, and turning source rows into order events.
+
+Source  docs/semantics.md section 1; docs/input-maps.md
+"""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from rfmstream.engine.events.amounts import ColumnAmount
+from rfmstream.engine.events.normalise import Fields, canonicalise, type_codes
+from rfmstream.engine.events.text import repeat
+from rfmstream.engine.events.times import Instants, read_instants
+from rfmstream.engine.files.evaluate import SourceRows
+from rfmstream.engine.files.numbers import Number, NumberAmount
+from rfmstream.kernels.parse import UNKNOWN_WORD
+from rfmstream.schemas.codes import OrderType
+from rfmstream.schemas.errors import ConfigError
+from rfmstream.schemas.mapping import Event, Expression, InputMap
+from rfmstream.schemas.mapping_file import read_map
+from rfmstream.schemas.orders import ORDER_TYPES
+
+__all__ = ["InputMap", "Mapper", "list_maps", "load_map"]
+
+_SHIPPED = Path(__file__).resolve().parent / "maps"
+
+
+def list_maps() -> tuple[str, ...]:
+    """Return the names of the shipped input maps, sorted."""
+    return tuple(sorted(path.stem for path in _SHIPPED.glob("*.toml")))
+
+
+def load_map(name_or_path: str | Path) -> InputMap:
+    """Load a shipped map by its name, or a map from a file.
+
+    Errors  ConfigError  there is neither, or the file is no valid input map
+    """
+    if isinstance(name_or_path, str) and name_or_path in list_maps():
+        return read_map(_SHIPPED / f"{name_or_path}.toml")
+    path = Path(name_or_path)
+    if not os.path.isfile(path):  # noqa: PTH113 - a name too long for the system is none either
+        raise ConfigError(
+            "there is no such input map",
+            file=path,
+            fix=f"give a TOML file, or one of {', '.join(list_maps())}",
+        )
+    return read_map(path)
+
+
+@dataclass(frozen=True)
+class MappedEvent:
+    """The fields of one [[event]] section over the rows it applies to."""
+
+    fields: Fields
+    rows: np.ndarray[Any, Any]
+    event: Event
+
+
+class Mapper:
+    """Turns batches of source columns into order events by one input map, for one run.
+
+    Fields  rows_excluded  how many rows the map's [[exclude]] sections left out so far
+    """
+
+    def __init__(self, input_map: InputMap, *, currency: str, time_zone: str) -> None:
+        self.input_map = input_map
+        self.rows_excluded = 0
+        self._currency = currency
+        self._time_zone = time_zone
+
+    def events(self, source_rows: SourceRows) -> Iterator[MappedEvent]:
+        """Yield the fields of each [[event]] section; last, with an unknown type, the rows that have none."""
+        for rule in self.input_map.exclude:
+            out = source_rows.holds(rule)
+            if out.any():
+                self.rows_excluded += int(out.sum())
+                source_rows = source_rows.take(~out)
+        taken = np.zeros(source_rows.count, np.bool_)
+        for event in self.input_map.events:
+            mask = None if event.when is None else source_rows.holds(event.when)
+            if mask is None or mask.all():
+                taken[:] = True
+                yield MappedEvent(self._fields(event, source_rows), source_rows.rows, event)
+            elif mask.any():
+                taken |= mask
+                chosen = source_rows.take(mask)
+                yield MappedEvent(self._fields(event, chosen), chosen.rows, event)
+        if not taken.all():
+            rest = source_rows.take(~taken)
+            event = self.input_map.events[0]
+            fields = self._fields(event, rest)
+            shown = {name: array for name, array in fields.shown.items() if name != "type"}
+            fields = replace(fields, types=np.full(rest.count, UNKNOWN_WORD, np.uint8), shown=shown)
+            yield MappedEvent(fields, rest.rows, event)
+
+    def canonical(self, source_rows: SourceRows) -> tuple[pa.RecordBatch, pa.RecordBatch]:
+        """Return the canonical events and the rejected rows, both in order of row, then of section."""
+        source = source_rows.source
+        parts = [
+            canonicalise(mapped.fields, currency=self._currency, rows=mapped.rows, source=source)
+            for mapped in self.events(source_rows)
+        ]
+        if len(parts) == 1:
+            return parts[0]
+        return by_row([part[0] for part in parts]), by_row([part[1] for part in parts])
+
+    def instants(self, source_rows: SourceRows) -> Instants:
+        """Return the times of rows whose events all share one time (see `has_one_time`)."""
+        return self._instants(self.input_map.events[0], source_rows)
+
+    def has_one_time(self) -> bool:
+        """Return whether all events of a row happen at the same time, told by the same expression."""
+        return len({(e.occurred_at, e.time_formats, e.time_zone) for e in self.input_map.events}) == 1
+
+    def _instants(self, event: Event, source_rows: SourceRows) -> Instants:
+        return read_instants(
+            source_rows.value(event.occurred_at),
+            time_zone=event.time_zone or self._time_zone,
+            time_formats=event.time_formats,
+            name=event.occurred_at.text or "occurred_at",
+        )
+
+    def _fields(self, event: Event, source_rows: SourceRows) -> Fields:
+        shown = {
+            "customer_id": source_rows.text(event.customer_id),
+            "order_id": source_rows.text(event.order_id),
+            "occurred_at": source_rows.value(event.occurred_at),
+        }
+        for name in ("currency", "event_id"):
+            expression: Expression | None = getattr(event, name)
+            if expression is not None:
+                shown[name] = source_rows.text(expression)
+        if isinstance(event.type, str):
+            code = ORDER_TYPES.index(event.type)
+            types = np.full(source_rows.count, code, np.uint8) if code != OrderType.PAID else None
+            shown["type"] = repeat(event.type, source_rows.count)
+        else:
+            shown["type"] = source_rows.text(event.type)
+            types = type_codes(shown["type"])
+        amount, shown_amount = self._amount(event, source_rows)
+        if shown_amount is not None:
+            shown["amount"] = shown_amount
+        return Fields(
+            customer_id=shown["customer_id"],
+            order_id=shown["order_id"],
+            types=types,
+            occurred_at=self._instants(event, source_rows),
+            amount=amount,
+            currency=shown.get("currency"),
+            event_id=shown.get("event_id"),
+            shown=shown,
+        )
+
+    def _amount(
+        self, event: Event, source_rows: SourceRows
+    ) -> tuple[ColumnAmount | NumberAmount, pa.Array | None]:
+        if event.amount is None:
+            return NumberAmount(Number.zeros(source_rows.count), event.rounding, in_minor=True), None
+        shown = None
+        if not event.amount.is_numeric:
+            shown = source_rows.value(event.amount)
+            if event.rounding == "refuse" and not self.input_map.sum_lines:
+                return (ColumnAmount(None, shown) if event.in_minor else ColumnAmount(shown, None)), shown
+        return NumberAmount(source_rows.number(event.amount), event.rounding, event.in_minor), shown
+
+
+def by_row(batches: list[pa.RecordBatch]) -> pa.RecordBatch:
+    """Concatenate batches and sort them by row, those of one row in the order given."""
+    whole = pa.concat_batches(batches)
+    order = np.argsort(whole.column("row").to_numpy(), kind="stable")
+    return whole.take(pa.array(order))

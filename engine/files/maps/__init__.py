@@ -1,0 +1,1 @@
+"""The input maps that are shipped: TOML files, read by `engine.files.mapping`; see docs/input-maps.md."""

@@ -1,0 +1,177 @@
+"""Canonical batches into order of (occurred_at, input order): in memory, or through sorted runs on disk."""
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self
+
+import numpy as np
+import pyarrow as pa
+
+from rfmstream.schemas.orders import CANONICAL_SCHEMA
+
+BATCH_ROWS: Final = 1 << 17
+_RUN_BATCH_ROWS: Final = 1 << 14
+_OFFSETS_MAX: Final = 2**31 - 1
+
+
+def times_us(batch: pa.RecordBatch) -> np.ndarray[Any, Any]:
+    """Return occurred_at as i64[n] microseconds, without a copy."""
+    us: np.ndarray[Any, Any] = batch.column("occurred_at").cast(pa.int64()).to_numpy()
+    return us
+
+
+class Sorter:
+    """Takes batches in input order and gives them back in order of time; within an instant input order stays.
+
+    Up to half of the budget of orders is held; beyond that they go to disk as sorted runs, because sorting
+    needs as much again. Use it as a context manager: the runs go when it ends.
+    """
+
+    def __init__(self, *, memory_budget_bytes: int) -> None:
+        self._run_bytes_max = max(memory_budget_bytes // 2, 1)
+        self._held: list[pa.RecordBatch] = []
+        self._held_bytes = 0
+        self._sorted = True
+        self._newest_us: int | None = None
+        self._directory: tempfile.TemporaryDirectory[str] | None = None
+        self._runs: list[Path] = []
+        self.row_count = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._directory is not None:
+            self._directory.cleanup()
+
+    def add(self, batch: pa.RecordBatch) -> None:
+        """Take the next batch of canonical orders."""
+        if batch.num_rows == 0:
+            return
+        us = times_us(batch)
+        in_order = bool((us[1:] >= us[:-1]).all()) and (self._newest_us is None or us[0] >= self._newest_us)
+        self._sorted = self._sorted and in_order
+        self._newest_us = int(us[-1])
+        self._held.append(batch)
+        self._held_bytes += batch.get_total_buffer_size()
+        self.row_count += batch.num_rows
+        if self._held_bytes > self._run_bytes_max:
+            self._spill()
+
+    def batches(self) -> Iterator[pa.RecordBatch]:
+        """Yield everything in order; the sorter is empty afterwards."""
+        if not self._runs:
+            yield from self._drain(BATCH_ROWS)
+            return
+        if self._held:
+            self._spill()
+        runs = [_Run(path) for path in self._runs]
+        try:
+            yield from _merge(runs)
+        finally:
+            for run in runs:
+                run.close()
+
+    def _drain(self, rows: int) -> Iterator[pa.RecordBatch]:
+        """Yield what is held, in order, in batches of about `rows`."""
+        held, self._held, self._held_bytes = self._held, [], 0
+        in_order, self._sorted, self._newest_us = self._sorted, True, None
+        if in_order:
+            for batch in held:
+                for start in range(0, batch.num_rows, rows):
+                    yield batch.slice(start, rows)
+            return
+        us = np.concatenate([times_us(batch) for batch in held])
+        order = np.argsort(us, kind="stable")
+        # One contiguous array a column: taking from chunks would look the chunk up for every row and slice.
+        columns = [_contiguous([batch.column(name) for batch in held]) for name in CANONICAL_SCHEMA.names]
+        del held
+        for start in range(0, len(order), rows):
+            at = pa.array(order[start : start + rows])
+            taken = [column.take(at) for column in columns]
+            yield pa.RecordBatch.from_arrays(
+                [array.cast(field.type) for array, field in zip(taken, CANONICAL_SCHEMA, strict=True)],
+                schema=CANONICAL_SCHEMA,
+            )
+
+    def _spill(self) -> None:
+        if self._directory is None:
+            self._directory = tempfile.TemporaryDirectory(prefix="rfmstream-sort-")
+        path = Path(self._directory.name) / f"{len(self._runs):06d}.arrow"
+        with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_stream(sink, CANONICAL_SCHEMA) as writer:
+            for batch in self._drain(_RUN_BATCH_ROWS):
+                writer.write_batch(batch)
+        self._runs.append(path)
+
+
+def _contiguous(arrays: list[pa.Array]) -> pa.Array:
+    kind = arrays[0].type
+    if pa.types.is_string(kind) and sum(array.nbytes for array in arrays) > _OFFSETS_MAX:
+        arrays = [array.cast(pa.large_string()) for array in arrays]
+    return pa.concat_arrays(arrays)
+
+
+class _Run:
+    """A sorted run on disk, read batch by batch."""
+
+    def __init__(self, path: Path) -> None:
+        self._source = pa.OSFile(str(path))
+        self._reader = pa.ipc.open_stream(self._source)
+        self.batch: pa.RecordBatch | None = None
+        self.advance()
+
+    def advance(self) -> None:
+        """Read the next batch; None at the end."""
+        self.batch = next(iter(self._reader), None)
+        if self.batch is not None:
+            self.us = times_us(self.batch)
+            self.rows = self.batch.column("row").to_numpy()
+
+    def last(self) -> tuple[int, int]:
+        """Return (time, row) of the last order of the batch."""
+        return int(self.us[-1]), int(self.rows[-1])
+
+    def take_until(self, limit: tuple[int, int]) -> pa.RecordBatch | None:
+        """Take the orders of the batch up to (time, row) inclusive; None if there are none."""
+        assert self.batch is not None, "an exhausted run takes no part"
+        start, end = np.searchsorted(self.us, limit[0], "left"), np.searchsorted(self.us, limit[0], "right")
+        cut = int(start + np.searchsorted(self.rows[start:end], limit[1], "right"))
+        taken = self.batch.slice(0, cut) if cut else None
+        if cut == self.batch.num_rows:
+            self.advance()
+        elif cut:
+            self.batch, self.us, self.rows = self.batch.slice(cut), self.us[cut:], self.rows[cut:]
+        return taken
+
+    def close(self) -> None:
+        """Close the file."""
+        self._reader.close()
+        self._source.close()
+
+
+def _merge(runs: list[_Run]) -> Iterator[pa.RecordBatch]:
+    """Merge runs: what all heads hold up to the smallest of their last (time, row) can be handed on.
+
+    A row stands in one run only, so that (time, row) tells runs apart within an instant. Several events of
+    one row are in one run, next to each other when their times are equal, and a cut behind the last of them
+    keeps them together.
+    """
+    ready: list[pa.RecordBatch] = []
+    ready_rows = 0
+    while alive := [run for run in runs if run.batch is not None]:
+        limit = min(run.last() for run in alive)
+        parts = [taken for run in alive if (taken := run.take_until(limit)) is not None]
+        merged = pa.concat_batches(parts)
+        if len(parts) > 1:
+            merged = merged.take(pa.array(np.argsort(times_us(merged), kind="stable")))
+        ready.append(merged)
+        ready_rows += merged.num_rows
+        if ready_rows >= BATCH_ROWS // 2:
+            yield pa.concat_batches(ready)
+            ready, ready_rows = [], 0
+    if ready:
+        yield pa.concat_batches(ready)

@@ -1,0 +1,302 @@
+"""Replay: order history in; every tier change, the snapshot at the end and the rejected rows out.
+
+Nothing is published before everything is known to be good: first the files, all written and forced to the disk, get
+their names, then the checkpoint is replaced, and no interruption comes in between. A run that breaks off at any point
+can simply be run again.
+"""
+
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Event
+from typing import Any, Final
+
+import pyarrow as pa
+
+from rfmstream.engine.core.checkpoint import has_checkpoint, is_unfinished
+from rfmstream.engine.core.engine import Counters, Engine
+from rfmstream.engine.events.instants import to_text
+from rfmstream.engine.files.background import WriteBehind, read_ahead
+from rfmstream.engine.files.input_files import InputFile, find_files
+from rfmstream.engine.files.interrupts import uninterrupted
+from rfmstream.engine.files.output import OutputFile, check_outputs
+from rfmstream.engine.files.source import Progress, open_orders
+from rfmstream.schemas.changes import change_schema
+from rfmstream.schemas.codes import NEVER_US
+from rfmstream.schemas.errors import ConfigError, InputError, StateError
+from rfmstream.schemas.mapping import InputFormat, InputMap
+from rfmstream.schemas.orders import REJECTED_SCHEMA
+from rfmstream.schemas.ruleset import Ruleset
+from rfmstream.schemas.snapshots import snapshot_schema
+
+REJECTED_NAMED: Final = 5
+"""How many rejected rows a strict run names."""
+
+OnProgress = Callable[[Progress], None]
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """The files to write; None leaves one out. Suffixes: .parquet .arrow .csv .jsonl."""
+
+    changes: Path | None = None
+    snapshot: Path | None = None
+    rejected: Path | None = None
+
+    def paths(self) -> dict[str, Path]:
+        """Return the files that are to be written, by what they hold."""
+        return {name: path for name, path in vars(self).items() if path is not None}
+
+
+@dataclass(frozen=True)
+class ReplayResult:
+    """What a replay did.
+
+    Fields  engine         after the replay, ready to go on
+            counters       of this run alone: what a checkpoint brought along is not in it
+            input_rows     rows read from the files; with a map that sums lines there are fewer orders
+            rows_excluded  those of them the map left out
+            rejected       the first few rejected rows, as dicts of REJECTED_SCHEMA
+            as_of_us       the clock at the end, the instant of the snapshot; NEVER_US without any event
+            snapshot       one row a customer
+            files          rows written, by file
+            elapsed_s      wall time, files and checkpoint included
+    """
+
+    engine: Engine
+    counters: Counters
+    input_rows: int
+    rows_excluded: int
+    rejected: tuple[dict[str, Any], ...]
+    as_of_us: int
+    snapshot: pa.Table
+    files: Mapping[Path, int]
+    elapsed_s: float
+
+
+def open_engine(
+    ruleset: Ruleset | None = None, *, checkpoint: Path | None = None, threads: int | None = None
+) -> Engine:
+    """Return the engine to replay into: the checkpoint's if the directory holds one, else a new one.
+
+    In      ruleset  None: the checkpoint's own, or rfm8
+            threads  None: as many as the checkpoint had, or 1
+    Errors  StateError  the directory holds something else, a damaged checkpoint or one of another ruleset
+    """
+    if checkpoint is not None and os.path.exists(checkpoint):  # noqa: PTH110 - a name too long is none
+        if not checkpoint.is_dir():
+            raise ConfigError("is not a directory", file=checkpoint, key="checkpoint")
+        if has_checkpoint(checkpoint):
+            return Engine.restore(checkpoint, ruleset=ruleset, threads=threads)
+        if any(checkpoint.iterdir()) and not is_unfinished(checkpoint):
+            # Better known now than when the checkpoint is to be written, after hours perhaps.
+            raise StateError(
+                "holds no checkpoint but other files", path=checkpoint, fix="name a new or empty directory"
+            )
+    return Engine("rfm8" if ruleset is None else ruleset, threads=threads or 1)
+
+
+def replay(  # noqa: PLR0913 - the options of one command
+    engine: Engine,
+    inputs: Sequence[Path],
+    *,
+    input_map: InputMap | None = None,
+    as_of_us: int | None = None,
+    outputs: Outputs | None = None,
+    checkpoint: Path | None = None,
+    strict: bool = False,
+    on_progress: OnProgress | None = None,
+    settled: ExitStack | None = None,
+) -> ReplayResult:
+    """Apply the orders of `inputs` to the engine, in order of time, and write what comes of it.
+
+    In      inputs       files and directories, see `engine.files.source.open_orders`
+            input_map    None: the columns are those of the contract
+            as_of_us     where time ends, µs since 1970 UTC; None: at the newest event
+            checkpoint   directory whose checkpoint is replaced at the end
+            strict       refuse the whole input if any row is rejected; only `outputs.rejected` is then written
+            on_progress  called by the reading thread
+            settled      from the first file's name on nothing interrupts until this closes; None: until the return
+    Errors  ConfigError     an output cannot be written, or as_of lies before the clock; nothing was written
+            InputError      an input cannot be read, or was refused; nothing but `outputs.rejected` was written
+            StateError      the checkpoint cannot be written; the files were
+            TransportError  a disk failed
+    """
+    started_s = time.monotonic()
+    outputs = outputs or Outputs()
+    _check_as_of(engine, as_of_us)
+    files = find_files(inputs, InputFormat() if input_map is None else input_map.input)
+    check_outputs(outputs.paths().values(), [*inputs, *(file.path for file in files)])
+    before = _copied(engine.counters)
+    listener = _Listener(on_progress)
+    with ExitStack() as stack:
+        made = _open_outputs(stack, outputs, engine.ruleset)
+        orders = open_orders(
+            inputs,
+            input_map=input_map,
+            currency=engine.ruleset.currency,
+            rows_before=engine.counters.input_rows,
+            on_progress=listener,
+        )
+        rejections = _Rejections(made.get("rejected"), files)
+        with WriteBehind(made["changes"].write if "changes" in made else _drop) as changes:
+            for batch, malformed in read_ahead(orders, listener.stop):
+                engine.counters.reject(malformed["reason"].to_pylist())
+                step = engine.step_canonical(batch)
+                for rejected in (malformed, *step.rejected.to_batches()):
+                    rejections.add(rejected)
+                for part in step.changes.to_batches():
+                    changes.put(part)
+            engine.counters.input_rows += orders.rows_read
+            if as_of_us is not None:
+                _check_as_of(engine, as_of_us)
+                for part in engine.advance(as_of_us).to_batches():
+                    changes.put(part)
+        counters = _difference(engine.counters, before)
+        if strict and counters.rejected:
+            raise rejections.refusal(counters)
+        snapshot = engine.snapshot()
+        _finish(made, snapshot)
+        # Files without their checkpoint, or the other way round, are half a result.
+        with ExitStack() if settled is None else nullcontext(settled) as until:
+            until.enter_context(uninterrupted())
+            for out in made.values():
+                out.publish()
+            if checkpoint is not None:
+                engine.checkpoint(checkpoint)
+    return ReplayResult(
+        engine=engine,
+        counters=counters,
+        input_rows=counters.input_rows,
+        rows_excluded=orders.rows_excluded,
+        rejected=tuple(rejections.first),
+        as_of_us=engine.clock_us,
+        snapshot=snapshot,
+        files={out.path: out.rows for out in made.values()},
+        elapsed_s=time.monotonic() - started_s,
+    )
+
+
+class _Listener:
+    """Passes progress on, and lets the reading thread, which calls it once a block, leave early."""
+
+    def __init__(self, on_progress: OnProgress | None) -> None:
+        self._on_progress = on_progress
+        self._stopped = Event()
+
+    def stop(self) -> None:
+        self._stopped.set()
+
+    def __call__(self, progress: Progress) -> None:
+        if self._stopped.is_set():
+            raise InputError("reading was stopped")
+        if self._on_progress is not None:
+            self._on_progress(progress)
+
+
+class _Rejections:
+    """Takes rejected rows: keeps the first few, and writes all of them where a file is wanted."""
+
+    def __init__(self, out: OutputFile | None, files: Sequence[InputFile]) -> None:
+        self.out = out
+        self.first: list[dict[str, Any]] = []
+        # Rows that the state rejects do not say where they came from; with one file there is no doubt.
+        self._only_file = files[0].name if len(files) == 1 else None
+
+    def add(self, rejected: pa.RecordBatch) -> None:
+        if not rejected.num_rows:
+            return
+        if self._only_file is not None:
+            at = rejected.schema.get_field_index("source")
+            source = rejected.column(at).fill_null(self._only_file)
+            rejected = rejected.set_column(at, REJECTED_SCHEMA.field(at), source)
+        self.first += rejected.slice(0, REJECTED_NAMED - len(self.first)).to_pylist()
+        if self.out is not None:
+            self.out.write(rejected)
+
+    def refusal(self, counters: Counters) -> InputError:
+        """Publish the file of rejected rows and build (not raise) the error of a strict run."""
+        if self.out is not None:
+            self.out.publish()
+        reasons = ", ".join(f"{reason} {count:,}" for reason, count in sorted(counters.rejected.items()))
+        named = ", ".join(
+            f"row {row['row']} {row['reason']}"
+            + (f" in {row['source']}" if row["source"] and self._only_file is None else "")
+            for row in self.first
+        )
+        total = sum(counters.rejected.values())
+        return InputError(
+            f"{total:,} of {counters.read:,} rows were rejected ({reasons}): "
+            f"{named}{', ...' if total > len(self.first) else ''}",
+            source=self._only_file,
+            fix=f"all of them are in {self.out.path}" if self.out else "--rejected FILE lists them all",
+        )
+
+
+def _open_outputs(stack: ExitStack, outputs: Outputs, ruleset: Ruleset) -> dict[str, OutputFile]:
+    """Open every file before the first row is read: what cannot be written is better known now."""
+    schemas = {
+        "changes": change_schema(ruleset),
+        "snapshot": snapshot_schema(ruleset),
+        "rejected": REJECTED_SCHEMA,
+    }
+    made = {}
+    for name, path in outputs.paths().items():
+        made[name] = OutputFile(path, schemas[name])
+        # Before the file is there, so that no interruption can come between the two.
+        stack.push(made[name])
+        made[name].open()
+    return made
+
+
+def _finish(made: Mapping[str, OutputFile], snapshot: pa.Table) -> None:
+    """Write the snapshot, and force every file to the disk, before any gets its name."""
+    if "snapshot" in made:
+        for batch in snapshot.to_batches():
+            made["snapshot"].write(batch)
+    for out in made.values():
+        out.finish()
+
+
+def _drop(_: pa.RecordBatch) -> None:
+    """Write nowhere: nobody asked for the changes."""
+
+
+def _check_as_of(engine: Engine, as_of_us: int | None) -> None:
+    if as_of_us is not None and engine.clock_us != NEVER_US and as_of_us < engine.clock_us:
+        raise ConfigError(
+            f"{to_text(as_of_us)} lies before the clock, {to_text(engine.clock_us)}:"
+            " the newest event or an earlier as-of",
+            key="as-of",
+            fix="choose that instant or a later one; time does not go back",
+        )
+
+
+def _copied(counters: Counters) -> Counters:
+    return Counters(
+        counters.read,
+        counters.applied,
+        counters.duplicates,
+        dict(counters.rejected),
+        dict(counters.changes),
+        counters.input_rows,
+    )
+
+
+def _difference(after: Counters, before: Counters) -> Counters:
+    return Counters(
+        after.read - before.read,
+        after.applied - before.applied,
+        after.duplicates - before.duplicates,
+        _less(after.rejected, before.rejected),
+        _less(after.changes, before.changes),
+        after.input_rows - before.input_rows,
+    )
+
+
+def _less(after: dict[str, int], before: dict[str, int]) -> dict[str, int]:
+    less = {name: count - before.get(name, 0) for name, count in after.items()}
+    return {name: count for name, count in less.items() if count}

@@ -1,0 +1,208 @@
+"""The closing summary of a replay: what became of the rows, why tiers changed, who is in which tier, what it took.
+
+Money and counts are exact integers throughout; only shares and rates are floats.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from rfmstream.engine.core.engine import Counters
+from rfmstream.engine.events.instants import to_text
+from rfmstream.engine.replay.replay import ReplayResult
+from rfmstream.schemas.changes import CHANGE_REASONS
+from rfmstream.schemas.codes import NEVER_US
+from rfmstream.schemas.orders import REJECTION_REASONS
+from rfmstream.schemas.ruleset import Ruleset
+
+_EXACT = pa.decimal128(38, 0)
+"""Sums of int64 columns, which one more customer could take past int64."""
+
+
+@dataclass(frozen=True)
+class TierRow:
+    """The customers of one tier.
+
+    Fields  id               tier id; None: the customers without a tier
+            customers        how many there are
+            orders           their lifetime_orders: all orders that are not void, within the window or not
+            revenue_minor    their lifetime_monetary_minor: what is left of those orders, plus adjustments
+            customer_share   of all customers, 0..1; None if there are none
+            revenue_share    of all revenue; None unless that is positive
+    """
+
+    id: str | None
+    label_zh: str
+    label_en: str
+    customers: int
+    orders: int
+    revenue_minor: int
+    customer_share: float | None
+    revenue_share: float | None
+
+    @property
+    def average_order_minor(self) -> int | None:
+        """Revenue an order, rounded down; None without orders."""
+        return self.revenue_minor // self.orders if self.orders else None
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The closing summary.
+
+    Fields  input_rows, rows_excluded  rows in the files, and those the map left out
+            rows          what became of the order events: read = applied + duplicates + rejected
+            tiers         in the ruleset's order; customers without a tier come last
+            retained_orders  orders, refunded and void ones included, that the state still knows
+            memory_bytes  of the state, by what it holds
+            files         rows written, by file
+    """
+
+    ruleset: Ruleset
+    as_of_us: int
+    input_rows: int
+    rows_excluded: int
+    rows: Counters
+    tiers: tuple[TierRow, ...]
+    customers: int
+    retained_orders: int
+    memory_bytes: Mapping[str, int]
+    files: Mapping[str, int]
+    elapsed_s: float
+
+    @property
+    def memory_bytes_total(self) -> int:
+        """All of the state."""
+        return sum(self.memory_bytes.values())
+
+    @property
+    def bytes_per_customer(self) -> float | None:
+        """What a customer takes besides its orders and ids: record, index and timer."""
+        used = self.memory_bytes
+        return _ratio(used["customers"] + used["customer_index"] + used["timers"], self.customers)
+
+    @property
+    def bytes_per_order(self) -> float | None:
+        """What a retained order takes besides its id: record and index."""
+        return _ratio(self.memory_bytes["orders"] + self.memory_bytes["order_index"], self.retained_orders)
+
+    @property
+    def rows_per_s(self) -> float:
+        """Order events read a second, from the start to the last file."""
+        return self.rows.read / self.elapsed_s if self.elapsed_s > 0 else 0.0
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as what `--json` prints: integers exact, money in minor units of `currency`."""
+        rows = self.rows
+        return {
+            "ruleset": self.ruleset.identity,
+            "fingerprint": self.ruleset.fingerprint,
+            "currency": self.ruleset.currency,
+            "currency_exponent": self.ruleset.currency_exponent,
+            "time_zone": self.ruleset.time_zone,
+            "as_of": None if self.as_of_us == NEVER_US else to_text(self.as_of_us),
+            "input": {"rows": self.input_rows, "excluded": self.rows_excluded},
+            "rows": {
+                "read": rows.read,
+                "applied": rows.applied,
+                "duplicates": rows.duplicates,
+                "rejected": sum(rows.rejected.values()),
+                "rejected_by_reason": in_order(rows.rejected, REJECTION_REASONS),
+            },
+            "changes": {
+                "total": sum(rows.changes.values()),
+                "by_reason": in_order(rows.changes, CHANGE_REASONS),
+            },
+            "customers": self.customers,
+            "tiers": [
+                {
+                    "id": tier.id,
+                    "label_zh": tier.label_zh,
+                    "label_en": tier.label_en,
+                    "customers": tier.customers,
+                    "customer_share": tier.customer_share,
+                    "lifetime_orders": tier.orders,
+                    "lifetime_revenue_minor": tier.revenue_minor,
+                    "lifetime_revenue_share": tier.revenue_share,
+                    "average_order_minor": tier.average_order_minor,
+                }
+                for tier in self.tiers
+            ],
+            "memory": {
+                "total_bytes": self.memory_bytes_total,
+                "by_use_bytes": dict(self.memory_bytes),
+                "retained_orders": self.retained_orders,
+                "bytes_per_customer": self.bytes_per_customer,
+                "bytes_per_retained_order": self.bytes_per_order,
+            },
+            "files": dict(self.files),
+            "elapsed_s": round(self.elapsed_s, 3),
+            "rows_per_s": round(self.rows_per_s),
+        }
+
+
+def summarise(result: ReplayResult) -> Summary:
+    """Build the summary of a replay."""
+    engine = result.engine
+    return Summary(
+        ruleset=engine.ruleset,
+        as_of_us=result.as_of_us,
+        input_rows=result.input_rows,
+        rows_excluded=result.rows_excluded,
+        rows=result.counters,
+        tiers=count_tiers(result.snapshot, engine.ruleset),
+        customers=result.snapshot.num_rows,
+        retained_orders=engine.orders,
+        memory_bytes=engine.memory,
+        files={str(path): rows for path, rows in result.files.items()},
+        elapsed_s=result.elapsed_s,
+    )
+
+
+def count_tiers(snapshot: pa.Table, ruleset: Ruleset) -> tuple[TierRow, ...]:
+    """Count the customers, orders and revenue of each tier of a snapshot.
+
+    Every tier of the ruleset has its row, in the ruleset's order; those without a tier follow if there are any.
+    """
+    # One dictionary for all chunks: group_by would else refuse the column.
+    snapshot = snapshot.select(["tier", "lifetime_orders", "lifetime_monetary_minor"]).unify_dictionaries()
+    revenue = pc.cast(snapshot["lifetime_monetary_minor"], pa.decimal128(19, 0)).cast(_EXACT)
+    grouped = (
+        pa.table({"tier": snapshot["tier"], "orders": snapshot["lifetime_orders"], "revenue": revenue})
+        .group_by("tier")
+        .aggregate([([], "count_all"), ("orders", "sum"), ("revenue", "sum")])
+    )
+    found = {row["tier"]: row for row in grouped.to_pylist()}
+    customers = snapshot.num_rows
+    revenue_total = sum(int(row["revenue_sum"]) for row in found.values())
+
+    def tier_row(tier_id: str | None, label_zh: str, label_en: str) -> TierRow:
+        row = found.get(tier_id, {"count_all": 0, "orders_sum": 0, "revenue_sum": 0})
+        revenue_minor = int(row["revenue_sum"])
+        return TierRow(
+            id=tier_id,
+            label_zh=label_zh,
+            label_en=label_en,
+            customers=row["count_all"],
+            orders=row["orders_sum"],
+            revenue_minor=revenue_minor,
+            customer_share=_ratio(row["count_all"], customers),
+            revenue_share=_ratio(revenue_minor, revenue_total),
+        )
+
+    rows = [tier_row(tier.id, tier.label_zh, tier.label_en) for tier in ruleset.tiers]
+    if None in found:
+        rows.append(tier_row(None, "无分层", "No tier"))
+    return tuple(rows)
+
+
+def in_order(counts: Mapping[str, int], words: tuple[str, ...]) -> dict[str, int]:
+    """Return the counts that are there in the order of `words`."""
+    return {word: counts[word] for word in words if word in counts}
+
+
+def _ratio(part: int, whole: int) -> float | None:
+    return part / whole if whole > 0 else None

@@ -1,0 +1,128 @@
+"""The tier changes of one customer, out of a file of changes."""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+import pyarrow.dataset as ds
+from pyarrow.fs import LocalFileSystem
+
+from rfmstream.engine.files.readers import read_arrow
+from rfmstream.schemas.changes import CHANGE_REASONS, CHANGE_SCHEMA
+from rfmstream.schemas.errors import InputError
+from rfmstream.schemas.ruleset import Ruleset, list_rulesets, load_ruleset
+
+_IDENTITY: Final = re.compile(r"(?P<name>[^@\[]+)(\[(?P<overrides>[^\]]*)\])?")
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """The changes of one customer, oldest first, as dicts of CHANGE_SCHEMA."""
+
+    customer_id: str
+    changes: tuple[dict[str, Any], ...]
+
+    @property
+    def identity(self) -> str:
+        """The identity of the ruleset of the newest change."""
+        return str(self.changes[-1]["ruleset"])
+
+
+def read_timeline(path: Path, customer_id: str | None = None) -> Timeline:
+    """Read the changes of a customer from a .parquet, .arrow, .csv or .jsonl file.
+
+    In      customer_id  None: one with the most changes, the first by id of several
+    Errors  InputError  no such file, not a file of changes, or the customer has no change in it
+    """
+    with _reading(path):
+        chosen = _busiest(path) if customer_id is None else customer_id
+        found = _scan(path, filter=pc.field("customer_id") == chosen).to_table().sort_by("seq").to_pylist()
+    if chosen is None or not found:
+        problem = "holds no changes" if chosen is None else f"holds no change of customer {chosen!r}"
+        raise InputError(problem, source=path, fix="ids are text: 00042 is not 42" if chosen else None)
+    for change in found:
+        missing = [field.name for field in CHANGE_SCHEMA if change[field.name] is None and not field.nullable]
+        if missing or change["reason"] not in CHANGE_REASONS:
+            problem = f"has no {missing[0]}" if missing else f"has the unknown reason {change['reason']!r}"
+            raise InputError(
+                f"is damaged: change {change['seq']} of customer {chosen!r} {problem}", source=path
+            )
+    return Timeline(chosen, tuple(found))
+
+
+def ruleset_of(identity: str) -> Ruleset | None:
+    """Return the built-in ruleset an identity stands for, overrides included; None for a user's own."""
+    match = _IDENTITY.fullmatch(identity)
+    if match is None or match["name"] not in list_rulesets():
+        return None
+    overrides = dict(item.partition("=")[::2] for item in (match["overrides"] or "").split(",") if item)
+    if overrides.keys() - {"time_zone", "currency"}:
+        return None
+    return load_ruleset(match["name"], **overrides)
+
+
+def _scan(path: Path, **options: Any) -> ds.Scanner:  # noqa: ANN401 - the scanner's own
+    """Return a scanner of a file of changes.
+
+    In      options  its `columns` and `filter`
+    Errors  InputError  it is none
+    """
+    plain = pa.schema(
+        [
+            field.with_type(field.type.value_type) if pa.types.is_dictionary(field.type) else field
+            for field in CHANGE_SCHEMA
+        ]
+    )
+    # The types are given: a guess would turn an id such as 00042 into a number.
+    convert = pyarrow.csv.ConvertOptions(
+        column_types=plain, strings_can_be_null=True, quoted_strings_can_be_null=False
+    )
+    formats = {
+        ".parquet": ds.ParquetFileFormat(),
+        ".arrow": ds.IpcFileFormat(),
+        ".csv": ds.CsvFileFormat(convert_options=convert),
+        ".jsonl": ds.JsonFileFormat(),
+    }
+    if path.suffix.lower() not in formats:
+        raise InputError(
+            "is not a file of tier changes", source=path, fix=f"its suffix is one of {' '.join(formats)}"
+        )
+    form = formats[path.suffix.lower()]
+    # A snapshot holds all of these columns and more.
+    if list(form.inspect(str(path), LocalFileSystem()).names) != CHANGE_SCHEMA.names:
+        raise InputError("is not a file of tier changes", source=path, fix="name one of replay --changes")
+    if path.suffix.lower() == ".arrow":
+        # Arrow itself follows the offsets of a damaged file wherever they lead.
+        batches = (batch.cast(plain) for _, batch, _ in read_arrow(path, plain.names))
+        return ds.Scanner.from_batches(batches, schema=plain, **options)
+    return ds.dataset(path, schema=plain, format=form).scanner(**options)
+
+
+def _busiest(path: Path) -> str | None:
+    """Return the customer whose newest change has the highest number, the first by id of several."""
+    best_seq, best = 0, None
+    for batch in _scan(path, columns=["customer_id", "seq"]).to_batches():
+        seq = pc.max(batch["seq"]).as_py()
+        if seq is None or seq < best_seq:
+            continue
+        first = pc.min(batch.filter(pc.field("seq") == seq)["customer_id"]).as_py()
+        best = first if best is None or seq > best_seq else min(best, first)
+        best_seq = seq
+    return best
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (pa.ArrowException, OSError, KeyError, ValueError, OverflowError) as error:
+        words = getattr(error, "strerror", None) or str(error).partition("\n")[0]
+        raise InputError(
+            f"cannot be read as tier changes: {words}", source=path, fix="name a file of replay --changes"
+        ) from error

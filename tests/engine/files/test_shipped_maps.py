@@ -1,0 +1,254 @@
+"""Each shipped map on a small sample in the form its source writes."""
+
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from rfmstream import Engine
+from rfmstream.engine.files.mapping import list_maps, load_map
+from rfmstream.engine.files.source import open_orders
+from rfmstream.engine.replay.replay import replay
+from rfmstream.schemas.ruleset import load_ruleset
+
+
+def run(path: Path, name: str, currency: str) -> tuple[list[tuple], list[tuple], int]:
+    stream = open_orders([path], input_map=load_map(name), currency=currency)
+    good, bad = [], []
+    for orders, rejected in stream:
+        good += [
+            (
+                row["customer_id"],
+                row["order_id"],
+                row["type"],
+                str(row["occurred_at"])[:19],
+                row["amount_minor"],
+            )
+            for row in orders.to_pylist()
+        ]
+        bad += [(row["row"], row["reason"]) for row in rejected.to_pylist()]
+    return good, bad, stream.rows_excluded
+
+
+@pytest.mark.parametrize("name", list_maps())
+def test_every_map_says_what_it_is(name: str) -> None:
+    shipped = load_map(name)
+    assert (shipped.name, shipped.source.startswith("https://")) == (name, True)
+    assert shipped.title
+    assert shipped.columns()
+
+
+def test_online_retail(tmp_path: Path) -> None:
+    pq.write_table(
+        pa.table(
+            {
+                "InvoiceNo": ["536365", "536365", "536366", "C536379", "536365", "A563185"],
+                "StockCode": ["85123A", "71053", "22633", "D", "POST", "B"],
+                "Quantity": pa.array([6, 6, 1, -1, 1, 1], pa.int32()),
+                "InvoiceDate": pa.array([0, 60, 120, 180, 240, 300], pa.timestamp("s")).cast(
+                    pa.timestamp("us")
+                ),
+                "UnitPrice": [2.55, 3.39, 0.001, 27.5, 0.001, 11062.06],
+                "CustomerID": ["17850.0", "17850.0", "17850.0", "14527.0", "17850.0", None],
+            }
+        ),
+        tmp_path / "lines.parquet",
+    )
+    assert run(tmp_path / "lines.parquet", "online-retail", "GBP") == (
+        [
+            ("17850.0", "536365", 0, "1970-01-01 00:00:00", 3564),
+            ("17850.0", "536366", 0, "1970-01-01 00:02:00", 0),
+            ("14527.0", "C536379", 3, "1970-01-01 00:03:00", -2750),
+        ],
+        [(5, "missing_customer_id")],
+        0,
+    )
+
+
+def test_cdnow(tmp_path: Path) -> None:
+    path = tmp_path / "CDNOW_master.txt"
+    path.write_bytes(
+        b"customer_id  date  number_of_cds  dollar_value\r\n"
+        b" 00001 19970101  1  11.77\r\n 00002 19970112  1  12.00\r\n"
+        b" 00002 19970112  5  77.00\r\n 00003 19970102  2   0.00"
+    )
+    assert run(path, "cdnow", "USD") == (
+        [
+            ("00001", "line-0", 0, "1997-01-01 00:00:00", 1177),
+            ("00003", "line-3", 0, "1997-01-02 00:00:00", 0),
+            ("00002", "line-1", 0, "1997-01-12 00:00:00", 1200),
+            ("00002", "line-2", 0, "1997-01-12 00:00:00", 7700),
+        ],
+        [],
+        0,
+    )
+
+
+def test_cdnow_in_two_runs_is_cdnow_in_one(tmp_path: Path) -> None:
+    lines = ["00001 19970101 1 11.77\n", "00001 19970112 1 12.00\n", "00001 19970112 1 12.00\n"]
+    paths = [tmp_path / "a.txt", tmp_path / "b.txt"]
+    for path, part in zip(paths, (lines[:1], lines[1:]), strict=True):
+        path.write_text("customer_id date quantity dollar_value\n" + "".join(part))
+    engine = Engine(load_ruleset("rfm8", currency="USD"))
+    for number, path in enumerate(paths):
+        if number:
+            engine.checkpoint(tmp_path / "state")
+            engine = Engine.restore(tmp_path / "state")
+        replay(engine, [path], input_map=load_map("cdnow"))
+    assert (engine.counters.applied, engine.counters.rejected, engine.counters.input_rows) == (3, {}, 3)
+
+
+def test_online_retail_with_american_dates(tmp_path: Path) -> None:
+    path = tmp_path / "data.csv"
+    path.write_text(
+        "InvoiceNo,StockCode,Description,Quantity,InvoiceDate,UnitPrice,CustomerID,Country\n"
+        "536365,85123A,HOLDER,6,12/1/2010 8:26,2.55,17850,United Kingdom\n"
+        "536366,85123A,HOLDER,1,2010-12-01 08:28:00,2.55,17850,United Kingdom\n"
+        "536367,85123A,HOLDER,1,31/12/2010 8:26,2.55,17850,United Kingdom\n"
+    )
+    orders, rejected, _ = run(path, "online-retail", "GBP")
+    assert orders == [
+        ("17850", "536365", 0, "2010-12-01 08:26:00", 1530),
+        ("17850", "536366", 0, "2010-12-01 08:28:00", 255),
+    ]
+    assert rejected == [(2, "bad_time")]
+
+
+def test_complete_journey_lines(tmp_path: Path) -> None:
+    pq.write_table(
+        pa.table(
+            {
+                "household_id": [900, 900, 1228],
+                "basket_id": [31198570044, 31198570044, 31198655051],
+                "sales_value": [0.5, 0.99, 1.776357e-15],
+                "transaction_timestamp": pa.array([10**9, 0, 2 * 10**9], pa.timestamp("ns")),
+            }
+        ),
+        tmp_path / "lines.parquet",
+    )
+    assert run(tmp_path / "lines.parquet", "complete-journey-lines", "USD") == (
+        [
+            ("900", "31198570044", 0, "1970-01-01 00:00:01", 149),
+            ("1228", "31198655051", 0, "1970-01-01 00:00:02", 0),
+        ],
+        [],
+        0,
+    )
+
+
+def test_shopify_orders(tmp_path: Path) -> None:
+    path = tmp_path / "orders_export_1.csv"
+    path.write_text(
+        "Name,Email,Financial Status,Paid at,Fulfillment Status,Currency,Subtotal,Total,Created at,Lineitem quantity,"
+        "Lineitem name,Cancelled at,Payment Method,Refunded Amount,Id,Tags,Phone\n"
+        "#1001,Ana@Example.com,paid,2024-03-01 10:22:33 +0100,fulfilled,EUR,40.00,45.90,2024-03-01 10:22:00 +0100,1,"
+        '"Mug, ""blue""",,Shopify Payments,0.00,5001,,\n'
+        "#1001,Ana@Example.com,,,,,,,2024-03-01 10:22:00 +0100,2,Plate,,,,,,\n"
+        "#1002,bob@example.com,partially_refunded,2024-03-02 09:00:00 +0100,fulfilled,EUR,30.00,30.00,"
+        "2024-03-02 09:00:00 +0100,1,Bowl,,PayPal,10.00,5002,,\n"
+        "#1003,bob@example.com,refunded,2024-03-03 09:00:00 +0100,,EUR,20.00,20.00,2024-03-03 09:00:00 +0100,1,Vase,"
+        "2024-03-04 12:00:00 +0100,PayPal,20.00,5003,,\n"
+        "#1004,eve@example.com,pending,,,EUR,9.00,9.00,2024-03-05 09:00:00 +0100,1,Cup,,,0.00,5004,,\n"
+        "#1005,,paid,2024-03-06 09:00:00 +0100,,EUR,9.00,9.00,2024-03-06 09:00:00 +0100,1,Cup,,,0.00,5005,,+4912345\n"
+        "#1006,,paid,2024-03-07 09:00:00 +0100,,EUR,9.00,9.00,2024-03-07 09:00:00 +0100,1,Cup,,,0.00,5006,,\n"
+    )
+    assert run(path, "shopify-orders", "EUR") == (
+        [
+            ("ana@example.com", "5001", 0, "2024-03-01 09:22:33", 4590),
+            ("bob@example.com", "5002", 0, "2024-03-02 08:00:00", 3000),
+            ("bob@example.com", "5002", 1, "2024-03-02 08:00:00", 1000),
+            ("bob@example.com", "5003", 0, "2024-03-03 08:00:00", 2000),
+            ("bob@example.com", "5003", 1, "2024-03-04 11:00:00", 2000),
+            ("bob@example.com", "5003", 2, "2024-03-04 11:00:00", 0),
+            ("+4912345", "5005", 0, "2024-03-06 08:00:00", 900),
+        ],
+        [(6, "missing_customer_id")],
+        2,
+    )
+
+
+def test_stripe_charges(tmp_path: Path) -> None:
+    path = tmp_path / "unified_payments.csv"
+    path.write_text(
+        "id,Created date (UTC),Amount,Amount Refunded,Currency,Captured,Converted Amount,Description,Fee,"
+        "Refunded date (UTC),Status,Customer ID,Customer Email\n"
+        'ch_1,2024-06-05 20:38:34,"1,250.00",0.00,usd,true,1250.00,Plan,36.55,,Paid,cus_A,a@example.com\n'
+        "ch_2,2024-06-06 08:00:00,49.00,19.00,usd,true,49.00,Plan,1.72,2024-06-09 10:00:00,"
+        "Partially refunded,,B@Example.com\n"
+        "ch_3,2024-06-07 08:00:00,49.00,49.00,usd,true,49.00,Plan,1.72,,Refunded,cus_C,c@example.com\n"
+        "ch_4,2024-06-08 08:00:00,49.00,0.00,usd,false,49.00,Plan,0.00,,Failed,cus_C,c@example.com\n"
+        "ch_5,2024-06-08 09:00:00,49.00,0.00,usd,false,49.00,Hold,0.00,,Paid,cus_C,c@example.com\n"
+        "ch_6,2024-06-08 10:00:00,49.00,0.00,eur,true,49.00,Plan,0.00,,Paid,cus_C,c@example.com\n"
+    )
+    assert run(path, "stripe-charges", "USD") == (
+        [
+            ("cus_A", "ch_1", 0, "2024-06-05 20:38:34", 125_000),
+            ("b@example.com", "ch_2", 0, "2024-06-06 08:00:00", 4900),
+            ("cus_C", "ch_3", 0, "2024-06-07 08:00:00", 4900),
+            ("cus_C", "ch_3", 1, "2024-06-07 08:00:00", 4900),
+            ("b@example.com", "ch_2", 1, "2024-06-09 10:00:00", 1900),
+        ],
+        [(5, "currency_mismatch")],
+        2,
+    )
+
+
+def test_stripe_amounts_with_a_decimal_comma_are_refused_and_a_charge_has_one_refund(tmp_path: Path) -> None:
+    path = tmp_path / "unified_payments.csv"
+    header = "id,Created date (UTC),Amount,Amount Refunded,Currency,Refunded date (UTC),Status,Customer ID\n"
+    path.write_text(
+        header + 'ch_1,2024-06-05 20:38:34,"35,82","0,00",usd,,Paid,cus_A\n'
+        'ch_2,2024-06-05 20:38:34,"1.230,00",0.00,usd,,Paid,cus_A\n'
+        'ch_3,2024-06-05 20:38:34,"1,234,567.80",10.00,usd,2024-06-06 10:00:00,Paid,cus_A\n'
+        'ch_3,2024-06-05 20:38:34,"1,234,567.80",25.00,usd,2024-06-07 10:00:00,Paid,cus_A\n'
+    )
+    orders, rejected, _ = run(path, "stripe-charges", "USD")
+    assert [(order, kind, amount) for _, order, kind, _, amount in orders] == [
+        *[("ch_3", 0, 123_456_780)] * 2,
+        ("ch_3", 1, 1000),
+        ("ch_3", 1, 2500),
+    ]
+    assert rejected == [(0, "bad_amount"), (0, "bad_amount"), (1, "bad_amount")]
+    engine = Engine(load_ruleset("rfm8", currency="USD"))
+    replay(engine, [path], input_map=load_map("stripe-charges"))
+    assert engine.counters.rejected == {"bad_amount": 3, "conflicting_duplicate": 1}
+
+
+def test_stripe_export_with_the_older_column_names(tmp_path: Path) -> None:
+    path = tmp_path / "payments.csv"
+    path.write_text(
+        "id,Amount,Amount Refunded,Currency,Created (UTC),Customer Email,Status\n"
+        "ch_1,49.00,0.00,usd,2024-07-02 15:04,jo@example.com,Paid\n"
+    )
+    assert run(path, "stripe-charges", "USD")[0] == [
+        ("jo@example.com", "ch_1", 0, "2024-07-02 15:04:00", 4900)
+    ]
+
+
+def test_segment_orders(tmp_path: Path) -> None:
+    path = tmp_path / "tracks.jsonl"
+    path.write_text(
+        '{"type":"track","event":"Order Completed","userId":"u1","messageId":"m1","timestamp":'
+        '"2024-05-01T10:00:00.123Z","properties":{"order_id":"50314b8e","total":27.50,"revenue":25.00,"currency":"usd","products":[{"sku":"45790"}]}}\n'
+        '{"type":"track","event":"Product Viewed","userId":"u1","messageId":"m2","timestamp":"2024-05-01T10:01:00Z",'
+        '"properties":{"sku":"45790"}}\n'
+        '{"type":"identify","userId":"u1","traits":{}}\n'
+        '{"type":"track","event":"Order Refunded","userId":"u1","messageId":"m3","timestamp":"2024-05-02T10:00:00Z",'
+        '"properties":{"order_id":"50314b8e","total":-7.50,"currency":"USD"}}\n'
+        '{"type":"track","event":"Order Completed","userId":null,"anonymousId":"anon-9","messageId":"m4",'
+        '"timestamp":"2024-05-03T10:00:00Z","properties":{"order_id":77,"revenue":25.000000000000004,"currency":"USD"}}\n'
+        '{"type":"track","event":"Order Cancelled","anonymousId":"anon-9","messageId":"m5",'
+        '"timestamp":"2024-05-04T10:00:00Z","properties":{"order_id":77,"total":25.00}}\n'
+        '{"type":"track","event":"Order Completed","userId":"u2","timestamp":"2024-05-04T10:00:00Z"\n'
+    )
+    assert run(path, "segment-orders", "USD") == (
+        [
+            ("u1", "50314b8e", 0, "2024-05-01 10:00:00", 2750),
+            ("u1", "50314b8e", 1, "2024-05-02 10:00:00", 750),
+            ("anon-9", "77", 0, "2024-05-03 10:00:00", 2500),
+            ("anon-9", "77", 2, "2024-05-04 10:00:00", 0),
+        ],
+        [(6, "malformed")],
+        2,
+    )
