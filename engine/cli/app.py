@@ -20,6 +20,7 @@ from rfmstream.engine.cli.rulesets import rulesets
 from rfmstream.engine.cli.snapshot import snapshot
 from rfmstream.engine.cli.tail import tail
 from rfmstream.engine.cli.timeline import timeline
+from rfmstream.engine.cli.warm_up import warm_up
 from rfmstream.engine.cli.worker import worker
 from rfmstream.engine.files.interrupts import ending_signals, exit_code
 from rfmstream.schemas.errors import ConfigError, InputError, RfmError, StateError
@@ -93,7 +94,7 @@ def cli() -> None:
     """
 
 
-for _command in (replay, worker, produce, tail, snapshot, timeline, rulesets, maps, generate):
+for _command in (replay, worker, produce, tail, snapshot, timeline, rulesets, maps, generate, warm_up):
     cli.add_command(_command)
 
 

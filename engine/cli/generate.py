@@ -48,10 +48,11 @@ def generate(*, customers: int, orders: int, seed: int, days: int, keys: str, ou
     ready for rfmstream replay without a map.
     """
     from rfmstream.engine.cli.progress import count_bar  # loads rich
+    from rfmstream.engine.cli.warm_up import compile_kernels
     from rfmstream.engine.replay.generate import generate as run  # loads Arrow and the compiler
-    from rfmstream.kernels.generate import draw_history
 
-    with count_bar("generate", orders, compiles=draw_history) as on_progress:
+    compile_kernels("histories")
+    with count_bar("generate", orders) as on_progress:
         made = run(
             customers=customers,
             orders=orders,

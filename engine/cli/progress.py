@@ -2,27 +2,21 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-from rfmstream.kernels._jit import is_compiled
-
 if TYPE_CHECKING:
     from rfmstream.engine.files.source import Progress as ReadProgress
 
-_FIRST_RUN: Final = "first run: compiling for this machine, once; later runs start in a second"
 _STAGES: Final = {"scan": "is it sorted?", "read": "reading", "sorted": "replaying"}
 
 
 @contextmanager
-def progress_bar(*, compiles: Callable[..., Any]) -> Iterator["Callable[[ReadProgress], None] | None"]:
-    """Give a function to call with the progress of reading, or None where nobody looks.
-
-    In      compiles  the dearest kernel of what follows; a first run says that it takes its time to compile
-    """
-    with _bar(compiles) as bar:
+def progress_bar() -> Iterator["Callable[[ReadProgress], None] | None"]:
+    """Give a function to call with the progress of reading, or None where nobody looks."""
+    with _bar() as bar:
         if bar is None:
             yield None
             return
@@ -42,11 +36,12 @@ def progress_bar(*, compiles: Callable[..., Any]) -> Iterator["Callable[[ReadPro
 
 
 @contextmanager
-def count_bar(
-    label: str, total: int, *, compiles: Callable[..., Any]
-) -> Iterator[Callable[[int], None] | None]:
-    """Give a function to call with the count reached so far, or None where nobody looks; else as progress_bar."""
-    with _bar(compiles) as bar:
+def count_bar(label: str, total: int, *, is_timed: bool = True) -> Iterator[Callable[[int], None] | None]:
+    """Give a function to call with the count reached so far, or None where nobody looks.
+
+    In      is_timed  show rows a second; else "3 of 9"
+    """
+    with _bar() as bar:
         if bar is None:
             yield None
             return
@@ -55,19 +50,18 @@ def count_bar(
         def show(done: int) -> None:
             elapsed_s = bar.tasks[task].elapsed or 0.0
             rate = f"{done / elapsed_s:,.0f} rows/s" if elapsed_s > 0.2 else ""
-            bar.update(task, completed=done, rate=rate)
+            bar.update(task, completed=done, rate=rate if is_timed else f"{done} of {total}")
 
+        show(0)
         yield show
 
 
 @contextmanager
-def _bar(compiles: Callable[..., Any]) -> Iterator[Progress | None]:
+def _bar() -> Iterator[Progress | None]:
     console = Console(stderr=True)
     if not console.is_terminal:
         yield None
         return
-    if not is_compiled(compiles):
-        console.print(_FIRST_RUN, style="dim")
     columns = (
         TextColumn("{task.description:<13}"),
         BarColumn(),

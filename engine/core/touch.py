@@ -6,11 +6,11 @@ end and by steps much alike, so the pages of the next steps can be asked for whi
 processor which would be idle; where there is none, pages come when they come.
 """
 
-import os
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache
 from typing import Final
 
+from rfmstream.engine.core.processors import usable_cores
 from rfmstream.kernels.memory import touch_pages
 
 LARGE_PAGE: Final = 1 << 21
@@ -20,8 +20,7 @@ Touching = Future[None]
 
 def has_idle_processor(threads: int) -> bool:
     """Tell whether this process may use more processors than so many threads keep busy."""
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return allowed > threads
+    return usable_cores() > threads
 
 
 @cache

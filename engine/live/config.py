@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal
 
+from rfmstream.engine.core.processors import usable_cores
 from rfmstream.engine.events.instants import parse_instant
 from rfmstream.engine.live.settings import CLIENT_SETTINGS, WORKER_SETTINGS, Given
 from rfmstream.engine.live.sources import resolve
@@ -139,7 +140,7 @@ def load_worker_config(
             values
             | {
                 "ce_source": values["ce_source"] or f"/rfmstream/{values['app_id']}",
-                "threads": values["threads"] or _usable_cores(),
+                "threads": values["threads"] or usable_cores(),
             }
         ),
         client=client,
@@ -215,7 +216,3 @@ def _error(found: _Resolved, name: str, problem: str, fix: str) -> ConfigError:
 def _place(given: Given | None) -> str:
     assert given is not None, "a default is good"
     return given.key if given.file is None else f"{given.file}: {given.key}"
-
-
-def _usable_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

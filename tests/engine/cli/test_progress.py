@@ -1,18 +1,12 @@
-"""What is said on a terminal while a command works."""
+"""What is shown on a terminal while a command works."""
 
 import pytest
 
-from rfmstream.engine.cli import progress
-
-FIRST_RUN = "compiling for this machine, once"
+from rfmstream.engine.cli.progress import count_bar
 
 
-def _kernel() -> None:
-    """Stand for a kernel; nothing of this name was ever compiled."""
-
-
-def _said(capsys: pytest.CaptureFixture[str]) -> str:
-    with progress.count_bar("work", 10, compiles=_kernel) as show:
+def _said(capsys: pytest.CaptureFixture[str], *, is_timed: bool) -> str:
+    with count_bar("work", 10, is_timed=is_timed) as show:
         if show is not None:
             show(5)
     out, err = capsys.readouterr()
@@ -20,21 +14,14 @@ def _said(capsys: pytest.CaptureFixture[str]) -> str:
     return err
 
 
-def test_a_first_run_says_that_it_compiles(
+def test_a_count_is_shown_on_a_terminal(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("FORCE_COLOR", "1")
-    assert FIRST_RUN in _said(capsys)
-
-
-def test_a_later_run_does_not(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    def is_compiled(_: object) -> bool:
-        return True
-
-    monkeypatch.setattr(progress, "is_compiled", is_compiled)
-    monkeypatch.setenv("FORCE_COLOR", "1")
-    assert FIRST_RUN not in _said(capsys)
+    monkeypatch.setenv("COLUMNS", "100")
+    assert "5 of 10" in _said(capsys, is_timed=False)
+    assert "5 of 10" not in _said(capsys, is_timed=True)
 
 
 def test_nothing_is_said_where_nobody_looks(capsys: pytest.CaptureFixture[str]) -> None:
-    assert _said(capsys) == ""
+    assert _said(capsys, is_timed=True) == ""

@@ -1,5 +1,6 @@
 """Memory made resident ahead of its use: nothing but the time it takes can show."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -72,7 +73,7 @@ def test_small_slabs_are_not_made_ahead() -> None:
 
 
 def test_only_a_replay_with_an_idle_processor_touches_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(touch.os, "sched_getaffinity", lambda _: {0, 1}, raising=False)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1}, raising=False)
     assert has_idle_processor(1)
     assert not has_idle_processor(2)
     engine = Engine("rfm8")
