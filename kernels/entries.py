@@ -5,7 +5,7 @@ its id's place. The entries of a customer that count (orders not void, adjustmen
 they leave the window; `head` is its oldest entry still inside, `tail` its newest. Where orders never leave, nobody
 walks from old to new, and `next` is only written when somebody needs it (`complete_list`).
 
-Source: docs/semantics.md 1 (identity), 3; docs/decisions.md.
+Source: docs/semantics.md 1 (identity), 3; docs/decisions/.
 """
 
 import numpy as np

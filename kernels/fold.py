@@ -1,7 +1,7 @@
 """Fold one batch of order events into a shard.
 
 Rows are taken in blocks: all rows of a block look their customer up, then all find its entries, then each is applied in
-order, so that the cache misses of different rows overlap (docs/decisions.md). Customers do not touch each other, so a
+order, so that the cache misses of different rows overlap (docs/decisions/). Customers do not touch each other, so a
 customer is brought up to the clock when its own event comes, and all others when the batch is done
 (`wheel.advance`); the set of changes, and their order for each customer, is that of visiting every instant in turn
 (docs/semantics.md 5).

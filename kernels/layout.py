@@ -4,7 +4,7 @@ A customer is one record of 96 bytes (a cache line and a half) because an order 
 cache miss is what an order costs; columns of their own would be a miss each. An entry (an order or another event that
 must be remembered) is 32 bytes. Handle 0 of both means "none", so zeroed memory is empty memory.
 
-Source: docs/semantics.md 3 (what must be remembered), docs/decisions.md.
+Source: docs/semantics.md 3 (what must be remembered), docs/decisions/.
 """
 
 from typing import Any, Final

@@ -6,7 +6,7 @@ drain reads in order. A customer's deadline usually only moves later (it paid ag
 is filed anew when it comes up. Where the deadline moves earlier a second entry is filed and the first one, no longer
 the customer's `armed` slot, is dropped when it comes up. So timers follow from the customers and are in no checkpoint.
 
-Source: docs/decisions.md; docs/semantics.md 5.
+Source: docs/decisions/; docs/semantics.md 5.
 """
 
 import numpy as np

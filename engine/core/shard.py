@@ -1,6 +1,6 @@
 """One shard: the state of its customers, and the two things that can happen to it, a batch and the passing of time.
 
-A shard is the deterministic core (docs/decisions.md): no I/O, no clock of its own, and nothing random that could
+A shard is the deterministic core (docs/decisions/): no I/O, no clock of its own, and nothing random that could
 show in a result. It makes room where the kernels ask for it; everything else happens in them.
 """
 

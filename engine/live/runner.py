@@ -4,7 +4,7 @@ A step is computed, then committed together with its position, and only then the
 steps the state is exactly what the log says is committed; that is when checkpoints and snapshots are taken. Where it
 is unknown whether a commit happened, the log is opened anew, which settles it, and asked: every commit has its token.
 
-Source: docs/decisions.md (exactly once), docs/semantics.md 5 and 8.
+Source: docs/decisions/ (exactly once), docs/semantics.md 5 and 8.
 """
 
 import asyncio
