@@ -7,6 +7,7 @@ import numpy as np
 
 from rfmstream.kernels._jit import borrow, jit
 from rfmstream.kernels.ids import copy_customer_id, copy_id
+from rfmstream.kernels.outputs import put_valid
 from rfmstream.schemas.codes import FOREVER_US, NEVER_US
 
 
@@ -40,73 +41,50 @@ def order_keys(changes, order_offset, out, reasons):
 
 
 @jit
-def write_changes(
-    changes,
-    order,
-    key_data,
-    order_offset,
-    order_data,
-    words,
-    numbers,
-    codes,
-    valid,
-    customer_ids,
-    order_ids,
-):
+def write_changes(changes, order, key_data, order_offset, order_data, out, valid, customer_ids, order_ids):
     """Write changes as columns.
 
     In      changes  CHANGE[n]; order i64[n], the change of each output row
             key_data  of the shard: bytes of long ids
             order_offset, order_data  the batch's order ids; not looked at for changes by time
-    Out     words    i64[6, n]: seq, effective_us, last_paid_us, frequency, monetary, next_change_us
-            numbers  i16[3, n]: r_band, f_band, m_band
-            codes    i8[4, n]: from_tier, to_tier, next_tier, reason
-            valid    u8[6, ceil(n / 8)]: Arrow validity of from_tier, to_tier, next_tier, order_id, last_paid_us,
-                     next_change_us
+    Out     out      outputs.ChangeColumns, arrays of n; valid: outputs.ChangeValidity, u8[ceil(n / 8)] each
             customer_ids, order_ids  (offsets i32[n + 1], bytes u8 with SPARE_BYTES at their end)
     """
     changes, key_data, order_data = borrow(changes), borrow(key_data), borrow(order_data)
-    words, numbers, codes, valid = borrow(words), borrow(numbers), borrow(codes), borrow(valid)
     customer_offset, customer_data = borrow(customer_ids[0]), borrow(customer_ids[1])
     id_offset, id_data = borrow(order_ids[0]), borrow(order_ids[1])
     customer_end = np.int64(0)
     id_end = np.int64(0)
-    bits = np.zeros(6, dtype=np.uint8)
     for i in range(order.size):
         change = changes[order[i]]
-        words[0, i] = change.seq
-        words[1, i] = change.effective_us
-        words[2, i] = change.last_paid_us
-        words[3, i] = change.frequency
-        words[4, i] = change.monetary_minor
-        words[5, i] = change.next_change_us
-        numbers[0, i] = change.r_band
-        numbers[1, i] = change.f_band
-        numbers[2, i] = change.m_band
-        codes[0, i] = change.from_tier
-        codes[1, i] = change.to_tier
-        codes[2, i] = change.next_tier
-        codes[3, i] = change.reason
+        out.seq[i] = change.seq
+        out.effective_at[i] = change.effective_us
+        out.from_tier[i] = change.from_tier
+        put_valid(valid.from_tier, i, change.from_tier >= 0)
+        out.to_tier[i] = change.to_tier
+        put_valid(valid.to_tier, i, change.to_tier >= 0)
+        out.reason[i] = change.reason
+        out.r_band[i] = change.r_band
+        out.f_band[i] = change.f_band
+        out.m_band[i] = change.m_band
+        out.last_paid_at[i] = change.last_paid_us
+        put_valid(valid.last_paid_at, i, change.last_paid_us != NEVER_US)
+        out.frequency[i] = change.frequency
+        out.monetary_minor[i] = change.monetary_minor
+        out.next_change_at[i] = change.next_change_us
+        put_valid(valid.next_change_at, i, change.next_change_us != FOREVER_US)
+        out.next_tier[i] = change.next_tier
+        put_valid(valid.next_tier, i, change.next_tier >= 0)
         customer_offset[i] = customer_end
         copy_customer_id(change, key_data, customer_data, customer_end)
         customer_end += np.int64(change.key_size) + 1
         id_offset[i] = id_end
         row = np.int64(change.row)
+        put_valid(valid.order_id, i, row >= 0)
         if row >= 0:
             source = np.int64(order_offset[row])
             size = np.int64(order_offset[row + 1]) - source
             copy_id(order_data, source, size, id_data, id_end)
             id_end += size
-        bit = np.uint8(i & 7)
-        bits[0] |= np.uint8(change.from_tier >= 0) << bit
-        bits[1] |= np.uint8(change.to_tier >= 0) << bit
-        bits[2] |= np.uint8(change.next_tier >= 0) << bit
-        bits[3] |= np.uint8(row >= 0) << bit
-        bits[4] |= np.uint8(change.last_paid_us != NEVER_US) << bit
-        bits[5] |= np.uint8(change.next_change_us != FOREVER_US) << bit
-        if bit == 7 or i + 1 == order.size:
-            for k in range(6):
-                valid[k, i >> 3] = bits[k]
-                bits[k] = 0
     customer_offset[order.size] = customer_end
     id_offset[order.size] = id_end

@@ -18,6 +18,7 @@ from rfmstream.kernels.measure import (
     noted_next_tier,
 )
 from rfmstream.kernels.memory import customers_of, entries_of, frequency_cuts_of, monetary_cuts_of
+from rfmstream.kernels.outputs import put_valid
 from rfmstream.schemas.codes import FOREVER_US
 
 BLOCK = 64
@@ -47,22 +48,18 @@ def _fetch_windows(state, rules, as_of_us, first, end, ahead):
 
 
 @jit
-def write_snapshot(states, rulesets, as_of_us, first, end, scratch, ahead, words, numbers, codes):
+def write_snapshot(states, rulesets, as_of_us, first, end, scratch, ahead, out, valid):
     """Measure the customers of handles [first, end) at `as_of_us`.
 
     In      as_of_us  not before the clock
             states    STATE[1], a copy with an output of its own, which is thrown away; rulesets RULES[1]
     Scratch scratch   CUSTOMER[1]; ahead i64[BLOCK]
-    Out     words     i64[12, end - first]: last_paid_us, tier_since_us, first_paid_us, next_change_us, monetary,
-                      lifetime_monetary, average_order (floored; 0 without orders), frequency, lifetime_orders, seq,
-                      recency_days, change_entry
-            numbers   i16[3, end - first]: r_band, f_band, m_band
-            codes     i8[4, end - first]: tier, from_tier, next_tier, reason
+    Out     out       outputs.SnapshotColumns, arrays of n = end - first
+            valid     outputs.SnapshotValidity, u8[ceil(n / 8)] each
     Cost    O(customers + changes and window exits between the clock and as_of_us)
     """
     state, rules = states[0], rulesets[0]
-    scratch, ahead, words = borrow(scratch), borrow(ahead), borrow(words)
-    numbers, codes = borrow(numbers), borrow(codes)
+    scratch, ahead = borrow(scratch), borrow(ahead)
     today = day_of(rules, as_of_us)
     for handle in range(first, end):
         i = handle - first
@@ -82,28 +79,43 @@ def write_snapshot(states, rulesets, as_of_us, first, end, scratch, ahead, words
         next_us, next_tier = np.int64(customer.deadline_us), noted_next_tier(customer)
         if next_tier == 0:
             next_us, next_tier = next_change(state, rules, customer, cell, r_band, r_stop_us, FOREVER_US)
-        words[0, i] = customer.last_paid_us
-        words[1, i] = customer.tier_since_us
-        words[2, i] = customer.first_paid_us
-        words[3, i] = next_us
-        words[4, i] = customer.monetary_minor
-        words[5, i] = customer.lifetime_monetary_minor
-        words[6, i] = 0
-        words[7, i] = customer.frequency
-        words[8, i] = customer.lifetime_orders
-        words[9, i] = customer.seq
-        words[10, i] = 0
-        words[11, i] = customer.change_entry
-        if customer.lifetime_orders > 0:
-            words[6, i] = customer.lifetime_monetary_minor // np.int64(customer.lifetime_orders)
+        is_changed = customer.seq > 0
+        is_paid = customer.lifetime_orders > 0
+        out.tier[i] = customer.tier
+        put_valid(valid.tier, i, customer.tier >= 0)
+        out.tier_since[i] = customer.tier_since_us
+        put_valid(valid.tier_since, i, is_changed)
+        out.seq[i] = customer.seq
+        put_valid(valid.seq, i, is_changed)
+        out.from_tier[i] = customer.from_tier
+        put_valid(valid.from_tier, i, customer.from_tier >= 0)
+        out.reason[i] = np.int64(customer.marks) >> REASON_SHIFT
+        put_valid(valid.reason, i, is_changed)
+        out.order_entry[i] = customer.change_entry
+        out.r_band[i] = r_band
+        out.f_band[i] = f_band
+        out.m_band[i] = m_band
+        out.last_paid_at[i] = customer.last_paid_us
+        put_valid(valid.last_paid_at, i, is_paid)
+        out.recency_days[i] = 0
+        out.average_order_minor[i] = 0
+        if is_paid:
+            out.average_order_minor[i] = customer.lifetime_monetary_minor // np.int64(
+                customer.lifetime_orders
+            )
             if rules.calendar:
-                words[10, i] = today - day_of(rules, customer.last_paid_us)
+                out.recency_days[i] = today - day_of(rules, customer.last_paid_us)
             else:
-                words[10, i] = (as_of_us - customer.last_paid_us) // DAY_US
-        numbers[0, i] = r_band
-        numbers[1, i] = f_band
-        numbers[2, i] = m_band
-        codes[0, i] = customer.tier
-        codes[1, i] = customer.from_tier
-        codes[2, i] = next_tier
-        codes[3, i] = np.int64(customer.marks) >> REASON_SHIFT
+                out.recency_days[i] = (as_of_us - customer.last_paid_us) // DAY_US
+        put_valid(valid.recency_days, i, is_paid)
+        put_valid(valid.average_order_minor, i, is_paid)
+        out.frequency[i] = customer.frequency
+        out.monetary_minor[i] = customer.monetary_minor
+        out.first_paid_at[i] = customer.first_paid_us
+        put_valid(valid.first_paid_at, i, is_paid)
+        out.lifetime_orders[i] = customer.lifetime_orders
+        out.lifetime_monetary_minor[i] = customer.lifetime_monetary_minor
+        out.next_change_at[i] = next_us
+        put_valid(valid.next_change_at, i, next_us != FOREVER_US)
+        out.next_tier[i] = next_tier
+        put_valid(valid.next_tier, i, next_tier >= 0)

@@ -3,6 +3,7 @@
 Source: docs/semantics.md 6 and 7; the schemas are in schemas/changes.py and schemas/snapshots.py.
 """
 
+from collections.abc import Iterable
 from typing import Any, Final
 
 import numpy as np
@@ -13,9 +14,8 @@ from rfmstream.engine.core.buffers import Slab, offsets_and_data
 from rfmstream.engine.core.shard import Shard
 from rfmstream.kernels.emit import order_keys, write_changes
 from rfmstream.kernels.ids import SPARE_BYTES
+from rfmstream.kernels.outputs import CHANGE_OUTPUTS, ChangeColumns, ChangeValidity, Output
 from rfmstream.schemas.changes import CHANGE_REASONS, MODES, change_schema
-from rfmstream.schemas.codes import FOREVER_US, NEVER_US
-from rfmstream.schemas.columns import TIMESTAMP
 from rfmstream.schemas.ruleset import Ruleset
 from rfmstream.schemas.snapshots import snapshot_schema
 
@@ -69,45 +69,18 @@ class ColumnWriter:
         ascending, customer_bytes, order_bytes = order_keys(changes, offsets, keys, reasons)
         order = np.arange(n) if ascending else np.argsort(keys, kind="stable")
         ids = (customer_bytes + SPARE_BYTES, order_bytes + SPARE_BYTES)
-        bits = (n + 7) // 8
-        size = Slab.room(6 * 8 * n, 3 * 2 * n, 4 * n, 6 * bits, 4 * (n + 1), 4 * (n + 1), *ids)
-        slab = shard.slabs.take(size, touch_ahead=shard.touches_ahead)
-        words, numbers, codes = (
-            slab.take((6, n), np.int64),
-            slab.take((3, n), np.int16),
-            slab.take((4, n), np.int8),
-        )
-        valid = slab.take((6, bits), np.uint8)
+        room = Slab.room(*output_sizes(CHANGE_OUTPUTS, n), *[_bits(n)] * len(ChangeValidity._fields))
+        room += Slab.room(4 * (n + 1), 4 * (n + 1), *ids)
+        slab = shard.slabs.take(room, touch_ahead=shard.touches_ahead)
+        out = ChangeColumns(*(slab.take((n,), column.dtype) for column in CHANGE_OUTPUTS))
+        valid = ChangeValidity(*(slab.take((_bits(n),), np.uint8) for _ in ChangeValidity._fields))
         customer_ids, named = ((slab.take((n + 1,), np.int32), slab.take((size,), np.uint8)) for size in ids)
         write_changes(
-            changes,
-            order,
-            shard.customer_records()[1],
-            offsets,
-            data,
-            words,
-            numbers,
-            codes,
-            valid,
-            customer_ids,
-            named,
+            changes, order, shard.customer_records()[1], offsets, data, out, valid, customer_ids, named
         )
-        columns = {
+        columns = self._columns(self.change_schema, out, valid) | {
             "customer_id": _strings(*customer_ids),
-            "seq": pa.array(words[0]),
-            "effective_at": _instants(words[1]),
-            "from_tier": _words(self._tiers, codes[0], valid[0]),
-            "to_tier": _words(self._tiers, codes[1], valid[1]),
-            "reason": _words(self._reasons, codes[3]),
-            "order_id": _strings(*named, valid[3]),
-            "r_band": pa.array(numbers[0]),
-            "f_band": pa.array(numbers[1]),
-            "m_band": pa.array(numbers[2]),
-            "last_paid_at": _instants(words[2], valid[4]),
-            "frequency": pa.array(words[3]),
-            "monetary_minor": pa.array(words[4]),
-            "next_change_at": _instants(words[5], valid[5]),
-            "next_tier": _words(self._tiers, codes[2], valid[2]),
+            "order_id": _strings(*named, valid.order_id),
             "ruleset": self._repeated_ruleset(n),
             "mode": self._repeated_mode(n),
         }
@@ -116,60 +89,52 @@ class ColumnWriter:
     def snapshot(self, shard: Shard, as_of_us: int, first: int, end: int) -> pa.RecordBatch:
         """Build the snapshot rows of a shard's customers of handles [first, end)."""
         n = end - first
-        words, numbers, codes = shard.measure(as_of_us, first, end)
-        last_paid, tier_since, first_paid, next_change, monetary, lifetime, average, frequency, *rest = words
-        orders, seq, recency_days, change_entry = rest
-        paid, changed = _bits(last_paid != NEVER_US), _bits(seq > 0)
-        tiered = _bits(codes[0] >= 0)
-        columns = {
+        out, valid = shard.measure(as_of_us, first, end)
+        columns = self._columns(self.snapshot_schema, out, valid)
+        columns |= {
             "customer_id": _strings(*shard.customer_ids(np.arange(first, end, dtype=np.uint32))),
-            "tier": _words(self._tiers, codes[0], tiered),
-            "tier_since": _instants(tier_since, changed),
-            "seq": _numbers(seq, changed),
-            "from_tier": _words(self._tiers, codes[1], _bits(codes[1] >= 0)),
-            "to_tier": _words(self._tiers, codes[0], tiered),
-            "reason": _words(self._reasons, codes[3], changed),
-            "order_id": _entry_ids(shard, change_entry),
-            "effective_at": _instants(tier_since, changed),
-            "r_band": pa.array(numbers[0]),
-            "f_band": pa.array(numbers[1]),
-            "m_band": pa.array(numbers[2]),
-            "last_paid_at": _instants(last_paid, paid),
-            "recency_days": _numbers(recency_days, paid),
-            "frequency": pa.array(frequency),
-            "monetary_minor": pa.array(monetary),
-            "first_paid_at": _instants(first_paid, paid),
-            "lifetime_orders": pa.array(orders),
-            "lifetime_monetary_minor": pa.array(lifetime),
-            "average_order_minor": _numbers(average, paid),
-            "next_change_at": _instants(next_change, _bits(next_change != FOREVER_US)),
-            "next_tier": _words(self._tiers, codes[2], _bits(codes[2] >= 0)),
+            "to_tier": columns["tier"],
+            "effective_at": columns["tier_since"],
+            "order_id": _entry_ids(shard, out.order_entry),
             "ruleset": self._repeated_ruleset(n),
             "mode": self._repeated_mode(n),
         }
         return _batch(columns, self.snapshot_schema)
+
+    def _columns(self, schema: pa.Schema, out: Any, valid: Any) -> dict[str, pa.Array]:  # noqa: ANN401
+        """Return what a kernel wrote (named tuples of kernels.outputs) as columns of a schema, by name."""
+        columns = {}
+        for name in set(out._fields) & set(schema.names):
+            values, bitmap, data_type = (
+                getattr(out, name),
+                getattr(valid, name, None),
+                schema.field(name).type,
+            )
+            if pa.types.is_dictionary(data_type):
+                words = self._reasons if name == "reason" else self._tiers
+                columns[name] = _words(words, values, bitmap)
+            else:
+                columns[name] = _array(data_type, values, bitmap)
+        return columns
+
+
+def _bits(rows: int) -> int:
+    """Return the bytes of a validity bitmap."""
+    return (rows + 7) // 8
+
+
+def output_sizes(outputs: Iterable[Output], rows: int) -> list[int]:
+    """Return the bytes of each column that a kernel is to write."""
+    return [np.dtype(column.dtype).itemsize * rows for column in outputs]
 
 
 def _batch(columns: dict[str, pa.Array], schema: pa.Schema) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays([columns[name] for name in schema.names], schema=schema)
 
 
-def _bits(mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    """Return a mask as Arrow validity bits."""
-    return np.packbits(mask, bitorder="little")
-
-
 def _array(data_type: pa.DataType, values: NDArray[Any], valid: NDArray[np.uint8] | None = None) -> pa.Array:
     buffers = [None if valid is None else pa.py_buffer(valid), pa.py_buffer(values)]
     return pa.Array.from_buffers(data_type, values.size, buffers)
-
-
-def _numbers(values: NDArray[np.int64], valid: NDArray[np.uint8]) -> pa.Array:
-    return _array(pa.int64(), values, valid)
-
-
-def _instants(values_us: NDArray[np.int64], valid: NDArray[np.uint8] | None = None) -> pa.Array:
-    return _array(TIMESTAMP, values_us, valid)
 
 
 def _words(
@@ -187,4 +152,4 @@ def _strings(
 
 def _entry_ids(shard: Shard, entries: NDArray[np.int64]) -> pa.StringArray:
     """Return the ids of entries, null for entry 0."""
-    return _strings(*shard.entry_ids(entries), _bits(entries > 0))
+    return _strings(*shard.entry_ids(entries), np.packbits(entries > 0, bitorder="little"))

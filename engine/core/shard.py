@@ -21,6 +21,7 @@ from rfmstream.kernels.entry_ids import gather_entry_ids, size_entry_ids
 from rfmstream.kernels.fold import BLOCK, ENTRIES_PER_ROW, fold
 from rfmstream.kernels.ids import SPARE_BYTES, gather_customer_ids, size_customer_ids
 from rfmstream.kernels.layout import CHANGE, CUSTOMER, ENTRY, GROUP, STATE
+from rfmstream.kernels.outputs import SNAPSHOT_OUTPUTS, SnapshotColumns, SnapshotValidity
 from rfmstream.kernels.resegment import resegment
 from rfmstream.kernels.restore import BLOCK as RESTORE_BLOCK
 from rfmstream.kernels.restore import load_customer_ids, load_entry_ids
@@ -159,20 +160,16 @@ class Shard:
         self.state.row.n_changes = 0
         return self._changes[:count]
 
-    def measure(
-        self, as_of_us: int, first: int, end: int
-    ) -> tuple[NDArray[np.int64], NDArray[np.int16], NDArray[np.int8]]:
+    def measure(self, as_of_us: int, first: int, end: int) -> tuple[SnapshotColumns, SnapshotValidity]:
         """Measure the customers of handles [first, end) at `as_of_us`; see `kernels.snapshot.write_snapshot`."""
-        words = np.empty((12, end - first), dtype=np.int64)
-        numbers = np.empty((3, end - first), dtype=np.int16)
-        codes = np.empty((4, end - first), dtype=np.int8)
+        rows = end - first
+        out = SnapshotColumns(*(np.empty(rows, column.dtype) for column in SNAPSHOT_OUTPUTS))
+        valid = SnapshotValidity(*(np.empty((rows + 7) // 8, np.uint8) for _ in SnapshotValidity._fields))
         state = self.state.copy()
         state.point(changes=np.zeros(1, dtype=CHANGE))
         scratch, ahead = np.zeros(1, dtype=CUSTOMER), np.empty(SNAPSHOT_BLOCK, dtype=np.int64)
-        write_snapshot(
-            state.rows, self.rules.rows, as_of_us, first, end, scratch, ahead, words, numbers, codes
-        )
-        return words, numbers, codes
+        write_snapshot(state.rows, self.rules.rows, as_of_us, first, end, scratch, ahead, out, valid)
+        return out, valid
 
     def load(
         self,

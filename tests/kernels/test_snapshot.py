@@ -12,39 +12,21 @@ from rfmstream.kernels.layout import NEXT_TIER
 from rfmstream.schemas.codes import FOREVER_US, NEVER_US, NO_TIER, ChangeReason
 from rfmstream.schemas.ruleset import load_ruleset
 
-NAMES = [
-    "last_paid_us",
-    "tier_since_us",
-    "first_paid_us",
-    "next_change_us",
-    "monetary",
-    "lifetime_monetary",
-    "average",
-    "frequency",
-    "lifetime_orders",
-    "seq",
-    "recency_days",
-    "change_entry",
-]
-
 
 def measured(engine: Engine, as_of_us: int) -> list[dict[str, object]]:
-    """Return each customer's words by name, its bands, and its tiers and reason as text."""
+    """Return each customer's columns by name, with its bands together, and its tiers and reason as text."""
     shard = shard_in(engine)
-    words, numbers, codes = shard.measure(as_of_us, 1, shard.customers + 1)
+    out, _ = shard.measure(as_of_us, 1, shard.customers + 1)
 
     def tier(code: int) -> str | None:
         return None if code == NO_TIER else engine.ruleset.tiers[code].id
 
-    return [
-        {
-            **dict(zip(NAMES, words[:, i].tolist(), strict=True)),
-            "bands": tuple(numbers[:, i].tolist()),
-            "tiers": tuple(tier(code) for code in codes[:3, i]),
-            "reason": ChangeReason(codes[3, i]).name.lower(),
-        }
-        for i in range(shard.customers)
-    ]
+    rows = [dict(zip(out._fields, row, strict=True)) for row in zip(*out, strict=True)]
+    for row in rows:
+        row["bands"] = tuple(row.pop(name) for name in ("r_band", "f_band", "m_band"))
+        row["tiers"] = tuple(tier(row.pop(name)) for name in ("tier", "from_tier", "next_tier"))
+        row["reason"] = ChangeReason(row["reason"]).name.lower()
+    return rows
 
 
 def test_a_customer_now_and_later() -> None:
@@ -52,30 +34,30 @@ def test_a_customer_now_and_later() -> None:
     fold_events(engine, [event("a", f"o{day}", day * DAY_US, 40_001) for day in (0, 10, 20)])
     (now,) = measured(engine, 20 * DAY_US)
     assert now == {
-        "last_paid_us": 20 * DAY_US,
-        "tier_since_us": 20 * DAY_US,
-        "first_paid_us": 0,
-        "next_change_us": 51 * DAY_US,
-        "monetary": 120_003,
-        "lifetime_monetary": 120_003,
-        "average": 40_001,
+        "last_paid_at": 20 * DAY_US,
+        "tier_since": 20 * DAY_US,
+        "first_paid_at": 0,
+        "next_change_at": 51 * DAY_US,
+        "monetary_minor": 120_003,
+        "lifetime_monetary_minor": 120_003,
+        "average_order_minor": 40_001,
         "frequency": 3,
         "lifetime_orders": 3,
         "seq": 2,
         "recency_days": 0,
-        "change_entry": 3,
+        "order_entry": 3,
         "bands": (1, 1, 1),
         "tiers": ("111", "100", "011"),
         "reason": "order",
     }
     (lapsed,) = measured(engine, 51 * DAY_US)
     assert lapsed["tiers"] == ("011", "111", "000")
-    assert (lapsed["tier_since_us"], lapsed["next_change_us"]) == (51 * DAY_US, 366 * DAY_US)
-    assert (lapsed["recency_days"], lapsed["reason"], lapsed["change_entry"]) == (31, "recency_expired", 0)
+    assert (lapsed["tier_since"], lapsed["next_change_at"]) == (51 * DAY_US, 366 * DAY_US)
+    assert (lapsed["recency_days"], lapsed["reason"], lapsed["order_entry"]) == (31, "recency_expired", 0)
     (gone,) = measured(engine, 1000 * DAY_US)
     assert gone["tiers"] == ("000", "011", None)
-    assert (gone["frequency"], gone["monetary"], gone["lifetime_monetary"]) == (0, 0, 120_003)
-    assert (gone["next_change_us"], gone["seq"], gone["reason"]) == (FOREVER_US, 4, "window_expired")
+    assert (gone["frequency"], gone["monetary_minor"], gone["lifetime_monetary_minor"]) == (0, 0, 120_003)
+    assert (gone["next_change_at"], gone["seq"], gone["reason"]) == (FOREVER_US, 4, "window_expired")
 
 
 def test_looking_changes_nothing() -> None:
@@ -114,12 +96,17 @@ def test_a_customer_without_orders() -> None:
     engine = Engine()
     fold_events(engine, [event("a", "credit", 5, -70, type="adjusted")])
     (row,) = measured(engine, 10)
-    assert (row["last_paid_us"], row["first_paid_us"], row["tier_since_us"]) == (
+    assert (row["last_paid_at"], row["first_paid_at"], row["tier_since"]) == (
         NEVER_US,
         FOREVER_US,
         NEVER_US,
     )
-    assert (row["monetary"], row["average"], row["recency_days"], row["seq"]) == (-70, 0, 0, 0)
+    assert (row["monetary_minor"], row["average_order_minor"], row["recency_days"], row["seq"]) == (
+        -70,
+        0,
+        0,
+        0,
+    )
     assert row["tiers"] == (None, None, None)
 
 
@@ -128,7 +115,7 @@ def test_an_average_is_rounded_down(total: int, average: int) -> None:
     engine = Engine()
     rows = [event("a", "o1", 0, 0), event("a", "o2", 0, 0), event("a", "x", 0, total, type="adjusted")]
     fold_events(engine, rows)
-    assert measured(engine, 0)[0]["average"] == average
+    assert measured(engine, 0)[0]["average_order_minor"] == average
 
 
 @pytest.mark.parametrize(("unit", "days"), [("calendar_day", [0, 1, 1, 2]), ("duration", [0, 0, 1, 1])])
@@ -144,7 +131,8 @@ def test_a_part_of_the_customers() -> None:
     engine = Engine()
     fold_events(engine, [event(f"c{i}", "o", 0, i) for i in range(100)])
     shard = shard_in(engine)
-    words, numbers, codes = shard.measure(0, 40, 43)
-    assert words[NAMES.index("monetary")].tolist() == [39, 40, 41]
-    assert (numbers.shape, codes.shape) == ((3, 3), (4, 3))
-    assert np.size(shard.measure(0, 1, 1)[0]) == 0
+    out, valid = shard.measure(0, 40, 43)
+    assert out.monetary_minor.tolist() == [39, 40, 41]
+    assert {column.size for column in out} == {3}
+    assert {bitmap.size for bitmap in valid} == {1}
+    assert {column.size for column in shard.measure(0, 1, 1)[0]} == {0}
