@@ -401,10 +401,20 @@ def judge(customer: Customer, event: Event) -> str:
     return "refund_exceeds_order" if exceeds else "applied"
 
 
-def replay(rules: Rules, events: Iterable[Event], as_of_us: int | None = None) -> Oracle:
-    """Apply the rows sorted by (occurred_at, input order), then move the clock to ``as_of_us``."""
+def place(event: Event) -> tuple[int, bool]:
+    """Return where a replay applies an event (5, rule 3); those of one place keep their order."""
+    return event["occurred_at_us"], event["type"] != "paid"
+
+
+def replay(
+    rules: Rules, events: Iterable[Event], as_of_us: int | None = None, until_us: int | None = None
+) -> Oracle:
+    """Apply the rows before ``until_us`` in order of their places, then move the clock to ``as_of_us``."""
     oracle = Oracle(rules)
-    oracle.step(sorted(events, key=lambda event: event["occurred_at_us"]))
+    oracle.step(
+        sorted((event for event in events if until_us is None or event["occurred_at_us"] < until_us), key=place)
+    )
+    as_of_us = until_us if as_of_us is None else as_of_us
     if as_of_us is not None:
         oracle.advance(as_of_us)
     return oracle

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import date
 
 from hypothesis import strategies as st
-from oracle import BUILT_IN, Event, Rules
+from oracle import BUILT_IN, Event, Rules, place
 from oracle_days import DAY_US, FIRST_US, LAST_US, local_midnight_us
 
 EPOCH_DAY = date(1970, 1, 1)
@@ -191,7 +191,7 @@ class Case:
 
     def sorted(self) -> "Case":
         """Return the same history in the order in which a replay applies it."""
-        return replace(self, events=sorted(self.events, key=lambda event: event["occurred_at_us"]))
+        return replace(self, events=sorted(self.events, key=place))
 
 
 @st.composite
