@@ -8,7 +8,9 @@ import numpy as np
 from rfmstream.kernels._jit import borrow, jit
 from rfmstream.kernels.ids import copy_customer_id, copy_id
 from rfmstream.kernels.outputs import put_valid
-from rfmstream.schemas.codes import FOREVER_US, NEVER_US
+from rfmstream.schemas.codes import FOREVER_US, NEVER_US, ChangeReason
+
+ERASED = int(ChangeReason.ERASED)
 
 
 @jit
@@ -32,6 +34,7 @@ def order_keys(changes, order_offset, out, reasons):
         customer_bytes += np.int64(change.key_size) + 1
         if row >= 0:
             key |= 1
+        if row >= 0 and change.reason != ERASED:
             order_bytes += np.int64(order_offset[row + 1]) - np.int64(order_offset[row])
         reasons[change.reason] += 1
         ascending &= key >= before
@@ -80,8 +83,9 @@ def write_changes(changes, order, key_data, order_offset, order_data, out, valid
         customer_end += np.int64(change.key_size) + 1
         id_offset[i] = id_end
         row = np.int64(change.row)
-        put_valid(valid.order_id, i, row >= 0)
-        if row >= 0:
+        names_order = row >= 0 and change.reason != ERASED
+        put_valid(valid.order_id, i, names_order)
+        if names_order:
             source = np.int64(order_offset[row])
             size = np.int64(order_offset[row + 1]) - source
             copy_id(order_data, source, size, id_data, id_end)

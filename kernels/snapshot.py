@@ -7,7 +7,7 @@ import numpy as np
 
 from rfmstream.kernels._jit import borrow, inline, jit, prefetch
 from rfmstream.kernels.calendar import day_of
-from rfmstream.kernels.layout import DAY_US, REASON_SHIFT
+from rfmstream.kernels.layout import DAY_US, REASON_SHIFT, SEQ_MASK
 from rfmstream.kernels.measure import (
     cell_of,
     count_band,
@@ -19,8 +19,9 @@ from rfmstream.kernels.measure import (
 )
 from rfmstream.kernels.memory import customers_of, entries_of, frequency_cuts_of, monetary_cuts_of
 from rfmstream.kernels.outputs import put_valid
-from rfmstream.schemas.codes import FOREVER_US
+from rfmstream.schemas.codes import FOREVER_US, ChangeReason
 
+ERASED = int(ChangeReason.ERASED)
 BLOCK = 64
 ENTRIES_AHEAD = 3
 
@@ -79,18 +80,20 @@ def write_snapshot(states, rulesets, as_of_us, first, end, scratch, ahead, out, 
         next_us, next_tier = np.int64(customer.deadline_us), noted_next_tier(customer)
         if next_tier == 0:
             next_us, next_tier = next_change(state, rules, customer, cell, r_band, r_stop_us, FOREVER_US)
-        is_changed = customer.seq > 0
+        seq, reason = np.int64(customer.seq) & SEQ_MASK, np.int64(customer.marks) >> REASON_SHIFT
+        # Who came back after an erasure with an adjustment alone has had no change that may be told.
+        is_told = seq > 0 and reason != ERASED
         is_paid = customer.lifetime_orders > 0
         out.tier[i] = customer.tier
         put_valid(valid.tier, i, customer.tier >= 0)
         out.tier_since[i] = customer.tier_since_us
-        put_valid(valid.tier_since, i, is_changed)
-        out.seq[i] = customer.seq
-        put_valid(valid.seq, i, is_changed)
+        put_valid(valid.tier_since, i, is_told)
+        out.seq[i] = seq
+        put_valid(valid.seq, i, seq > 0)
         out.from_tier[i] = customer.from_tier
         put_valid(valid.from_tier, i, customer.from_tier >= 0)
-        out.reason[i] = np.int64(customer.marks) >> REASON_SHIFT
-        put_valid(valid.reason, i, is_changed)
+        out.reason[i] = reason
+        put_valid(valid.reason, i, is_told)
         out.order_entry[i] = customer.change_entry
         out.r_band[i] = r_band
         out.f_band[i] = f_band

@@ -130,7 +130,7 @@ class _Parser:
         time = self._table_or_column(table["occurred_at"], f"{key}.occurred_at")
         zone = self._get(time, "time_zone", f"{key}.occurred_at", str, "")
         self._check_zone(zone, f"{key}.occurred_at.time_zone")
-        amount, in_minor, rounding = self._amount(table, key, needed=kind != "cancelled")
+        amount, in_minor, rounding = self._amount(table, key, needed=kind not in ("cancelled", "erased"))
         return Event(
             when=self._conditions({"when": table["when"]}, key, ()) if "when" in table else None,
             type=kind if isinstance(kind, str) else self._expression(kind, f"{key}.type"),

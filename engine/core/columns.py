@@ -99,7 +99,8 @@ class ColumnWriter:
             "ruleset": self._repeated_ruleset(n),
             "mode": self._repeated_mode(n),
         }
-        return _batch(columns, self.snapshot_schema)
+        batch = _batch(columns, self.snapshot_schema)
+        return batch.filter(pa.array(~shard.hidden(first, end))) if shard.erased else batch
 
     def _columns(self, schema: pa.Schema, out: Any, valid: Any) -> dict[str, pa.Array]:  # noqa: ANN401
         """Return what a kernel wrote (named tuples of kernels.outputs) as columns of a schema, by name."""
