@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 Kind = Literal["column", "constant", "row_number", "first_of", "sum", "difference", "product"]
-Test = Literal["equals", "one_of", "starts_with", "is_null", "less_than", "greater_than"]
+Test = Literal["equals", "one_of", "starts_with", "contains", "is_null", "less_than", "greater_than"]
 Rounding = Literal["refuse", "half_even", "half_up"]
 Format = Literal["parquet", "arrow", "csv", "jsonl"]
 

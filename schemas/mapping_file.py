@@ -305,7 +305,7 @@ class _Parser:
                 raise self._error(key, problem, 'write digits and a point: "99.90"')
             return (bound,)
         operands = given if isinstance(given, list) else [given]
-        if isinstance(given, list) != (test == "one_of") and test != "starts_with":
+        if isinstance(given, list) != (test == "one_of") and test not in ("starts_with", "contains"):
             raise self._error(key, "must be a list" if test == "one_of" else "must be one value, not a list")
         return tuple(self._texts(operands, key))
 

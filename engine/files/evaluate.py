@@ -147,8 +147,10 @@ class SourceRows:
         match condition.test:
             case "is_null":
                 mask = text.is_null() if condition.operands else text.is_valid()
-            case "starts_with":
-                mask = pc.match_substring_regex(text, f"^(?:{'|'.join(map(re.escape, condition.operands))})")
+            case "starts_with" | "contains":
+                start = "^" if condition.test == "starts_with" else ""
+                pieces = "|".join(map(re.escape, condition.operands))
+                mask = pc.match_substring_regex(text, f"{start}(?:{pieces})")
             case _:
                 mask = pc.is_in(text, value_set=pa.array(condition.operands, pa.string()))
         found: np.ndarray[Any, Any] = pc.fill_null(mask, fill_value=False).to_numpy(zero_copy_only=False)

@@ -199,6 +199,8 @@ def test_unreadable_times_show_their_text(tmp_path: Path) -> None:
         ('{ column = "s", one_of = ["paid", "C12"] }', [0, 2]),
         ('{ column = "s", starts_with = "C" }', [2]),
         ('{ column = "s", starts_with = ["C", "PA"] }', [1, 2]),
+        ('{ column = "s", contains = "a" }', [0]),
+        ('{ column = "s", contains = ["12", "AI", "."] }', [1, 2]),
         ('{ column = "s", is_null = true }', [3, 4]),
         ('{ column = "s", is_null = false }', [0, 1, 2]),
         ('{ column = "n", greater_than = 0 }', [0, 2]),
