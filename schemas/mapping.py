@@ -120,6 +120,18 @@ class Event:
 
 
 @dataclass(frozen=True)
+class Exclusion:
+    """Rows that are no order events.
+
+    Fields  why   what the summary calls them
+            when  what they are like
+    """
+
+    why: str
+    when: Condition
+
+
+@dataclass(frozen=True)
 class InputFormat:
     """How the bytes are to be read where the file's name does not say it.
 
@@ -149,13 +161,13 @@ class InputMap:
     title: str
     source: str
     input: InputFormat
-    exclude: tuple[Condition, ...]
+    exclude: tuple[Exclusion, ...]
     events: tuple[Event, ...]
     sum_lines: bool
     path: str
 
     def columns(self) -> tuple[str, ...]:
         """Return the columns it reads, each once, in order of their first use."""
-        found = dict.fromkeys(column for condition in self.exclude for column in condition.columns())
+        found = dict.fromkeys(column for rule in self.exclude for column in rule.when.columns())
         found.update(dict.fromkeys(column for event in self.events for column in event.columns()))
         return tuple(found)

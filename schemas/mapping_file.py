@@ -8,16 +8,15 @@ Source  docs/semantics.md section 1
 import codecs
 import re
 from collections.abc import Mapping, Sequence
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Final, Literal, TypeVar, cast, get_args
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from rfmstream.schemas.errors import ConfigError
 from rfmstream.schemas.mapping import (
     ARITHMETIC,
     Condition,
     Event,
+    Exclusion,
     Expression,
     Format,
     InputFormat,
@@ -27,7 +26,8 @@ from rfmstream.schemas.mapping import (
     Test,
 )
 from rfmstream.schemas.orders import ORDER_TYPES
-from rfmstream.schemas.toml_table import read_toml
+from rfmstream.schemas.toml_table import TomlTable, read_toml
+from rfmstream.schemas.zones import zone_of
 
 _KINDS: Final[tuple[str, ...]] = get_args(Kind)
 _TESTS: Final[tuple[str, ...]] = get_args(Test)
@@ -37,6 +37,7 @@ _PIECE_MAX: Final = 256
 """Characters of an affix: it becomes part of a regular expression, whose size RE2 bounds."""
 _TEXT_STEPS: Final = ("strip_prefix", "strip_suffix", "remove", "thousands", "case", "prefix", "suffix")
 _NUMBER_STEPS: Final = ("round_to", "absolute", "negate")
+_NEVER_BLANK: Final = ("name", "column", "constant", "encoding")
 _FIELDS: Final = ("customer_id", "order_id", "occurred_at", "amount", "amount_minor", "currency", "event_id")
 _NUMBER_TYPES: Final = (int, str)
 _DECIMAL: Final = re.compile(r"-?[0-9]+(\.[0-9]+)?")
@@ -77,13 +78,18 @@ class _Parser:
             source=self._get(document, "source", "", str, ""),
             input=self._input(self._get(document, "input", "", dict, {})),
             exclude=tuple(
-                self._conditions(rule, f"exclude[{at}]", ("why",))
-                for at, rule in enumerate(self._get(document, "exclude", "", list, []))
+                self._exclusion(rule, f"exclude[{at}]")
+                for at, rule in enumerate(self._get(document, "exclude", "", list, []), 1)
             ),
-            events=tuple(self._event(section, f"event[{at}]") for at, section in enumerate(events)),
+            events=tuple(self._event(section, f"event[{at}]") for at, section in enumerate(events, 1)),
             sum_lines=self._lines(document),
             path=self._path,
         )
+
+    def _exclusion(self, rule: object, key: str) -> Exclusion:
+        when = self._conditions(rule, key, ("why",))
+        why: str = self._get(self._table(rule, key), "why", key, str, key)
+        return Exclusion(why, when)
 
     def _lines(self, document: Mapping[str, Any]) -> bool:
         lines = self._get(document, "lines", "", dict, {})
@@ -129,7 +135,8 @@ class _Parser:
             self._choice(kind, f"{key}.type", ORDER_TYPES)
         time = self._table_or_column(table["occurred_at"], f"{key}.occurred_at")
         zone = self._get(time, "time_zone", f"{key}.occurred_at", str, "")
-        self._check_zone(zone, f"{key}.occurred_at.time_zone")
+        if "time_zone" in time:
+            zone_of(zone, file=self._path, key=f"{key}.occurred_at.time_zone")
         amount, in_minor, rounding = self._amount(table, key, needed=kind != "cancelled")
         return Event(
             when=self._conditions({"when": table["when"]}, key, ()) if "when" in table else None,
@@ -201,13 +208,15 @@ class _Parser:
         text = ""
         terms: tuple[Expression, ...] = ()
         if kind in ("column", "constant"):
-            text = str(self._get(table, kind, key, _NUMBER_TYPES if kind == "constant" else str))
+            number = table[kind] if kind == "constant" else None
+            is_number = isinstance(number, int) and not isinstance(number, bool)
+            text = str(number) if is_number else self._get(table, kind, key, str)
         elif kind == "row_number":
             if table[kind] is not True:
                 raise self._error(f"{key}.row_number", "must be true")
         else:
             listed = self._get(table, kind, key, list)
-            terms = tuple(self._expression(term, f"{key}.{kind}[{at}]") for at, term in enumerate(listed))
+            terms = tuple(self._expression(term, f"{key}.{kind}[{at}]") for at, term in enumerate(listed, 1))
             if not terms:
                 raise self._error(f"{key}.{kind}", "is empty", "name at least one column")
         if kind in ARITHMETIC and (wrong := [step for step in _TEXT_STEPS if step in table]):
@@ -248,10 +257,7 @@ class _Parser:
     def _decimals(self, table: Mapping[str, Any], key: str) -> int | None:
         if "round_to" not in table:
             return None
-        decimals = self._get(table, "round_to", key, int)
-        if not 0 <= decimals <= 12:
-            raise self._error(f"{key}.round_to", "must lie within 0 and 12")
-        return decimals
+        return TomlTable(table, self._path, key).integer("round_to", 0, 12)
 
     def _conditions(self, rule: object, key: str, others: Sequence[str]) -> Condition:
         """Parse a `when`: one condition, or a list of which all must hold."""
@@ -264,7 +270,7 @@ class _Parser:
                 f"{key}.when", "says no condition", 'such as { column = "status", equals = "paid" }'
             )
         return Condition(
-            "all", tuple(self._condition(part, f"{key}.when[{at}]") for at, part in enumerate(parts))
+            "all", tuple(self._condition(part, f"{key}.when[{at}]") for at, part in enumerate(parts, 1))
         )
 
     def _condition(self, given: object, key: str) -> Condition:
@@ -277,7 +283,7 @@ class _Parser:
                     raise self._error(f"{key}.{join}", "is empty", "give at least one condition")
                 return Condition(
                     join,
-                    tuple(self._condition(part, f"{key}.{join}[{at}]") for at, part in enumerate(listed)),
+                    tuple(self._condition(part, f"{key}.{join}[{at}]") for at, part in enumerate(listed, 1)),
                 )
         tests = [test for test in _TESTS if test in table]
         if len(tests) != 1:
@@ -311,7 +317,7 @@ class _Parser:
 
     def _texts(self, given: object, key: str) -> list[str]:
         if not isinstance(given, list) or not all(isinstance(text, str) for text in given):
-            raise self._error(key, "must be text in quotes")
+            raise self._error(key, "must be a string, or a list of strings", "put it in quotes")
         return given
 
     def _table(self, given: object, key: str) -> Mapping[str, Any]:
@@ -327,43 +333,29 @@ class _Parser:
         table: Mapping[str, Any],
         name: str,
         key: str,
-        kind: type[_T] | tuple[type, ...],
+        kind: type[_T],
         default: _T | None = None,
     ) -> _T:
-        place = f"{key}.{name}" if key else name
-        if name not in table:
-            if default is None:
-                raise self._error(place, "is missing")
+        if name not in table and default is not None:
             return default
-        value = table[name]
-        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-            words = {str: "text in quotes", bool: "true or false", list: "a list", dict: "a table"}
-            expected = (
-                words.get(kind, "an integer") if isinstance(kind, type) else "an integer or text in quotes"
-            )
-            raise self._error(place, f"must be {expected}")
+        place = TomlTable(table, self._path, key)
+        value: object
+        if kind is str:
+            value = place.text(name, may_be_blank=name not in _NEVER_BLANK)
+        elif kind is bool:
+            value = place.flag(name)
+        elif kind is list:
+            value = place.items(name)
+        else:
+            value = place.table(name).values
         return cast("_T", value)
 
     def _known(self, table: Mapping[str, Any], key: str, names: Sequence[str]) -> None:
-        for name in table:
-            if name not in names:
-                near = get_close_matches(name, names, n=1)
-                fix = f"did you mean {near[0]}?" if near else f"the keys here are {', '.join(names)}"
-                raise self._error(f"{key}.{name}" if key else name, "is not a key of an input map", fix)
+        TomlTable(table, self._path, key).allow(*names)
 
     def _choice(self, value: str, key: str, choices: Sequence[str]) -> None:
         if value not in choices:
-            raise self._error(key, f"{value!r} is not known", f"use one of {', '.join(choices)}")
-
-    def _check_zone(self, name: str, key: str) -> None:
-        if not name:
-            return
-        try:
-            ZoneInfo(name)
-        except (ZoneInfoNotFoundError, ValueError, OSError) as error:
-            raise self._error(
-                key, f"{name!r} is not an IANA time zone", "use a name such as Europe/London"
-            ) from error
+            raise self._error(key, f"{value!r} is not one of {', '.join(choices)}")
 
     def _error(self, key: str, problem: str, fix: str | None = None) -> ConfigError:
         return ConfigError(problem, file=self._path, key=key, fix=fix)

@@ -5,10 +5,11 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from rfmstream.engine.events.text import nulls, plain, repeat, text_buffers, to_text
+from rfmstream.engine.events.text import nulls, plain, repeat, shown_text, text_buffers, to_text
 from rfmstream.engine.files.numbers import Number
 from rfmstream.kernels.parse import BAD, OK, check_text
 from rfmstream.schemas.errors import InputError
@@ -125,6 +126,22 @@ class SourceRows:
             return some
         every: np.ndarray[Any, Any] = np.logical_and.reduce(parts)
         return ~every if condition.join == "not" else every
+
+    def shown(self) -> pa.Array:
+        """Return each row as the text of a JSON object: the columns that the map reads, as they came."""
+        columns = []
+        for place, name in enumerate(self.batch.schema.names):
+            array = plain(self.batch.column(place))
+            if self._chosen is not None:
+                array = array.take(pa.array(np.flatnonzero(self._chosen)))
+            columns.append((name, shown_text(array).to_pylist()))
+        return pa.array(
+            [
+                orjson.dumps({name: values[at] for name, values in columns}).decode()
+                for at in range(self.count)
+            ],
+            pa.string(),
+        )
 
     def _first_of(self, expression: Expression) -> pa.Array:
         terms = [term for term in expression.terms if self._is_there(term)]

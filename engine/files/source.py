@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from rfmstream.engine.events.json_scan import OrderScanner
 from rfmstream.engine.events.normalise import CONTRACT_COLUMNS, NO_REJECTED, normalise, rejected_batch
-from rfmstream.engine.events.times import Instants, read_instants, zone_of
+from rfmstream.engine.events.times import Instants, read_instants
 from rfmstream.engine.files.evaluate import SourceRows, find_column
 from rfmstream.engine.files.input_files import InputFile, find_files, naming
 from rfmstream.engine.files.lines import LineSums
@@ -26,6 +26,7 @@ from rfmstream.kernels.parse import OK
 from rfmstream.schemas.errors import InputError
 from rfmstream.schemas.mapping import InputFormat, InputMap
 from rfmstream.schemas.orders import CANONICAL_SCHEMA
+from rfmstream.schemas.zones import zone_of
 
 Batches = tuple[pa.RecordBatch, pa.RecordBatch]
 
@@ -56,7 +57,7 @@ class OrderStream:
     """The batches of a run, one at a time: (canonical orders, rejected rows), either of which may be empty.
 
     Fields  rows_read      input rows read so far, excluded ones among them
-            rows_excluded  those that the map's [[exclude]] sections left out
+            rows_excluded  those that the map's [[exclude]] sections left out; by section: `excluded`
             is_sorted      whether the input was found to be in order of time; None until it is known
     """
 
@@ -70,13 +71,16 @@ class OrderStream:
         memory_budget_bytes: int,
         rows_before: int,
         on_progress: Callable[[Progress], None] | None,
+        on_excluded: Callable[[pa.RecordBatch], None] | None,
     ) -> None:
         self.rows_read = 0
         self.is_sorted: bool | None = None
         self._files = files
         self._map = input_map
         self._mapper = (
-            None if input_map is None else Mapper(input_map, currency=currency, time_zone=time_zone)
+            None
+            if input_map is None
+            else Mapper(input_map, currency=currency, time_zone=time_zone, on_excluded=on_excluded)
         )
         self._scanner = OrderScanner(currency=currency, time_zone=time_zone) if input_map is None else None
         self._currency = currency
@@ -89,7 +93,15 @@ class OrderStream:
     @property
     def rows_excluded(self) -> int:
         """Rows that the input map left out so far."""
-        return 0 if self._mapper is None else self._mapper.rows_excluded
+        return sum(rows for _, rows in self.excluded)
+
+    @property
+    def excluded(self) -> tuple[tuple[str, int], ...]:
+        """Why the input map left rows out, and how many so far, by its [[exclude]] sections."""
+        if self._mapper is None:
+            return ()
+        whys = (rule.why for rule in self._mapper.input_map.exclude)
+        return tuple(zip(whys, self._mapper.rows_excluded, strict=True))
 
     def __iter__(self) -> Iterator[Batches]:
         return self
@@ -256,6 +268,7 @@ def open_orders(  # noqa: PLR0913 - options by keyword
     memory_budget_bytes: int = 2 << 30,
     rows_before: int = 0,
     on_progress: Callable[[Progress], None] | None = None,
+    on_excluded: Callable[[pa.RecordBatch], None] | None = None,
 ) -> OrderStream:
     """Open order history: (canonical, rejected) batches in order of (occurred_at, input order).
 
@@ -266,6 +279,7 @@ def open_orders(  # noqa: PLR0913 - options by keyword
             time_zone  of times without one where the map does not say it; None: UTC
             memory_budget_bytes  of orders held for sorting or summing
             rows_before  that earlier runs have read, where this one goes on
+            on_excluded  takes the rows that the map leaves out, of EXCLUDED_SCHEMA
     Errors  InputError   an input is missing, damaged, of unknown format or lacks a column
             ConfigError  an unknown currency or time zone
     """
@@ -278,6 +292,7 @@ def open_orders(  # noqa: PLR0913 - options by keyword
         memory_budget_bytes=memory_budget_bytes,
         rows_before=rows_before,
         on_progress=on_progress,
+        on_excluded=on_excluded,
     )
 
 

@@ -337,26 +337,26 @@ def test_struct_columns_by_dotted_path(tmp_path: Path) -> None:
         (f"[{'.'.join(['a'] * 300)}]", "is nested too deeply"),
         ("x = " + "9" * 5000, "too long a number"),
         ("x = 0x" + "f" * 17, "holds an integer beyond 64 bits"),
-        (EVENT, r"event\[0\]\.amount: is missing"),
-        (EVENT + 'amount = "a"\namount_minor = "a"', r"event\[0\]\.amount: amount and amount_minor"),
-        (EVENT + 'amout = "a"', r"event\[0\]\.amout: is not a key.*did you mean amount\?"),
+        (EVENT, r"event\[1\]\.amount: is missing"),
+        (EVENT + 'amount = "a"\namount_minor = "a"', r"event\[1\]\.amount: amount and amount_minor"),
+        (EVENT + 'amout = "a"', r"event\[1\]\.amout: unknown key; did you mean amount\?"),
         (
             EVENT + 'amount = { colum = "a" }',
-            r"event\[0\]\.amount: says no value; give exactly one of column",
+            r"event\[1\]\.amount: says no value; give exactly one of column",
         ),
         (EVENT + 'amount = { column = "a", constant = "b" }', r"amount: has column and constant"),
         (EVENT + 'amount = { sum = ["a"], case = "lower" }', r"amount\.case: is for text"),
         (EVENT + "amount = { sum = [] }", r"amount\.sum: is empty"),
         (
             EVENT + 'amount = { column = "a", rounding = "up" }',
-            r"amount\.rounding: 'up' is not known; use one of refuse",
+            r"amount\.rounding: 'up' is not one of refuse",
         ),
-        (EVENT + 'amount = { column = "a", round_to = 99 }', r"amount\.round_to: must lie within"),
-        (EVENT + 'amount = "a"\ntype = "gift"', r"event\[0\]\.type: 'gift' is not known; use one of paid"),
-        (EVENT + 'amount = "a"\nwhen = { column = "a" }', r"when\[0\]: says no test"),
-        (EVENT + 'amount = "a"\nwhen = []', r"event\[0\]\.when: says no condition"),
+        (EVENT + 'amount = { column = "a", round_to = 99 }', r"amount\.round_to: 99 is out of range"),
+        (EVENT + 'amount = "a"\ntype = "gift"', r"event\[1\]\.type: 'gift' is not one of paid"),
+        (EVENT + 'amount = "a"\nwhen = { column = "a" }', r"when\[1\]: says no test"),
+        (EVENT + 'amount = "a"\nwhen = []', r"event\[1\]\.when: says no condition"),
         *(
-            (EVENT + f'amount = "a"\nwhen = {{ {join} = [] }}', rf"when\[0\]\.{join}: is empty")
+            (EVENT + f'amount = "a"\nwhen = {{ {join} = [] }}', rf"when\[1\]\.{join}: is empty")
             for join in ("all", "any", "not")
         ),
         *(
@@ -390,7 +390,7 @@ def test_struct_columns_by_dotted_path(tmp_path: Path) -> None:
         (EVENT + 'amount = "a"\nwhen = { column = "a", one_of = "b" }', r"one_of: must be a list"),
         (
             '[[event]]\ncustomer_id = "c"\norder_id = "o"\namount = "a"',
-            r"event\[0\]\.occurred_at: is missing",
+            r"event\[1\]\.occurred_at: is missing",
         ),
         (
             f'[[event]]\n{IDS}amount = "a"\noccurred_at = {{ column = "t", time_zone = "Mars" }}',
@@ -411,13 +411,26 @@ def test_struct_columns_by_dotted_path(tmp_path: Path) -> None:
                 ("%Y-%m-%d %", "% is no directive"),
             )
         ),
+        *(
+            (
+                f'[[event]]\n{IDS}amount = "a"\noccurred_at = {{ column = "t", time_zone = "{zone}" }}',
+                rf"occurred_at\.time_zone: '{zone}' is not an IANA",
+            )
+            for zone in ("localtime", "posixrules", "Factory", "right/UTC", "")
+        ),
+        (EVENT + 'amount = ""', r"event\[1\]\.amount\.column: is empty"),
+        (EVENT + 'amount = { sum = ["a", 5] }', r"amount\.sum\[2\]: must be a table"),
+        (EVENT + 'amount = "a"\n[[exclude]]\nwhy = 1\nwhen = 2', r"exclude\[1\]"),
         ('[input]\ndelimiter = "::"\n' + EVENT + 'amount = "a"', r"input\.delimiter: '::' is no delimiter"),
         (
             '[input]\nencoding = "martian"\n' + EVENT + 'amount = "a"',
             r"input\.encoding: 'martian' is no encoding",
         ),
-        ('[input]\nformat = "xlsx"\n' + EVENT + 'amount = "a"', r"input\.format: 'xlsx' is not known"),
-        ("title = 5\n" + EVENT + 'amount = "a"', r"title: must be text"),
+        ('[input]\nformat = "xlsx"\n' + EVENT + 'amount = "a"', r"input\.format: 'xlsx' is not one of"),
+        (
+            "title = 5\n" + EVENT + 'amount = "a"',
+            r"title: must be a string, not an integer; put it in quotes",
+        ),
     ],
 )
 def test_errors_name_file_key_and_fix(tmp_path: Path, toml: str, words: str) -> None:
@@ -426,6 +439,18 @@ def test_errors_name_file_key_and_fix(tmp_path: Path, toml: str, words: str) -> 
     with pytest.raises(ConfigError, match=words) as caught:
         load_map(path)
     assert caught.value.file == str(path)
+
+
+def test_a_map_has_a_name(tmp_path: Path) -> None:
+    path = tmp_path / "map.toml"
+    for name, words in (
+        ("", "name: is missing"),
+        ('name = ""', "name: is empty"),
+        ("name = 5", "must be a string"),
+    ):
+        path.write_text(f'{name}\n{EVENT}amount = "a"\n')
+        with pytest.raises(ConfigError, match=words):
+            load_map(path)
 
 
 def test_an_unknown_map_names_the_shipped_ones() -> None:
