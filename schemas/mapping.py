@@ -154,6 +154,8 @@ class InputMap:
             exclude    rows for which any of them holds are no order events
             events     every one whose `when` holds gives an event; a row with none is an unknown_type
             sum_lines  rows are order lines: those of one customer, order and type are summed into one event
+            line_id    what tells the lines of an order apart: lines of several files that agree in it, in time and
+                       in amount are one line; empty: an order whose lines are in several files is refused
             path       the file it was read from
     """
 
@@ -164,10 +166,12 @@ class InputMap:
     exclude: tuple[Exclusion, ...]
     events: tuple[Event, ...]
     sum_lines: bool
+    line_id: tuple[Expression, ...]
     path: str
 
     def columns(self) -> tuple[str, ...]:
         """Return the columns it reads, each once, in order of their first use."""
         found = dict.fromkeys(column for rule in self.exclude for column in rule.when.columns())
         found.update(dict.fromkeys(column for event in self.events for column in event.columns()))
+        found.update(dict.fromkeys(column for part in self.line_id for column in part.columns()))
         return tuple(found)

@@ -83,6 +83,7 @@ class _Parser:
             ),
             events=tuple(self._event(section, f"event[{at}]") for at, section in enumerate(events, 1)),
             sum_lines=self._lines(document),
+            line_id=self._line_id(self._get(document, "lines", "", dict, {})),
             path=self._path,
         )
 
@@ -93,8 +94,17 @@ class _Parser:
 
     def _lines(self, document: Mapping[str, Any]) -> bool:
         lines = self._get(document, "lines", "", dict, {})
-        self._known(lines, "lines", ("sum",))
+        self._known(lines, "lines", ("sum", "id"))
         return self._get(lines, "sum", "lines", bool, default="lines" in document)
+
+    def _line_id(self, lines: Mapping[str, Any]) -> tuple[Expression, ...]:
+        given = lines.get("id", [])
+        parts = [given] if isinstance(given, str) else self._get(lines, "id", "lines", list, [])
+        if "id" in lines and not parts:
+            raise self._error(
+                "lines.id", "is empty", "name the columns that tell the lines of an order apart"
+            )
+        return tuple(self._expression(part, f"lines.id[{at}]") for at, part in enumerate(parts, 1))
 
     def _input(self, table: Mapping[str, Any]) -> InputFormat:
         self._known(table, "input", ("format", "delimiter", "encoding", "columns"))

@@ -127,6 +127,10 @@ class SourceRows:
         every: np.ndarray[Any, Any] = np.logical_and.reduce(parts)
         return ~every if condition.join == "not" else every
 
+    def told(self, expression: Expression) -> pa.Array:
+        """Return an expression as text for comparison, whatever its type; empty made null."""
+        return _without_empty(shown_text(self.value(expression)))
+
     def shown(self) -> pa.Array:
         """Return each row as the text of a JSON object: the columns that the map reads, as they came."""
         columns = []

@@ -54,11 +54,12 @@ def load_map(name_or_path: str | Path) -> InputMap:
 
 @dataclass(frozen=True)
 class MappedEvent:
-    """The fields of one [[event]] section over the rows it applies to."""
+    """The fields of one [[event]] section over the rows it applies to, and those rows as they came."""
 
     fields: Fields
     rows: np.ndarray[Any, Any]
     event: Event
+    source_rows: SourceRows
 
 
 class Mapper:
@@ -96,18 +97,18 @@ class Mapper:
             mask = None if event.when is None else source_rows.holds(event.when)
             if mask is None or mask.all():
                 taken[:] = True
-                yield MappedEvent(self._fields(event, source_rows), source_rows.rows, event)
+                yield MappedEvent(self._fields(event, source_rows), source_rows.rows, event, source_rows)
             elif mask.any():
                 taken |= mask
                 chosen = source_rows.take(mask)
-                yield MappedEvent(self._fields(event, chosen), chosen.rows, event)
+                yield MappedEvent(self._fields(event, chosen), chosen.rows, event, chosen)
         if not taken.all():
             rest = source_rows.take(~taken)
             event = self.input_map.events[0]
             fields = self._fields(event, rest)
             shown = {name: array for name, array in fields.shown.items() if name != "type"}
             fields = replace(fields, types=np.full(rest.count, UNKNOWN_WORD, np.uint8), shown=shown)
-            yield MappedEvent(fields, rest.rows, event)
+            yield MappedEvent(fields, rest.rows, event, rest)
 
     def canonical(self, source_rows: SourceRows) -> tuple[pa.RecordBatch, pa.RecordBatch]:
         """Return the canonical events and the rejected rows, both in order of row, then of section."""

@@ -58,6 +58,7 @@ class OrderStream:
 
     Fields  rows_read      input rows read so far, excluded ones among them
             rows_excluded  those that the map's [[exclude]] sections left out; by section: `excluded`
+            lines_repeated  order lines that repeated one of an earlier file
             is_sorted      whether the input was found to be in order of time; None until it is known
     """
 
@@ -74,7 +75,9 @@ class OrderStream:
         on_excluded: Callable[[pa.RecordBatch], None] | None,
     ) -> None:
         self.rows_read = 0
+        self.lines_repeated = 0
         self.is_sorted: bool | None = None
+        self._file_number = 0
         self._files = files
         self._map = input_map
         self._mapper = (
@@ -191,11 +194,13 @@ class OrderStream:
         assert self._mapper is not None, "only a map sums lines"
         sums = LineSums(self._mapper, currency=self._currency, memory_budget_bytes=self._budget_bytes)
         for chunk in self._chunks(self._mapper.input_map.columns(), "read"):
-            rejected = sums.add(self._source_rows(chunk))
-            rejected = _with_damaged(chunk, rejected)
+            with naming(chunk.source):
+                rejected = sums.add(self._source_rows(chunk), self._file_number)
+                sums.add_damaged(chunk, self._files[self._file_number])
             if rejected.num_rows:
                 yield _NO_ORDERS, rejected
         orders, rejected = sums.orders()
+        self.lines_repeated = sums.lines_repeated
         del sums
         with Sorter(memory_budget_bytes=2 * orders.nbytes + self._budget_bytes) as sorter:
             sorter.add(orders)
@@ -241,7 +246,8 @@ class OrderStream:
         """Yield the chunks of all files, their rows numbered throughout."""
         total = sum(file.size for file in self._files)
         before, row = 0, 0
-        for file in self._files:
+        for number, file in enumerate(self._files):
+            self._file_number = number
 
             def tick(done: int, before: int = before) -> None:
                 self._tell(stage, before + done, total)

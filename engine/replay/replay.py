@@ -60,6 +60,7 @@ class ReplayResult:
             counters       of this run alone: what a checkpoint brought along is not in it
             input_rows     rows read from the files; with a map that sums lines there are fewer orders
             excluded       those of them the map left out: why, and how many, by its [[exclude]] sections
+            lines_repeated  order lines that repeated one of an earlier file
             rejected       the first few rejected rows, as dicts of REJECTED_SCHEMA
             as_of_us       the clock at the end, the instant of the snapshot; NEVER_US without any event
             snapshot       one row a customer
@@ -71,6 +72,7 @@ class ReplayResult:
     counters: Counters
     input_rows: int
     excluded: tuple[tuple[str, int], ...]
+    lines_repeated: int
     rejected: tuple[dict[str, Any], ...]
     as_of_us: int
     snapshot: pa.Table
@@ -174,6 +176,7 @@ def replay(  # noqa: PLR0913 - the options of one command
         counters=counters,
         input_rows=counters.input_rows,
         excluded=orders.excluded,
+        lines_repeated=orders.lines_repeated,
         rejected=tuple(rejections.first),
         as_of_us=engine.clock_us,
         snapshot=snapshot,

@@ -55,6 +55,7 @@ class Summary:
 
     Fields  input_rows    rows in the files
             excluded      those the map left out: why, and how many, by its [[exclude]] sections
+            lines_repeated  order lines that repeated one of an earlier file
             rows          what became of the order events: read = applied + duplicates + rejected
             tiers         in the ruleset's order; customers without a tier come last
             retained_orders  orders, refunded and void ones included, that the state still knows
@@ -66,6 +67,7 @@ class Summary:
     as_of_us: int
     input_rows: int
     excluded: tuple[tuple[str, int], ...]
+    lines_repeated: int
     rows: Counters
     tiers: tuple[TierRow, ...]
     customers: int
@@ -114,6 +116,7 @@ class Summary:
                 "rows": self.input_rows,
                 "excluded": self.rows_excluded,
                 "excluded_by_rule": [{"why": why, "rows": rows} for why, rows in self.excluded],
+                "repeated_lines": self.lines_repeated,
             },
             "rows": {
                 "read": rows.read,
@@ -162,6 +165,7 @@ def summarise(result: ReplayResult) -> Summary:
         as_of_us=result.as_of_us,
         input_rows=result.input_rows,
         excluded=result.excluded,
+        lines_repeated=result.lines_repeated,
         rows=result.counters,
         tiers=count_tiers(result.snapshot, engine.ruleset),
         customers=result.snapshot.num_rows,

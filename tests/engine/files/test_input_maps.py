@@ -1,5 +1,6 @@
 """Input maps: what each key does, and the errors of a wrong one."""
 
+import json
 from pathlib import Path
 
 import pyarrow as pa
@@ -278,7 +279,7 @@ LINES = f'[lines]\n{EVENT}amount = {{ product = ["q", "p"], rounding = "half_eve
 def test_lines_are_summed_exactly_and_rounded_once(tmp_path: Path) -> None:
     columns = {
         "c": ["x", "y", "x", "x", None, "y", "z", "z"],
-        "o": ["1", "1", "1", "2", "2", "", "9", "9"],
+        "o": ["1", "1", "1", "2", "3", "", "9", "9"],
         "t": [
             "2024-01-02",
             "2024-01-01",
@@ -300,8 +301,16 @@ def test_lines_are_summed_exactly_and_rounded_once(tmp_path: Path) -> None:
     assert str(good[1]["occurred_at"]) == "2024-01-02 00:00:00+00:00"
     assert sorted((row["row"], row["reason"], row["amount"]) for row in bad if row["row"] not in (4, 5)) == [
         (3, "negative_amount", "-2"),
-        (6, "bad_amount", None),
+        (7, "bad_amount", None),
     ]
+    line = next(row for row in bad if row["row"] == 7)
+    assert (line["customer_id"], line["order_id"], line["type"], line["occurred_at"]) == (
+        *("z", "9", "paid"),
+        "2024-01-05",
+    )
+    assert json.loads(line["raw"]) == {"c": "z", "o": "9", "t": "2024-01-05", "q": "1", "p": "x"}
+    summed = next(row for row in bad if row["row"] == 3)
+    assert (summed["type"], summed["occurred_at"]) == ("paid", "2024-01-03T00:00:00.000000Z")
     assert sorted((row["row"], row["reason"]) for row in bad if row["row"] in (4, 5)) == [
         (4, "missing_customer_id"),
         (5, "missing_order_id"),
