@@ -8,12 +8,15 @@ Source  docs/semantics.md section 1
 import codecs
 import re
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, Literal, TypeVar, cast, get_args
 
 from rfmstream.schemas.errors import ConfigError
 from rfmstream.schemas.mapping import (
     ARITHMETIC,
+    EACH,
+    TIME_FORMATS,
     Condition,
     Event,
     Exclusion,
@@ -35,14 +38,22 @@ _ROUNDINGS: Final[tuple[str, ...]] = get_args(Rounding)
 _FORMATS: Final[tuple[str, ...]] = get_args(Format)
 _PIECE_MAX: Final = 256
 """Characters of an affix: it becomes part of a regular expression, whose size RE2 bounds."""
+_TIME_KEYS: Final = ("format", "time_zone", "zones", "language")
 _TEXT_STEPS: Final = ("strip_prefix", "strip_suffix", "remove", "thousands", "case", "prefix", "suffix")
 _NUMBER_STEPS: Final = ("round_to", "absolute", "negate")
 _NEVER_BLANK: Final = ("name", "column", "constant", "encoding")
 _FIELDS: Final = ("customer_id", "order_id", "occurred_at", "amount", "amount_minor", "currency", "event_id")
+_INPUT_KEYS: Final = (
+    *("format", "delimiter", "encoding", "columns"),
+    *("headerless", "skip", "decimal", "fill_down", "sheet", "records"),
+)
+_DECIMAL_SIGNS: Final = (".", ",")
+_LINES_SKIPPED_MAX: Final = 1000
+_OFFSET: Final = re.compile(r"[+-]([01][0-9]|2[0-3]):?([0-5][0-9])?")
+_LANGUAGE: Final = re.compile(r"[A-Za-z]{2,3}([_-][A-Za-z0-9]{2,8})*")
 _NUMBER_TYPES: Final = (int, str)
 _DECIMAL: Final = re.compile(r"-?[0-9]+(\.[0-9]+)?")
 _DIGITS_MAX: Final = 18
-_TIME_FORMATS: Final = ("iso", "unix_s", "unix_ms", "unix_us")
 _DIRECTIVES: Final = frozenset("aAbBdfGHIjmMpSuVyYz%")
 """Those of Python's strptime that mean the same everywhere; %Z is none of them: EST is five zones."""
 
@@ -62,6 +73,7 @@ class _Parser:
 
     def __init__(self, path: str) -> None:
         self._path = path
+        self._decimal = "."
 
     def parse(self, document: Mapping[str, Any]) -> InputMap:
         self._known(document, "", ("name", "title", "source", "input", "exclude", "event", "lines"))
@@ -72,11 +84,13 @@ class _Parser:
                 "there is no [[event]] section",
                 "add one that says which columns make an order event",
             )
+        form = self._input(self._get(document, "input", "", dict, {}))
+        self._decimal = form.decimal
         return InputMap(
             name=self._get(document, "name", "", str),
             title=self._get(document, "title", "", str, ""),
             source=self._get(document, "source", "", str, ""),
-            input=self._input(self._get(document, "input", "", dict, {})),
+            input=form,
             exclude=tuple(
                 self._exclusion(rule, f"exclude[{at}]")
                 for at, rule in enumerate(self._get(document, "exclude", "", list, []), 1)
@@ -107,7 +121,7 @@ class _Parser:
         return tuple(self._expression(part, f"lines.id[{at}]") for at, part in enumerate(parts, 1))
 
     def _input(self, table: Mapping[str, Any]) -> InputFormat:
-        self._known(table, "input", ("format", "delimiter", "encoding", "columns"))
+        self._known(table, "input", _INPUT_KEYS)
         delimiter = self._get(table, "delimiter", "input", str, "")
         if (
             delimiter
@@ -118,12 +132,7 @@ class _Parser:
                 "input.delimiter", f"{delimiter!r} is no delimiter", 'use one ASCII character or "whitespace"'
             )
         encoding = self._get(table, "encoding", "input", str, "utf-8")
-        try:
-            codecs.lookup(encoding)
-        except LookupError as error:
-            raise self._error(
-                "input.encoding", f"{encoding!r} is no encoding", 'use a name such as "latin-1"'
-            ) from error
+        self._check_encoding(encoding)
         form = self._get(table, "format", "input", str, "")
         if form:
             self._choice(form, "input.format", _FORMATS)
@@ -132,11 +141,48 @@ class _Parser:
             delimiter or None,
             encoding,
             tuple(self._texts(table.get("columns", []), "input.columns")),
+            headerless=self._headerless(table),
+            skip=self._skip(table),
+            decimal=self._decimal_sign(table, "input", "."),
+            fill_down=tuple(self._texts(table.get("fill_down", []), "input.fill_down")),
+            sheet=self._get(table, "sheet", "input", str, "") or None,
+            records=self._get(table, "records", "input", str, "") or None,
         )
+
+    def _check_encoding(self, encoding: str) -> None:
+        try:
+            # Codecs that are no text encodings (zlib, hex, rot13) refuse to decode, by the same error.
+            b"text".decode(encoding, "ignore")
+            codecs.getincrementaldecoder(encoding)
+        except (LookupError, ValueError) as error:
+            raise self._error(
+                "input.encoding", f"{encoding!r} is no encoding of text", 'use a name such as "latin-1"'
+            ) from error
+
+    def _headerless(self, table: Mapping[str, Any]) -> tuple[tuple[str, ...], ...]:
+        given = self._get(table, "headerless", "input", list, [])
+        rows = tuple(
+            tuple(self._texts(names, f"input.headerless[{at}]")) for at, names in enumerate(given, 1)
+        )
+        if len({len(names) for names in rows}) < len(rows):
+            raise self._error(
+                "input.headerless", "has two lists of one length", "the count of cells must tell them apart"
+            )
+        return rows
+
+    def _skip(self, table: Mapping[str, Any]) -> int | None:
+        if "skip" not in table:
+            return None
+        return TomlTable(table, self._path, "input").integer("skip", 0, _LINES_SKIPPED_MAX)
+
+    def _decimal_sign(self, table: Mapping[str, Any], key: str, default: str) -> str:
+        sign: str = self._get(table, "decimal", key, str, default)
+        self._choice(sign, f"{key}.decimal", _DECIMAL_SIGNS)
+        return sign
 
     def _event(self, section: object, key: str) -> Event:
         table = self._table(section, key)
-        self._known(table, key, ("when", "type", *_FIELDS))
+        self._known(table, key, ("when", "type", *_FIELDS, "amount_once"))
         for name in ("customer_id", "order_id", "occurred_at"):
             if name not in table:
                 raise self._error(f"{key}.{name}", "is missing", "name the column it comes from")
@@ -144,16 +190,14 @@ class _Parser:
         if isinstance(kind, str):
             self._choice(kind, f"{key}.type", ORDER_TYPES)
         time = self._table_or_column(table["occurred_at"], f"{key}.occurred_at")
-        zone = self._get(time, "time_zone", f"{key}.occurred_at", str, "")
-        if "time_zone" in time:
-            zone_of(zone, file=self._path, key=f"{key}.occurred_at.time_zone")
+        zone, zone_of_row = self._zone(time, f"{key}.occurred_at")
         amount, in_minor, rounding = self._amount(table, key, needed=kind != "cancelled")
-        return Event(
+        event = Event(
             when=self._conditions({"when": table["when"]}, key, ()) if "when" in table else None,
             type=kind if isinstance(kind, str) else self._expression(kind, f"{key}.type"),
             customer_id=self._expression(table["customer_id"], f"{key}.customer_id"),
             order_id=self._expression(table["order_id"], f"{key}.order_id"),
-            occurred_at=self._expression(time, f"{key}.occurred_at", ("format", "time_zone")),
+            occurred_at=self._expression(time, f"{key}.occurred_at", _TIME_KEYS),
             time_formats=self._time_formats(time, f"{key}.occurred_at"),
             time_zone=zone or None,
             amount=amount,
@@ -161,7 +205,53 @@ class _Parser:
             rounding=rounding,
             currency=self._expression(table["currency"], f"{key}.currency") if "currency" in table else None,
             event_id=self._expression(table["event_id"], f"{key}.event_id") if "event_id" in table else None,
+            zone_of_row=zone_of_row,
+            zones=self._zones(time, f"{key}.occurred_at"),
+            languages=self._languages(time, f"{key}.occurred_at"),
+            amount_once=self._expression(table["amount_once"], f"{key}.amount_once")
+            if "amount_once" in table
+            else None,
         )
+        self._check_each(event, key)
+        return event
+
+    def _check_each(self, event: Event, key: str) -> None:
+        """Refuse an event that goes through two lists which do not lie inside each other."""
+        each = event.each
+        for name in event.columns():
+            *lists, _ = name.split(EACH)
+            through = EACH.join([*lists, ""])
+            if not each.startswith(through):
+                raise self._error(
+                    key,
+                    f"goes through {each} and through {through}",
+                    "write an [[event]] section for each of the lists",
+                )
+
+    def _zone(self, time: Mapping[str, Any], key: str) -> tuple[str, Expression | None]:
+        """Return the zone of all times, or what says the zone of each."""
+        if isinstance(time.get("time_zone"), dict):
+            return "", self._expression(time["time_zone"], f"{key}.time_zone")
+        zone = self._get(time, "time_zone", key, str, "")
+        if "time_zone" in time:
+            zone_of(zone, file=self._path, key=f"{key}.time_zone")
+        return zone, None
+
+    def _zones(self, time: Mapping[str, Any], key: str) -> tuple[tuple[str, str], ...]:
+        given = self._get(time, "zones", key, dict, {})
+        for word in given:
+            zone = self._get(given, word, f"{key}.zones", str)
+            if not _OFFSET.fullmatch(zone):
+                zone_of(zone, file=self._path, key=f"{key}.zones.{word}")
+        return tuple(given.items())
+
+    def _languages(self, time: Mapping[str, Any], key: str) -> tuple[str, ...]:
+        given = time.get("language", [])
+        names = [given] if isinstance(given, str) else self._texts(given, f"{key}.language")
+        for name in names:
+            if not _LANGUAGE.fullmatch(name):
+                raise self._error(f"{key}.language", f"{name!r} is no language", 'use a code such as "de"')
+        return tuple(names)
 
     def _time_formats(self, table: Mapping[str, Any], key: str) -> tuple[str, ...]:
         given = table.get("format", "iso")
@@ -173,7 +263,7 @@ class _Parser:
         return forms
 
     def _time_format(self, form: str, key: str) -> str:
-        if form in _TIME_FORMATS:
+        if form in TIME_FORMATS:
             return form
         names = set(re.findall(r"%(.?)", form, re.DOTALL))
         if strange := sorted(names - _DIRECTIVES):
@@ -184,8 +274,18 @@ class _Parser:
             raise self._error(
                 f"{key}.format",
                 f"{form!r} names no day of a year",
-                f"use a format such as %Y-%m-%d %H:%M, or one of {', '.join(_TIME_FORMATS)}",
+                f"use a format such as %Y-%m-%d %H:%M, or one of {', '.join(TIME_FORMATS)}",
             )
+        if twice := [name for name in sorted(names) if form.count(f"%{name}") > 1 and name != "%"]:
+            raise self._error(f"{key}.format", f"{form!r} has %{twice[0]} twice", "leave one of them out")
+        try:
+            datetime.strptime("", form)  # noqa: DTZ007 - whether it can be compiled at all
+        except re.error as error:
+            problem = f"{form!r} has two directives of one meaning: {error}"
+            raise self._error(f"{key}.format", problem, "leave one of them out") from error
+        except ValueError as error:
+            if "bad directive" in str(error) or "stray %" in str(error):
+                raise self._error(f"{key}.format", f"{form!r}: {error}") from error
         return form
 
     def _amount(
@@ -213,8 +313,8 @@ class _Parser:
             problem = f"has {' and '.join(kinds)}" if kinds else "says no value"
             raise self._error(key, problem, f"give exactly one of {', '.join(_KINDS)}")
         kind = cast("Kind", kinds[0])
-        steps = (*_NUMBER_STEPS, *_TEXT_STEPS, "optional")
-        self._known(table, key, (kind, *steps, *others))
+        steps = (*_NUMBER_STEPS, *_TEXT_STEPS, "optional", "decimal")
+        self._known(table, key, (kind, *steps, *others, *(("separator",) if kind == "concat" else ())))
         text = ""
         terms: tuple[Expression, ...] = ()
         if kind in ("column", "constant"):
@@ -249,6 +349,8 @@ class _Parser:
             absolute=self._get(table, "absolute", key, bool, default=False),
             negate=self._get(table, "negate", key, bool, default=False),
             optional=self._get(table, "optional", key, bool, default=False),
+            separator=self._get(table, "separator", key, str, " "),
+            decimal="." if kind == "constant" else self._decimal_sign(table, key, self._decimal),
         )
 
     def _piece(self, table: Mapping[str, Any], step: str, key: str) -> str:

@@ -78,7 +78,8 @@ class SourceRows:
     def value(self, expression: Expression) -> pa.Array:
         """Return an expression as it comes: a column where it only names one, else text."""
         if expression.is_numeric:
-            return self.number(expression).text()
+            text = self.number(expression).text()
+            return text if expression.decimal == "." else pc.replace_substring(text, ".", expression.decimal)
         match expression.kind:
             case "column":
                 found = self.column(expression.text, optional=expression.optional)
@@ -87,6 +88,9 @@ class SourceRows:
                 array = repeat(expression.text, self.count)
             case "row_number":
                 array = pa.array(self.rows + self.rows_before).cast(pa.string())
+            case "concat":
+                terms = [self.text(term) for term in expression.terms]
+                array = pc.binary_join_element_wise(*terms, expression.separator)
             case _:
                 array = self._first_of(expression)
         return _text_steps(array, expression)
@@ -111,7 +115,8 @@ class SourceRows:
                 number.mantissa[without], number.status[without] = 0, status
         else:
             as_it_stands = replace(expression, round_to=None, absolute=False, negate=False)
-            number = Number.of(self.value(as_it_stands), expression.text or expression.kind)
+            array = pointed(self.value(as_it_stands), expression.decimal)
+            number = Number.of(array, expression.text or expression.kind)
         if expression.round_to is not None:
             number = number.rounded(expression.round_to)
         return number.signed(absolute=expression.absolute, negate=expression.negate)
@@ -176,6 +181,13 @@ class SourceRows:
                 mask = pc.is_in(text, value_set=pa.array(condition.operands, pa.string()))
         found: np.ndarray[Any, Any] = pc.fill_null(mask, fill_value=False).to_numpy(zero_copy_only=False)
         return found
+
+
+def pointed(array: pa.Array, decimal: str) -> pa.Array:
+    """Return text whose decimal sign is `decimal` with a point instead; a point that was there makes it no number."""
+    if decimal == "." or not pa.types.is_string(array.type):
+        return array
+    return pc.replace_substring(pc.replace_substring(array, ".", "\u00b7"), decimal, ".")
 
 
 def find_column(batch: pa.RecordBatch, name: str) -> pa.Array | None:

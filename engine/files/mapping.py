@@ -16,7 +16,7 @@ from rfmstream.engine.events.amounts import ColumnAmount
 from rfmstream.engine.events.normalise import Fields, canonicalise, type_codes
 from rfmstream.engine.events.text import nulls, repeat
 from rfmstream.engine.events.times import Instants, read_instants
-from rfmstream.engine.files.evaluate import SourceRows
+from rfmstream.engine.files.evaluate import SourceRows, pointed
 from rfmstream.engine.files.numbers import Number, NumberAmount
 from rfmstream.kernels.parse import UNKNOWN_WORD
 from rfmstream.schemas.codes import OrderType
@@ -177,7 +177,8 @@ class Mapper:
         if not event.amount.is_numeric:
             shown = source_rows.value(event.amount)
             if event.rounding == "refuse" and not self.input_map.sum_lines:
-                return (ColumnAmount(None, shown) if event.in_minor else ColumnAmount(shown, None)), shown
+                given = pointed(shown, event.amount.decimal)
+                return (ColumnAmount(None, given) if event.in_minor else ColumnAmount(given, None)), shown
         return NumberAmount(source_rows.number(event.amount), event.rounding, event.in_minor), shown
 
 

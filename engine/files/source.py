@@ -17,6 +17,7 @@ from rfmstream.engine.events.json_scan import OrderScanner
 from rfmstream.engine.events.normalise import CONTRACT_COLUMNS, NO_REJECTED, normalise, rejected_batch
 from rfmstream.engine.events.times import Instants, read_instants
 from rfmstream.engine.files.evaluate import SourceRows, find_column
+from rfmstream.engine.files.fill_down import FillDown
 from rfmstream.engine.files.input_files import InputFile, find_files, naming
 from rfmstream.engine.files.lines import LineSums
 from rfmstream.engine.files.mapping import Mapper, by_row
@@ -252,7 +253,9 @@ class OrderStream:
             def tick(done: int, before: int = before) -> None:
                 self._tell(stage, before + done, total)
 
-            for chunk in read_chunks(file, columns, first_row=row, tick=tick, scanner=self._scanner):
+            fill_down = FillDown(file.form.fill_down)
+            for read in read_chunks(file, columns, first_row=row, tick=tick, scanner=self._scanner):
+                chunk = fill_down.filled(read) if file.form.fill_down else read
                 count = chunk.row_count
                 row += count
                 if stage == "read":

@@ -85,6 +85,16 @@ def test_cdnow(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("ids", ["00007", "00007 0003"])
+def test_cdnow_as_its_page_gives_it_has_no_header(tmp_path: Path, ids: str) -> None:
+    path = tmp_path / "CDNOW.txt"
+    path.write_text(f" {ids} 19970101  2   29.33\r\n {ids} 19970118  2   29.73\r\n")
+    assert run(path, "cdnow", "USD")[0] == [
+        ("00007", "line-0", 0, "1997-01-01 00:00:00", 2933),
+        ("00007", "line-1", 0, "1997-01-18 00:00:00", 2973),
+    ]
+
+
 def test_cdnow_in_two_runs_is_cdnow_in_one(tmp_path: Path) -> None:
     lines = ["00001 19970101 1 11.77\n", "00001 19970112 1 12.00\n", "00001 19970112 1 12.00\n"]
     paths = [tmp_path / "a.txt", tmp_path / "b.txt"]
