@@ -17,9 +17,10 @@ from rfmstream.kernels.entries import (
     newest_order_us,
     oldest_order_us,
     put,
+    refunded_minor,
     unlink,
 )
-from rfmstream.kernels.judge import CANCELLED, PAID, REFUNDED
+from rfmstream.kernels.judge import CANCELLED, PAID, REFUNDED, REFUNDED_TOTAL
 from rfmstream.kernels.layout import (
     ADJUSTMENT,
     HAS_ADJUSTMENT,
@@ -83,10 +84,13 @@ def count_in(state, rules, customer, handle, now_us, kind):
 
 @part
 def _refund(state, rules, batch, i, customer, order, own_event_id):
-    """Take a refund off its order; when nothing is left the order is void."""
+    """Take a refund off its order, or what is new of a sum of refunds; when nothing is left the order is void."""
     keep_apart()
     entry = entries_of(state)[order]
     at_us, amount_minor = at_us_of(batch)[i], amount_minor_of(batch)[i]
+    is_total = np.int64(kind_of(batch)[i]) == REFUNDED_TOTAL
+    if is_total:
+        amount_minor -= refunded_minor(state, order, seeds_of(state))
     none = np.int64(0)
     if np.int64(entry.marks) & IS_REFUNDED == 0:
         add_note(
@@ -101,7 +105,7 @@ def _refund(state, rules, batch, i, customer, order, own_event_id):
             none,
         )
         entry.marks |= IS_REFUNDED
-    if not own_event_id:
+    if not own_event_id and not is_total:  # the order itself tells the sum
         add_note(
             state,
             hash_about(order, REFUND, at_us, seeds_of(state)),
@@ -114,6 +118,7 @@ def _refund(state, rules, batch, i, customer, order, own_event_id):
             none,
         )
     if np.int64(entry.marks) & IS_VOID:
+        entry.amount_minor -= amount_minor  # of a cancelled order: nothing counts, but the sum is told anew
         return
     if amount_minor == entry.amount_minor:
         _void(state, rules, customer, order)
@@ -131,7 +136,7 @@ def apply_other(state, rules, batch, i, customer, handle, value, order, now_us, 
     keep_apart()
     kind = np.int64(kind_of(batch)[i])
     about = order
-    if kind == REFUNDED:
+    if kind in (REFUNDED, REFUNDED_TOTAL):
         _refund(state, rules, batch, i, customer, order, own_event_id)
     elif kind == CANCELLED:
         if np.int64(entries_of(state)[order].marks) & IS_VOID == 0:

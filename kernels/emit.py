@@ -7,7 +7,9 @@ import numpy as np
 
 from rfmstream.kernels._jit import borrow, jit
 from rfmstream.kernels.ids import copy_customer_id, copy_id
-from rfmstream.schemas.codes import FOREVER_US, NEVER_US
+from rfmstream.schemas.codes import FOREVER_US, NEVER_US, ChangeReason
+
+ERASED = int(ChangeReason.ERASED)
 
 
 @jit
@@ -31,6 +33,7 @@ def order_keys(changes, order_offset, out, reasons):
         customer_bytes += np.int64(change.key_size) + 1
         if row >= 0:
             key |= 1
+        if row >= 0 and change.reason != ERASED:
             order_bytes += np.int64(order_offset[row + 1]) - np.int64(order_offset[row])
         reasons[change.reason] += 1
         ascending &= key >= before
@@ -92,7 +95,8 @@ def write_changes(
         customer_end += np.int64(change.key_size) + 1
         id_offset[i] = id_end
         row = np.int64(change.row)
-        if row >= 0:
+        names_order = row >= 0 and change.reason != ERASED
+        if names_order:
             source = np.int64(order_offset[row])
             size = np.int64(order_offset[row + 1]) - source
             copy_id(order_data, source, size, id_data, id_end)
@@ -101,7 +105,7 @@ def write_changes(
         bits[0] |= np.uint8(change.from_tier >= 0) << bit
         bits[1] |= np.uint8(change.to_tier >= 0) << bit
         bits[2] |= np.uint8(change.next_tier >= 0) << bit
-        bits[3] |= np.uint8(row >= 0) << bit
+        bits[3] |= np.uint8(names_order) << bit
         bits[4] |= np.uint8(change.last_paid_us != NEVER_US) << bit
         bits[5] |= np.uint8(change.next_change_us != FOREVER_US) << bit
         if bit == 7 or i + 1 == order.size:

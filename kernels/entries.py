@@ -16,6 +16,7 @@ from rfmstream.kernels.ids import same_bytes, word_at
 from rfmstream.kernels.layout import (
     ADJUSTMENT,
     DAY_US,
+    ERASURE,
     GROUP,
     HAS_ADJUSTMENT,
     KIND_MASK,
@@ -101,9 +102,23 @@ def find_about(state, value, kind, order, at_us):
     return handle
 
 
+@part
+def find_erasure(state, customer, seeds):
+    """Return the handle of the ERASURE entry of a customer that has one."""
+    keep_apart()
+    table, tag = orders_of(state), tag_of(hash_about(customer, ERASURE, 0, seeds))
+    handle, cursor = find_next(table, tag, 0)
+    while handle != 0:
+        entry = entries_of(state)[handle]
+        if kind_of(entry) == ERASURE and np.int64(entry.customer) == customer:
+            break
+        handle, cursor = find_next(table, tag, cursor)
+    return handle
+
+
 @inline
 def hash_about(order, kind, at_us, seeds):
-    """Return the hash under which the REFUND or ORIGINAL entry of an order stands."""
+    """Return the hash under which the REFUND or ORIGINAL entry of an order, or a customer's ERASURE, stands."""
     return hash_instant(np.uint64(order), kind, at_us, seeds)
 
 
@@ -164,6 +179,13 @@ def original_amount(state, order, seeds):
     if note != 0:
         return entries_of(state)[note].amount_minor
     return entries_of(state)[order].amount_minor
+
+
+@part
+def refunded_minor(state, order, seeds):
+    """Return what was taken off an order so far by refunds of either kind; a cancellation takes nothing off."""
+    keep_apart()
+    return original_amount(state, order, seeds) - entries_of(state)[order].amount_minor
 
 
 @part

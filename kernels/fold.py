@@ -15,10 +15,13 @@ from rfmstream.kernels.entries import (
     append_entry,
     find_by_id,
 )
+from rfmstream.kernels.erase import blank, erase, erased_us, is_hidden
 from rfmstream.kernels.ids import hash_pair, is_customer, set_customer_id
 from rfmstream.kernels.judge import (
     ADJUSTED,
     APPLIED,
+    ERASED,
+    ERASED_CUSTOMER,
     FUTURE_TIME,
     PAID,
     UNKNOWN_ORDER,
@@ -32,6 +35,7 @@ from rfmstream.kernels.layout import (
     HAS_EVENT_ID,
     ORDER,
     OUTPUT_FULL,
+    WAS_ERASED,
 )
 from rfmstream.kernels.measure import evaluate, expire_deadline, expire_window
 from rfmstream.kernels.memory import (
@@ -56,14 +60,21 @@ from rfmstream.kernels.memory import (
 )
 from rfmstream.kernels.table import fetch, find_next, first_hit, insert, probe, settle, tag_of
 from rfmstream.kernels.wheel import arm, has_chunks, key_of
-from rfmstream.schemas.codes import FOREVER_US, ID_BYTES_MAX, NEVER_US, NO_TIER, ChangeReason
+from rfmstream.schemas.codes import ID_BYTES_MAX, NO_TIER, ChangeReason
 
 BLOCK = 128
 """Rows taken together: so few that what was asked for is still in the caches when its row is applied."""
 ENTRIES_PER_ROW = 3  # an order with its event_id, or a refund with the original amount and its identity
 
 REASONS = np.array(
-    [ChangeReason.ORDER, ChangeReason.REFUND, ChangeReason.CANCELLATION, ChangeReason.ADJUSTMENT],
+    [
+        ChangeReason.ORDER,
+        ChangeReason.REFUND,
+        ChangeReason.CANCELLATION,
+        ChangeReason.ADJUSTMENT,
+        ChangeReason.REFUND,
+        ChangeReason.ERASED,
+    ],
     dtype=np.int64,
 )
 FIRST_ORDER = int(ChangeReason.FIRST_ORDER)
@@ -108,22 +119,7 @@ def _add_customer(state, value, data, start, size, at_us):
     state.n_customers = handle + 1
     customer = customers_of(state)[handle]
     state.key_bytes = set_customer_id(customer, key_data_of(state), state.key_bytes, data, start, size)
-    customer.last_paid_us = NEVER_US
-    customer.first_paid_us = FOREVER_US
-    customer.deadline_us = FOREVER_US
-    customer.tier_since_us = NEVER_US
-    customer.tier = NO_TIER
-    customer.from_tier = NO_TIER
-    customer.monetary_minor = 0
-    customer.lifetime_monetary_minor = 0
-    customer.frequency = 0
-    customer.lifetime_orders = 0
-    customer.head = 0
-    customer.tail = 0
-    customer.armed = 0
-    customer.seq = 0
-    customer.marks = 0
-    customer.change_entry = 0
+    blank(customer)
     if state.wheel_key == 0:
         state.wheel_key = key_of(max(at_us, state.clock_us))
     insert(index_of(state), tag_of(value), handle)
@@ -141,8 +137,10 @@ def _apply_row(state, rules, batch, i, handle, value, clock_us):
     order = np.int64(0)
     like, free = probe(orders_of(state), tag)
     own_event_id = has_event_id(batch, i)
+    if np.int64(customer.seq) & WAS_ERASED and at_us_of(batch)[i] <= erased_us(state, handle):
+        return np.int64(ERASED_CUSTOMER)
     if kind != PAID or own_event_id or like != 0:
-        if kind != ADJUSTED:
+        if kind not in (ADJUSTED, ERASED):
             order = find_by_id(state, value, handle, order_data_of(batch), start, size, ORDER)
         outcome = judge_known(state, batch, i, handle, value, order, own_event_id)
         if outcome != APPLIED:
@@ -154,6 +152,10 @@ def _apply_row(state, rules, batch, i, handle, value, clock_us):
         expire_deadline(state, rules, customer, handle)
     if state.n_changes >= state.changes_size:
         return np.int64(-1)
+    if kind == ERASED:
+        erase(state, rules, batch, i, handle, now_us)
+        return np.int64(APPLIED)
+    state.n_erased -= is_hidden(customer)
     expire_window(state, rules, customer, now_us)
     if kind == PAID:
         about = append_entry(
@@ -217,7 +219,7 @@ def _look_up(state, batch, rules, first, end, rows, handles, hashes):
         kind = kind_of(batch)[i]
         if (
             handle == 0
-            and kind in (PAID, ADJUSTED)
+            and kind in (PAID, ADJUSTED, ERASED)
             and (batch.log_us_size == 0 or at_us_of(batch)[i] <= log_us_of(batch)[i] + batch.tolerance_us)
         ):
             handle = _add_customer(state, value, customer_data_of(batch), start, size, at_us_of(batch)[i])
@@ -231,6 +233,19 @@ def _look_up(state, batch, rules, first, end, rows, handles, hashes):
             head = np.int64(customers_of(state)[np.int64(handles[k])].head)
             prefetch(entries_of(state), np.int64(entries_of(state)[head].next), 0)
     return count
+
+
+@part
+def _follow(state, batch, rows, handles, k, count):
+    """Look a customer that was erased up again for its later rows of a block."""
+    keep_apart()
+    i, old = np.int64(rows[k]), np.int64(handles[k])
+    start = np.int64(customer_offset_of(batch)[i])
+    size = np.int64(customer_offset_of(batch)[i + 1]) - start
+    handle = _find_customer(state, customer_hash_of(batch)[i], customer_data_of(batch), start, size)
+    for later in range(k + 1, count):
+        if handles[later] == old:
+            handles[later] = handle
 
 
 @jit
@@ -275,5 +290,7 @@ def fold(states, rulesets, batches, first, outcome, rows, handles, hashes):
             outcome[i] = made
             if made == APPLIED and not is_log:
                 state.clock_us = max(state.clock_us, at_us_of(batch)[i])
+            if made == APPLIED and kind_of(batch)[i] == ERASED:
+                _follow(state, batch, rows, handles, k, count)
         first = end
     return first, DONE

@@ -30,7 +30,7 @@ from rfmstream.kernels.json_text import (
     words,
 )
 from rfmstream.kernels.json_values import read_amount, read_short_instant
-from rfmstream.kernels.parse import ABSENT, NAIVE, OK, is_utf8
+from rfmstream.kernels.parse import ABSENT, NAIVE, OK, is_rounded, is_utf8
 from rfmstream.schemas.codes import ID_BYTES_MAX, OrderType
 
 _CANCELLED = int(OrderType.CANCELLED)
@@ -51,6 +51,7 @@ _ORDER_KEY, _TYPE_KEY, _AMOUNT_KEY, _CURRENCY_KEY, _EVENT_KEY = (
 _PAID_WORD, _REFUNDED_WORD = words("paid")[0], words("refunded")[0]
 _CANCELLED_WORD, _CANCELLED_REST = words("cancelled")
 _ADJUSTED_WORD = words("adjusted")[0]
+_, _TOTAL_REST = words("refunded_total")
 
 
 @inline
@@ -155,10 +156,10 @@ def _find_fields(data, start, end, fields, keys):
 
 @inline
 def _type_of(data, start, size, kind):
-    """Return the OrderType code, or -1."""
+    """Return the OrderType code, or -1; so for `erased`, whose row may lack what others need."""
     if kind == NULL or (kind == TEXT and size == 0):
         return 0
-    if kind != TEXT or size > 9:
+    if kind != TEXT or size > 14:
         return -1
     word = first_bytes(data, start, size)
     if size == 4 and word == _PAID_WORD:
@@ -169,6 +170,8 @@ def _type_of(data, start, size, kind):
         return 2
     if size == 8 and word == _ADJUSTED_WORD:
         return 3
+    if size == 14 and word == _REFUNDED_WORD and first_bytes(data, start + 8, 6) == _TOTAL_REST:
+        return 4
     return -1
 
 
@@ -251,6 +254,12 @@ def scan_orders(
         if not _is_id(customer_size, fields[_CUSTOMER, _KIND]) or not _is_id(
             order_size, fields[_ORDER, _KIND]
         ):
+            continue
+        if is_rounded(data, customer, customer + customer_size) or is_rounded(
+            data, order, order + order_size
+        ):
+            continue
+        if fields[_EVENT, _KIND] != NULL and is_rounded(data, fields[_EVENT, _FIRST], fields[_EVENT, _AFTER]):
             continue
         code = _type_of(
             data, fields[_TYPE, _FIRST], fields[_TYPE, _AFTER] - fields[_TYPE, _FIRST], fields[_TYPE, _KIND]

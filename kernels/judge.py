@@ -15,6 +15,7 @@ from rfmstream.kernels.entries import (
     hash_about,
     hash_instant,
     original_amount,
+    refunded_minor,
 )
 from rfmstream.kernels.ids import hash_bytes, hash_pair, same_bytes
 from rfmstream.kernels.layout import (
@@ -41,17 +42,20 @@ from rfmstream.kernels.memory import (
 )
 from rfmstream.schemas.codes import OrderType, Outcome
 
-PAID, REFUNDED, CANCELLED, ADJUSTED = (
+PAID, REFUNDED, CANCELLED, ADJUSTED, REFUNDED_TOTAL, ERASED = (
     int(OrderType.PAID),
     int(OrderType.REFUNDED),
     int(OrderType.CANCELLED),
     int(OrderType.ADJUSTED),
+    int(OrderType.REFUNDED_TOTAL),
+    int(OrderType.ERASED),
 )
 APPLIED = int(Outcome.APPLIED)
 DUPLICATE = int(Outcome.DUPLICATE)
 FUTURE_TIME = int(Outcome.FUTURE_TIME)
 UNKNOWN_ORDER = int(Outcome.UNKNOWN_ORDER)
 CONFLICTING = int(Outcome.CONFLICTING_DUPLICATE)
+ERASED_CUSTOMER = int(Outcome.ERASED_CUSTOMER)
 EXCEEDS = int(Outcome.REFUND_EXCEEDS_ORDER)
 
 
@@ -144,7 +148,9 @@ def judge_known(state, batch, i, handle, value, order, own_event_id):
     kind = np.int64(kind_of(batch)[i])
     start = np.int64(order_offset_of(batch)[i])
     size = np.int64(order_offset_of(batch)[i + 1]) - start
-    if kind in (REFUNDED, CANCELLED) and order == 0:
+    if kind == ERASED:
+        return np.int64(APPLIED)
+    if kind in (REFUNDED, CANCELLED, REFUNDED_TOTAL) and order == 0:
         return UNKNOWN_ORDER
     at_us, amount_minor = at_us_of(batch)[i], amount_minor_of(batch)[i]
     if kind == PAID and order != 0:
@@ -152,6 +158,8 @@ def judge_known(state, batch, i, handle, value, order, own_event_id):
         same = entry.at_us == at_us and original_amount(state, order, seeds_of(state)) == amount_minor
         return DUPLICATE if same else CONFLICTING
     if kind == CANCELLED and np.int64(entries_of(state)[order].marks) & IS_CANCELLED:
+        return np.int64(DUPLICATE)
+    if kind == REFUNDED_TOTAL and amount_minor <= refunded_minor(state, order, seeds_of(state)):
         return np.int64(DUPLICATE)
     if own_event_id:
         outcome = _check_event_id(state, batch, i, handle, order)
@@ -173,6 +181,9 @@ def judge_known(state, batch, i, handle, value, order, own_event_id):
         return APPLIED
     if kind == CANCELLED:
         return APPLIED
+    if kind == REFUNDED_TOTAL:
+        # A larger sum is no conflict with the one before, even at the same instant: exports repeat it as it grows.
+        return EXCEEDS if amount_minor > original_amount(state, order, seeds_of(state)) else APPLIED
     entry = entries_of(state)[order]
     if not own_event_id:
         known = find_about(state, hash_about(order, REFUND, at_us, seeds_of(state)), REFUND, order, at_us)

@@ -25,7 +25,7 @@ CUSTOMER: Final = np.dtype(
                 ("head", "u4"),  # oldest entry still in the window
                 ("tail", "u4"),  # newest entry
                 ("armed", "u4"),  # slot of the timing wheel that holds this customer; 0 none
-                ("seq", "u4"),  # tier changes so far
+                ("seq", "u4"),  # tier changes so far; WAS_ERASED
                 ("tier", "i1"),  # tier code; NO_TIER
                 ("from_tier", "i1"),  # tier before the newest change
                 ("key_size", "u1"),  # bytes of the id less one
@@ -98,6 +98,8 @@ ADJUSTMENT: Final = 1  # a signed amount on the customer, in its list
 REFUND: Final = 2  # remembers a refund without an event_id, by order and instant
 EVENT: Final = 3  # remembers an explicit event_id
 ORIGINAL: Final = 4  # remembers the amount of an order before its first refund
+ERASURE: Final = 5  # remembers the instant at which its customer was erased
+GONE: Final = 6  # was of a customer since erased: nothing is left of it but its place
 KIND_MASK: Final = 7
 IS_VOID: Final = 8
 IS_CANCELLED: Final = 16
@@ -111,6 +113,10 @@ NEXT_TIER: Final = (
 )
 NEXT_TIER_SHIFT: Final = 1
 REASON_SHIFT: Final = 4
+
+WAS_ERASED: Final = 1 << 31
+"""The highest bit of a customer's `seq`: an ERASURE entry says when it was erased."""
+SEQ_MASK: Final = WAS_ERASED - 1
 
 GROUP: Final = 64
 """Entries that share one 64-bit base offset of their ids."""
@@ -178,6 +184,11 @@ STATE: Final = _record(
         ("n_entries", "i8"),
         ("n_orders", "i8"),  # entries that are orders
         ("n_changes", "i8"),  # changes in the output
+        ("n_erased", "i8"),  # records that are no customer now: erased, or given up by one that was
+        (
+            "given_up",
+            "i8",
+        ),  # the newest record given up since the last purge, each with the one before in `head`
         ("id_bytes", "i8"),
         ("key_bytes", "i8"),
         ("clock_us", "i8"),

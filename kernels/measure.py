@@ -17,6 +17,7 @@ from rfmstream.kernels.layout import (
     NEXT_TIER_SHIFT,
     ORDER,
     REASON_SHIFT,
+    SEQ_MASK,
 )
 from rfmstream.kernels.memory import (
     changes_of,
@@ -208,6 +209,12 @@ def evaluate(state, rules, customer, handle, now_us, reason, row, entry):
     customer.marks = (np.int64(customer.marks) & HAS_ADJUSTMENT) | (reason << REASON_SHIFT)
     next_us, next_tier = next_change(state, rules, customer, cell, r_band, r_stop_us, FOREVER_US)
     _set_deadline(customer, next_us, next_tier)
+    emit(state, customer, handle, now_us, reason, row, (r_band, f_band, m_band), before, next_us, next_tier)
+
+
+@inline
+def emit(state, customer, handle, now_us, reason, row, bands, before, next_us, next_tier):
+    """Put a change of tier in the output: a customer as it was measured and counted, and its tier before."""
     change = changes_of(state)[state.n_changes]
     change.effective_us = now_us
     change.last_paid_us = customer.last_paid_us
@@ -218,13 +225,13 @@ def evaluate(state, rules, customer, handle, now_us, reason, row, entry):
     change.key1 = customer.key1
     change.key_size = customer.key_size
     change.row = row
-    change.seq = customer.seq
+    change.seq = np.int64(customer.seq) & SEQ_MASK
     change.frequency = customer.frequency
-    change.r_band = r_band
-    change.f_band = f_band
-    change.m_band = m_band
+    change.r_band = bands[0]
+    change.f_band = bands[1]
+    change.m_band = bands[2]
     change.from_tier = before
-    change.to_tier = tier
+    change.to_tier = customer.tier
     change.next_tier = next_tier
     change.reason = reason
     state.n_changes += 1

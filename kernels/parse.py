@@ -393,6 +393,46 @@ def check_text(offsets, data, valid, bytes_max, status):
             status[i] = OK
 
 
+@inline
+def is_rounded(data, start, end):
+    """Tell whether an id is one that a spreadsheet has rounded: digits, a point, digits, `E+` and digits."""
+    if end - start < 6 or not _is_digit(data[start]) or not _is_digit(data[end - 1]):
+        return False
+    at = start
+    while at < end and _is_digit(data[at]):
+        at += 1
+    if at == end or data[at] != 46:
+        return False
+    fraction = at + 1
+    at = fraction
+    while at < end and _is_digit(data[at]):
+        at += 1
+    if at == fraction or end - at < 3 or data[at] != 69 or data[at + 1] != 43:
+        return False
+    at += 2
+    while at < end and _is_digit(data[at]):
+        at += 1
+    return at == end
+
+
+@jit
+def mark_rounded(offsets, data, valid, out):
+    """Mark the ids that a spreadsheet has rounded.
+
+    In      offsets i32[n+1], data u8[], valid bool[n] or [0]  ro
+    Out     out bool[n]
+    Returns whether there are any
+    Cost    O(n) and the digits at the beginning of ids
+    """
+    found = False
+    for i in range(len(offsets) - 1):
+        out[i] = (len(valid) == 0 or valid[i]) and is_rounded(
+            data, np.int64(offsets[i]), np.int64(offsets[i + 1])
+        )
+        found |= out[i]
+    return found
+
+
 def ids_are_clean(offsets, data):
     """Return whether every row passes the cheap tests of an id: 1..ID_BYTES_MAX bytes, all ASCII."""
     return lengths_within(offsets, 1, ID_BYTES_MAX) and is_ascii(

@@ -4,8 +4,19 @@ import numpy as np
 
 from rfmstream.kernels._jit import borrow, inline, jit, prefetch
 from rfmstream.kernels.entries import hash_about, hash_instant, kind_of
+from rfmstream.kernels.erase import is_given_up, is_hidden
 from rfmstream.kernels.ids import hash_bytes, hash_pair, set_customer_id
-from rfmstream.kernels.layout import ADJUSTMENT, GROUP, HAS_EVENT_ID, KIND_MASK, ORDER, ORIGINAL, REFUND
+from rfmstream.kernels.layout import (
+    ADJUSTMENT,
+    ERASURE,
+    GONE,
+    GROUP,
+    HAS_EVENT_ID,
+    KIND_MASK,
+    ORDER,
+    ORIGINAL,
+    REFUND,
+)
 from rfmstream.kernels.memory import (
     customers_of,
     entries_of,
@@ -45,8 +56,9 @@ def load_customer_ids(states, offset, data, hashes):
         size = np.int64(offset[i + 1]) - start
         customer = customers_of(state)[first + i]
         state.key_bytes = set_customer_id(customer, key_data_of(state), state.key_bytes, data, start, size)
-        tag = tag_of(hashes[first + i])
-        insert(index, tag, first + i)
+        state.n_erased += is_hidden(customer)
+        if not is_given_up(customer):
+            insert(index, tag_of(hashes[first + i]), first + i)
     state.n_customers = first + offset.size - 1
 
 
@@ -57,6 +69,8 @@ def _hash_entry(state, handle, start, size, customer_hashes):
     seeds = seeds_of(state)
     if kind in (REFUND, ORIGINAL):
         return hash_about(np.int64(entry.previous), kind, entry.at_us, seeds)
+    if kind == ERASURE:
+        return hash_about(np.int64(entry.customer), kind, 0, seeds)
     value = hash_pair(
         customer_hashes[np.int64(entry.customer)], hash_bytes(id_data_of(state), start, size, seeds), seeds
     )
@@ -102,7 +116,8 @@ def load_entry_ids(states, offset, data, customer_hashes, scratch):
             fetch(table, tag_of(scratch[i - block]))
         for i in range(block, end):
             marks = np.int64(entries_of(state)[state.n_entries + i].marks)
-            if marks & (KIND_MASK | HAS_EVENT_ID) != ADJUSTMENT | HAS_EVENT_ID:  # those have no identity here
+            # Adjustments with an event_id have no identity here, and what is gone has none at all.
+            if marks & (KIND_MASK | HAS_EVENT_ID) != ADJUSTMENT | HAS_EVENT_ID and marks & KIND_MASK != GONE:
                 tag = tag_of(scratch[i - block])
                 insert(table, tag, state.n_entries + i)
     state.n_entries += count

@@ -7,7 +7,7 @@ import numpy as np
 
 from rfmstream.kernels._jit import borrow, inline, jit, prefetch
 from rfmstream.kernels.calendar import day_of
-from rfmstream.kernels.layout import DAY_US, REASON_SHIFT
+from rfmstream.kernels.layout import DAY_US, REASON_SHIFT, SEQ_MASK
 from rfmstream.kernels.measure import (
     cell_of,
     count_band,
@@ -91,7 +91,7 @@ def write_snapshot(states, rulesets, as_of_us, first, end, scratch, ahead, words
         words[6, i] = 0
         words[7, i] = customer.frequency
         words[8, i] = customer.lifetime_orders
-        words[9, i] = customer.seq
+        words[9, i] = np.int64(customer.seq) & SEQ_MASK
         words[10, i] = 0
         words[11, i] = customer.change_entry
         if customer.lifetime_orders > 0:

@@ -132,6 +132,19 @@ def insert(table, tag, handle):
     pairs_of(table)[probe(table, tag)[1]] = (tag << 32) | handle
 
 
+@part
+def replace(table, tag, old, new):
+    """Let the pair of a tag and the handle `old`, which is there, name another handle."""
+    keep_apart()
+    handle, cursor = find_next(table, tag, 0)
+    while handle != old:
+        handle, cursor = find_next(table, tag, cursor)
+    nth = (cursor - 1) >> 3
+    first, second = homes_of(table, tag)
+    line = first if nth == 0 else (second if nth == 1 else (nth - 2) * LINE)
+    pairs_of(table)[line + (cursor - 1 & (LINE - 1))] = (tag << 32) | new
+
+
 @inline
 def _move_upper(pairs, old, new, boundary):
     """Move the pairs whose turn is not before `boundary` from a segment to the same lines of a new, empty one."""

@@ -29,6 +29,8 @@ class OrderType(IntEnum):
     REFUNDED = 1
     CANCELLED = 2
     ADJUSTED = 3
+    REFUNDED_TOTAL = 4
+    ERASED = 5
 
 
 class Outcome(IntEnum):
@@ -48,10 +50,15 @@ class Outcome(IntEnum):
     UNKNOWN_ORDER = 11
     CONFLICTING_DUPLICATE = 12
     REFUND_EXCEEDS_ORDER = 13
+    ROUNDED_ID = 14
+    ERASED_CUSTOMER = 15
 
 
 REJECTIONS: Final = tuple(outcome for outcome in Outcome if outcome >= Outcome.MALFORMED)
-"""The outcomes that are rejections, in order of precedence: a row with two faults gets the first."""
+"""The outcomes that are rejections, in order of precedence: a row with two faults gets the first.
+
+ERASED_CUSTOMER stands last, yet comes before what is said of an order: that customer's orders are not known any more.
+"""
 
 
 class ChangeReason(IntEnum):

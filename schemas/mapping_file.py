@@ -183,20 +183,22 @@ class _Parser:
     def _event(self, section: object, key: str) -> Event:
         table = self._table(section, key)
         self._known(table, key, ("when", "type", *_FIELDS, "amount_once"))
-        for name in ("customer_id", "order_id", "occurred_at"):
-            if name not in table:
-                raise self._error(f"{key}.{name}", "is missing", "name the column it comes from")
         kind = table.get("type", "paid")
+        for name in ("customer_id", "order_id", "occurred_at"):
+            if name not in table and (name, kind) != ("order_id", "erased"):
+                raise self._error(f"{key}.{name}", "is missing", "name the column it comes from")
         if isinstance(kind, str):
             self._choice(kind, f"{key}.type", ORDER_TYPES)
         time = self._table_or_column(table["occurred_at"], f"{key}.occurred_at")
         zone, zone_of_row = self._zone(time, f"{key}.occurred_at")
-        amount, in_minor, rounding = self._amount(table, key, needed=kind != "cancelled")
+        amount, in_minor, rounding = self._amount(table, key, needed=kind not in ("cancelled", "erased"))
         event = Event(
             when=self._conditions({"when": table["when"]}, key, ()) if "when" in table else None,
             type=kind if isinstance(kind, str) else self._expression(kind, f"{key}.type"),
             customer_id=self._expression(table["customer_id"], f"{key}.customer_id"),
-            order_id=self._expression(table["order_id"], f"{key}.order_id"),
+            order_id=self._expression(table["order_id"], f"{key}.order_id")
+            if "order_id" in table
+            else Expression("constant"),
             occurred_at=self._expression(time, f"{key}.occurred_at", _TIME_KEYS),
             time_formats=self._time_formats(time, f"{key}.occurred_at"),
             time_zone=zone or None,

@@ -46,7 +46,7 @@ _OCCURRED_AT: Final = Column(
     "occurred_at",
     TIMESTAMP,
     "µs since 1970 UTC",
-    "When it happened; for paid the payment time. Without a zone: read in the input map's zone, default UTC.",
+    "When it happened; for paid the payment time. Without a zone: in the input map's zone, else in the ruleset's.",
     nullable=False,
     # What the readers take: RFC 3339, and also a date alone, a time without seconds or without a zone.
     json={"type": "string", "pattern": f"^{_DATE}({_TIME}{_ZONE}?)?$"},
@@ -68,7 +68,8 @@ ORDER_COLUMNS: Final = (
         "type",
         pa.string(),
         "word",
-        "What happened: paid (the default), refunded or cancelled (of that order), adjusted (signed amount).",
+        "What happened: paid (the default), refunded or cancelled (of that order), adjusted (signed amount),"
+        " refunded_total (of that order, so far in all), erased (forget the customer).",
         json={"enum": list(ORDER_TYPES)},
     ),
     _OCCURRED_AT,
@@ -76,7 +77,7 @@ ORDER_COLUMNS: Final = (
         "amount",
         AMOUNT_TYPE,
         "major units",
-        "Exact decimal amount; not needed for cancelled, signed only for adjusted.",
+        "Exact decimal amount; not needed for cancelled and erased, signed only for adjusted.",
         json={**_AMOUNT_LIMITS, "pattern": r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"},
     ),
     Column(
@@ -102,7 +103,9 @@ CANONICAL_COLUMNS: Final = (
     _ORDER_ID,
     Column("type", pa.uint8(), "OrderType code", "What happened.", nullable=False),
     _OCCURRED_AT,
-    Column("amount_minor", pa.int64(), "minor units", "The amount; 0 for cancelled.", nullable=False),
+    Column(
+        "amount_minor", pa.int64(), "minor units", "The amount; 0 for cancelled and erased.", nullable=False
+    ),
     _EVENT_ID,
     Column("row", pa.int64(), "row", "0-based ordinal of the input row over all inputs.", nullable=False),
 )
@@ -155,14 +158,22 @@ def order_json_schema() -> dict[str, Any]:
     """Build the JSON Schema (draft 2020-12) of one order event, as in JSON lines or a Kafka record.
 
     Unknown keys are allowed, as the contract ignores unknown columns. An amount is needed unless the order is
-    cancelled.
+    cancelled, and an order_id and an amount unless the customer is erased.
     """
     schema = json_object(
         ORDER_COLUMNS,
         title="Order event",
-        description="A payment, refund, cancellation or adjustment of one customer.",
+        description="A payment, refund, cancellation or adjustment of one customer, or its erasure.",
     )
-    schema["if"] = {"properties": {"type": {"const": "cancelled"}}, "required": ["type"]}
+    schema["required"] = [name for name in schema["required"] if name != "order_id"]
+    schema["properties"]["order_id"] = {**schema["properties"]["order_id"], "type": ["string", "null"]}
+    schema["allOf"] = [
+        {
+            "if": {"properties": {"type": {"const": "erased"}}, "required": ["type"]},
+            "else": {"properties": {"order_id": {"not": {"type": "null"}}}, "required": ["order_id"]},
+        }
+    ]
+    schema["if"] = {"properties": {"type": {"enum": ["cancelled", "erased"]}}, "required": ["type"]}
     schema["else"] = {
         "anyOf": [
             {"properties": {name: {"not": {"type": "null"}}}, "required": [name]}

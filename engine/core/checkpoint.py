@@ -43,6 +43,7 @@ _OWN_FILE: Final = re.compile(r"\d+-\d+-(customers|entries)\.arrow|\d+-manifest\
 _TEXTS: Final = ("ruleset", "ruleset_name", "fingerprint", "time_zone", "currency")
 _INDENT: Final = orjson.OPT_INDENT_2
 _FIX_DAMAGE: Final = "restore it from a copy, or start without it"
+_WITHOUT_ID: Final = (layout.REFUND, layout.ORIGINAL, layout.ERASURE, layout.GONE)
 _MARKS_MAX: Final = (len(CHANGE_REASONS) << layout.REASON_SHIFT) - 1
 _WRITE_BACK_BYTES: Final = 8 << 20
 """The disk is to begin with each so many bytes while the next are made, not with all of them at the end."""
@@ -280,9 +281,7 @@ def _entry_batches(shard: Shard) -> Iterator[pa.RecordBatch]:
         part = entries[first : first + _ROWS]
         kinds = part["marks"] & layout.KIND_MASK
         # An id of no bytes: notes that remember something of an order by its handle.
-        handles = np.where(
-            (kinds == layout.REFUND) | (kinds == layout.ORIGINAL), 0, np.arange(first, first + part.size)
-        )
+        handles = np.where(np.isin(kinds, _WITHOUT_ID), 0, np.arange(first, first + part.size))
         offsets, data = shard.entry_ids(handles)
         yield _split(part, _ENTRY_SCHEMA, offsets, data)
 

@@ -14,7 +14,7 @@ from rfmstream.engine.core.shard import Shard
 from rfmstream.kernels.emit import order_keys, write_changes
 from rfmstream.kernels.ids import SPARE_BYTES
 from rfmstream.schemas.changes import CHANGE_REASONS, MODES, change_schema
-from rfmstream.schemas.codes import FOREVER_US, NEVER_US
+from rfmstream.schemas.codes import FOREVER_US, NEVER_US, ChangeReason
 from rfmstream.schemas.columns import TIMESTAMP
 from rfmstream.schemas.ruleset import Ruleset
 from rfmstream.schemas.snapshots import snapshot_schema
@@ -119,13 +119,15 @@ class ColumnWriter:
         words, numbers, codes = shard.measure(as_of_us, first, end)
         last_paid, tier_since, first_paid, next_change, monetary, lifetime, average, frequency, *rest = words
         orders, seq, recency_days, change_entry = rest
-        paid, changed = _bits(last_paid != NEVER_US), _bits(seq > 0)
+        # Who came back after an erasure with an adjustment alone has had no change that may be told.
+        told = (seq > 0) & (codes[3] != ChangeReason.ERASED)
+        paid, changed = _bits(last_paid != NEVER_US), _bits(told)
         tiered = _bits(codes[0] >= 0)
         columns = {
             "customer_id": _strings(*shard.customer_ids(np.arange(first, end, dtype=np.uint32))),
             "tier": _words(self._tiers, codes[0], tiered),
             "tier_since": _instants(tier_since, changed),
-            "seq": _numbers(seq, changed),
+            "seq": _numbers(seq, _bits(seq > 0)),
             "from_tier": _words(self._tiers, codes[1], _bits(codes[1] >= 0)),
             "to_tier": _words(self._tiers, codes[0], tiered),
             "reason": _words(self._reasons, codes[3], changed),
@@ -147,7 +149,8 @@ class ColumnWriter:
             "ruleset": self._repeated_ruleset(n),
             "mode": self._repeated_mode(n),
         }
-        return _batch(columns, self.snapshot_schema)
+        batch = _batch(columns, self.snapshot_schema)
+        return batch.filter(pa.array(~shard.hidden(first, end))) if shard.erased else batch
 
 
 def _batch(columns: dict[str, pa.Array], schema: pa.Schema) -> pa.RecordBatch:

@@ -131,8 +131,8 @@ class Engine:
 
     @property
     def customers(self) -> int:
-        """How many customers have ever had an event applied."""
-        return sum(shard.customers for shard in self.shards)
+        """How many customers have ever had an event applied and were not erased since."""
+        return sum(shard.customers - shard.erased for shard in self.shards)
 
     @property
     def orders(self) -> int:
@@ -456,7 +456,7 @@ def _rejected_rows(orders: pa.RecordBatch, outcome: NDArray[np.uint8], ruleset: 
             "row": record["row"],
             "reason": Outcome(outcome[row]).name.lower(),
             "customer_id": record["customer_id"],
-            "order_id": record["order_id"],
+            "order_id": record["order_id"] or None,
             "type": ORDER_TYPES[record["type"]],
             "occurred_at": record["occurred_at"],
             "amount": _major(record["amount_minor"], exponent),

@@ -18,6 +18,7 @@ from rfmstream.engine.core.kernel_records import KernelRecord
 from rfmstream.engine.core.table import Table
 from rfmstream.kernels import layout
 from rfmstream.kernels.entry_ids import gather_entry_ids, size_entry_ids
+from rfmstream.kernels.erase import purge
 from rfmstream.kernels.fold import BLOCK, ENTRIES_PER_ROW, fold
 from rfmstream.kernels.ids import SPARE_BYTES, gather_customer_ids, size_customer_ids
 from rfmstream.kernels.layout import CHANGE, CUSTOMER, ENTRY, GROUP, STATE
@@ -27,7 +28,7 @@ from rfmstream.kernels.restore import load_customer_ids, load_entry_ids
 from rfmstream.kernels.snapshot import BLOCK as SNAPSHOT_BLOCK
 from rfmstream.kernels.snapshot import write_snapshot
 from rfmstream.kernels.wheel import PUSH_RESERVE, advance, next_due, rearm
-from rfmstream.schemas.codes import FOREVER_US, ID_BYTES_MAX, NEVER_US
+from rfmstream.schemas.codes import FOREVER_US, ID_BYTES_MAX, NEVER_US, ChangeReason
 
 _ROOM_ENTRIES: Final = BLOCK * ENTRIES_PER_ROW
 _ROOM_ID_BYTES: Final = _ROOM_ENTRIES * ID_BYTES_MAX + 8
@@ -100,8 +101,21 @@ class Shard:
 
     @property
     def customers(self) -> int:
-        """How many customers the shard holds."""
+        """How many records of customers the shard holds, those of erased ones among them."""
         return int(self.state.row.n_customers) - 1
+
+    @property
+    def erased(self) -> int:
+        """How many of the records are no customer now: erased, or given up by a customer that was."""
+        return int(self.state.row.n_erased)
+
+    def hidden(self, first: int, end: int) -> NDArray[np.bool_]:
+        """Return bool[end - first]: which records of handles [first, end) are no customer now."""
+        marks = self._arenas["customers"].array["marks"][first:end]
+        hidden: NDArray[np.bool_] = (marks >> layout.REASON_SHIFT == ChangeReason.ERASED) & (
+            marks & layout.HAS_ADJUSTMENT == 0
+        )
+        return hidden
 
     def fold(self, batch: KernelRecord, outcome: NDArray[np.uint8]) -> None:
         """Apply this shard's rows of a BATCH; their outcomes go to `outcome` (u8[n]), changes to `take_changes`."""
@@ -118,6 +132,8 @@ class Shard:
                 self._hashes,
             )
             self._make_room(status)
+        if self.state.row.given_up:
+            purge(self.state.rows, np.zeros(int(self.state.row.n_customers), dtype=np.uint8))
         self._touch_ahead()
 
     def advance(self, now_us: int) -> None:

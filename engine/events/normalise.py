@@ -4,7 +4,7 @@ Source  docs/semantics.md section 1
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
@@ -23,6 +23,7 @@ from rfmstream.kernels.parse import (
     ids_are_clean,
     is_ascii,
     lengths_within,
+    mark_rounded,
     match_words,
 )
 from rfmstream.schemas.codes import ID_BYTES_MAX, REJECTIONS, OrderType, Outcome
@@ -125,6 +126,8 @@ def contract_columns(
     missing = [name for name in _REQUIRED if name not in names]
     if "amount" not in names and "amount_minor" not in names:
         missing.append("amount (or amount_minor)")
+    if missing and names.count("type") == 1 and _only_erases(table):
+        missing = [name for name in missing if name in ("customer_id", "occurred_at")]
     if missing:
         raise InputError(
             f"no column {', '.join(missing)}; the columns are {', '.join(all_names or names) or 'none'}",
@@ -142,7 +145,15 @@ def contract_columns(
                 found[name] = array
     if "amount" not in found and "amount_minor" not in found:
         found["amount"] = nulls(table.num_rows)
+    if "order_id" not in found:
+        found["order_id"] = nulls(table.num_rows)
     return found
+
+
+def _only_erases(table: pa.Table | pa.RecordBatch) -> bool:
+    """Tell whether a table holds no event that needs an order and an amount; so where it holds no event at all."""
+    codes = type_codes(to_text(plain(table.column("type")), "type"))
+    return table.num_rows == 0 or (codes is not None and bool((codes == OrderType.ERASED).all()))
 
 
 def _optional_text(columns: Mapping[str, pa.Array], name: str) -> pa.Array | None:
@@ -176,8 +187,11 @@ def canonicalise(
     faults = _reasons(fields, amount, foreign, event_fault, count)
     types = np.zeros(count, np.uint8) if fields.types is None else fields.types
     minor = amount.minor
-    if fields.types is not None and (fields.types == OrderType.CANCELLED).any():
-        minor = np.where(fields.types == OrderType.CANCELLED, 0, minor)
+    needless = None if fields.types is None else _needs_no_amount(fields.types)
+    if needless is not None and needless.any():
+        minor = np.where(needless, 0, minor)
+        # Who is erased need not name an order; the core wants text.
+        fields = replace(fields, order_id=pc.fill_null(fields.order_id, ""))
     batch = _batch(fields, types, minor, event_id, rows)
     if faults is None:
         return batch, NO_REJECTED
@@ -218,6 +232,13 @@ def id_faults(text: pa.Array) -> np.ndarray[Any, Any] | None:
     status = np.empty(len(text), np.uint8)
     check_text(offsets, data, valid, ID_BYTES_MAX, status)
     return status if status.any() else None
+
+
+def rounded_ids(text: pa.Array) -> np.ndarray[Any, Any] | None:
+    """Return bool[n], true for ids that a spreadsheet has rounded, such as 1.23E+15; None: there are none."""
+    offsets, data, valid = text_buffers(text)
+    rounded = np.empty(len(text), np.bool_)
+    return rounded if mark_rounded(offsets, data, valid, rounded) else None
 
 
 def _event_faults(text: pa.Array) -> np.ndarray[Any, Any] | None:
@@ -287,13 +308,18 @@ def _reasons(
     """Return u8[n] Outcome codes, 0 for a good row; None: all good."""
     # Written in the reverse order of precedence: the last one to hold stays.
     types, minor = fields.types, amount.minor
-    may_be_negative = (
-        False if types is None else (types == OrderType.ADJUSTED) | (types == OrderType.CANCELLED)
-    )
+    may_be_negative = False if types is None else (types == OrderType.ADJUSTED) | _needs_no_amount(types)
     customer, order = id_faults(fields.customer_id), id_faults(fields.order_id)
+    if order is not None and types is not None:
+        order = np.where((types == OrderType.ERASED) & (order == ABSENT), OK, order)
     unknown = None if types is None else types == UNKNOWN_WORD
     negative = (minor < 0) & ~np.asarray(may_be_negative) if count and minor.min() < 0 else None
     found = [
+        *(
+            (Outcome.ROUNDED_ID, rounded_ids(ids))
+            for ids in (fields.customer_id, fields.order_id, fields.event_id)
+            if ids is not None
+        ),
         (Outcome.UNKNOWN_TYPE, unknown),
         (Outcome.CURRENCY_MISMATCH, foreign),
         (Outcome.NEGATIVE_AMOUNT, negative if unknown is None or negative is None else negative & ~unknown),
@@ -323,8 +349,14 @@ def _bad_amount(
     if types is None:
         bad: np.ndarray[Any, Any] = status != OK
         return bad
-    needed: np.ndarray[Any, Any] = (status == BAD) | ((status == ABSENT) & (types != OrderType.CANCELLED))
+    needed: np.ndarray[Any, Any] = (status == BAD) | ((status == ABSENT) & ~_needs_no_amount(types))
     return needed
+
+
+def _needs_no_amount(types: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Return bool[n]: events of the types that say nothing by their amount."""
+    needless: np.ndarray[Any, Any] = (types == OrderType.CANCELLED) | (types == OrderType.ERASED)
+    return needless
 
 
 NO_REJECTED: Final = pa.RecordBatch.from_arrays(

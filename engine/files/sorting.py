@@ -1,4 +1,7 @@
-"""Canonical batches into order of (occurred_at, input order): in memory, or through sorted runs on disk."""
+"""Canonical batches into order of (occurred_at, paid first, input order): in memory, or through sorted runs on disk.
+
+Source  docs/semantics.md 5, rule 3
+"""
 
 import tempfile
 from collections.abc import Iterator
@@ -9,6 +12,7 @@ from typing import Any, Final, Self
 import numpy as np
 import pyarrow as pa
 
+from rfmstream.schemas.codes import OrderType
 from rfmstream.schemas.orders import CANONICAL_SCHEMA
 
 BATCH_ROWS: Final = 1 << 17
@@ -22,8 +26,51 @@ def times_us(batch: pa.RecordBatch) -> np.ndarray[Any, Any]:
     return us
 
 
+def places(batch: pa.RecordBatch) -> np.ndarray[Any, Any]:
+    """Return i64[n] that ascend as the contract has it: by occurred_at, at one instant paid before the other types."""
+    other: np.ndarray[Any, Any] = batch.column("type").to_numpy() != OrderType.PAID
+    return places_of(times_us(batch), other)
+
+
+def places_of(us: np.ndarray[Any, Any], other: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Return the places of events at instants us i64[n]; other bool[n]: which of them are not paid."""
+    # Instants of the years 1 to 9999 leave three of the 64 bits free.
+    doubled: np.ndarray[Any, Any] = (us << 1) | other
+    return doubled
+
+
+class TieSorter:
+    """Puts batches whose times never fall in order, though at one instant other types stand before a paid event.
+
+    Held are the events of the newest instant that are not paid: a paid one may follow.
+    """
+
+    def __init__(self) -> None:
+        self._held: pa.RecordBatch | None = None
+
+    def add(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """Take the next batch; return what is known to come next."""
+        if batch.num_rows == 0:
+            return batch
+        if self._held is not None:
+            batch, self._held = pa.concat_batches([self._held, batch]), None
+        place = places(batch)
+        if not (place[1:] >= place[:-1]).all():
+            order = np.argsort(place, kind="stable")
+            batch, place = batch.take(pa.array(order)), place[order]
+        ready = int(np.searchsorted(place, place[-1] | 1, "left"))
+        if ready < batch.num_rows:
+            self._held = batch.slice(ready)
+        return batch.slice(0, ready)
+
+    def rest(self) -> pa.RecordBatch | None:
+        """Return what is still held at the end; None: nothing."""
+        held, self._held = self._held, None
+        return held
+
+
 class Sorter:
-    """Takes batches in input order and gives them back in order of time; within an instant input order stays.
+    """Takes batches in input order and gives them back in order of time; see `places`.
 
     Up to half of the budget of orders is held; beyond that they go to disk as sorted runs, because sorting
     needs as much again. Use it as a context manager: the runs go when it ends.
@@ -34,7 +81,7 @@ class Sorter:
         self._held: list[pa.RecordBatch] = []
         self._held_bytes = 0
         self._sorted = True
-        self._newest_us: int | None = None
+        self._newest: int | None = None
         self._directory: tempfile.TemporaryDirectory[str] | None = None
         self._runs: list[Path] = []
         self.row_count = 0
@@ -52,10 +99,11 @@ class Sorter:
         """Take the next batch of canonical orders."""
         if batch.num_rows == 0:
             return
-        us = times_us(batch)
-        in_order = bool((us[1:] >= us[:-1]).all()) and (self._newest_us is None or us[0] >= self._newest_us)
+        place = places(batch)
+        follows = self._newest is None or place[0] >= self._newest
+        in_order = follows and bool((place[1:] >= place[:-1]).all())
         self._sorted = self._sorted and in_order
-        self._newest_us = int(us[-1])
+        self._newest = int(place[-1])
         self._held.append(batch)
         self._held_bytes += batch.get_total_buffer_size()
         self.row_count += batch.num_rows
@@ -79,14 +127,13 @@ class Sorter:
     def _drain(self, rows: int) -> Iterator[pa.RecordBatch]:
         """Yield what is held, in order, in batches of about `rows`."""
         held, self._held, self._held_bytes = self._held, [], 0
-        in_order, self._sorted, self._newest_us = self._sorted, True, None
+        in_order, self._sorted, self._newest = self._sorted, True, None
         if in_order:
             for batch in held:
                 for start in range(0, batch.num_rows, rows):
                     yield batch.slice(start, rows)
             return
-        us = np.concatenate([times_us(batch) for batch in held])
-        order = np.argsort(us, kind="stable")
+        order = np.argsort(np.concatenate([places(batch) for batch in held]), kind="stable")
         # One contiguous array a column: taking from chunks would look the chunk up for every row and slice.
         columns = [_contiguous([batch.column(name) for batch in held]) for name in CANONICAL_SCHEMA.names]
         del held
@@ -128,23 +175,24 @@ class _Run:
         """Read the next batch; None at the end."""
         self.batch = next(iter(self._reader), None)
         if self.batch is not None:
-            self.us = times_us(self.batch)
+            self.places = places(self.batch)
             self.rows = self.batch.column("row").to_numpy()
 
     def last(self) -> tuple[int, int]:
-        """Return (time, row) of the last order of the batch."""
-        return int(self.us[-1]), int(self.rows[-1])
+        """Return (place, row) of the last order of the batch."""
+        return int(self.places[-1]), int(self.rows[-1])
 
     def take_until(self, limit: tuple[int, int]) -> pa.RecordBatch | None:
-        """Take the orders of the batch up to (time, row) inclusive; None if there are none."""
+        """Take the orders of the batch up to (place, row) inclusive; None if there are none."""
         assert self.batch is not None, "an exhausted run takes no part"
-        start, end = np.searchsorted(self.us, limit[0], "left"), np.searchsorted(self.us, limit[0], "right")
+        start, end = (np.searchsorted(self.places, limit[0], side) for side in ("left", "right"))
         cut = int(start + np.searchsorted(self.rows[start:end], limit[1], "right"))
         taken = self.batch.slice(0, cut) if cut else None
         if cut == self.batch.num_rows:
             self.advance()
         elif cut:
-            self.batch, self.us, self.rows = self.batch.slice(cut), self.us[cut:], self.rows[cut:]
+            self.batch, self.rows = self.batch.slice(cut), self.rows[cut:]
+            self.places = self.places[cut:]
         return taken
 
     def close(self) -> None:
@@ -154,10 +202,10 @@ class _Run:
 
 
 def _merge(runs: list[_Run]) -> Iterator[pa.RecordBatch]:
-    """Merge runs: what all heads hold up to the smallest of their last (time, row) can be handed on.
+    """Merge runs: what all heads hold up to the smallest of their last (place, row) can be handed on.
 
-    A row stands in one run only, so that (time, row) tells runs apart within an instant. Several events of
-    one row are in one run, next to each other when their times are equal, and a cut behind the last of them
+    A row stands in one run only, so that (place, row) tells runs apart within an instant. Several events of
+    one row are in one run, next to each other when their places are equal, and a cut behind the last of them
     keeps them together.
     """
     ready: list[pa.RecordBatch] = []
@@ -167,7 +215,7 @@ def _merge(runs: list[_Run]) -> Iterator[pa.RecordBatch]:
         parts = [taken for run in alive if (taken := run.take_until(limit)) is not None]
         merged = pa.concat_batches(parts)
         if len(parts) > 1:
-            merged = merged.take(pa.array(np.argsort(times_us(merged), kind="stable")))
+            merged = merged.take(pa.array(np.argsort(places(merged), kind="stable")))
         ready.append(merged)
         ready_rows += merged.num_rows
         if ready_rows >= BATCH_ROWS // 2:

@@ -1,4 +1,4 @@
-"""Order history from files: canonical batches in order of (occurred_at, input order).
+"""Order history from files: canonical batches in order of (occurred_at, paid first, input order).
 
 Sorted input streams in bounded memory. Other input is sorted in memory while it fits the budget, else through
 sorted runs in a temporary directory. Whether input is sorted is found out by reading its time column first:
@@ -22,7 +22,7 @@ from rfmstream.engine.files.input_files import InputFile, find_files, naming
 from rfmstream.engine.files.lines import LineSums
 from rfmstream.engine.files.mapping import Mapper, by_row
 from rfmstream.engine.files.readers import Chunk, read_chunks
-from rfmstream.engine.files.sorting import Sorter, times_us
+from rfmstream.engine.files.sorting import Sorter, TieSorter, times_us
 from rfmstream.kernels.parse import OK
 from rfmstream.schemas.errors import InputError
 from rfmstream.schemas.mapping import InputFormat, InputMap
@@ -175,13 +175,16 @@ class OrderStream:
             return read_instants(times, time_zone=self._time_zone)
 
     def _streamed(self) -> Iterator[Batches]:
-        newest = None
+        newest, ties = None, TieSorter()
         for chunk, (orders, rejected) in self._judged():
             us = times_us(orders)
             if len(us) and newest is not None and us[0] < newest:
                 raise InputError("changed while it was read", source=chunk.source, fix="replay a copy of it")
             newest = us[-1] if len(us) else newest
-            yield orders, rejected
+            yield ties.add(orders), rejected
+        held = ties.rest()
+        if held is not None:
+            yield held, NO_REJECTED
 
     def _sorted(self) -> Iterator[Batches]:
         with Sorter(memory_budget_bytes=self._budget_bytes) as sorter:

@@ -34,7 +34,7 @@ def test_order_columns_of_the_contract() -> None:
     assert ORDER_SCHEMA.field("occurred_at").type == UTC_US
     required = [field.name for field in ORDER_SCHEMA if not field.nullable]
     assert required == ["customer_id", "order_id", "occurred_at"]
-    assert ORDER_TYPES == ("paid", "refunded", "cancelled", "adjusted")
+    assert ORDER_TYPES == ("paid", "refunded", "cancelled", "adjusted", "refunded_total", "erased")
 
 
 def test_canonical_columns_in_their_order() -> None:
@@ -71,7 +71,7 @@ def test_rejected_columns_keep_the_text_as_it_came() -> None:
     reasons = (
         *("malformed", "missing_customer_id", "missing_order_id", "bad_time", "future_time", "bad_amount"),
         *("negative_amount", "currency_mismatch", "unknown_type", "unknown_order", "conflicting_duplicate"),
-        "refund_exceeds_order",
+        *("refund_exceeds_order", "rounded_id", "erased_customer"),
     )
     assert reasons == REJECTION_REASONS
 
@@ -115,6 +115,9 @@ def test_json_schema_is_itself_valid() -> None:
         without("amount") | {"amount_minor": 10**12},
         without("amount") | {"type": "cancelled"},
         PAID | {"type": "cancelled", "amount": None},
+        PAID | {"type": "refunded_total"},
+        without("amount") | {"type": "erased"},
+        {"customer_id": "c", "occurred_at": "2024-03-31", "type": "erased", "order_id": None},
     ],
 )
 def test_good_orders_pass(order: dict[str, Any]) -> None:
@@ -147,6 +150,10 @@ def test_good_orders_pass(order: dict[str, Any]) -> None:
         without("amount") | {"amount_minor": 10**12 + 1},
         without("amount") | {"amount_minor": "9990"},
         without("amount") | {"type": "refunded"},
+        without("amount") | {"type": "refunded_total"},
+        without("order_id") | {"type": "cancelled"},
+        PAID | {"order_id": None},
+        {"customer_id": "c", "type": "erased"},
     ],
 )
 def test_bad_orders_fail(order: dict[str, Any]) -> None:

@@ -2,7 +2,7 @@
 
     ruleset rfm8 time_zone=Europe/Berlin        begin anew, with fields of the oracle's Rules changed
     paid ada o1 2024-03-01T10:00+01:00 99.90 event_id=e1
-    refunded, cancelled (without an amount), adjusted: likewise
+    refunded, refunded_total, cancelled (without an amount), adjusted, erased (without an amount): likewise
     advance 2024-04-01T00:00+02:00
     snapshot 2024-05-01T00:00+02:00             without an instant: as of the clock
     counters
@@ -23,7 +23,7 @@ from oracle_days import EPOCH
 from twins import Driven
 
 INDENT = "    "
-EVENTS = ("paid", "refunded", "cancelled", "adjusted")
+EVENTS = ("paid", "refunded", "cancelled", "adjusted", "refunded_total", "erased")
 INTEGERS = ("recency_cuts_days", "frequency_cuts", "monetary_cuts_minor")
 
 Machine = Oracle | Driven

@@ -17,10 +17,17 @@ from typing import Any
 
 from oracle_days import DAY_US, LAST_US, local_day, local_midnight_us
 
-CHANGE_REASON = {"paid": "order", "refunded": "refund", "cancelled": "cancellation", "adjusted": "adjustment"}
+CHANGE_REASON = {
+    "paid": "order",
+    "refunded": "refund",
+    "refunded_total": "refund",
+    "cancelled": "cancellation",
+    "adjusted": "adjustment",
+    "erased": "erased",
+}
 
 Event = Mapping[str, Any]
-"""customer_id, order_id, type (str), occurred_at_us, amount_minor (0 for cancelled), event_id (or None)."""
+"""customer_id, order_id, type (str), occurred_at_us, amount_minor (0 for cancelled and erased), event_id (or None)."""
 
 Row = dict[str, Any]
 
@@ -129,6 +136,7 @@ class Order:
     at_us: int
     amount_minor: int
     left_minor: int
+    refunded_minor: int = 0
     is_void: bool = False
     is_cancelled: bool = False
 
@@ -143,6 +151,10 @@ class Customer:
     tier: str | None = None
     r_band: int = 0
     newest_change: Row | None = None
+    seq: int = 0
+    changed_us: int | None = None
+    erased_us: int | None = None
+    is_forgotten: bool = False
 
     def live_orders(self) -> list[Order]:
         return [order for order in self.orders.values() if not order.is_void]
@@ -250,7 +262,11 @@ class Oracle:
             return outcome
         at_us, amount = event["occurred_at_us"], event["amount_minor"]
         self.advance(at_us)
+        if event["type"] == "erased":
+            self._erase(event)
+            return "applied"
         customer = self.customers[event["customer_id"]]
+        customer.is_forgotten = False
         customer.identities[identity(event)] = content(event)
         if event["type"] == "paid":
             customer.orders[event["order_id"]] = Order(at_us, amount, amount)
@@ -262,14 +278,28 @@ class Oracle:
             if event["type"] == "cancelled":
                 order.is_cancelled = order.is_void = True
                 order.left_minor = 0
-            elif amount:
-                order.left_minor -= amount
-                order.is_void = order.left_minor == 0
+            else:
+                if event["type"] == "refunded_total":
+                    amount -= order.refunded_minor
+                order.refunded_minor += amount
+                if amount and not order.is_void:  # of a cancelled order nothing is left to take off
+                    order.left_minor -= amount
+                    order.is_void = order.left_minor == 0
         if event["type"] in ("paid", "adjusted") and self.rules.window_days is not None:
             self._arm(event["customer_id"], at_us, (self.rules.window_days,))
         assert self.clock_us is not None
         self._evaluate(event["customer_id"], self.clock_us, event)
         return "applied"
+
+    def _erase(self, event: Event) -> None:
+        """Begin the customer anew, with its count of changes and the instant; tell the change if it had a tier."""
+        before = self.customers[event["customer_id"]]
+        after = Customer(tier=before.tier, r_band=before.r_band, seq=before.seq, changed_us=before.changed_us)
+        after.erased_us, after.is_forgotten = event["occurred_at_us"], True
+        self.customers[event["customer_id"]] = after
+        assert self.clock_us is not None
+        self._evaluate(event["customer_id"], self.clock_us, event)
+        after.newest_change = None
 
     def _arm(self, customer_id: str, at_us: int, cuts_days: tuple[int, ...]) -> None:
         # A band changes by time only where something leaves a cut or the window. All those instants are
@@ -292,12 +322,12 @@ class Oracle:
             next_at, next_tier = next_change(self.rules, customer, now_us)
             row = {
                 "customer_id": customer_id,
-                "seq": customer.newest_change["seq"] + 1 if customer.newest_change else 1,
+                "seq": customer.seq + 1,
                 "effective_at": now_us,
                 "from_tier": customer.tier,
                 "to_tier": now.tier,
                 "reason": reason,
-                "order_id": event["order_id"] if event else None,
+                "order_id": event["order_id"] if event and event["type"] != "erased" else None,
                 "r_band": now.r_band,
                 "f_band": now.f_band,
                 "m_band": now.m_band,
@@ -311,6 +341,8 @@ class Oracle:
             }
             self.changes.append(row)
             customer.newest_change = row
+            customer.changed_us = now_us
+            customer.seq += 1
         customer.tier, customer.r_band = now.tier, now.r_band
 
     # 7. Snapshot
@@ -324,7 +356,8 @@ class Oracle:
             later = copy.deepcopy(self)
             later.advance(as_of_us)
             return later.snapshot()
-        return [self._snapshot_row(customer_id) for customer_id in sorted(self.customers)]
+        known = sorted(key for key, customer in self.customers.items() if not customer.is_forgotten)
+        return [self._snapshot_row(customer_id) for customer_id in known]
 
     def _snapshot_row(self, customer_id: str) -> Row:
         assert self.clock_us is not None
@@ -338,7 +371,7 @@ class Oracle:
             "customer_id": customer_id,
             "tier": now.tier,
             "tier_since": newest["effective_at"],
-            "seq": newest["seq"],
+            "seq": customer.seq or None,
             "from_tier": newest["from_tier"],
             "to_tier": newest["to_tier"],
             "reason": newest["reason"],
@@ -373,6 +406,9 @@ def identity(event: Event) -> Any:  # noqa: ANN401
         return event["event_id"]
     if event["type"] == "paid":
         return event["order_id"]
+    if event["type"] == "refunded_total":
+        # Exports repeat the sum with one date while it grows (3): a larger one is another event.
+        return event["type"], event["order_id"], event["occurred_at_us"], event["amount_minor"]
     return event["type"], event["order_id"], event["occurred_at_us"]
 
 
@@ -381,10 +417,14 @@ def content(event: Event) -> tuple[str, str, int, int]:
     return event["type"], event["order_id"], event["occurred_at_us"], event["amount_minor"]
 
 
-def judge(customer: Customer, event: Event) -> str:
-    """Say applied, duplicate or why not: first unknown order, then seen before, then too much refunded."""
+def judge(customer: Customer, event: Event) -> str:  # noqa: PLR0911 - one a rule
+    """Say applied, duplicate or why not: erased, then unknown order, then seen before, then too much refunded."""
+    if customer.erased_us is not None and event["occurred_at_us"] <= customer.erased_us:
+        return "erased_customer"
+    if event["type"] == "erased":
+        return "applied"
     order = customer.orders.get(event["order_id"])
-    if event["type"] in ("refunded", "cancelled") and order is None:
+    if event["type"] in ("refunded", "refunded_total", "cancelled") and order is None:
         return "unknown_order"
     # What section 3 says of an order comes before what section 1 says of identities, whatever the event_id.
     if event["type"] == "paid" and order is not None:
@@ -392,19 +432,39 @@ def judge(customer: Customer, event: Event) -> str:
         return "duplicate" if same else "conflicting_duplicate"
     if event["type"] == "cancelled" and order is not None and order.is_cancelled:
         return "duplicate"
+    if (
+        event["type"] == "refunded_total"
+        and order is not None
+        and event["amount_minor"] <= order.refunded_minor
+    ):
+        return "duplicate"
     if identity(event) in customer.identities:
         same = customer.identities[identity(event)] == content(event)
         return "duplicate" if same else "conflicting_duplicate"
+    if event["type"] == "refunded_total" and order is not None:
+        return "refund_exceeds_order" if event["amount_minor"] > order.amount_minor else "applied"
     if event["type"] != "refunded" or order is None:
         return "applied"
     exceeds = event["amount_minor"] > order.left_minor or order.amount_minor == 0
     return "refund_exceeds_order" if exceeds else "applied"
 
 
-def replay(rules: Rules, events: Iterable[Event], as_of_us: int | None = None) -> Oracle:
-    """Apply the rows sorted by (occurred_at, input order), then move the clock to ``as_of_us``."""
+def place(event: Event) -> tuple[int, bool]:
+    """Return where a replay applies an event (5, rule 3); those of one place keep their order."""
+    return event["occurred_at_us"], event["type"] != "paid"
+
+
+def replay(
+    rules: Rules, events: Iterable[Event], as_of_us: int | None = None, until_us: int | None = None
+) -> Oracle:
+    """Apply the rows before ``until_us`` in order of their places, then move the clock to ``as_of_us``."""
     oracle = Oracle(rules)
-    oracle.step(sorted(events, key=lambda event: event["occurred_at_us"]))
+    oracle.step(
+        sorted(
+            (event for event in events if until_us is None or event["occurred_at_us"] < until_us), key=place
+        )
+    )
+    as_of_us = until_us if as_of_us is None else as_of_us
     if as_of_us is not None:
         oracle.advance(as_of_us)
     return oracle

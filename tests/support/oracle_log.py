@@ -48,9 +48,11 @@ class LogOracle(Oracle):
 
     def _evaluate(self, customer_id: str, now_us: int, event: Event | None) -> None:
         customer = self.customers[customer_id]
-        if customer.newest_change is not None:
-            now_us = max(now_us, customer.newest_change["effective_at"])
+        if customer.changed_us is not None:
+            now_us = max(now_us, customer.changed_us)
         ahead_us = self.ahead_us[customer_id]
         self.is_open |= any(stop <= ahead_us for stop in stops_us(self.rules, customer, now_us))
         self.ahead_us[customer_id] = max(ahead_us, now_us)
         super()._evaluate(customer_id, now_us, event)
+        if event is not None and event["type"] == "erased":
+            customer.changed_us = now_us

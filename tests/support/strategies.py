@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import date
 
 from hypothesis import strategies as st
-from oracle import BUILT_IN, Event, Rules
+from oracle import BUILT_IN, Event, Rules, place
 from oracle_days import DAY_US, FIRST_US, LAST_US, local_midnight_us
 
 EPOCH_DAY = date(1970, 1, 1)
@@ -138,7 +138,13 @@ def histories(draw: st.DrawFn, rules_: Rules, max_size: int = 16) -> list[Event]
     customers = draw(st.lists(st.sampled_from(CUSTOMERS), min_size=1, max_size=3, unique=True))
     events: list[Event] = []
     # The end is drawn together with the types and each event at one go, so that hypothesis can leave events out.
-    types = st.sampled_from(["end"] + ["paid"] * 8 + ["refunded"] * 3 + ["cancelled", "adjusted", "again"])
+    types = st.sampled_from(
+        ["end"]
+        + ["paid"] * 8
+        + ["refunded"] * 3
+        + ["refunded_total"] * 2
+        + ["cancelled", "adjusted", "again", "erased"]
+    )
     amount = amounts(rules_)
     while len(events) < max_size and (type_ := draw(types)) != "end":
         past = [event["occurred_at_us"] for event in events]
@@ -151,15 +157,15 @@ def histories(draw: st.DrawFn, rules_: Rules, max_size: int = 16) -> list[Event]
             "order_id": draw(st.sampled_from(ORDERS)),
             "type": type_,
             "occurred_at_us": draw(instants(rules_, first_day, past)),
-            "amount_minor": 0 if type_ == "cancelled" else draw(amount),
+            "amount_minor": 0 if type_ in ("cancelled", "erased") else draw(amount),
             "event_id": draw(st.sampled_from([None] * 20 + EVENT_IDS)),
         }
         paid = [before for before in events if before["type"] == "paid"]
-        if type_ in ("refunded", "cancelled") and paid and draw(st.integers(0, 4)):
+        if type_ in ("refunded", "refunded_total", "cancelled") and paid and draw(st.integers(0, 4)):
             # Mostly an order that is there, all of it or all but a little.
             order = draw(st.sampled_from(paid))
             event |= {"customer_id": order["customer_id"], "order_id": order["order_id"]}
-            if type_ == "refunded" and draw(st.booleans()):
+            if type_ != "cancelled" and draw(st.booleans()):
                 left = order["amount_minor"] + draw(st.sampled_from([0, 0, -1, 1]))
                 event["amount_minor"] = min(max(left, 0), 10**12)
         if type_ == "adjusted" and draw(st.booleans()):
@@ -191,7 +197,7 @@ class Case:
 
     def sorted(self) -> "Case":
         """Return the same history in the order in which a replay applies it."""
-        return replace(self, events=sorted(self.events, key=lambda event: event["occurred_at_us"]))
+        return replace(self, events=sorted(self.events, key=place))
 
 
 @st.composite

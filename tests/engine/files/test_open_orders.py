@@ -121,6 +121,37 @@ def test_external_sort_of_many_batches(tmp_path: Path, monkeypatch: pytest.Monke
     assert list(spilled.iterdir()) == []
 
 
+def at_one_instant(*, seed: int) -> pa.Table:
+    """Events of a few instants, in order of time, paid ones among others in any order."""
+    rng = np.random.default_rng(seed)
+    kinds = rng.choice(["paid", "refunded", "cancelled", "adjusted"], COUNT)
+    table = history(in_order=True).append_column("type", pa.array(kinds))
+    seconds = np.sort(rng.integers(0, 12, COUNT))
+    times = pa.array(seconds * 1_000_000, pa.timestamp("us")).cast(pa.string())
+    return table.set_column(2, "occurred_at", times)
+
+
+@pytest.mark.parametrize("backwards", [False, True])
+@pytest.mark.parametrize("suffix", [".parquet", ".csv", ".jsonl"])
+@pytest.mark.parametrize("budget_bytes", [1, 20_000, 10**9])
+def test_at_one_instant_paid_events_come_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str, budget_bytes: int, *, backwards: bool
+) -> None:
+    monkeypatch.setattr("rfmstream.engine.files.readers.CHUNK_ROWS", 100)
+    table = at_one_instant(seed=4)
+    if backwards:
+        table = table.take(pa.array(np.arange(COUNT)[::-1]))
+    paths = [
+        write(part, tmp_path / f"{at}{suffix}")
+        for at, part in enumerate([table.slice(0, 1400), table.slice(1400)])
+    ]
+    times, kinds = table.column("occurred_at").to_pylist(), table.column("type").to_pylist()
+    in_order = sorted(range(COUNT), key=lambda row: (times[row], kinds[row] != "paid", row))
+    stream = open_orders(paths, currency="CNY", memory_budget_bytes=budget_bytes)
+    assert [row for good, _ in stream for row in good.column("row").to_pylist()] == in_order
+    assert stream.is_sorted is (None if budget_bytes == 10**9 and suffix != ".parquet" else not backwards)
+
+
 def test_sorted_input_is_streamed(tmp_path: Path) -> None:
     whole = history(in_order=True)
     write(whole.slice(0, 1000), tmp_path / "1.parquet")
