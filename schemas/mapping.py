@@ -167,6 +167,7 @@ class InputFormat:
             decimal    the decimal sign of numbers where their expression does not say it
             fill_down  columns whose blank cells take the value above
             sheet      of a workbook; None: the first
+            absent     whole cells that mean absent, in any format; None: those that the contract lists, in text files
             records    path to the list of records in a JSON document; None: found out, where there is one list
     """
 
@@ -180,6 +181,7 @@ class InputFormat:
     fill_down: tuple[str, ...] = ()
     sheet: str | None = None
     records: str | None = None
+    absent: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)

@@ -45,7 +45,7 @@ _NEVER_BLANK: Final = ("name", "column", "constant", "encoding")
 _FIELDS: Final = ("customer_id", "order_id", "occurred_at", "amount", "amount_minor", "currency", "event_id")
 _INPUT_KEYS: Final = (
     *("format", "delimiter", "encoding", "columns"),
-    *("headerless", "skip", "decimal", "fill_down", "sheet", "records"),
+    *("headerless", "skip", "decimal", "fill_down", "sheet", "records", "absent"),
 )
 _DECIMAL_SIGNS: Final = (".", ",")
 _LINES_SKIPPED_MAX: Final = 1000
@@ -147,6 +147,7 @@ class _Parser:
             fill_down=tuple(self._texts(table.get("fill_down", []), "input.fill_down")),
             sheet=self._get(table, "sheet", "input", str, "") or None,
             records=self._get(table, "records", "input", str, "") or None,
+            absent=self._absent(table),
         )
 
     def _check_encoding(self, encoding: str) -> None:
@@ -169,6 +170,16 @@ class _Parser:
                 "input.headerless", "has two lists of one length", "the count of cells must tell them apart"
             )
         return rows
+
+    def _absent(self, table: Mapping[str, Any]) -> tuple[str, ...] | None:
+        if "absent" not in table:
+            return None
+        words = self._get(table, "absent", "input", list)
+        # A number may stand for absent, too: 0 is what shops write for guests.
+        numbers = [
+            str(word) if isinstance(word, int) and not isinstance(word, bool) else word for word in words
+        ]
+        return tuple(self._texts(numbers, "input.absent"))
 
     def _skip(self, table: Mapping[str, Any]) -> int | None:
         if "skip" not in table:

@@ -2,7 +2,7 @@
 
 import re
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import orjson
@@ -15,6 +15,8 @@ from rfmstream.kernels.parse import BAD, OK, check_text
 from rfmstream.schemas.errors import InputError
 from rfmstream.schemas.mapping import Condition, Expression
 
+_NUMBER: Final = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)")
+
 
 class SourceRows:
     """A batch of source columns as expressions see it: null and empty text are the same, both mean absent.
@@ -24,9 +26,10 @@ class SourceRows:
             source  file name for errors
             names   all columns of the input, for errors
             rows_before  of earlier runs, which `row_number` goes on from
+            absent  whole cells that mean absent; one that is a number stays one where a number is asked for
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - options by keyword
         self,
         batch: pa.RecordBatch,
         rows: np.ndarray[Any, Any],
@@ -34,12 +37,14 @@ class SourceRows:
         names: tuple[str, ...],
         *,
         rows_before: int = 0,
+        absent: tuple[str, ...] = (),
     ) -> None:
         self.batch = batch
         self.rows = rows
         self.source = source
         self.names = names
         self.rows_before = rows_before
+        self.absent = absent
         self.count = len(rows)
         self._columns: dict[str, pa.Array] = {}
         self._chosen: np.ndarray[Any, Any] | None = None
@@ -47,7 +52,14 @@ class SourceRows:
 
     def take(self, mask: np.ndarray[Any, Any]) -> "SourceRows":
         """Return the rows where the mask is true."""
-        taken = SourceRows(self.batch, self.rows[mask], self.source, self.names, rows_before=self.rows_before)
+        taken = SourceRows(
+            self.batch,
+            self.rows[mask],
+            self.source,
+            self.names,
+            rows_before=self.rows_before,
+            absent=self.absent,
+        )
         taken._chosen = mask
         if self._chosen is not None:
             taken._chosen = self._chosen.copy()
@@ -75,7 +87,7 @@ class SourceRows:
             self._columns[name] = found if is_whole else found.filter(pa.array(self._chosen))
         return self._columns[name]
 
-    def value(self, expression: Expression) -> pa.Array:
+    def value(self, expression: Expression, *, as_number: bool = False) -> pa.Array:
         """Return an expression as it comes: a column where it only names one, else text."""
         if expression.is_numeric:
             text = self.number(expression).text()
@@ -83,7 +95,7 @@ class SourceRows:
         match expression.kind:
             case "column":
                 found = self.column(expression.text, optional=expression.optional)
-                array = nulls(self.count) if found is None else found
+                array = nulls(self.count) if found is None else self._present(found, as_number=as_number)
             case "constant":
                 array = repeat(expression.text, self.count)
             case "row_number":
@@ -92,12 +104,13 @@ class SourceRows:
                 terms = [self.text(term) for term in expression.terms]
                 array = pc.binary_join_element_wise(*terms, expression.separator)
             case _:
-                array = self._first_of(expression)
+                array = self._first_of(expression, as_number=as_number)
         return _text_steps(array, expression)
 
-    def text(self, expression: Expression) -> pa.Array:
+    def text(self, expression: Expression, *, as_number: bool = False) -> pa.Array:
         """Return an expression as text, empty made null."""
-        return _without_empty(to_text(self.value(expression), expression.text or expression.kind))
+        value = self.value(expression, as_number=as_number)
+        return _without_empty(to_text(value, expression.text or expression.kind))
 
     def number(self, expression: Expression) -> Number:
         """Return an expression as exact numbers."""
@@ -115,7 +128,7 @@ class SourceRows:
                 number.mantissa[without], number.status[without] = 0, status
         else:
             as_it_stands = replace(expression, round_to=None, absolute=False, negate=False)
-            array = pointed(self.value(as_it_stands), expression.decimal)
+            array = pointed(self.value(as_it_stands, as_number=True), expression.decimal)
             number = Number.of(array, expression.text or expression.kind)
         if expression.round_to is not None:
             number = number.rounded(expression.round_to)
@@ -152,13 +165,26 @@ class SourceRows:
             pa.string(),
         )
 
-    def _first_of(self, expression: Expression) -> pa.Array:
+    def _present(self, array: pa.Array, *, as_number: bool) -> pa.Array:
+        """Return a column without the cells that the map says mean absent."""
+        words = [word for word in self.absent if not (as_number and _NUMBER.fullmatch(word))]
+        kind = array.type
+        if not words:
+            return array
+        if pa.types.is_integer(kind) and not as_number:
+            array = array.cast(pa.string())
+        elif not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+            return array
+        listed = pc.is_in(array, value_set=pa.array(words, array.type))
+        return pc.if_else(listed, pa.scalar(None, array.type), array) if pc.any(listed).as_py() else array
+
+    def _first_of(self, expression: Expression, *, as_number: bool) -> pa.Array:
         terms = [term for term in expression.terms if self._is_there(term)]
         if not terms:
             if expression.optional:
                 return nulls(self.count)
             terms = list(expression.terms)  # evaluating the first raises the error that names it
-        return pc.coalesce(*(self.text(term) for term in terms))
+        return pc.coalesce(*(self.text(term, as_number=as_number) for term in terms))
 
     def _is_there(self, term: Expression) -> bool:
         return all(self.column(name, optional=True) is not None for name in term.columns())

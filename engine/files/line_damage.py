@@ -25,7 +25,8 @@ def guessed_ids(chunk: Chunk, file: InputFile, input_map: InputMap) -> list[tupl
         [pa.array([record.get(name) for record in records], pa.string()) for name in wanted],
         names=list(wanted),
     )
-    rows = SourceRows(batch, chunk.damaged_rows, chunk.source, chunk.names)
+    absent = input_map.input.absent or ()
+    rows = SourceRows(batch, chunk.damaged_rows, chunk.source, chunk.names, absent=absent)
     found = []
     for event in input_map.events:
         try:

@@ -175,7 +175,7 @@ class Mapper:
             return NumberAmount(Number.zeros(source_rows.count), event.rounding, in_minor=True), None
         shown = None
         if not event.amount.is_numeric:
-            shown = source_rows.value(event.amount)
+            shown = source_rows.value(event.amount, as_number=True)
             if event.rounding == "refuse" and not self.input_map.sum_lines:
                 given = pointed(shown, event.amount.decimal)
                 return (ColumnAmount(None, given) if event.in_minor else ColumnAmount(given, None)), shown

@@ -233,7 +233,15 @@ class OrderStream:
                 yield chunk, (orders, _with_damaged(chunk, rejected))
 
     def _source_rows(self, chunk: Chunk) -> SourceRows:
-        return SourceRows(chunk.batch, chunk.rows, chunk.source, chunk.names, rows_before=self._rows_before)
+        absent = () if self._map is None else self._map.input.absent or ()
+        return SourceRows(
+            chunk.batch,
+            chunk.rows,
+            chunk.source,
+            chunk.names,
+            rows_before=self._rows_before,
+            absent=absent,
+        )
 
     def _normalised(self, chunk: Chunk) -> Batches:
         with naming(chunk.source):

@@ -273,6 +273,35 @@ def test_type_from_a_column(tmp_path: Path) -> None:
     assert [(row["reason"], row["type"]) for row in bad] == [("unknown_type", "gift")]
 
 
+def test_a_map_can_say_which_cells_mean_absent(tmp_path: Path) -> None:
+    toml = """
+        [input]
+        absent = [0, "NULL", "-"]
+        [[event]]
+        type = "adjusted"
+        customer_id = { first_of = [{ column = "c", prefix = "c" }, "mail"] }
+        order_id = "o"
+        occurred_at = "t"
+        amount = { sum = ["a", "b"] }
+        event_id = "e"
+    """
+    columns = {
+        "c": ["0", "NULL", "17", "00", "-"],
+        "mail": ["ann", "bob", "cy", "dan", "eve"],
+        "a": ["0", "5", "0.00", "-", "-"],
+        "b": ["-", "NULL", "1", "2", "-"],
+        "e": pa.array([0, 1, 2, None, 0]),
+    }
+    good, bad = run(tmp_path, toml, columns)
+    assert [(row["customer_id"], row["amount_minor"], row["event_id"]) for row in good] == [
+        ("ann", 0, None),
+        ("bob", 500, "1"),
+        ("c17", 100, "2"),
+        ("c00", 200, None),
+    ]
+    assert [(row["row"], row["reason"]) for row in bad] == [(4, "bad_amount")]
+
+
 LINES = f'[lines]\n{EVENT}amount = {{ product = ["q", "p"], rounding = "half_even" }}\n'
 
 
