@@ -8,16 +8,18 @@ Source  docs/semantics.md section 1
 import codecs
 import re
 from collections.abc import Mapping, Sequence
-from difflib import get_close_matches
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, Literal, TypeVar, cast, get_args
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from rfmstream.schemas.errors import ConfigError
 from rfmstream.schemas.mapping import (
     ARITHMETIC,
+    EACH,
+    TIME_FORMATS,
     Condition,
     Event,
+    Exclusion,
     Expression,
     Format,
     InputFormat,
@@ -27,7 +29,8 @@ from rfmstream.schemas.mapping import (
     Test,
 )
 from rfmstream.schemas.orders import ORDER_TYPES
-from rfmstream.schemas.toml_table import read_toml
+from rfmstream.schemas.toml_table import TomlTable, read_toml
+from rfmstream.schemas.zones import zone_of
 
 _KINDS: Final[tuple[str, ...]] = get_args(Kind)
 _TESTS: Final[tuple[str, ...]] = get_args(Test)
@@ -35,13 +38,22 @@ _ROUNDINGS: Final[tuple[str, ...]] = get_args(Rounding)
 _FORMATS: Final[tuple[str, ...]] = get_args(Format)
 _PIECE_MAX: Final = 256
 """Characters of an affix: it becomes part of a regular expression, whose size RE2 bounds."""
+_TIME_KEYS: Final = ("format", "time_zone", "zones", "language")
 _TEXT_STEPS: Final = ("strip_prefix", "strip_suffix", "remove", "thousands", "case", "prefix", "suffix")
 _NUMBER_STEPS: Final = ("round_to", "absolute", "negate")
+_NEVER_BLANK: Final = ("name", "column", "constant", "encoding")
 _FIELDS: Final = ("customer_id", "order_id", "occurred_at", "amount", "amount_minor", "currency", "event_id")
+_INPUT_KEYS: Final = (
+    *("format", "delimiter", "encoding", "columns"),
+    *("headerless", "skip", "decimal", "fill_down", "sheet", "records", "absent"),
+)
+_DECIMAL_SIGNS: Final = (".", ",")
+_LINES_SKIPPED_MAX: Final = 1000
+_OFFSET: Final = re.compile(r"[+-]([01][0-9]|2[0-3]):?([0-5][0-9])?")
+_LANGUAGE: Final = re.compile(r"[A-Za-z]{2,3}([_-][A-Za-z0-9]{2,8})*")
 _NUMBER_TYPES: Final = (int, str)
 _DECIMAL: Final = re.compile(r"-?[0-9]+(\.[0-9]+)?")
 _DIGITS_MAX: Final = 18
-_TIME_FORMATS: Final = ("iso", "unix_s", "unix_ms", "unix_us")
 _DIRECTIVES: Final = frozenset("aAbBdfGHIjmMpSuVyYz%")
 """Those of Python's strptime that mean the same everywhere; %Z is none of them: EST is five zones."""
 
@@ -61,6 +73,7 @@ class _Parser:
 
     def __init__(self, path: str) -> None:
         self._path = path
+        self._decimal = "."
 
     def parse(self, document: Mapping[str, Any]) -> InputMap:
         self._known(document, "", ("name", "title", "source", "input", "exclude", "event", "lines"))
@@ -71,27 +84,44 @@ class _Parser:
                 "there is no [[event]] section",
                 "add one that says which columns make an order event",
             )
+        form = self._input(self._get(document, "input", "", dict, {}))
+        self._decimal = form.decimal
         return InputMap(
             name=self._get(document, "name", "", str),
             title=self._get(document, "title", "", str, ""),
             source=self._get(document, "source", "", str, ""),
-            input=self._input(self._get(document, "input", "", dict, {})),
+            input=form,
             exclude=tuple(
-                self._conditions(rule, f"exclude[{at}]", ("why",))
-                for at, rule in enumerate(self._get(document, "exclude", "", list, []))
+                self._exclusion(rule, f"exclude[{at}]")
+                for at, rule in enumerate(self._get(document, "exclude", "", list, []), 1)
             ),
-            events=tuple(self._event(section, f"event[{at}]") for at, section in enumerate(events)),
+            events=tuple(self._event(section, f"event[{at}]") for at, section in enumerate(events, 1)),
             sum_lines=self._lines(document),
+            line_id=self._line_id(self._get(document, "lines", "", dict, {})),
             path=self._path,
         )
 
+    def _exclusion(self, rule: object, key: str) -> Exclusion:
+        when = self._conditions(rule, key, ("why",))
+        why: str = self._get(self._table(rule, key), "why", key, str, key)
+        return Exclusion(why, when)
+
     def _lines(self, document: Mapping[str, Any]) -> bool:
         lines = self._get(document, "lines", "", dict, {})
-        self._known(lines, "lines", ("sum",))
+        self._known(lines, "lines", ("sum", "id"))
         return self._get(lines, "sum", "lines", bool, default="lines" in document)
 
+    def _line_id(self, lines: Mapping[str, Any]) -> tuple[Expression, ...]:
+        given = lines.get("id", [])
+        parts = [given] if isinstance(given, str) else self._get(lines, "id", "lines", list, [])
+        if "id" in lines and not parts:
+            raise self._error(
+                "lines.id", "is empty", "name the columns that tell the lines of an order apart"
+            )
+        return tuple(self._expression(part, f"lines.id[{at}]") for at, part in enumerate(parts, 1))
+
     def _input(self, table: Mapping[str, Any]) -> InputFormat:
-        self._known(table, "input", ("format", "delimiter", "encoding", "columns"))
+        self._known(table, "input", _INPUT_KEYS)
         delimiter = self._get(table, "delimiter", "input", str, "")
         if (
             delimiter
@@ -102,12 +132,7 @@ class _Parser:
                 "input.delimiter", f"{delimiter!r} is no delimiter", 'use one ASCII character or "whitespace"'
             )
         encoding = self._get(table, "encoding", "input", str, "utf-8")
-        try:
-            codecs.lookup(encoding)
-        except LookupError as error:
-            raise self._error(
-                "input.encoding", f"{encoding!r} is no encoding", 'use a name such as "latin-1"'
-            ) from error
+        self._check_encoding(encoding)
         form = self._get(table, "format", "input", str, "")
         if form:
             self._choice(form, "input.format", _FORMATS)
@@ -116,27 +141,76 @@ class _Parser:
             delimiter or None,
             encoding,
             tuple(self._texts(table.get("columns", []), "input.columns")),
+            headerless=self._headerless(table),
+            skip=self._skip(table),
+            decimal=self._decimal_sign(table, "input", "."),
+            fill_down=tuple(self._texts(table.get("fill_down", []), "input.fill_down")),
+            sheet=self._get(table, "sheet", "input", str, "") or None,
+            records=self._get(table, "records", "input", str, "") or None,
+            absent=self._absent(table),
         )
+
+    def _check_encoding(self, encoding: str) -> None:
+        try:
+            # Codecs that are no text encodings (zlib, hex, rot13) refuse to decode, by the same error.
+            b"text".decode(encoding, "ignore")
+            codecs.getincrementaldecoder(encoding)
+        except (LookupError, ValueError) as error:
+            raise self._error(
+                "input.encoding", f"{encoding!r} is no encoding of text", 'use a name such as "latin-1"'
+            ) from error
+
+    def _headerless(self, table: Mapping[str, Any]) -> tuple[tuple[str, ...], ...]:
+        given = self._get(table, "headerless", "input", list, [])
+        rows = tuple(
+            tuple(self._texts(names, f"input.headerless[{at}]")) for at, names in enumerate(given, 1)
+        )
+        if len({len(names) for names in rows}) < len(rows):
+            raise self._error(
+                "input.headerless", "has two lists of one length", "the count of cells must tell them apart"
+            )
+        return rows
+
+    def _absent(self, table: Mapping[str, Any]) -> tuple[str, ...] | None:
+        if "absent" not in table:
+            return None
+        words = self._get(table, "absent", "input", list)
+        # A number may stand for absent, too: 0 is what shops write for guests.
+        numbers = [
+            str(word) if isinstance(word, int) and not isinstance(word, bool) else word for word in words
+        ]
+        return tuple(self._texts(numbers, "input.absent"))
+
+    def _skip(self, table: Mapping[str, Any]) -> int | None:
+        if "skip" not in table:
+            return None
+        return TomlTable(table, self._path, "input").integer("skip", 0, _LINES_SKIPPED_MAX)
+
+    def _decimal_sign(self, table: Mapping[str, Any], key: str, default: str) -> str:
+        sign: str = self._get(table, "decimal", key, str, default)
+        self._choice(sign, f"{key}.decimal", _DECIMAL_SIGNS)
+        return sign
 
     def _event(self, section: object, key: str) -> Event:
         table = self._table(section, key)
-        self._known(table, key, ("when", "type", *_FIELDS))
-        for name in ("customer_id", "order_id", "occurred_at"):
-            if name not in table:
-                raise self._error(f"{key}.{name}", "is missing", "name the column it comes from")
+        self._known(table, key, ("when", "type", *_FIELDS, "amount_once"))
         kind = table.get("type", "paid")
+        for name in ("customer_id", "order_id", "occurred_at"):
+            if name not in table and (name, kind) != ("order_id", "erased"):
+                raise self._error(f"{key}.{name}", "is missing", "name the column it comes from")
         if isinstance(kind, str):
             self._choice(kind, f"{key}.type", ORDER_TYPES)
         time = self._table_or_column(table["occurred_at"], f"{key}.occurred_at")
-        zone = self._get(time, "time_zone", f"{key}.occurred_at", str, "")
-        self._check_zone(zone, f"{key}.occurred_at.time_zone")
+        zone, zone_of_row = self._zone(time, f"{key}.occurred_at")
         amount, in_minor, rounding = self._amount(table, key, needed=kind not in ("cancelled", "erased"))
-        return Event(
+        event = Event(
             when=self._conditions({"when": table["when"]}, key, ()) if "when" in table else None,
             type=kind if isinstance(kind, str) else self._expression(kind, f"{key}.type"),
             customer_id=self._expression(table["customer_id"], f"{key}.customer_id"),
-            order_id=self._expression(table["order_id"], f"{key}.order_id"),
-            occurred_at=self._expression(time, f"{key}.occurred_at", ("format", "time_zone")),
+            order_id=self._expression(table["order_id"], f"{key}.order_id")
+            if "order_id" in table
+            else Expression("constant"),
+            occurred_at=self._expression(time, f"{key}.occurred_at", _TIME_KEYS),
             time_formats=self._time_formats(time, f"{key}.occurred_at"),
             time_zone=zone or None,
             amount=amount,
@@ -144,7 +218,53 @@ class _Parser:
             rounding=rounding,
             currency=self._expression(table["currency"], f"{key}.currency") if "currency" in table else None,
             event_id=self._expression(table["event_id"], f"{key}.event_id") if "event_id" in table else None,
+            zone_of_row=zone_of_row,
+            zones=self._zones(time, f"{key}.occurred_at"),
+            languages=self._languages(time, f"{key}.occurred_at"),
+            amount_once=self._expression(table["amount_once"], f"{key}.amount_once")
+            if "amount_once" in table
+            else None,
         )
+        self._check_each(event, key)
+        return event
+
+    def _check_each(self, event: Event, key: str) -> None:
+        """Refuse an event that goes through two lists which do not lie inside each other."""
+        each = event.each
+        for name in event.columns():
+            *lists, _ = name.split(EACH)
+            through = EACH.join([*lists, ""])
+            if not each.startswith(through):
+                raise self._error(
+                    key,
+                    f"goes through {each} and through {through}",
+                    "write an [[event]] section for each of the lists",
+                )
+
+    def _zone(self, time: Mapping[str, Any], key: str) -> tuple[str, Expression | None]:
+        """Return the zone of all times, or what says the zone of each."""
+        if isinstance(time.get("time_zone"), dict):
+            return "", self._expression(time["time_zone"], f"{key}.time_zone")
+        zone = self._get(time, "time_zone", key, str, "")
+        if "time_zone" in time:
+            zone_of(zone, file=self._path, key=f"{key}.time_zone")
+        return zone, None
+
+    def _zones(self, time: Mapping[str, Any], key: str) -> tuple[tuple[str, str], ...]:
+        given = self._get(time, "zones", key, dict, {})
+        for word in given:
+            zone = self._get(given, word, f"{key}.zones", str)
+            if not _OFFSET.fullmatch(zone):
+                zone_of(zone, file=self._path, key=f"{key}.zones.{word}")
+        return tuple(given.items())
+
+    def _languages(self, time: Mapping[str, Any], key: str) -> tuple[str, ...]:
+        given = time.get("language", [])
+        names = [given] if isinstance(given, str) else self._texts(given, f"{key}.language")
+        for name in names:
+            if not _LANGUAGE.fullmatch(name):
+                raise self._error(f"{key}.language", f"{name!r} is no language", 'use a code such as "de"')
+        return tuple(names)
 
     def _time_formats(self, table: Mapping[str, Any], key: str) -> tuple[str, ...]:
         given = table.get("format", "iso")
@@ -156,7 +276,7 @@ class _Parser:
         return forms
 
     def _time_format(self, form: str, key: str) -> str:
-        if form in _TIME_FORMATS:
+        if form in TIME_FORMATS:
             return form
         names = set(re.findall(r"%(.?)", form, re.DOTALL))
         if strange := sorted(names - _DIRECTIVES):
@@ -167,8 +287,18 @@ class _Parser:
             raise self._error(
                 f"{key}.format",
                 f"{form!r} names no day of a year",
-                f"use a format such as %Y-%m-%d %H:%M, or one of {', '.join(_TIME_FORMATS)}",
+                f"use a format such as %Y-%m-%d %H:%M, or one of {', '.join(TIME_FORMATS)}",
             )
+        if twice := [name for name in sorted(names) if form.count(f"%{name}") > 1 and name != "%"]:
+            raise self._error(f"{key}.format", f"{form!r} has %{twice[0]} twice", "leave one of them out")
+        try:
+            datetime.strptime("", form)  # noqa: DTZ007 - whether it can be compiled at all
+        except re.error as error:
+            problem = f"{form!r} has two directives of one meaning: {error}"
+            raise self._error(f"{key}.format", problem, "leave one of them out") from error
+        except ValueError as error:
+            if "bad directive" in str(error) or "stray %" in str(error):
+                raise self._error(f"{key}.format", f"{form!r}: {error}") from error
         return form
 
     def _amount(
@@ -196,18 +326,20 @@ class _Parser:
             problem = f"has {' and '.join(kinds)}" if kinds else "says no value"
             raise self._error(key, problem, f"give exactly one of {', '.join(_KINDS)}")
         kind = cast("Kind", kinds[0])
-        steps = (*_NUMBER_STEPS, *_TEXT_STEPS, "optional")
-        self._known(table, key, (kind, *steps, *others))
+        steps = (*_NUMBER_STEPS, *_TEXT_STEPS, "optional", "decimal")
+        self._known(table, key, (kind, *steps, *others, *(("separator",) if kind == "concat" else ())))
         text = ""
         terms: tuple[Expression, ...] = ()
         if kind in ("column", "constant"):
-            text = str(self._get(table, kind, key, _NUMBER_TYPES if kind == "constant" else str))
+            number = table[kind] if kind == "constant" else None
+            is_number = isinstance(number, int) and not isinstance(number, bool)
+            text = str(number) if is_number else self._get(table, kind, key, str)
         elif kind == "row_number":
             if table[kind] is not True:
                 raise self._error(f"{key}.row_number", "must be true")
         else:
             listed = self._get(table, kind, key, list)
-            terms = tuple(self._expression(term, f"{key}.{kind}[{at}]") for at, term in enumerate(listed))
+            terms = tuple(self._expression(term, f"{key}.{kind}[{at}]") for at, term in enumerate(listed, 1))
             if not terms:
                 raise self._error(f"{key}.{kind}", "is empty", "name at least one column")
         if kind in ARITHMETIC and (wrong := [step for step in _TEXT_STEPS if step in table]):
@@ -230,6 +362,8 @@ class _Parser:
             absolute=self._get(table, "absolute", key, bool, default=False),
             negate=self._get(table, "negate", key, bool, default=False),
             optional=self._get(table, "optional", key, bool, default=False),
+            separator=self._get(table, "separator", key, str, " "),
+            decimal="." if kind == "constant" else self._decimal_sign(table, key, self._decimal),
         )
 
     def _piece(self, table: Mapping[str, Any], step: str, key: str) -> str:
@@ -248,10 +382,7 @@ class _Parser:
     def _decimals(self, table: Mapping[str, Any], key: str) -> int | None:
         if "round_to" not in table:
             return None
-        decimals = self._get(table, "round_to", key, int)
-        if not 0 <= decimals <= 12:
-            raise self._error(f"{key}.round_to", "must lie within 0 and 12")
-        return decimals
+        return TomlTable(table, self._path, key).integer("round_to", 0, 12)
 
     def _conditions(self, rule: object, key: str, others: Sequence[str]) -> Condition:
         """Parse a `when`: one condition, or a list of which all must hold."""
@@ -264,7 +395,7 @@ class _Parser:
                 f"{key}.when", "says no condition", 'such as { column = "status", equals = "paid" }'
             )
         return Condition(
-            "all", tuple(self._condition(part, f"{key}.when[{at}]") for at, part in enumerate(parts))
+            "all", tuple(self._condition(part, f"{key}.when[{at}]") for at, part in enumerate(parts, 1))
         )
 
     def _condition(self, given: object, key: str) -> Condition:
@@ -277,7 +408,7 @@ class _Parser:
                     raise self._error(f"{key}.{join}", "is empty", "give at least one condition")
                 return Condition(
                     join,
-                    tuple(self._condition(part, f"{key}.{join}[{at}]") for at, part in enumerate(listed)),
+                    tuple(self._condition(part, f"{key}.{join}[{at}]") for at, part in enumerate(listed, 1)),
                 )
         tests = [test for test in _TESTS if test in table]
         if len(tests) != 1:
@@ -305,13 +436,13 @@ class _Parser:
                 raise self._error(key, problem, 'write digits and a point: "99.90"')
             return (bound,)
         operands = given if isinstance(given, list) else [given]
-        if isinstance(given, list) != (test == "one_of") and test != "starts_with":
+        if isinstance(given, list) != (test == "one_of") and test not in ("starts_with", "contains"):
             raise self._error(key, "must be a list" if test == "one_of" else "must be one value, not a list")
         return tuple(self._texts(operands, key))
 
     def _texts(self, given: object, key: str) -> list[str]:
         if not isinstance(given, list) or not all(isinstance(text, str) for text in given):
-            raise self._error(key, "must be text in quotes")
+            raise self._error(key, "must be a string, or a list of strings", "put it in quotes")
         return given
 
     def _table(self, given: object, key: str) -> Mapping[str, Any]:
@@ -327,43 +458,29 @@ class _Parser:
         table: Mapping[str, Any],
         name: str,
         key: str,
-        kind: type[_T] | tuple[type, ...],
+        kind: type[_T],
         default: _T | None = None,
     ) -> _T:
-        place = f"{key}.{name}" if key else name
-        if name not in table:
-            if default is None:
-                raise self._error(place, "is missing")
+        if name not in table and default is not None:
             return default
-        value = table[name]
-        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-            words = {str: "text in quotes", bool: "true or false", list: "a list", dict: "a table"}
-            expected = (
-                words.get(kind, "an integer") if isinstance(kind, type) else "an integer or text in quotes"
-            )
-            raise self._error(place, f"must be {expected}")
+        place = TomlTable(table, self._path, key)
+        value: object
+        if kind is str:
+            value = place.text(name, may_be_blank=name not in _NEVER_BLANK)
+        elif kind is bool:
+            value = place.flag(name)
+        elif kind is list:
+            value = place.items(name)
+        else:
+            value = place.table(name).values
         return cast("_T", value)
 
     def _known(self, table: Mapping[str, Any], key: str, names: Sequence[str]) -> None:
-        for name in table:
-            if name not in names:
-                near = get_close_matches(name, names, n=1)
-                fix = f"did you mean {near[0]}?" if near else f"the keys here are {', '.join(names)}"
-                raise self._error(f"{key}.{name}" if key else name, "is not a key of an input map", fix)
+        TomlTable(table, self._path, key).allow(*names)
 
     def _choice(self, value: str, key: str, choices: Sequence[str]) -> None:
         if value not in choices:
-            raise self._error(key, f"{value!r} is not known", f"use one of {', '.join(choices)}")
-
-    def _check_zone(self, name: str, key: str) -> None:
-        if not name:
-            return
-        try:
-            ZoneInfo(name)
-        except (ZoneInfoNotFoundError, ValueError, OSError) as error:
-            raise self._error(
-                key, f"{name!r} is not an IANA time zone", "use a name such as Europe/London"
-            ) from error
+            raise self._error(key, f"{value!r} is not one of {', '.join(choices)}")
 
     def _error(self, key: str, problem: str, fix: str | None = None) -> ConfigError:
         return ConfigError(problem, file=self._path, key=key, fix=fix)

@@ -140,8 +140,17 @@ REJECTED_COLUMNS: Final = (
 )
 """A row that changed nothing, and why."""
 
+EXCLUDED_COLUMNS: Final = (
+    Column("row", pa.int64(), "row", "0-based ordinal of the input row over all inputs.", nullable=False),
+    Column("source", pa.string(), "file name", "The file of the row."),
+    Column("why", pa.string(), "text", "What the map's [[exclude]] section says it is.", nullable=False),
+    Column("raw", pa.string(), "text", "The columns that the map reads, as a JSON object.", nullable=False),
+)
+"""A row that an input map leaves out as no order event."""
+
 ORDER_SCHEMA: Final = arrow_schema(ORDER_COLUMNS)
 CANONICAL_SCHEMA: Final = arrow_schema(CANONICAL_COLUMNS)
+EXCLUDED_SCHEMA: Final = arrow_schema(EXCLUDED_COLUMNS)
 REJECTED_SCHEMA: Final = arrow_schema(REJECTED_COLUMNS)
 
 

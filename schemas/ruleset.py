@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from rfmstream.schemas.currencies import CURRENCY_EXPONENTS, currency_exponent
 from rfmstream.schemas.errors import ConfigError
 from rfmstream.schemas.ruleset_compile import compile_lookup, compile_monetary_cuts
-from rfmstream.schemas.ruleset_file import SHIPPED, check_time_zone, read_ruleset_file, shipped_path
+from rfmstream.schemas.ruleset_file import SHIPPED, read_ruleset_file, shipped_path
 from rfmstream.schemas.ruleset_model import DayUnit, Playbook, RulesetFile, Tier
+from rfmstream.schemas.zones import zone_of
 
 __all__ = ["Playbook", "Ruleset", "Tier", "list_rulesets", "load_ruleset"]
 
@@ -102,7 +103,7 @@ def load_ruleset(
         )
     own = read_ruleset_file(shipped or Path(name_or_path))
     if time_zone is not None:
-        check_time_zone(time_zone, file=None)
+        zone_of(time_zone)
     effective = replace(
         own,
         time_zone=own.time_zone if time_zone is None else time_zone,

@@ -7,16 +7,14 @@ key by key, everything else replaces, and inherited tiers and playbooks that not
 import os
 import re
 from collections.abc import Iterable, Mapping
-from difflib import get_close_matches
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Final, cast
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
 from rfmstream.schemas.currencies import currency_exponent
-from rfmstream.schemas.errors import ConfigError
 from rfmstream.schemas.ruleset_model import DayUnit, Playbook, Rule, RulesetFile, Span, Tier
 from rfmstream.schemas.toml_table import TomlTable, read_toml
+from rfmstream.schemas.zones import zone_of
 
 MEASURES: Final = ("r", "f", "m")
 TIERS_MAX: Final = 127
@@ -52,18 +50,6 @@ def shipped_path(name: str) -> Path | None:
     """Return the file of a built-in ruleset, or None if there is none of that name."""
     path = SHIPPED / f"{name}.toml"
     return path if _NAME.fullmatch(name) and path.is_file() else None
-
-
-def check_time_zone(time_zone: str, *, file: str | None, key: str = "time_zone") -> None:
-    """Refuse a time zone the IANA database does not have, or whose meaning depends on the machine."""
-    try:
-        known = ZoneInfo(time_zone).key != "localtime"
-    except (OSError, ValueError, ZoneInfoNotFoundError):
-        known = False
-    if not known:
-        near = get_close_matches(time_zone, available_timezones() - {"localtime"}, n=1)
-        fix = f"did you mean {near[0]}?" if near else "use an IANA name such as UTC or Asia/Shanghai"
-        raise ConfigError(f"{time_zone!r} is not an IANA time zone", file=file, key=key, fix=fix)
 
 
 def _read_extended(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
@@ -124,7 +110,7 @@ def _parse(document: Mapping[str, Any], file: str) -> RulesetFile:
     if not _NAME.fullmatch(name):
         raise top.error("name", f"{name!r} is not a name", "use letters, digits, - and _, at most 64")
     time_zone = top.text("time_zone", "UTC")
-    check_time_zone(time_zone, file=file)
+    zone_of(time_zone, file=file)
     currency = top.text("currency")
     currency_exponent(currency, file=file)
     cuts = top.table("cuts")

@@ -88,12 +88,12 @@ class TomlTable:
                 fix = f"did you mean {near[0]}?" if near else f"the keys here are {', '.join(names)}"
                 raise self.error(name, "unknown key", fix)
 
-    def text(self, name: str, default: str | None = None) -> str:
-        """Return a non-empty string."""
+    def text(self, name: str, default: str | None = None, *, may_be_blank: bool = False) -> str:
+        """Return a string; a blank one only where that means something, such as a delimiter."""
         value = self._value(name, default, "a string")
         if not isinstance(value, str):
             raise self.error(name, f"must be a string, not {_name(value)}", "put it in quotes")
-        if not value.strip() and value != default:
+        if not value.strip() and value != default and not may_be_blank:
             raise self.error(name, "is empty", "write some text")
         return value
 
@@ -118,6 +118,13 @@ class TomlTable:
         value = self._value(name, None, "true or false")
         if not isinstance(value, bool):
             raise self.error(name, f"must be true or false, not {_name(value)}")
+        return value
+
+    def items(self, name: str) -> list[Any]:
+        """Return a list of anything; it may be empty."""
+        value = self._value(name, None, "a list")
+        if not isinstance(value, list):
+            raise self.error(name, f"must be a list, not {_name(value)}", f"write {name or 'it'} = [...]")
         return value
 
     def integer(self, name: str, low: int, high: int) -> int:

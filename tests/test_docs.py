@@ -10,7 +10,7 @@ from rfmstream.engine.live.metrics import metrics_reference
 from rfmstream.engine.live.settings import reference
 from rfmstream.schemas.changes import CHANGE_COLUMNS, CHANGE_REASONS
 from rfmstream.schemas.columns import Column
-from rfmstream.schemas.orders import ORDER_COLUMNS, REJECTED_COLUMNS
+from rfmstream.schemas.orders import EXCLUDED_COLUMNS, ORDER_COLUMNS, REJECTED_COLUMNS
 from rfmstream.schemas.snapshots import SNAPSHOT_COLUMNS
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -19,7 +19,9 @@ LIVE = (ROOT / "docs" / "live.md").read_text(encoding="utf-8")
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("columns", [ORDER_COLUMNS, CHANGE_COLUMNS, SNAPSHOT_COLUMNS, REJECTED_COLUMNS])
+@pytest.mark.parametrize(
+    "columns", [ORDER_COLUMNS, CHANGE_COLUMNS, SNAPSHOT_COLUMNS, REJECTED_COLUMNS, EXCLUDED_COLUMNS]
+)
 def test_every_column_is_described(columns: Iterable[Column]) -> None:
     lines = FORMATS.splitlines()
     for column in columns:

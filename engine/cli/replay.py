@@ -72,6 +72,9 @@ Exit codes:
 @click.option("--snapshot", metavar="FILE", type=FILE, help="Write one row a customer, as of the end.")
 @click.option("--rejected", metavar="FILE", type=FILE, help="Write the rows that were not applied, and why.")
 @click.option(
+    "--excluded", metavar="FILE", type=FILE, help="Write the rows that the map leaves out, and why."
+)
+@click.option(
     "--checkpoint",
     metavar="DIR",
     type=FILE,
@@ -102,6 +105,7 @@ def replay(
     changes: Path | None,
     snapshot: Path | None,
     rejected: Path | None,
+    excluded: Path | None,
     checkpoint: Path | None,
     threads: int | None,
     strict: bool,
@@ -141,7 +145,7 @@ def replay(
                 as_of_us=None
                 if as_of is None
                 else parse_instant(as_of, engine.ruleset.time_zone, key="--as-of"),
-                outputs=Outputs(changes=changes, snapshot=snapshot, rejected=rejected),
+                outputs=Outputs(changes=changes, snapshot=snapshot, rejected=rejected, excluded=excluded),
                 checkpoint=checkpoint,
                 strict=strict,
                 on_progress=on_progress,

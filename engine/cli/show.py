@@ -67,6 +67,11 @@ def print_summary(summary: Summary) -> None:
             f"{summary.input_rows:,} input rows, {summary.rows_excluded:,} of them left out by the map"
             f" → {rows.read:,} order events"
         )
+    if summary.lines_repeated:
+        console.print(f"  {summary.lines_repeated:,} lines repeat one of an earlier file and count once")
+    for why, left_out in summary.excluded:
+        if left_out:
+            console.print(Text(f"  {left_out:,} left out: {why}"), soft_wrap=True)
     console.print(
         f"[bold]{rows.read:,}[/] rows read = {rows.applied:,} applied + {rows.duplicates:,} duplicates"
         f" + {rejected:,} rejected{_listed(in_order(rows.rejected, REJECTION_REASONS))}"

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+from zoneinfo import ZoneInfo
 
 import numpy as np
 import pyarrow as pa
@@ -26,7 +26,8 @@ from rfmstream.kernels.parse import (
     parse_integers,
     within,
 )
-from rfmstream.schemas.errors import ConfigError, InputError
+from rfmstream.schemas.errors import InputError
+from rfmstream.schemas.zones import zone_of
 
 _UNIX_EXPONENTS = {"unix_s": 6, "unix_ms": 3, "unix_us": 0}
 _UNIT_US = {"s": 1_000_000, "ms": 1000, "us": 1}
@@ -44,21 +45,6 @@ class Instants:
 
     us: np.ndarray[Any, Any]
     status: np.ndarray[Any, Any] | None
-
-
-def zone_of(name: str) -> ZoneInfo:
-    """Return the IANA zone `name`.
-
-    Errors  ConfigError  there is no such zone
-    """
-    try:
-        return ZoneInfo(name)
-    except (ZoneInfoNotFoundError, ValueError, OSError) as error:
-        raise ConfigError(
-            f"{name!r} is not an IANA time zone",
-            key="time_zone",
-            fix="use a name such as UTC or Europe/London",
-        ) from error
 
 
 def read_instants(

@@ -1,6 +1,5 @@
 """Delimited text files: every column as text, so that digits survive; a damaged line is a row of its own."""
 
-import csv
 from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any, Final
 
@@ -8,13 +7,12 @@ import numpy as np
 import pyarrow as pa
 
 from rfmstream.engine.files.chunks import Chunk
+from rfmstream.engine.files.headers import RECORD_BYTES_MAX, Layout, find_layout, places, stripped
 from rfmstream.engine.files.input_files import InputFile, read_blocks
 from rfmstream.kernels.delimited import BLANKS, RECORD_OK, copy_cells, find_cells
 from rfmstream.schemas.errors import InputError
 
 _ROWS_MAX: Final = 1 << 16
-_RECORD_BYTES_MAX: Final = 16 << 20
-"""A quoted cell that does not end within this many bytes is a stray quote, which damages its line only."""
 
 
 def read_delimited(
@@ -27,75 +25,46 @@ def read_delimited(
     """
     scanner: _Scanner | None = None
     pending = b""
-    for block in (*read_blocks(file, tick), None):
+    for block in _blocks(file, tick):
         final = block is None
         pending += block or b""
         if scanner is None:
-            header, pending = _header(file, pending, final=final)
-            if header is None:
+            layout = find_layout(file, pending, wanted, final=final)
+            if layout is None:
                 continue
-            scanner = _Scanner(file, header, wanted, first_row)
+            pending = pending[layout.start :]
+            scanner = _Scanner(file, layout, wanted, first_row)
             yield scanner.no_rows()
         pending = yield from scanner.scan(pending, final=final)
 
 
-def _header(file: InputFile, pending: bytes, *, final: bool) -> tuple[tuple[str, ...] | None, bytes]:
-    """Return the column names and what follows them; None: more bytes are needed."""
-    if file.header:
-        return file.header, pending
-    pending = pending.lstrip(b"\r\n")
-    # The header must be whole, and a quoted name may hold a line end: an even number of quotes closes them
-    # all.
-    end, quotes = -1, 0
-    while True:
-        start, end = end + 1, pending.find(b"\n", end + 1)
-        quotes += pending.count(b'"', start, end)
-        if end < 0 or file.delimiter == "whitespace" or quotes % 2 == 0:
-            break
-    if end < 0:
-        if len(pending) > _RECORD_BYTES_MAX:
-            raise InputError(
-                "its first line does not end", source=file.path, fix="a quote in it must have another one"
-            )
-        if not final:
-            return None, pending
-        end = len(pending)
-    if end == 0:
-        raise InputError("is empty", source=file.path, fix="the first line must name the columns")
-    line = pending[:end].decode(errors="replace").removesuffix("\r")
-    try:
-        cells = (
-            line.split()
-            if file.delimiter == "whitespace"
-            else next(csv.reader([line], delimiter=file.delimiter))
-        )
-    except csv.Error as error:
-        raise InputError(
-            f"its first line cannot be read: {error}",
-            source=file.path,
-            fix="the first line must name the columns, and lines end with a line feed",
-        ) from error
-    return tuple(name.strip() for name in cells), pending[end + 1 :]
+def _blocks(file: InputFile, tick: Callable[[int], None]) -> Iterator[bytes | None]:
+    """Yield the blocks of a file whose lines end with a line feed, then None.
+
+    A file without any, whose lines end with a carriage return alone as an old Mac wrote them, is read, too.
+    """
+    old = False
+    for at, block in enumerate(read_blocks(file, tick)):
+        if at == 0:
+            old = b"\n" not in block and b"\r" in block[:-1]
+        yield block.replace(b"\r", b"\n") if old else block
+    yield None
 
 
 class _Scanner:
     """Splits blocks into chunks; keeps the ordinal of the next row and the space the kernel writes to."""
 
-    def __init__(
-        self, file: InputFile, header: tuple[str, ...], wanted: Sequence[str], first_row: int
-    ) -> None:
+    def __init__(self, file: InputFile, layout: Layout, wanted: Sequence[str], first_row: int) -> None:
         self._file = file
-        self._header = header
-        self._wanted = [name for name in wanted if name in header]
-        for name in self._wanted:
-            if header.count(name) > 1:
-                raise InputError(
-                    f"there are {header.count(name)} columns {name}", source=file.path, fix="keep one of them"
-                )
-        self._slots = np.array(
-            [self._wanted.index(name) if name in self._wanted else -1 for name in header], np.int64
-        )
-        self._delimiter = BLANKS if file.delimiter == "whitespace" else ord(file.delimiter)
+        self._header = tuple(stripped(name) for name in layout.names)
+        found = places(layout.names, wanted, file)
+        self._wanted = list(found)
+        taken = list(dict.fromkeys(found.values()))
+        self._slots = np.full(len(layout.names), -1, np.int64)
+        self._slots[taken] = np.arange(len(taken))
+        # Two wanted names may be one column, with blanks around it and without.
+        self._slot_of_wanted = [int(self._slots[place]) for place in found.values()]
+        self._delimiter = BLANKS if layout.delimiter == "whitespace" else ord(layout.delimiter)
         self._next_row = first_row
         count = max(len(self._wanted), 1)
         self._starts = np.empty((count, _ROWS_MAX), np.int64)
@@ -115,7 +84,7 @@ class _Scanner:
         at = 0
         while at < len(data):
             count, after = self._find(data, at, _ROWS_MAX, final=final)
-            if count == 0 and after == at and len(data) - at > _RECORD_BYTES_MAX:
+            if count == 0 and after == at and len(data) - at > RECORD_BYTES_MAX:
                 count, after = self._find(data, at, 1, final=True)
                 if after >= len(data):
                     raise InputError(
@@ -150,7 +119,7 @@ class _Scanner:
         good = np.flatnonzero(self._state[:count] == RECORD_OK)
         ordinals = np.arange(self._next_row, self._next_row + count, dtype=np.int64)
         self._next_row += count
-        columns = [self._column(data, slot, good) for slot in range(len(self._wanted))]
+        columns = [self._column(data, slot, good) for slot in self._slot_of_wanted]
         batch = (
             pa.RecordBatch.from_arrays(columns, names=self._wanted)
             if columns

@@ -2,17 +2,20 @@
 
 import re
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
+import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from rfmstream.engine.events.text import nulls, plain, repeat, text_buffers, to_text
+from rfmstream.engine.events.text import nulls, plain, repeat, shown_text, text_buffers, to_text
 from rfmstream.engine.files.numbers import Number
 from rfmstream.kernels.parse import BAD, OK, check_text
 from rfmstream.schemas.errors import InputError
 from rfmstream.schemas.mapping import Condition, Expression
+
+_NUMBER: Final = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)")
 
 
 class SourceRows:
@@ -23,9 +26,10 @@ class SourceRows:
             source  file name for errors
             names   all columns of the input, for errors
             rows_before  of earlier runs, which `row_number` goes on from
+            absent  whole cells that mean absent; one that is a number stays one where a number is asked for
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - options by keyword
         self,
         batch: pa.RecordBatch,
         rows: np.ndarray[Any, Any],
@@ -33,12 +37,14 @@ class SourceRows:
         names: tuple[str, ...],
         *,
         rows_before: int = 0,
+        absent: tuple[str, ...] = (),
     ) -> None:
         self.batch = batch
         self.rows = rows
         self.source = source
         self.names = names
         self.rows_before = rows_before
+        self.absent = absent
         self.count = len(rows)
         self._columns: dict[str, pa.Array] = {}
         self._chosen: np.ndarray[Any, Any] | None = None
@@ -46,7 +52,14 @@ class SourceRows:
 
     def take(self, mask: np.ndarray[Any, Any]) -> "SourceRows":
         """Return the rows where the mask is true."""
-        taken = SourceRows(self.batch, self.rows[mask], self.source, self.names, rows_before=self.rows_before)
+        taken = SourceRows(
+            self.batch,
+            self.rows[mask],
+            self.source,
+            self.names,
+            rows_before=self.rows_before,
+            absent=self.absent,
+        )
         taken._chosen = mask
         if self._chosen is not None:
             taken._chosen = self._chosen.copy()
@@ -74,25 +87,30 @@ class SourceRows:
             self._columns[name] = found if is_whole else found.filter(pa.array(self._chosen))
         return self._columns[name]
 
-    def value(self, expression: Expression) -> pa.Array:
+    def value(self, expression: Expression, *, as_number: bool = False) -> pa.Array:
         """Return an expression as it comes: a column where it only names one, else text."""
         if expression.is_numeric:
-            return self.number(expression).text()
+            text = self.number(expression).text()
+            return text if expression.decimal == "." else pc.replace_substring(text, ".", expression.decimal)
         match expression.kind:
             case "column":
                 found = self.column(expression.text, optional=expression.optional)
-                array = nulls(self.count) if found is None else found
+                array = nulls(self.count) if found is None else self._present(found, as_number=as_number)
             case "constant":
                 array = repeat(expression.text, self.count)
             case "row_number":
                 array = pa.array(self.rows + self.rows_before).cast(pa.string())
+            case "concat":
+                terms = [self.text(term) for term in expression.terms]
+                array = pc.binary_join_element_wise(*terms, expression.separator)
             case _:
-                array = self._first_of(expression)
+                array = self._first_of(expression, as_number=as_number)
         return _text_steps(array, expression)
 
-    def text(self, expression: Expression) -> pa.Array:
+    def text(self, expression: Expression, *, as_number: bool = False) -> pa.Array:
         """Return an expression as text, empty made null."""
-        return _without_empty(to_text(self.value(expression), expression.text or expression.kind))
+        value = self.value(expression, as_number=as_number)
+        return _without_empty(to_text(value, expression.text or expression.kind))
 
     def number(self, expression: Expression) -> Number:
         """Return an expression as exact numbers."""
@@ -110,7 +128,8 @@ class SourceRows:
                 number.mantissa[without], number.status[without] = 0, status
         else:
             as_it_stands = replace(expression, round_to=None, absolute=False, negate=False)
-            number = Number.of(self.value(as_it_stands), expression.text or expression.kind)
+            array = pointed(self.value(as_it_stands, as_number=True), expression.decimal)
+            number = Number.of(array, expression.text or expression.kind)
         if expression.round_to is not None:
             number = number.rounded(expression.round_to)
         return number.signed(absolute=expression.absolute, negate=expression.negate)
@@ -126,13 +145,46 @@ class SourceRows:
         every: np.ndarray[Any, Any] = np.logical_and.reduce(parts)
         return ~every if condition.join == "not" else every
 
-    def _first_of(self, expression: Expression) -> pa.Array:
+    def told(self, expression: Expression) -> pa.Array:
+        """Return an expression as text for comparison, whatever its type; empty made null."""
+        return _without_empty(shown_text(self.value(expression)))
+
+    def shown(self) -> pa.Array:
+        """Return each row as the text of a JSON object: the columns that the map reads, as they came."""
+        columns = []
+        for place, name in enumerate(self.batch.schema.names):
+            array = plain(self.batch.column(place))
+            if self._chosen is not None:
+                array = array.take(pa.array(np.flatnonzero(self._chosen)))
+            columns.append((name, shown_text(array).to_pylist()))
+        return pa.array(
+            [
+                orjson.dumps({name: values[at] for name, values in columns}).decode()
+                for at in range(self.count)
+            ],
+            pa.string(),
+        )
+
+    def _present(self, array: pa.Array, *, as_number: bool) -> pa.Array:
+        """Return a column without the cells that the map says mean absent."""
+        words = [word for word in self.absent if not (as_number and _NUMBER.fullmatch(word))]
+        kind = array.type
+        if not words:
+            return array
+        if pa.types.is_integer(kind) and not as_number:
+            array = array.cast(pa.string())
+        elif not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+            return array
+        listed = pc.is_in(array, value_set=pa.array(words, array.type))
+        return pc.if_else(listed, pa.scalar(None, array.type), array) if pc.any(listed).as_py() else array
+
+    def _first_of(self, expression: Expression, *, as_number: bool) -> pa.Array:
         terms = [term for term in expression.terms if self._is_there(term)]
         if not terms:
             if expression.optional:
                 return nulls(self.count)
             terms = list(expression.terms)  # evaluating the first raises the error that names it
-        return pc.coalesce(*(self.text(term) for term in terms))
+        return pc.coalesce(*(self.text(term, as_number=as_number) for term in terms))
 
     def _is_there(self, term: Expression) -> bool:
         return all(self.column(name, optional=True) is not None for name in term.columns())
@@ -147,12 +199,21 @@ class SourceRows:
         match condition.test:
             case "is_null":
                 mask = text.is_null() if condition.operands else text.is_valid()
-            case "starts_with":
-                mask = pc.match_substring_regex(text, f"^(?:{'|'.join(map(re.escape, condition.operands))})")
+            case "starts_with" | "contains":
+                start = "^" if condition.test == "starts_with" else ""
+                pieces = "|".join(map(re.escape, condition.operands))
+                mask = pc.match_substring_regex(text, f"{start}(?:{pieces})")
             case _:
                 mask = pc.is_in(text, value_set=pa.array(condition.operands, pa.string()))
         found: np.ndarray[Any, Any] = pc.fill_null(mask, fill_value=False).to_numpy(zero_copy_only=False)
         return found
+
+
+def pointed(array: pa.Array, decimal: str) -> pa.Array:
+    """Return text whose decimal sign is `decimal` with a point instead; a point that was there makes it no number."""
+    if decimal == "." or not pa.types.is_string(array.type):
+        return array
+    return pc.replace_substring(pc.replace_substring(array, ".", "\u00b7"), decimal, ".")
 
 
 def find_column(batch: pa.RecordBatch, name: str) -> pa.Array | None:

@@ -11,6 +11,7 @@ from typing import Final
 
 import pyarrow as pa
 
+from rfmstream.engine.files.encodings import decoder_of, encoded
 from rfmstream.schemas.errors import InputError
 from rfmstream.schemas.mapping import Format, InputFormat
 
@@ -42,6 +43,7 @@ class InputFile:
             format       told by the suffix, else by the content; the map's word counts more than both
             compression  "gzip", "zstd" or None, told by the content
             delimiter    of delimited text: a character or "whitespace"
+            form         what the map says of it, if anything
     """
 
     path: Path
@@ -51,6 +53,7 @@ class InputFile:
     delimiter: str
     encoding: str
     header: tuple[str, ...]
+    form: InputFormat
 
     @property
     def name(self) -> str:
@@ -108,7 +111,7 @@ def _inspect(path: Path, form: InputFormat) -> InputFile:
         if format_ is None:
             format_ = _told_by_content(_head(path, compression), path)
     delimiter = form.delimiter or ("\t" if suffix == ".tsv" else ",")
-    return InputFile(path, size, format_, compression, delimiter, form.encoding, form.columns)
+    return InputFile(path, size, format_, compression, delimiter, form.encoding, form.columns, form)
 
 
 def _head(path: Path, compression: str | None) -> bytes:
@@ -183,15 +186,13 @@ def read_blocks(file: InputFile, tick: Callable[[int], None]) -> Iterator[bytes]
 def _decoder(block: bytes, file: InputFile) -> codecs.IncrementalDecoder | None:
     """Return what turns the bytes into text, None if they are UTF-8 already."""
     if block[:2] in _UTF16_MARKS:
-        return codecs.getincrementaldecoder("utf-16")()
-    if codecs.lookup(file.encoding).name == "utf-8":
-        return None
-    return codecs.getincrementaldecoder(file.encoding)()
+        return decoder_of("utf-16")
+    return decoder_of(file.encoding)
 
 
 def _decoded(decoder: codecs.IncrementalDecoder, block: bytes, file: InputFile, *, final: bool) -> bytes:
     try:
-        return decoder.decode(block, final).encode()
+        return encoded(decoder.decode(block, final))
     except UnicodeError as error:
         raise InputError(f"is not {file.encoding} text: {error}", source=file.path) from error
 

@@ -1,122 +1,398 @@
 """Order lines summed into orders, over the whole input.
 
-A line whose customer or order id is missing or malformed cannot belong to an order and is rejected by itself.
-The others are grouped by customer, order, [[event]] section, type and currency. An order has the row, time
-and event id of its first line in input order; its amount is the exact sum, rounded once at the end. One line
-with an unreadable amount makes its order bad_amount: the sum of the others would be wrong.
+The lines are grouped by customer, order, [[event]] section, type and currency. An order has the row, time and event id
+of its first line in input order; its amount is the exact sum, rounded once at the end.
+
+A line that cannot be read is rejected by itself and takes its order along, whatever could not be read: the sum of the
+others would be wrong. Which order a line without ids belongs to is told by what is left of it, else by the lines around
+it. An order whose lines stand in several files is refused, unless the map says what identifies a line: then lines that
+repeat one of an earlier file count once.
 """
 
-from dataclasses import replace
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from rfmstream.engine.events.normalise import NO_REJECTED, Fields, canonicalise, id_faults
+from rfmstream.engine.events.normalise import NO_REJECTED, Fields, canonicalise, id_faults, rejected_batch
+from rfmstream.engine.events.text import nulls, repeat
 from rfmstream.engine.events.times import Instants
+from rfmstream.engine.files.chunks import Chunk
 from rfmstream.engine.files.evaluate import SourceRows
+from rfmstream.engine.files.groups import grouped
+from rfmstream.engine.files.input_files import InputFile
+from rfmstream.engine.files.line_damage import guessed_ids, neighbours
+from rfmstream.engine.files.line_files import repeated_lines, spread_lines
 from rfmstream.engine.files.mapping import MappedEvent, Mapper, by_row
 from rfmstream.engine.files.numbers import Number, NumberAmount
-from rfmstream.kernels.parse import UNKNOWN_WORD
+from rfmstream.kernels.parse import OK, UNKNOWN_WORD
 from rfmstream.schemas.errors import InputError
-from rfmstream.schemas.orders import CANONICAL_SCHEMA
+from rfmstream.schemas.mapping import Event
+from rfmstream.schemas.orders import CANONICAL_SCHEMA, ORDER_TYPES, REJECTED_SCHEMA
+
+_NO_ORDERS: Final = pa.RecordBatch.from_arrays(
+    [pa.array([], column.type) for column in CANONICAL_SCHEMA], schema=CANONICAL_SCHEMA
+)
+_WITHOUT_RAW: Final = pa.array(["missing_customer_id", "missing_order_id"])
+"""Reasons that the columns shown tell; guests' lines are many."""
+
+
+@dataclass(frozen=True)
+class _Held:
+    """Lines of one batch and section that can be read."""
+
+    mapped: MappedEvent
+    ids: tuple[pa.Array, ...]
+    source: str | None
+    file: int
+
+
+@dataclass
+class _Spoiled:
+    """Orders that lines were rejected of, by section; None: of every section."""
+
+    section: int | None
+    customer_id: pa.Array
+    order_id: pa.Array
+
+
+@dataclass(frozen=True)
+class _Damaged:
+    """A rejected row that could not be split into columns, and the ids its text seems to name, a pair a section."""
+
+    rejected: pa.RecordBatch
+    ids: list[tuple[pa.Array, pa.Array]]
+
+
+@dataclass
+class _Section:
+    """All lines of one [[event]] section, grouped into orders; `refused` are orders that do not count."""
+
+    event: Event
+    lines: Fields
+    number: Number
+    ids: list[pa.Array]
+    rows: np.ndarray[Any, Any]
+    file: np.ndarray[Any, Any]
+    sources: list[str | None]
+    group: np.ndarray[Any, Any]
+    first: np.ndarray[Any, Any]
+    refused: np.ndarray[Any, Any] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.refused = np.zeros(len(self.first), np.bool_)
 
 
 class LineSums:
-    """Gathers the lines of a run, then gives its orders."""
+    """Gathers the lines of a run, then gives its orders.
+
+    Fields  lines_repeated  lines that repeated one of an earlier file; known after `orders`
+    """
 
     def __init__(self, mapper: Mapper, *, currency: str, memory_budget_bytes: int) -> None:
+        self.lines_repeated = 0
         self._mapper = mapper
         self._currency = currency
         self._budget_bytes = memory_budget_bytes
         self._held_bytes = 0
-        self._lines: dict[int, list[tuple[MappedEvent, str | None]]] = {}
+        self._lines: dict[int, list[_Held]] = {}
+        self._spoiled: list[_Spoiled] = []
+        self._damaged: list[_Damaged] = []
 
-    def add(self, source_rows: SourceRows) -> pa.RecordBatch:
-        """Take the lines of a batch; return those rejected by themselves.
+    def add(self, source_rows: SourceRows, file: int) -> pa.RecordBatch:
+        """Take the lines of a batch of the file of this number; return those that are rejected.
 
         Errors  InputError  the lines held exceed the memory budget
         """
         rejected = [NO_REJECTED]
         for mapped in self._mapper.events(source_rows):
-            fields, amount = mapped.fields, mapped.fields.amount
-            assert isinstance(amount, NumberAmount), "a map that sums lines computes every amount"
-            alone = np.zeros(len(mapped.rows), np.bool_)
-            if fields.types is not None:
-                alone |= fields.types == UNKNOWN_WORD
-            for faults in (id_faults(fields.customer_id), id_faults(fields.order_id)):
-                if faults is not None:
-                    alone |= faults != 0
-            if alone.any():
-                apart = _taken(fields, np.flatnonzero(alone))
-                _, out = canonicalise(
-                    apart, currency=self._currency, rows=mapped.rows[alone], source=source_rows.source
-                )
+            fields, section = mapped.fields, self._mapper.input_map.events.index(mapped.event)
+            doubtful = _doubtful(fields)
+            if doubtful.any():
+                out = self._refused(mapped, doubtful, section)
                 rejected.append(out)
-                fields = _taken(fields, np.flatnonzero(~alone))
-            self._hold(replace(mapped, fields=fields, rows=mapped.rows[~alone]), source_rows.source)
+                doubtful &= np.isin(mapped.rows, out.column("row").to_numpy())
+                fields = _taken(fields, np.flatnonzero(~doubtful))
+            kept = mapped.source_rows.take(~doubtful) if doubtful.any() else mapped.source_rows
+            ids = tuple(kept.told(part) for part in self._mapper.input_map.line_id)
+            self._hold(section, _Held(replace(mapped, fields=fields, rows=kept.rows), ids, kept.source, file))
         return by_row(rejected)
 
-    def _hold(self, mapped: MappedEvent, source: str | None) -> None:
+    def add_damaged(self, chunk: Chunk, file: InputFile) -> None:
+        """Take the rows of a chunk that could not be split into columns: they are rejected at the end."""
+        if len(chunk.damaged_rows) == 0:
+            return
+        raw = pa.array(chunk.damaged_raw, pa.string())
+        reason = repeat("malformed", len(raw))
+        rejected = rejected_batch(chunk.damaged_rows, chunk.source, reason, {}, raw)
+        self._count(2 * rejected.nbytes)
+        self._damaged.append(_Damaged(rejected, guessed_ids(chunk, file, self._mapper.input_map)))
+
+    def orders(self) -> tuple[pa.RecordBatch, pa.RecordBatch]:
+        """Return the orders and those rejected, both in order of their first line's row."""
+        sections = {at: self._section(self._lines.pop(at)) for at in sorted(self._lines)}
+        for spoiled in self._spoiled:
+            for at, section in sections.items():
+                if spoiled.section in (None, at):
+                    section.refused |= _holds(section, spoiled.customer_id, spoiled.order_id)[0]
+        rejected = [_attributed(damaged, list(sections.values())) for damaged in self._damaged]
+        done = [(_NO_ORDERS, NO_REJECTED)]
+        for section in sections.values():
+            if section.file.max(initial=0) > section.file.min(initial=0):
+                rejected.append(self._across_files(section))
+            done += self._summed(section)
+        return by_row([good for good, _ in done]), by_row([bad for _, bad in done] + rejected)
+
+    def _refused(self, mapped: MappedEvent, doubtful: np.ndarray[Any, Any], section: int) -> pa.RecordBatch:
+        """Return the doubtful lines that are to be rejected, and note their orders."""
+        at = np.flatnonzero(doubtful)
+        apart = _taken(mapped.fields, at)
+        source = mapped.source_rows.source
+        _, out = canonicalise(apart, currency=self._currency, rows=mapped.rows[at], source=source)
+        bad = np.isin(mapped.rows[at], out.column("row").to_numpy())
+        types = None if apart.types is None else apart.types[bad]
+        known = None if types is None or not (types == UNKNOWN_WORD).any() else types != UNKNOWN_WORD
+        ids = [_sound(text.filter(pa.array(bad))) for text in (apart.customer_id, apart.order_id)]
+        for where, of_section in ((known, section), (None if known is None else ~known, None)):
+            if where is None and of_section is None:
+                continue
+            customer, order = (text if where is None else text.filter(pa.array(where)) for text in ids)
+            named = order.is_valid()
+            spoiled = _Spoiled(of_section, customer.filter(named), order.filter(named))
+            self._count(spoiled.customer_id.nbytes + spoiled.order_id.nbytes)
+            self._spoiled.append(spoiled)
+        return _with_raw(out, mapped.source_rows, mapped.rows)
+
+    def _hold(self, section: int, held: _Held) -> None:
         # What a rejected order shows is put together from its sum; the lines' own texts need not be held.
-        fields = replace(mapped.fields, shown={})
-        texts = [fields.customer_id, fields.order_id, fields.currency, fields.event_id]
-        self._held_bytes += 42 * len(mapped.rows) + sum(text.nbytes for text in texts if text is not None)
+        fields = replace(held.mapped.fields, shown={})
+        texts = [fields.customer_id, fields.order_id, fields.currency, fields.event_id, *held.ids]
+        self._count(42 * len(held.mapped.rows) + sum(text.nbytes for text in texts if text is not None))
+        mapped = replace(held.mapped, fields=fields, source_rows=NO_ROWS)
+        self._lines.setdefault(section, []).append(replace(held, mapped=mapped))
+
+    def _count(self, held_bytes: int) -> None:
+        self._held_bytes += held_bytes
         # Grouping needs the dictionaries of customers and orders and their codes beside the lines: about as
         # much again.
         if self._held_bytes > self._budget_bytes // 2:
             raise InputError(
                 f"summing order lines needs all of them in memory, and {self._held_bytes >> 20} MiB of lines "
                 f"exceed half the budget of {self._budget_bytes >> 20} MiB",
-                source=source,
                 fix="raise the memory budget, or sum the lines into orders before",
             )
-        section = self._mapper.input_map.events.index(mapped.event)
-        self._lines.setdefault(section, []).append((replace(mapped, fields=fields), source))
 
-    def orders(self) -> tuple[pa.RecordBatch, pa.RecordBatch]:
-        """Return the orders and those rejected, both in order of their first line's row."""
-        done: list[tuple[pa.RecordBatch, pa.RecordBatch]] = []
-        for section in sorted(self._lines):
-            done += self._section(self._lines.pop(section))
-        if not done:
-            return CANONICAL_SCHEMA.empty_table().combine_chunks().to_batches()[0], NO_REJECTED
-        return by_row([good for good, _ in done]), by_row([bad for _, bad in done])
-
-    def _section(
-        self, held: list[tuple[MappedEvent, str | None]]
-    ) -> list[tuple[pa.RecordBatch, pa.RecordBatch]]:
-        """Sum the lines of one [[event]] section; one pair of batches a source file."""
-        amounts = [mapped.fields.amount for mapped, _ in held]
+    def _section(self, held: list[_Held]) -> _Section:
+        amounts = [part.mapped.fields.amount for part in held]
         number = Number.concat([amount.number for amount in amounts if isinstance(amount, NumberAmount)])
-        event = held[0][0].event
+        event = held[0].mapped.event
         lines = _concat(
-            [mapped.fields for mapped, _ in held], NumberAmount(number, event.rounding, event.in_minor)
+            [part.mapped.fields for part in held], NumberAmount(number, event.rounding, event.in_minor)
         )
-        rows = np.concatenate([mapped.rows for mapped, _ in held])
-        sources = list(dict.fromkeys(source for _, source in held))
-        origin = np.repeat(
-            [sources.index(source) for _, source in held], [len(mapped.rows) for mapped, _ in held]
+        sizes = [len(part.mapped.rows) for part in held]
+        keys = [
+            key for key in (lines.customer_id, lines.order_id, lines.currency, lines.types) if key is not None
+        ]
+        group = grouped(*keys)
+        sources: list[str | None] = []
+        for part in held:
+            sources += [None] * (part.file + 1 - len(sources))
+            sources[part.file] = part.source
+        return _Section(
+            event=event,
+            lines=lines,
+            number=number,
+            ids=[pa.concat_arrays(list(parts)) for parts in zip(*(part.ids for part in held), strict=True)],
+            rows=np.concatenate([part.mapped.rows for part in held]),
+            file=np.repeat([part.file for part in held], sizes),
+            sources=sources,
+            group=group,
+            first=np.flatnonzero(np.diff(np.maximum.accumulate(group), prepend=-1)),
         )
-        group = _groups([lines.customer_id, lines.order_id, lines.currency], lines.types)
-        newest = np.maximum.accumulate(group)
-        first = np.flatnonzero(np.diff(newest, prepend=-1))
-        total = number.summed(group, len(first))
+
+    def _across_files(self, section: _Section) -> pa.RecordBatch:
+        """Drop the lines that repeat lines of earlier files; reject the orders that are none of one file."""
+        if section.ids:
+            identity = grouped(*section.ids)
+            whole = section.number.shortest()
+            content = grouped(
+                identity, section.group, section.lines.occurred_at.us, whole.mantissa, whole.scale
+            )
+            repeats, contradicting = repeated_lines(section.group, identity, content, section.file)
+            self.lines_repeated += int(repeats.sum())
+            # A line that adds nothing: the sum of its order is that of the others.
+            section.number.mantissa[repeats] = 0
+        else:
+            contradicting = spread_lines(section.group, section.file)
+        contradicting = contradicting[~section.refused[section.group[contradicting]]]
+        section.refused[section.group[contradicting]] = True
+        out = [NO_REJECTED]
+        for at in np.unique(section.file[contradicting]):
+            chosen = contradicting[section.file[contradicting] == at]
+            out.append(_contradiction(section, chosen, section.sources[at]))
+        return by_row(out)
+
+    def _summed(self, section: _Section) -> list[tuple[pa.RecordBatch, pa.RecordBatch]]:
+        """Sum the lines of one section; one pair of batches a source file."""
+        total = section.number.summed(section.group, len(section.first))
+        event, lines = section.event, section.lines
         done = []
-        for at, source in enumerate(sources):
-            of_source = np.flatnonzero(origin[first] == at)
-            chosen = first[of_source]
-            sums = total.take(of_source)
+        for file, source in enumerate(section.sources):
+            of_file = np.flatnonzero((section.file[section.first] == file) & ~section.refused)
+            chosen = section.first[of_file]
+            sums = total.take(of_file)
             fields = lines.take(chosen, NumberAmount(sums, event.rounding, event.in_minor))
             shown = {"customer_id": fields.customer_id, "order_id": fields.order_id, "amount": sums.text()}
             optional = {"currency": fields.currency, "event_id": fields.event_id}
             shown |= {name: text for name, text in optional.items() if text is not None}
-            done.append(
-                canonicalise(
-                    replace(fields, shown=shown), currency=self._currency, rows=rows[chosen], source=source
-                )
+            good, bad = canonicalise(
+                replace(fields, shown=shown),
+                currency=self._currency,
+                rows=section.rows[chosen],
+                source=source,
             )
+            if bad.num_rows:
+                at = chosen[np.isin(section.rows[chosen], bad.column("row").to_numpy())]
+                for name, text in (("type", _types(section, at)), ("occurred_at", _times(section, at))):
+                    place = bad.schema.get_field_index(name)
+                    bad = bad.set_column(place, REJECTED_SCHEMA.field(place), text)
+            done.append((good, bad))
         return done
+
+
+NO_ROWS: Final = SourceRows(pa.RecordBatch.from_pydict({}), np.zeros(0, np.int64), None, ())
+"""What a held line has in place of the columns it came from."""
+
+
+def _doubtful(fields: Fields) -> np.ndarray[Any, Any]:
+    """Return bool[n]: lines with something that cannot be read."""
+    amount = fields.amount
+    assert isinstance(amount, NumberAmount), "a map that sums lines computes every amount"
+    doubtful: np.ndarray[Any, Any] = amount.number.status != OK
+    if fields.types is not None:
+        doubtful |= fields.types == UNKNOWN_WORD
+    if fields.occurred_at.status is not None:
+        doubtful |= fields.occurred_at.status != OK
+    for faults in (id_faults(fields.customer_id), id_faults(fields.order_id)):
+        if faults is not None:
+            doubtful |= faults != 0
+    return doubtful
+
+
+def _sound(ids: pa.Array) -> pa.Array:
+    """Return ids with null where there is none that could be one."""
+    faults = id_faults(ids)
+    return ids if faults is None else pc.if_else(pa.array(faults == 0), ids, pa.scalar(None, pa.string()))
+
+
+def _with_raw(out: pa.RecordBatch, source_rows: SourceRows, rows: np.ndarray[Any, Any]) -> pa.RecordBatch:
+    """Add the columns that the map reads to the rejected lines whose fault is in one of them."""
+    told = ~pc.is_in(out.column("reason"), value_set=_WITHOUT_RAW).to_numpy(zero_copy_only=False)
+    if not told.any():
+        return out
+    mask = np.isin(rows, out.column("row").to_numpy()[told])
+    texts = np.full(out.num_rows, None, object)
+    texts[told] = source_rows.take(mask).shown().to_pylist()
+    place = out.schema.get_field_index("raw")
+    return out.set_column(place, REJECTED_SCHEMA.field(place), pa.array(texts, pa.string()))
+
+
+def _holds(
+    section: _Section, customer_id: pa.Array, order_id: pa.Array
+) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """Find the orders of a section that ids belong to: by both, or by the order id where only one customer has it.
+
+    Out     (bool[orders], bool[ids] whether an order was found)
+    """
+    first = pa.array(section.first)
+    customers, orders = section.lines.customer_id.take(first), section.lines.order_id.take(first)
+    whole = pc.is_in(_joined(customers, orders), value_set=_joined(customer_id, order_id))
+    found = pc.is_in(_joined(customer_id, order_id), value_set=_joined(customers, orders))
+    alone = pc.if_else(pc.fill_null(found, fill_value=False), pa.scalar(None, pa.string()), order_id)
+    counts = pc.value_counts(orders)
+    single = counts.field("values").filter(pc.equal(counts.field("counts"), 1))
+    by_order = pc.and_(pc.is_in(orders, value_set=alone.drop_null()), pc.is_in(orders, value_set=single))
+    found_alone = pc.is_in(alone, value_set=single, skip_nulls=True)
+    groups: np.ndarray[Any, Any] = pc.or_(whole, by_order).to_numpy(zero_copy_only=False)
+    there: np.ndarray[Any, Any] = pc.or_(pc.fill_null(found, fill_value=False), found_alone).to_numpy(
+        zero_copy_only=False
+    )
+    return groups, there
+
+
+def _joined(customers: pa.Array, orders: pa.Array) -> pa.Array:
+    """Return a text for each pair of ids that is no other pair's; null where one is."""
+    sizes = pc.cast(pc.binary_length(orders), pa.string())
+    return pc.binary_join_element_wise(sizes, ":", orders, customers, "")
+
+
+def _attributed(damaged: _Damaged, sections: list[_Section]) -> pa.RecordBatch:
+    """Refuse the orders that damaged rows belong to; return those rows, naming the ids they were found by."""
+    count = damaged.rejected.num_rows
+    found = np.zeros(count, np.bool_)
+    customers, orders = nulls(count), nulls(count)
+    for customer_id, order_id in damaged.ids:
+        for section in sections:
+            refused, there = _holds(section, _sound(customer_id), _sound(order_id))
+            section.refused |= refused
+            fresh = pa.array(there & ~found)
+            customers = pc.if_else(fresh, customer_id, customers)
+            orders = pc.if_else(fresh, order_id, orders)
+            found |= there
+    names = {"customer_id": customers.to_pylist(), "order_id": orders.to_pylist()}
+    if not found.all() and sections:
+        rows = np.concatenate([section.rows for section in sections])
+        owner = np.concatenate([np.full(len(section.rows), at) for at, section in enumerate(sections)])
+        group = np.concatenate([section.group for section in sections])
+        order = np.argsort(rows, kind="stable")
+        rows, owner, group = rows[order], owner[order], group[order]
+        whole = grouped(owner, group)
+        for at in np.flatnonzero(~found):
+            of = neighbours(rows, whole, damaged.rejected.column("row")[int(at)].as_py())
+            if of is not None:
+                line = int(np.flatnonzero(whole == of)[0])
+                section = sections[int(owner[line])]
+                section.refused[group[line]] = True
+                first = int(section.first[group[line]])
+                names["customer_id"][at] = section.lines.customer_id[first].as_py()
+                names["order_id"][at] = section.lines.order_id[first].as_py()
+    out = damaged.rejected
+    for name, texts in names.items():
+        place = out.schema.get_field_index(name)
+        out = out.set_column(place, REJECTED_SCHEMA.field(place), pa.array(texts, pa.string()))
+    return out
+
+
+def _contradiction(section: _Section, at: np.ndarray[Any, Any], source: str | None) -> pa.RecordBatch:
+    """Reject orders by the first of their lines that another file contradicts; the text names the files."""
+    where = pa.array(at)
+    texts = []
+    for line in at:
+        files = np.unique(section.file[section.group == section.group[line]])
+        names = ", ".join(str(section.sources[file]) for file in files)
+        texts.append(f"its lines stand in several files: {names}")
+    shown = {
+        "customer_id": section.lines.customer_id.take(where),
+        "order_id": section.lines.order_id.take(where),
+        "type": _types(section, at),
+        "occurred_at": _times(section, at),
+        "amount": section.number.take(at).text(),
+    }
+    reason = repeat("conflicting_duplicate", len(at))
+    return rejected_batch(section.rows[at], source, reason, shown, pa.array(texts, pa.string()))
+
+
+def _types(section: _Section, at: np.ndarray[Any, Any]) -> pa.Array:
+    types = section.lines.types
+    codes = np.zeros(len(at), np.int64) if types is None else types[at].astype(np.int64)
+    return pa.array(ORDER_TYPES, pa.string()).take(pa.array(codes))
+
+
+def _times(section: _Section, at: np.ndarray[Any, Any]) -> pa.Array:
+    times = pa.array(section.lines.occurred_at.us[at]).cast(pa.timestamp("us")).cast(pa.string())
+    return pc.binary_join_element_wise(pc.replace_substring(times, " ", "T"), "Z", "")
 
 
 def _taken(fields: Fields, at: np.ndarray[Any, Any]) -> Fields:
@@ -130,17 +406,11 @@ def _concat(parts: list[Fields], amount: NumberAmount) -> Fields:
     types = [
         np.zeros(len(part.customer_id), np.uint8) if part.types is None else part.types for part in parts
     ]
-    statuses = [
-        np.zeros(len(part.customer_id), np.uint8)
-        if part.occurred_at.status is None
-        else part.occurred_at.status
-        for part in parts
-    ]
     return Fields(
         pa.concat_arrays([part.customer_id for part in parts]),
         pa.concat_arrays([part.order_id for part in parts]),
         np.concatenate(types),
-        Instants(np.concatenate([part.occurred_at.us for part in parts]), np.concatenate(statuses)),
+        Instants(np.concatenate([part.occurred_at.us for part in parts]), None),
         amount,
         _concat_optional([part.currency for part in parts]),
         _concat_optional([part.event_id for part in parts]),
@@ -150,21 +420,3 @@ def _concat(parts: list[Fields], amount: NumberAmount) -> Fields:
 
 def _concat_optional(parts: list[pa.Array | None]) -> pa.Array | None:
     return pa.concat_arrays(parts) if parts[0] is not None else None
-
-
-def _groups(keys: list[pa.Array | None], types: np.ndarray[Any, Any] | None) -> np.ndarray[Any, Any]:
-    """Return i64[n]: the group of each row, numbered in order of first appearance."""
-    codes = [_codes(key) for key in keys if key is not None]
-    if types is not None:
-        codes.append(types.astype(np.int64))
-    group = codes[0]
-    for code in codes[1:]:
-        # Compressed after each step, so that the product of two counts stays far inside int64.
-        group = _codes(pa.array(group * (int(code.max(initial=0)) + 1) + code))
-    return group
-
-
-def _codes(array: pa.Array) -> np.ndarray[Any, Any]:
-    encoded = array.dictionary_encode(null_encoding="encode")
-    codes: np.ndarray[Any, Any] = encoded.indices.to_numpy(zero_copy_only=False).astype(np.int64)
-    return codes

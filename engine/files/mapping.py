@@ -4,7 +4,7 @@ Source  docs/semantics.md section 1; docs/input-maps.md
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,16 +14,16 @@ import pyarrow as pa
 
 from rfmstream.engine.events.amounts import ColumnAmount
 from rfmstream.engine.events.normalise import Fields, canonicalise, type_codes
-from rfmstream.engine.events.text import repeat
+from rfmstream.engine.events.text import nulls, repeat
 from rfmstream.engine.events.times import Instants, read_instants
-from rfmstream.engine.files.evaluate import SourceRows
+from rfmstream.engine.files.evaluate import SourceRows, pointed
 from rfmstream.engine.files.numbers import Number, NumberAmount
 from rfmstream.kernels.parse import UNKNOWN_WORD
 from rfmstream.schemas.codes import OrderType
 from rfmstream.schemas.errors import ConfigError
 from rfmstream.schemas.mapping import Event, Expression, InputMap
 from rfmstream.schemas.mapping_file import read_map
-from rfmstream.schemas.orders import ORDER_TYPES
+from rfmstream.schemas.orders import EXCLUDED_SCHEMA, ORDER_TYPES
 
 __all__ = ["InputMap", "Mapper", "list_maps", "load_map"]
 
@@ -54,49 +54,61 @@ def load_map(name_or_path: str | Path) -> InputMap:
 
 @dataclass(frozen=True)
 class MappedEvent:
-    """The fields of one [[event]] section over the rows it applies to."""
+    """The fields of one [[event]] section over the rows it applies to, and those rows as they came."""
 
     fields: Fields
     rows: np.ndarray[Any, Any]
     event: Event
+    source_rows: SourceRows
 
 
 class Mapper:
     """Turns batches of source columns into order events by one input map, for one run.
 
-    Fields  rows_excluded  how many rows the map's [[exclude]] sections left out so far
+    Fields  rows_excluded  how many rows each of the map's [[exclude]] sections left out so far
+            on_excluded    takes them, of EXCLUDED_SCHEMA; None: they are only counted
     """
 
-    def __init__(self, input_map: InputMap, *, currency: str, time_zone: str) -> None:
+    def __init__(
+        self,
+        input_map: InputMap,
+        *,
+        currency: str,
+        time_zone: str,
+        on_excluded: Callable[[pa.RecordBatch], None] | None = None,
+    ) -> None:
         self.input_map = input_map
-        self.rows_excluded = 0
+        self.rows_excluded = [0] * len(input_map.exclude)
+        self._on_excluded = on_excluded
         self._currency = currency
         self._time_zone = time_zone
 
     def events(self, source_rows: SourceRows) -> Iterator[MappedEvent]:
         """Yield the fields of each [[event]] section; last, with an unknown type, the rows that have none."""
-        for rule in self.input_map.exclude:
-            out = source_rows.holds(rule)
+        for at, rule in enumerate(self.input_map.exclude):
+            out = source_rows.holds(rule.when)
             if out.any():
-                self.rows_excluded += int(out.sum())
+                self.rows_excluded[at] += int(out.sum())
+                if self._on_excluded is not None:
+                    self._on_excluded(_excluded(source_rows.take(out), rule.why))
                 source_rows = source_rows.take(~out)
         taken = np.zeros(source_rows.count, np.bool_)
         for event in self.input_map.events:
             mask = None if event.when is None else source_rows.holds(event.when)
             if mask is None or mask.all():
                 taken[:] = True
-                yield MappedEvent(self._fields(event, source_rows), source_rows.rows, event)
+                yield MappedEvent(self._fields(event, source_rows), source_rows.rows, event, source_rows)
             elif mask.any():
                 taken |= mask
                 chosen = source_rows.take(mask)
-                yield MappedEvent(self._fields(event, chosen), chosen.rows, event)
+                yield MappedEvent(self._fields(event, chosen), chosen.rows, event, chosen)
         if not taken.all():
             rest = source_rows.take(~taken)
             event = self.input_map.events[0]
             fields = self._fields(event, rest)
             shown = {name: array for name, array in fields.shown.items() if name != "type"}
             fields = replace(fields, types=np.full(rest.count, UNKNOWN_WORD, np.uint8), shown=shown)
-            yield MappedEvent(fields, rest.rows, event)
+            yield MappedEvent(fields, rest.rows, event, rest)
 
     def canonical(self, source_rows: SourceRows) -> tuple[pa.RecordBatch, pa.RecordBatch]:
         """Return the canonical events and the rejected rows, both in order of row, then of section."""
@@ -163,10 +175,18 @@ class Mapper:
             return NumberAmount(Number.zeros(source_rows.count), event.rounding, in_minor=True), None
         shown = None
         if not event.amount.is_numeric:
-            shown = source_rows.value(event.amount)
+            shown = source_rows.value(event.amount, as_number=True)
             if event.rounding == "refuse" and not self.input_map.sum_lines:
-                return (ColumnAmount(None, shown) if event.in_minor else ColumnAmount(shown, None)), shown
+                given = pointed(shown, event.amount.decimal)
+                return (ColumnAmount(None, given) if event.in_minor else ColumnAmount(given, None)), shown
         return NumberAmount(source_rows.number(event.amount), event.rounding, event.in_minor), shown
+
+
+def _excluded(rows: SourceRows, why: str) -> pa.RecordBatch:
+    source = nulls(rows.count) if rows.source is None else repeat(rows.source, rows.count)
+    return pa.RecordBatch.from_arrays(
+        [pa.array(rows.rows), source, repeat(why, rows.count), rows.shown()], schema=EXCLUDED_SCHEMA
+    )
 
 
 def by_row(batches: list[pa.RecordBatch]) -> pa.RecordBatch:

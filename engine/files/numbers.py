@@ -95,6 +95,14 @@ class Number:
         )
         return Number(mantissa, np.full_like(self.scale, decimals), status)
 
+    def shortest(self) -> "Number":
+        """Return the numbers without zeros at the end of their decimals: equal ones are then the same integers."""
+        mantissa, scale = self.mantissa.copy(), self.scale.copy()
+        while (more := (scale > 0) & (mantissa % 10 == 0)).any():
+            mantissa[more] //= 10
+            scale[more] -= 1
+        return Number(mantissa, scale, self.status)
+
     def summed(self, group: np.ndarray[Any, Any], group_count: int) -> "Number":
         """Return the sum of each group (i64[n] in 0..group_count-1); one bad row makes its group bad."""
         total = Number.zeros(group_count)

@@ -15,8 +15,9 @@ import pyarrow as pa
 
 from rfmstream.engine.events.json_scan import OrderScanner
 from rfmstream.engine.events.normalise import CONTRACT_COLUMNS, NO_REJECTED, normalise, rejected_batch
-from rfmstream.engine.events.times import Instants, read_instants, zone_of
+from rfmstream.engine.events.times import Instants, read_instants
 from rfmstream.engine.files.evaluate import SourceRows, find_column
+from rfmstream.engine.files.fill_down import FillDown
 from rfmstream.engine.files.input_files import InputFile, find_files, naming
 from rfmstream.engine.files.lines import LineSums
 from rfmstream.engine.files.mapping import Mapper, by_row
@@ -26,6 +27,7 @@ from rfmstream.kernels.parse import OK
 from rfmstream.schemas.errors import InputError
 from rfmstream.schemas.mapping import InputFormat, InputMap
 from rfmstream.schemas.orders import CANONICAL_SCHEMA
+from rfmstream.schemas.zones import zone_of
 
 Batches = tuple[pa.RecordBatch, pa.RecordBatch]
 
@@ -56,7 +58,8 @@ class OrderStream:
     """The batches of a run, one at a time: (canonical orders, rejected rows), either of which may be empty.
 
     Fields  rows_read      input rows read so far, excluded ones among them
-            rows_excluded  those that the map's [[exclude]] sections left out
+            rows_excluded  those that the map's [[exclude]] sections left out; by section: `excluded`
+            lines_repeated  order lines that repeated one of an earlier file
             is_sorted      whether the input was found to be in order of time; None until it is known
     """
 
@@ -70,13 +73,18 @@ class OrderStream:
         memory_budget_bytes: int,
         rows_before: int,
         on_progress: Callable[[Progress], None] | None,
+        on_excluded: Callable[[pa.RecordBatch], None] | None,
     ) -> None:
         self.rows_read = 0
+        self.lines_repeated = 0
         self.is_sorted: bool | None = None
+        self._file_number = 0
         self._files = files
         self._map = input_map
         self._mapper = (
-            None if input_map is None else Mapper(input_map, currency=currency, time_zone=time_zone)
+            None
+            if input_map is None
+            else Mapper(input_map, currency=currency, time_zone=time_zone, on_excluded=on_excluded)
         )
         self._scanner = OrderScanner(currency=currency, time_zone=time_zone) if input_map is None else None
         self._currency = currency
@@ -89,7 +97,15 @@ class OrderStream:
     @property
     def rows_excluded(self) -> int:
         """Rows that the input map left out so far."""
-        return 0 if self._mapper is None else self._mapper.rows_excluded
+        return sum(rows for _, rows in self.excluded)
+
+    @property
+    def excluded(self) -> tuple[tuple[str, int], ...]:
+        """Why the input map left rows out, and how many so far, by its [[exclude]] sections."""
+        if self._mapper is None:
+            return ()
+        whys = (rule.why for rule in self._mapper.input_map.exclude)
+        return tuple(zip(whys, self._mapper.rows_excluded, strict=True))
 
     def __iter__(self) -> Iterator[Batches]:
         return self
@@ -182,11 +198,13 @@ class OrderStream:
         assert self._mapper is not None, "only a map sums lines"
         sums = LineSums(self._mapper, currency=self._currency, memory_budget_bytes=self._budget_bytes)
         for chunk in self._chunks(self._mapper.input_map.columns(), "read"):
-            rejected = sums.add(self._source_rows(chunk))
-            rejected = _with_damaged(chunk, rejected)
+            with naming(chunk.source):
+                rejected = sums.add(self._source_rows(chunk), self._file_number)
+                sums.add_damaged(chunk, self._files[self._file_number])
             if rejected.num_rows:
                 yield _NO_ORDERS, rejected
         orders, rejected = sums.orders()
+        self.lines_repeated = sums.lines_repeated
         del sums
         with Sorter(memory_budget_bytes=2 * orders.nbytes + self._budget_bytes) as sorter:
             sorter.add(orders)
@@ -215,7 +233,15 @@ class OrderStream:
                 yield chunk, (orders, _with_damaged(chunk, rejected))
 
     def _source_rows(self, chunk: Chunk) -> SourceRows:
-        return SourceRows(chunk.batch, chunk.rows, chunk.source, chunk.names, rows_before=self._rows_before)
+        absent = () if self._map is None else self._map.input.absent or ()
+        return SourceRows(
+            chunk.batch,
+            chunk.rows,
+            chunk.source,
+            chunk.names,
+            rows_before=self._rows_before,
+            absent=absent,
+        )
 
     def _normalised(self, chunk: Chunk) -> Batches:
         with naming(chunk.source):
@@ -232,12 +258,15 @@ class OrderStream:
         """Yield the chunks of all files, their rows numbered throughout."""
         total = sum(file.size for file in self._files)
         before, row = 0, 0
-        for file in self._files:
+        for number, file in enumerate(self._files):
+            self._file_number = number
 
             def tick(done: int, before: int = before) -> None:
                 self._tell(stage, before + done, total)
 
-            for chunk in read_chunks(file, columns, first_row=row, tick=tick, scanner=self._scanner):
+            fill_down = FillDown(file.form.fill_down)
+            for read in read_chunks(file, columns, first_row=row, tick=tick, scanner=self._scanner):
+                chunk = fill_down.filled(read) if file.form.fill_down else read
                 count = chunk.row_count
                 row += count
                 if stage == "read":
@@ -259,6 +288,7 @@ def open_orders(  # noqa: PLR0913 - options by keyword
     memory_budget_bytes: int = 2 << 30,
     rows_before: int = 0,
     on_progress: Callable[[Progress], None] | None = None,
+    on_excluded: Callable[[pa.RecordBatch], None] | None = None,
 ) -> OrderStream:
     """Open order history: (canonical, rejected) batches in order of (occurred_at, input order).
 
@@ -269,6 +299,7 @@ def open_orders(  # noqa: PLR0913 - options by keyword
             time_zone  of times without one where the map does not say it; None: UTC
             memory_budget_bytes  of orders held for sorting or summing
             rows_before  that earlier runs have read, where this one goes on
+            on_excluded  takes the rows that the map leaves out, of EXCLUDED_SCHEMA
     Errors  InputError   an input is missing, damaged, of unknown format or lacks a column
             ConfigError  an unknown currency or time zone
     """
@@ -281,6 +312,7 @@ def open_orders(  # noqa: PLR0913 - options by keyword
         memory_budget_bytes=memory_budget_bytes,
         rows_before=rows_before,
         on_progress=on_progress,
+        on_excluded=on_excluded,
     )
 
 

@@ -28,7 +28,7 @@ from rfmstream.schemas.changes import change_schema
 from rfmstream.schemas.codes import NEVER_US
 from rfmstream.schemas.errors import ConfigError, InputError, StateError
 from rfmstream.schemas.mapping import InputFormat, InputMap
-from rfmstream.schemas.orders import REJECTED_SCHEMA
+from rfmstream.schemas.orders import EXCLUDED_SCHEMA, REJECTED_SCHEMA
 from rfmstream.schemas.ruleset import Ruleset
 from rfmstream.schemas.snapshots import snapshot_schema
 
@@ -45,6 +45,7 @@ class Outputs:
     changes: Path | None = None
     snapshot: Path | None = None
     rejected: Path | None = None
+    excluded: Path | None = None
 
     def paths(self) -> dict[str, Path]:
         """Return the files that are to be written, by what they hold."""
@@ -58,7 +59,8 @@ class ReplayResult:
     Fields  engine         after the replay, ready to go on
             counters       of this run alone: what a checkpoint brought along is not in it
             input_rows     rows read from the files; with a map that sums lines there are fewer orders
-            rows_excluded  those of them the map left out
+            excluded       those of them the map left out: why, and how many, by its [[exclude]] sections
+            lines_repeated  order lines that repeated one of an earlier file
             rejected       the first few rejected rows, as dicts of REJECTED_SCHEMA
             as_of_us       the clock at the end, the instant of the snapshot; NEVER_US without any event
             snapshot       one row a customer
@@ -69,7 +71,8 @@ class ReplayResult:
     engine: Engine
     counters: Counters
     input_rows: int
-    rows_excluded: int
+    excluded: tuple[tuple[str, int], ...]
+    lines_repeated: int
     rejected: tuple[dict[str, Any], ...]
     as_of_us: int
     snapshot: pa.Table
@@ -140,6 +143,7 @@ def replay(  # noqa: PLR0913 - the options of one command
             currency=engine.ruleset.currency,
             rows_before=engine.counters.input_rows,
             on_progress=listener,
+            on_excluded=made["excluded"].write if "excluded" in made else None,
         )
         rejections = _Rejections(made.get("rejected"), files)
         with WriteBehind(made["changes"].write if "changes" in made else _drop) as changes:
@@ -171,7 +175,8 @@ def replay(  # noqa: PLR0913 - the options of one command
         engine=engine,
         counters=counters,
         input_rows=counters.input_rows,
-        rows_excluded=orders.rows_excluded,
+        excluded=orders.excluded,
+        lines_repeated=orders.lines_repeated,
         rejected=tuple(rejections.first),
         as_of_us=engine.clock_us,
         snapshot=snapshot,
@@ -242,6 +247,7 @@ def _open_outputs(stack: ExitStack, outputs: Outputs, ruleset: Ruleset) -> dict[
         "changes": change_schema(ruleset),
         "snapshot": snapshot_schema(ruleset),
         "rejected": REJECTED_SCHEMA,
+        "excluded": EXCLUDED_SCHEMA,
     }
     made = {}
     for name, path in outputs.paths().items():

@@ -53,7 +53,9 @@ class TierRow:
 class Summary:
     """The closing summary.
 
-    Fields  input_rows, rows_excluded  rows in the files, and those the map left out
+    Fields  input_rows    rows in the files
+            excluded      those the map left out: why, and how many, by its [[exclude]] sections
+            lines_repeated  order lines that repeated one of an earlier file
             rows          what became of the order events: read = applied + duplicates + rejected
             tiers         in the ruleset's order; customers without a tier come last
             retained_orders  orders, refunded and void ones included, that the state still knows
@@ -64,7 +66,8 @@ class Summary:
     ruleset: Ruleset
     as_of_us: int
     input_rows: int
-    rows_excluded: int
+    excluded: tuple[tuple[str, int], ...]
+    lines_repeated: int
     rows: Counters
     tiers: tuple[TierRow, ...]
     customers: int
@@ -72,6 +75,11 @@ class Summary:
     memory_bytes: Mapping[str, int]
     files: Mapping[str, int]
     elapsed_s: float
+
+    @property
+    def rows_excluded(self) -> int:
+        """Rows that the map left out."""
+        return sum(rows for _, rows in self.excluded)
 
     @property
     def memory_bytes_total(self) -> int:
@@ -104,7 +112,12 @@ class Summary:
             "currency_exponent": self.ruleset.currency_exponent,
             "time_zone": self.ruleset.time_zone,
             "as_of": None if self.as_of_us == NEVER_US else to_text(self.as_of_us),
-            "input": {"rows": self.input_rows, "excluded": self.rows_excluded},
+            "input": {
+                "rows": self.input_rows,
+                "excluded": self.rows_excluded,
+                "excluded_by_rule": [{"why": why, "rows": rows} for why, rows in self.excluded],
+                "repeated_lines": self.lines_repeated,
+            },
             "rows": {
                 "read": rows.read,
                 "applied": rows.applied,
@@ -151,7 +164,8 @@ def summarise(result: ReplayResult) -> Summary:
         ruleset=engine.ruleset,
         as_of_us=result.as_of_us,
         input_rows=result.input_rows,
-        rows_excluded=result.rows_excluded,
+        excluded=result.excluded,
+        lines_repeated=result.lines_repeated,
         rows=result.counters,
         tiers=count_tiers(result.snapshot, engine.ruleset),
         customers=result.snapshot.num_rows,

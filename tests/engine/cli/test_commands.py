@@ -1,3 +1,4 @@
+import csv
 import json
 import os
 import re
@@ -277,6 +278,52 @@ def test_maps(tmp_path: Path) -> None:
     own.write_text(run("maps", "show", "shopify-orders").stdout)
     assert run("maps", "show", own).stdout == own.read_text()
     refused(2, "there is no such input map", "maps", "show", "nope")
+
+
+def test_what_a_map_leaves_out_is_counted_by_rule_and_written(tmp_path: Path) -> None:
+    own = tmp_path / "own.toml"
+    own.write_text(
+        'name = "own"\n'
+        '[[exclude]]\nwhy = "our own staff"\nwhen = { column = "who", equals = "qa" }\n'
+        '[[exclude]]\nwhy = "a test"\nwhen = { column = "note", starts_with = "test" }\n'
+        '[[exclude]]\nwhen = { column = "note", equals = "void" }\n'
+        '[[event]]\ncustomer_id = "who"\norder_id = "id"\noccurred_at = "at"\namount = "sum"\n'
+    )
+    orders = tmp_path / "orders.csv"
+    orders.write_text(
+        'who,id,at,sum,note\nann,1,2026-01-01,5,\nqa,2,2026-01-01,5,test\nbob,3,2026-01-02,5,"test, again"\n'
+        "qa,4,2026-01-03,5,\n"
+    )
+    left_out = tmp_path / "left_out.csv"
+    told = json.loads(run("replay", orders, "--map", own, "--excluded", left_out, "--json").stdout)
+    assert told["input"] == {
+        "rows": 4,
+        "excluded": 3,
+        "excluded_by_rule": [
+            {"why": "our own staff", "rows": 2},
+            {"why": "a test", "rows": 1},
+            {"why": "exclude[3]", "rows": 0},
+        ],
+        "repeated_lines": 0,
+    }
+    assert told["files"] == {str(left_out): 3}
+    with left_out.open() as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["row"], row["source"], row["why"]) for row in rows] == [
+        ("1", str(orders), "our own staff"),
+        ("3", str(orders), "our own staff"),
+        ("2", str(orders), "a test"),
+    ]
+    assert json.loads(rows[2]["raw"]) == {
+        "who": "bob",
+        "note": "test, again",
+        "id": "3",
+        "at": "2026-01-02",
+        "sum": "5",
+    }
+    shown = run("replay", orders, "--map", own).output
+    assert "2 left out: our own staff" in shown
+    assert "exclude[3]" not in shown
 
 
 def test_generate_makes_input_for_replay(tmp_path: Path) -> None:

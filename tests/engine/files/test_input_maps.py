@@ -1,5 +1,6 @@
 """Input maps: what each key does, and the errors of a wrong one."""
 
+import json
 from pathlib import Path
 
 import pyarrow as pa
@@ -199,6 +200,8 @@ def test_unreadable_times_show_their_text(tmp_path: Path) -> None:
         ('{ column = "s", one_of = ["paid", "C12"] }', [0, 2]),
         ('{ column = "s", starts_with = "C" }', [2]),
         ('{ column = "s", starts_with = ["C", "PA"] }', [1, 2]),
+        ('{ column = "s", contains = "a" }', [0]),
+        ('{ column = "s", contains = ["12", "AI", "."] }', [1, 2]),
         ('{ column = "s", is_null = true }', [3, 4]),
         ('{ column = "s", is_null = false }', [0, 1, 2]),
         ('{ column = "n", greater_than = 0 }', [0, 2]),
@@ -236,9 +239,9 @@ def test_one_row_gives_several_events_in_the_order_of_their_sections(tmp_path: P
     assert [(row["row"], row["type"], row["amount_minor"]) for row in good] == [
         (1, 2, 0),
         (0, 0, 150),
+        (1, 0, 150),
         (0, 1, 50),
         (0, 2, 0),
-        (1, 0, 150),
     ]
 
 
@@ -266,8 +269,37 @@ def test_a_row_without_an_event_is_rejected_not_dropped(tmp_path: Path) -> None:
 def test_type_from_a_column(tmp_path: Path) -> None:
     toml = f'{EVENT}amount = "a"\ntype = {{ column = "s", case = "lower" }}\n'
     good, bad = run(tmp_path, toml, {"s": ["Paid", "REFUNDED", None, "gift"]})
-    assert [row["type"] for row in good] == [0, 1, 0]
+    assert [(row["row"], row["type"]) for row in good] == [(0, 0), (2, 0), (1, 1)]
     assert [(row["reason"], row["type"]) for row in bad] == [("unknown_type", "gift")]
+
+
+def test_a_map_can_say_which_cells_mean_absent(tmp_path: Path) -> None:
+    toml = """
+        [input]
+        absent = [0, "NULL", "-"]
+        [[event]]
+        type = "adjusted"
+        customer_id = { first_of = [{ column = "c", prefix = "c" }, "mail"] }
+        order_id = "o"
+        occurred_at = "t"
+        amount = { sum = ["a", "b"] }
+        event_id = "e"
+    """
+    columns = {
+        "c": ["0", "NULL", "17", "00", "-"],
+        "mail": ["ann", "bob", "cy", "dan", "eve"],
+        "a": ["0", "5", "0.00", "-", "-"],
+        "b": ["-", "NULL", "1", "2", "-"],
+        "e": pa.array([0, 1, 2, None, 0]),
+    }
+    good, bad = run(tmp_path, toml, columns)
+    assert [(row["customer_id"], row["amount_minor"], row["event_id"]) for row in good] == [
+        ("ann", 0, None),
+        ("bob", 500, "1"),
+        ("c17", 100, "2"),
+        ("c00", 200, None),
+    ]
+    assert [(row["row"], row["reason"]) for row in bad] == [(4, "bad_amount")]
 
 
 LINES = f'[lines]\n{EVENT}amount = {{ product = ["q", "p"], rounding = "half_even" }}\n'
@@ -276,7 +308,7 @@ LINES = f'[lines]\n{EVENT}amount = {{ product = ["q", "p"], rounding = "half_eve
 def test_lines_are_summed_exactly_and_rounded_once(tmp_path: Path) -> None:
     columns = {
         "c": ["x", "y", "x", "x", None, "y", "z", "z"],
-        "o": ["1", "1", "1", "2", "2", "", "9", "9"],
+        "o": ["1", "1", "1", "2", "3", "", "9", "9"],
         "t": [
             "2024-01-02",
             "2024-01-01",
@@ -298,8 +330,16 @@ def test_lines_are_summed_exactly_and_rounded_once(tmp_path: Path) -> None:
     assert str(good[1]["occurred_at"]) == "2024-01-02 00:00:00+00:00"
     assert sorted((row["row"], row["reason"], row["amount"]) for row in bad if row["row"] not in (4, 5)) == [
         (3, "negative_amount", "-2"),
-        (6, "bad_amount", None),
+        (7, "bad_amount", None),
     ]
+    line = next(row for row in bad if row["row"] == 7)
+    assert (line["customer_id"], line["order_id"], line["type"], line["occurred_at"]) == (
+        *("z", "9", "paid"),
+        "2024-01-05",
+    )
+    assert json.loads(line["raw"]) == {"c": "z", "o": "9", "t": "2024-01-05", "q": "1", "p": "x"}
+    summed = next(row for row in bad if row["row"] == 3)
+    assert (summed["type"], summed["occurred_at"]) == ("paid", "2024-01-03T00:00:00.000000Z")
     assert sorted((row["row"], row["reason"]) for row in bad if row["row"] in (4, 5)) == [
         (4, "missing_customer_id"),
         (5, "missing_order_id"),
@@ -335,26 +375,26 @@ def test_struct_columns_by_dotted_path(tmp_path: Path) -> None:
         (f"[{'.'.join(['a'] * 300)}]", "is nested too deeply"),
         ("x = " + "9" * 5000, "too long a number"),
         ("x = 0x" + "f" * 17, "holds an integer beyond 64 bits"),
-        (EVENT, r"event\[0\]\.amount: is missing"),
-        (EVENT + 'amount = "a"\namount_minor = "a"', r"event\[0\]\.amount: amount and amount_minor"),
-        (EVENT + 'amout = "a"', r"event\[0\]\.amout: is not a key.*did you mean amount\?"),
+        (EVENT, r"event\[1\]\.amount: is missing"),
+        (EVENT + 'amount = "a"\namount_minor = "a"', r"event\[1\]\.amount: amount and amount_minor"),
+        (EVENT + 'amout = "a"', r"event\[1\]\.amout: unknown key; did you mean amount\?"),
         (
             EVENT + 'amount = { colum = "a" }',
-            r"event\[0\]\.amount: says no value; give exactly one of column",
+            r"event\[1\]\.amount: says no value; give exactly one of column",
         ),
         (EVENT + 'amount = { column = "a", constant = "b" }', r"amount: has column and constant"),
         (EVENT + 'amount = { sum = ["a"], case = "lower" }', r"amount\.case: is for text"),
         (EVENT + "amount = { sum = [] }", r"amount\.sum: is empty"),
         (
             EVENT + 'amount = { column = "a", rounding = "up" }',
-            r"amount\.rounding: 'up' is not known; use one of refuse",
+            r"amount\.rounding: 'up' is not one of refuse",
         ),
-        (EVENT + 'amount = { column = "a", round_to = 99 }', r"amount\.round_to: must lie within"),
-        (EVENT + 'amount = "a"\ntype = "gift"', r"event\[0\]\.type: 'gift' is not known; use one of paid"),
-        (EVENT + 'amount = "a"\nwhen = { column = "a" }', r"when\[0\]: says no test"),
-        (EVENT + 'amount = "a"\nwhen = []', r"event\[0\]\.when: says no condition"),
+        (EVENT + 'amount = { column = "a", round_to = 99 }', r"amount\.round_to: 99 is out of range"),
+        (EVENT + 'amount = "a"\ntype = "gift"', r"event\[1\]\.type: 'gift' is not one of paid"),
+        (EVENT + 'amount = "a"\nwhen = { column = "a" }', r"when\[1\]: says no test"),
+        (EVENT + 'amount = "a"\nwhen = []', r"event\[1\]\.when: says no condition"),
         *(
-            (EVENT + f'amount = "a"\nwhen = {{ {join} = [] }}', rf"when\[0\]\.{join}: is empty")
+            (EVENT + f'amount = "a"\nwhen = {{ {join} = [] }}', rf"when\[1\]\.{join}: is empty")
             for join in ("all", "any", "not")
         ),
         *(
@@ -388,7 +428,7 @@ def test_struct_columns_by_dotted_path(tmp_path: Path) -> None:
         (EVENT + 'amount = "a"\nwhen = { column = "a", one_of = "b" }', r"one_of: must be a list"),
         (
             '[[event]]\ncustomer_id = "c"\norder_id = "o"\namount = "a"',
-            r"event\[0\]\.occurred_at: is missing",
+            r"event\[1\]\.occurred_at: is missing",
         ),
         (
             f'[[event]]\n{IDS}amount = "a"\noccurred_at = {{ column = "t", time_zone = "Mars" }}',
@@ -409,13 +449,26 @@ def test_struct_columns_by_dotted_path(tmp_path: Path) -> None:
                 ("%Y-%m-%d %", "% is no directive"),
             )
         ),
+        *(
+            (
+                f'[[event]]\n{IDS}amount = "a"\noccurred_at = {{ column = "t", time_zone = "{zone}" }}',
+                rf"occurred_at\.time_zone: '{zone}' is not an IANA",
+            )
+            for zone in ("localtime", "posixrules", "Factory", "right/UTC", "")
+        ),
+        (EVENT + 'amount = ""', r"event\[1\]\.amount\.column: is empty"),
+        (EVENT + 'amount = { sum = ["a", 5] }', r"amount\.sum\[2\]: must be a table"),
+        (EVENT + 'amount = "a"\n[[exclude]]\nwhy = 1\nwhen = 2', r"exclude\[1\]"),
         ('[input]\ndelimiter = "::"\n' + EVENT + 'amount = "a"', r"input\.delimiter: '::' is no delimiter"),
         (
             '[input]\nencoding = "martian"\n' + EVENT + 'amount = "a"',
             r"input\.encoding: 'martian' is no encoding",
         ),
-        ('[input]\nformat = "xlsx"\n' + EVENT + 'amount = "a"', r"input\.format: 'xlsx' is not known"),
-        ("title = 5\n" + EVENT + 'amount = "a"', r"title: must be text"),
+        ('[input]\nformat = "xlsx"\n' + EVENT + 'amount = "a"', r"input\.format: 'xlsx' is not one of"),
+        (
+            "title = 5\n" + EVENT + 'amount = "a"',
+            r"title: must be a string, not an integer; put it in quotes",
+        ),
     ],
 )
 def test_errors_name_file_key_and_fix(tmp_path: Path, toml: str, words: str) -> None:
@@ -424,6 +477,18 @@ def test_errors_name_file_key_and_fix(tmp_path: Path, toml: str, words: str) -> 
     with pytest.raises(ConfigError, match=words) as caught:
         load_map(path)
     assert caught.value.file == str(path)
+
+
+def test_a_map_has_a_name(tmp_path: Path) -> None:
+    path = tmp_path / "map.toml"
+    for name, words in (
+        ("", "name: is missing"),
+        ('name = ""', "name: is empty"),
+        ("name = 5", "must be a string"),
+    ):
+        path.write_text(f'{name}\n{EVENT}amount = "a"\n')
+        with pytest.raises(ConfigError, match=words):
+            load_map(path)
 
 
 def test_an_unknown_map_names_the_shipped_ones() -> None:

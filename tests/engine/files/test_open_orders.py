@@ -251,11 +251,6 @@ def test_damaged_lines_are_rejected_with_their_text(tmp_path: Path) -> None:
         ("o.json", b'[{"customer_id": 1},', "no JSON array"),
         ("o.dat", b"\x00\x01\x02", "cannot be told"),
         ("o", b"some words", "cannot be told"),
-        (
-            "o.csv",
-            b"customer_id,order_id,occurred_at,amount\rc,o,2024-01-01,1\r",
-            "first line cannot be read",
-        ),
         ("o.csv", b'a,"b\n' + b"1,2\n" * (5 << 20), "first line does not end"),
         ("o.csv", b"c" * 140_000 + b",b\n1,2\n", "first line cannot be read"),
         ("o.csv", b"customer_id,b,c\n", "no column order_id.*the columns are customer_id, b, c"),
@@ -364,7 +359,7 @@ def test_text_that_is_no_utf8_is_the_fault_of_its_row_in_every_arrow_type(tmp_pa
 
 def test_long_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rfmstream.engine.files.input_files.BLOCK_BYTES", 64)
-    monkeypatch.setattr("rfmstream.engine.files.delimited._RECORD_BYTES_MAX", 500)
+    monkeypatch.setattr("rfmstream.engine.files.delimited.RECORD_BYTES_MAX", 500)
     monkeypatch.setattr("rfmstream.engine.files.jsonlines._LINE_BYTES_MAX", 500)
     head = "customer_id,order_id,occurred_at,amount\n"
     rows = "".join(f"c,{at},2024-01-01,1\n" for at in range(100))

@@ -1,0 +1,193 @@
+"""The header of a table as it is found: below title lines, divided by another character, or not there at all."""
+
+import csv
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from rfmstream.engine.files.encodings import guess_encoding
+from rfmstream.engine.files.input_files import InputFile
+from rfmstream.schemas.errors import InputError
+
+RECORD_BYTES_MAX: Final = 16 << 20
+"""A quoted cell that does not end within this many bytes is a stray quote, which damages its line only."""
+
+LINES_SEARCHED: Final = 64
+_BYTES_SEARCHED: Final = 1 << 20
+_DELIMITERS: Final = (",", ";", "\t", "|")
+_SEP_LINE: Final = re.compile(rb'"?sep=([\t!#-/:-@|])"?[;,]*\r?\n?', re.IGNORECASE)
+_FIX: Final = "the first line must name the columns"
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where a delimited text begins.
+
+    Fields  names      of the columns, as they stand in the file
+            delimiter  a character or "whitespace"
+            start      the place of the first row in what was searched
+    """
+
+    names: tuple[str, ...]
+    delimiter: str
+    start: int
+
+
+def find_layout(file: InputFile, text: bytes, wanted: Sequence[str], *, final: bool) -> Layout | None:
+    """Return the layout of a delimited text; None: more bytes are needed.
+
+    The first line is the header, unless it names none of the wanted columns and one of the lines below it, or the
+    first line divided by another of `, ; tab |`, names more of them than any other.
+
+    Errors  InputError  no header, or it is longer than 16 MiB
+    """
+    start, delimiter = _beginning(file, text)
+    if file.header:
+        return Layout(file.header, delimiter, start)
+    while text[start : start + 1] in (b"\r", b"\n"):
+        start += 1
+    end = _end(text, start, delimiter)
+    if end < 0 and not final and len(text) - start <= RECORD_BYTES_MAX:
+        return None
+    if end < 0 and len(text) - start > RECORD_BYTES_MAX:
+        raise InputError(
+            "its first line does not end", source=file.path, fix="a quote in it must have another one"
+        )
+    end = len(text) if end < 0 else end
+    if end == start:
+        raise InputError("is empty", source=file.path, fix=_FIX)
+    first = _cells(text[start:end], delimiter)
+    as_it_stands = None if first is None else Layout(first, delimiter, end + 1)
+    if first is not None and named(first, wanted):
+        return as_it_stands
+    if not final and len(text) - start < _BYTES_SEARCHED:
+        return None
+    found = _clear_header(file, text, start, delimiter, wanted)
+    found = found or _without_header(file, first, delimiter, start)
+    if found is None:
+        _check_encoding(file, text[start:end])
+        found = as_it_stands
+    if found is None:
+        raise InputError(
+            "its first line cannot be read", source=file.path, fix=f"{_FIX}, and lines end with a line feed"
+        )
+    return found
+
+
+def _beginning(file: InputFile, text: bytes) -> tuple[int, str]:
+    """Return where the lines begin of which one is the header, and the delimiter that Excel or the map names."""
+    start, delimiter = 0, file.delimiter
+    if (told := _SEP_LINE.match(text)) and len(told[0]) < len(text):
+        start = told.end()
+        delimiter = file.form.delimiter or told[1].decode()
+    for _ in range(file.form.skip or 0):
+        start = text.find(b"\n", start) + 1 or len(text)
+    return start, delimiter
+
+
+def named(cells: Sequence[str], wanted: Sequence[str]) -> int:
+    """Return how many of the wanted columns a line names."""
+    names = {stripped(cell) for cell in cells}
+    return len(names & {stripped(name) for name in wanted})
+
+
+def stripped(name: str) -> str:
+    """Return a column's name without the blanks around it."""
+    return name.strip().strip("\ufeff").strip()
+
+
+def clearest(lines: Sequence[tuple[str, ...]], wanted: Sequence[str]) -> int | None:
+    """Return which line names the columns clearly: more than one of them, or all, and more than any other line."""
+    counts = [named(cells, wanted) for cells in lines]
+    most = max(counts, default=0)
+    if most < min(2, len(set(wanted))) or most == 0 or counts.count(most) > 1:
+        return None
+    return counts.index(most)
+
+
+def places(names: Sequence[str], wanted: Sequence[str], file: InputFile) -> dict[str, int]:
+    """Return where each wanted column that is there stands: under its very name, else but for blanks around it.
+
+    Errors  InputError  several columns go by the name
+    """
+    found = {}
+    for name in wanted:
+        at = [place for place, other in enumerate(names) if other == name]
+        at = at or [place for place, other in enumerate(names) if stripped(other) == stripped(name)]
+        if len(at) > 1:
+            raise InputError(f"there are {len(at)} columns {name}", source=file.path, fix="keep one of them")
+        if at:
+            found[name] = at[0]
+    return found
+
+
+def _end(text: bytes, start: int, delimiter: str) -> int:
+    """Return where the line ends, -1 if it does not: a quoted name may hold a line end."""
+    # An even number of quotes closes them all.
+    end, quotes = start - 1, 0
+    while True:
+        begin, end = end + 1, text.find(b"\n", end + 1)
+        quotes += text.count(b'"', begin, end)
+        if end < 0 or delimiter == "whitespace" or quotes % 2 == 0:
+            return end
+
+
+def _cells(line: bytes, delimiter: str) -> tuple[str, ...] | None:
+    """Return the cells of a line, None if it cannot be divided."""
+    text = line.decode(errors="replace").removesuffix("\r")
+    if delimiter == "whitespace":
+        return tuple(text.split())
+    try:
+        return tuple(next(csv.reader([text], delimiter=delimiter), ()))
+    except csv.Error:
+        return None
+
+
+def _clear_header(
+    file: InputFile, text: bytes, start: int, delimiter: str, wanted: Sequence[str]
+) -> Layout | None:
+    delimiters = [delimiter]
+    if file.form.delimiter is None and delimiter in _DELIMITERS:
+        delimiters += [other for other in _DELIMITERS if other != delimiter]
+    lines = list(_lines(text, start))[: 1 if file.form.skip is not None else LINES_SEARCHED]
+    for other in delimiters:
+        divided = [_cells(text[begin:end], other) or () for begin, end in lines]
+        at = clearest(divided, wanted)
+        if at is not None:
+            return Layout(divided[at], other, lines[at][1] + 1)
+    return None
+
+
+def _lines(text: bytes, start: int) -> Iterator[tuple[int, int]]:
+    limit = min(len(text), start + _BYTES_SEARCHED)
+    while start < limit:
+        end = text.find(b"\n", start)
+        end = len(text) if end < 0 else end
+        yield start, end
+        start = end + 1
+
+
+def _without_header(
+    file: InputFile, first: tuple[str, ...] | None, delimiter: str, start: int
+) -> Layout | None:
+    for names in file.form.headerless:
+        if first is not None and len(first) == len(names):
+            return Layout(names, delimiter, start)
+    return None
+
+
+def _check_encoding(file: InputFile, header: bytes) -> None:
+    """Refuse a header that is no UTF-8 and names no column, with what it may be written in."""
+    if file.form.encoding.lower().replace("_", "-") not in ("utf-8", "utf8"):
+        return
+    try:
+        header.decode()
+    except UnicodeDecodeError as error:
+        guess = guess_encoding(header)
+        words = f" and reads as {guess.upper() if guess == 'gbk' else 'Big5'}" if guess else ""
+        raise InputError(
+            f"its header is no UTF-8 text{words}",
+            source=file.path,
+            fix=f'set encoding = "{guess or "..."}" in the [input] section of a map',
+        ) from error
