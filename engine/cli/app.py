@@ -14,6 +14,7 @@ import click
 
 from rfmstream.engine.cli.generate import generate
 from rfmstream.engine.cli.maps import maps
+from rfmstream.engine.cli.outcomes import outcomes
 from rfmstream.engine.cli.produce import produce
 from rfmstream.engine.cli.replay import replay
 from rfmstream.engine.cli.rulesets import rulesets
@@ -93,7 +94,7 @@ def cli() -> None:
     """
 
 
-for _command in (replay, worker, produce, tail, snapshot, timeline, rulesets, maps, generate):
+for _command in (replay, worker, produce, tail, snapshot, timeline, outcomes, rulesets, maps, generate):
     cli.add_command(_command)
 
 

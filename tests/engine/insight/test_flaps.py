@@ -6,7 +6,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from real_changes import cdnow_changes, complete_journey_changes
 
@@ -46,6 +46,7 @@ def test_figures_counted_before_there_was_this_module() -> None:
     assert round(count_flaps(cdnow_changes(), 30).share or 0, 2) == 0.07
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.tuples(st.sampled_from("xyz"), st.integers(0, 40), st.sampled_from(TIERS)), max_size=40),
     st.integers(1, 30),
