@@ -6,6 +6,7 @@ import click
 
 from rfmstream.engine.cli.diff import diff
 from rfmstream.engine.cli.options import FILE
+from rfmstream.engine.cli.suggest import suggest
 
 
 @click.group(
@@ -17,6 +18,7 @@ Examples:
   rfmstream rulesets show rfm8-annual --currency USD
   rfmstream rulesets show rfm8 --toml > ours.toml    # a start for a ruleset of your own
   rfmstream rulesets check ours.toml
+  rfmstream rulesets suggest orders.parquet --like rfm8 --out mine.toml    # cuts from your own orders
   rfmstream rulesets diff rfm8 ours.toml orders.parquet    # what would it change?
 
 \b
@@ -24,7 +26,7 @@ docs/rulesets.md explains every key. Exit codes: 0 done · 2 usage or configurat
 """,
 )
 def rulesets() -> None:
-    """List the built-in rulesets, show one, check a file of your own, or compare two on your customers."""
+    """List the built-in rulesets, show one, check or suggest a file of your own, or compare two."""
 
 
 @rulesets.command("list")
@@ -69,3 +71,4 @@ def check(*, file: Path, time_zone: str | None, currency: str | None) -> None:
 
 
 rulesets.add_command(diff)
+rulesets.add_command(suggest)

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from rfmstream.engine.insight.codes import codes_in, encode, instants_us
@@ -17,6 +18,7 @@ from rfmstream.schemas.orders import ORDER_TYPES
 
 _TYPES: Final = {word: code for code, word in enumerate(ORDER_TYPES)}
 _ABSENT: Final = 255
+DAY_US: Final = 86_400_000_000
 _COLUMNS: Final = ("customer_id", "order_id", "type", "occurred_at", "amount_minor")
 
 
@@ -101,6 +103,25 @@ class Purchases:
         first = self._place(code, at_us)
         end = self._place(code, np.minimum(at_us, FOREVER_US - span_us) + span_us)
         return end - first, self._total_minor[end] - self._total_minor[first]
+
+    @property
+    def count(self) -> int:
+        """All purchases."""
+        return int(self._key.size)
+
+    @property
+    def amount_minor(self) -> int:
+        """What they brought, all together."""
+        return int(self._total_minor[-1])
+
+    def gap_days(self, time_zone: str) -> NDArray[np.int64]:
+        """Return the days from each purchase day of a customer to the next one, in a zone's calendar."""
+        code, rank = np.divmod(self._key, self._instants_us.size + 1)
+        instants = pa.array(self._instants_us).cast(pa.timestamp("us", "UTC"))
+        local = pc.local_timestamp(instants.cast(pa.timestamp("us", time_zone))).cast(pa.int64()).to_numpy()
+        day = (local // DAY_US)[rank] if rank.size else rank
+        gaps = np.diff(day)[np.diff(code) == 0]
+        return np.asarray(gaps[gaps > 0], np.int64)
 
     def _place(self, code: NDArray[np.int64], at_us: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return how many purchases, in their order, come before a customer's first one after an instant."""
