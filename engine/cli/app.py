@@ -14,6 +14,7 @@ import click
 
 from rfmstream.engine.cli.generate import generate
 from rfmstream.engine.cli.maps import maps
+from rfmstream.engine.cli.outcomes import outcomes
 from rfmstream.engine.cli.produce import produce
 from rfmstream.engine.cli.replay import replay
 from rfmstream.engine.cli.rulesets import rulesets
@@ -94,7 +95,19 @@ def cli() -> None:
     """
 
 
-for _command in (replay, worker, produce, tail, snapshot, timeline, rulesets, maps, generate, warm_up):
+for _command in (
+    replay,
+    timeline,
+    outcomes,
+    snapshot,
+    rulesets,
+    maps,
+    generate,
+    worker,
+    produce,
+    tail,
+    warm_up,
+):
     cli.add_command(_command)
 
 

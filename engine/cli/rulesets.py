@@ -4,7 +4,9 @@ from pathlib import Path
 
 import click
 
+from rfmstream.engine.cli.diff import diff
 from rfmstream.engine.cli.options import FILE
+from rfmstream.engine.cli.suggest import suggest
 
 
 @click.group(
@@ -16,13 +18,15 @@ Examples:
   rfmstream rulesets show rfm8-annual --currency USD
   rfmstream rulesets show rfm8 --toml > ours.toml    # a start for a ruleset of your own
   rfmstream rulesets check ours.toml
+  rfmstream rulesets suggest orders.parquet --like rfm8 --out mine.toml    # cuts from your own orders
+  rfmstream rulesets diff rfm8 ours.toml orders.parquet    # what would it change?
 
 \b
 docs/rulesets.md explains every key. Exit codes: 0 done · 2 usage or configuration
 """,
 )
 def rulesets() -> None:
-    """List the built-in rulesets, show one, or check a file of your own."""
+    """List the built-in rulesets, show one, check or suggest a file of your own, or compare two."""
 
 
 @rulesets.command("list")
@@ -64,3 +68,7 @@ def check(*, file: Path, time_zone: str | None, currency: str | None) -> None:
     ruleset = load_ruleset(file, time_zone=time_zone, currency=currency)
     click.echo(f"{file} is valid.")
     print_ruleset(ruleset)
+
+
+rulesets.add_command(diff)
+rulesets.add_command(suggest)

@@ -86,7 +86,7 @@ def snapshot(
         found = snapshot_of_workers(workers, as_of)
     else:
         chosen = chosen_ruleset(ruleset, time_zone, currency)
-        if _is_plain(checkpoint):
+        if is_plain(checkpoint):
             _write_plain(Path(checkpoint), chosen, as_of, out)
             return
         from rfmstream.engine.live.snapshots import snapshot_of_store
@@ -100,7 +100,7 @@ def snapshot(
     click.echo(f"{file.rows:,} customers of {len(found.partitions)} partitions: {out}")
 
 
-def _is_plain(checkpoint: str) -> bool:
+def is_plain(checkpoint: str) -> bool:
     """Tell whether a directory is one checkpoint, not a live worker's many."""
     from rfmstream.engine.core.checkpoint import has_checkpoint
 

@@ -70,17 +70,7 @@ def snapshot_of_store(store: Store, ruleset: Ruleset | None, as_of: str | None) 
     Errors  StateError   there is none, or none is whole, or it belongs to another ruleset
             ConfigError  the instant lies before the clock
     """
-    engines: dict[str, Engine] = {}
-    for source in store.sources():
-        loaded = store.load(source, None, ruleset)
-        if loaded is None:
-            raise StateError("holds no whole checkpoint", path=str(source), fix="ask a worker that runs")
-        own = loaded.engine.ruleset
-        if ruleset is not None and own.fingerprint != ruleset.fingerprint:
-            raise StateError(f"belongs to the ruleset {own.identity}", path=loaded.name, fix="name that one")
-        engines[str(source)] = loaded.engine
-    if not engines:
-        raise StateError("there are no checkpoints of partitions")
+    engines = engines_of_store(store, ruleset)
     partitions = list(engines)
     first = engines[partitions[0]]
     instant_us: int | None
@@ -96,6 +86,26 @@ def snapshot_of_store(store: Store, ruleset: Ruleset | None, as_of: str | None) 
             yield from engines.pop(name).snapshot(instant_us).to_batches()
 
     return Snapshot(snapshot_schema(first.ruleset), partitions, batches())
+
+
+def engines_of_store(store: Store, ruleset: Ruleset | None) -> "dict[str, Engine]":
+    """Return the engine of every partition's newest checkpoint, by the partition's name.
+
+    In      ruleset  None: that of the checkpoints, if it is a built-in one
+    Errors  StateError  there is none, or none is whole, or it belongs to another ruleset
+    """
+    engines: dict[str, Engine] = {}
+    for source in store.sources():
+        loaded = store.load(source, None, ruleset)
+        if loaded is None:
+            raise StateError("holds no whole checkpoint", path=str(source), fix="ask a worker that runs")
+        own = loaded.engine.ruleset
+        if ruleset is not None and own.fingerprint != ruleset.fingerprint:
+            raise StateError(f"belongs to the ruleset {own.identity}", path=loaded.name, fix="name that one")
+        engines[str(source)] = loaded.engine
+    if not engines:
+        raise StateError("there are no checkpoints of partitions")
+    return engines
 
 
 def _answer(url: str, as_of: str | None, partitions: list[str]) -> pa.RecordBatchStreamReader:

@@ -54,12 +54,19 @@ def tier_of(ruleset: Ruleset, bands: tuple[int, int, int], *, first_order: bool 
 
 
 def test_list_rulesets_names_the_built_ins() -> None:
-    assert list_rulesets() == ("groups3", "rfm8", "rfm8-annual", "scores4", "types7")
+    assert list_rulesets() == ("groups3", "rfm8", "rfm8-annual", "rfm8-grace", "scores4", "types7")
 
 
 @pytest.mark.parametrize(
     ("name", "window_days"),
-    [("rfm8", None), ("rfm8-annual", 365), ("groups3", 365), ("types7", 365), ("scores4", 365)],
+    [
+        ("rfm8", None),
+        ("rfm8-annual", 365),
+        ("rfm8-grace", 365),
+        ("groups3", 365),
+        ("types7", 365),
+        ("scores4", 365),
+    ],
 )
 def test_built_ins_have_the_cuts_of_the_contract(name: str, window_days: int | None) -> None:
     ruleset = load_ruleset(name)
@@ -67,7 +74,9 @@ def test_built_ins_have_the_cuts_of_the_contract(name: str, window_days: int | N
     assert (ruleset.time_zone, ruleset.currency, ruleset.day_unit) == ("UTC", "CNY", "calendar_day")
     assert ruleset.window_days == window_days
     cuts = ruleset.recency_cuts_days, ruleset.frequency_cuts, ruleset.monetary_cuts_minor
-    if name == "scores4":
+    if name == "rfm8-grace":
+        assert cuts == ((30, 90), (3,), (100_000,))
+    elif name == "scores4":
         assert cuts == ((30, 60, 90, 120), (2, 3, 4, 5), (100_000, 500_000, 1_000_000, 5_000_000))
     else:
         assert cuts == ((30,), (3,), (100_000,))
@@ -80,6 +89,15 @@ def test_rfm8_ids_are_the_bits(name: str) -> None:
     for first_order, *bands in product((False, True), *[(0, 1)] * 3):
         r, f, m = bands
         assert tier_of(ruleset, (r, f, m), first_order=first_order) == f"{r}{f}{m}"
+
+
+def test_rfm8_grace_holds_champions_one_recency_band_longer() -> None:
+    ruleset = load_ruleset("rfm8-grace")
+    assert {tier.id: (tier.label_zh, tier.label_en) for tier in ruleset.tiers} == EIGHT
+    for first_order, *bands in product((False, True), range(3), (0, 1), (0, 1)):
+        r, f, m = bands
+        is_recent = r >= 1 if f and m else r == 2
+        assert tier_of(ruleset, (r, f, m), first_order=first_order) == f"{int(is_recent)}{f}{m}"
 
 
 def test_groups3_and_types7_follow_their_lists() -> None:

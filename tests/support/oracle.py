@@ -77,6 +77,10 @@ def _eight(r: int, f: int, m: int, _first: bool) -> str:  # noqa: FBT001
     return f"{r}{f}{m}"
 
 
+def _grace(r: int, f: int, m: int, _first: bool) -> str:  # noqa: FBT001
+    return f"{int(r == 2 or (r, f, m) == (1, 1, 1))}{f}{m}"
+
+
 def _scores4(r: int, f: int, m: int, _first: bool) -> str:  # noqa: FBT001
     high = tuple(band + 1 >= 4 for band in (r, f, m))
     if high == (True, True, True):
@@ -111,6 +115,7 @@ def _types7(r: int, f: int, m: int, first: bool) -> str:  # noqa: FBT001
 BUILT_IN: dict[str, Callable[..., Rules]] = {
     "rfm8": partial(Rules, _eight),
     "rfm8-annual": partial(Rules, _eight, window_days=365, identity="rfm8-annual"),
+    "rfm8-grace": partial(Rules, _grace, recency_cuts_days=(30, 90), window_days=365, identity="rfm8-grace"),
     "scores4": partial(
         Rules,
         _scores4,
