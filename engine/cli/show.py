@@ -63,9 +63,15 @@ def print_summary(summary: Summary) -> None:
     rejected = sum(rows.rejected.values())
     console = _console()
     if summary.input_rows != rows.read:
+        after_until = f", {summary.rows_after_until:,} by --until" if summary.rows_after_until else ""
         console.print(
-            f"{summary.input_rows:,} input rows, {summary.rows_excluded:,} of them left out by the map"
+            f"{summary.input_rows:,} input rows, {summary.rows_excluded:,} of them left out by the map{after_until}"
             f" → {rows.read:,} order events"
+        )
+    if summary.rows_ahead:
+        console.print(
+            f"[bold red]{summary.rows_ahead:,} rows are dated after now[/], "
+            f"the newest {to_text(summary.newest_ahead_us)}: they let everybody age · --until INSTANT leaves them out"
         )
     console.print(
         f"[bold]{rows.read:,}[/] rows read = {rows.applied:,} applied + {rows.duplicates:,} duplicates"

@@ -54,6 +54,8 @@ class Summary:
     """The closing summary.
 
     Fields  input_rows, rows_excluded  rows in the files, and those the map left out
+            rows_after_until  orders left out because they are dated at or after --until
+            rows_ahead, newest_ahead_us  orders dated after the wall clock, and the newest of them
             rows          what became of the order events: read = applied + duplicates + rejected
             tiers         in the ruleset's order; customers without a tier come last
             retained_orders  orders, refunded and void ones included, that the state still knows
@@ -65,6 +67,9 @@ class Summary:
     as_of_us: int
     input_rows: int
     rows_excluded: int
+    rows_after_until: int
+    rows_ahead: int
+    newest_ahead_us: int
     rows: Counters
     tiers: tuple[TierRow, ...]
     customers: int
@@ -104,7 +109,15 @@ class Summary:
             "currency_exponent": self.ruleset.currency_exponent,
             "time_zone": self.ruleset.time_zone,
             "as_of": None if self.as_of_us == NEVER_US else to_text(self.as_of_us),
-            "input": {"rows": self.input_rows, "excluded": self.rows_excluded},
+            "input": {
+                "rows": self.input_rows,
+                "excluded": self.rows_excluded,
+                "after_until": self.rows_after_until,
+            },
+            "dated_ahead": {
+                "rows": self.rows_ahead,
+                "newest": to_text(self.newest_ahead_us) if self.rows_ahead else None,
+            },
             "rows": {
                 "read": rows.read,
                 "applied": rows.applied,
@@ -152,6 +165,9 @@ def summarise(result: ReplayResult) -> Summary:
         as_of_us=result.as_of_us,
         input_rows=result.input_rows,
         rows_excluded=result.rows_excluded,
+        rows_after_until=result.rows_after_until,
+        rows_ahead=result.rows_ahead,
+        newest_ahead_us=result.newest_ahead_us,
         rows=result.counters,
         tiers=count_tiers(result.snapshot, engine.ruleset),
         customers=result.snapshot.num_rows,
