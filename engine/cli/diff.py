@@ -172,16 +172,23 @@ def _history(
 ) -> "History":
     """Run both rulesets over the same orders."""
     from rfmstream.engine.cli.progress import progress_bar
+    from rfmstream.engine.cli.warm_up import compile_kernels
     from rfmstream.engine.core.engine import Engine
     from rfmstream.engine.files.source import open_orders
     from rfmstream.engine.insight.history import History
-    from rfmstream.kernels.fold import fold
 
     history = History([Engine(old), Engine(new)], days)
     refused = 0
 
-    with progress_bar(compiles=fold) as on_progress:
-        stream = open_orders(orders, input_map=input_map, currency=old.currency, on_progress=on_progress)
+    compile_kernels("orders", "time", "csv")
+    with progress_bar() as on_progress:
+        stream = open_orders(
+            orders,
+            input_map=input_map,
+            currency=old.currency,
+            time_zone=old.time_zone,
+            on_progress=on_progress,
+        )
 
         def batches() -> "Iterator[pa.RecordBatch]":
             nonlocal refused

@@ -143,18 +143,22 @@ def _check_out(out: Path, orders: "Sequence[Path]") -> None:
 def _read(engine: Any, orders: tuple[Path, ...], input_map: Any) -> Any:  # noqa: ANN401 - loaded late
     """Apply the orders to the engine, and return the purchases among them."""
     from rfmstream.engine.cli.progress import progress_bar
+    from rfmstream.engine.cli.warm_up import compile_kernels
     from rfmstream.engine.files.source import open_orders
     from rfmstream.engine.insight.purchases import Purchases
-    from rfmstream.kernels.fold import fold
 
     refused = 0
-    with progress_bar(compiles=fold) as on_progress:
+    compile_kernels("orders", "time", "csv")
+    with progress_bar() as on_progress:
 
         def batches() -> "Iterator[pa.RecordBatch]":
             nonlocal refused
-            currency = engine.ruleset.currency
             for batch, rejected in open_orders(
-                orders, input_map=input_map, currency=currency, on_progress=on_progress
+                orders,
+                input_map=input_map,
+                currency=engine.ruleset.currency,
+                time_zone=engine.ruleset.time_zone,
+                on_progress=on_progress,
             ):
                 refused += rejected.num_rows
                 refused += engine.step_canonical(batch).rejected.num_rows

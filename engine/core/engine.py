@@ -170,7 +170,12 @@ class Engine:
 
         def judge(span: tuple[int, int]) -> tuple[pa.RecordBatch, pa.RecordBatch]:
             part = table.slice(span[0], span[1] - span[0])
-            return normalise(part, currency=self.ruleset.currency, first_row=first_row + span[0])
+            return normalise(
+                part,
+                currency=self.ruleset.currency,
+                time_zone=self.ruleset.time_zone,
+                first_row=first_row + span[0],
+            )
 
         judged = self.for_each(judge, self._spans(table.num_rows))
         malformed = [rejected for _, rejected in judged if rejected.num_rows]
