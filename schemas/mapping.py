@@ -117,6 +117,11 @@ class Event:
     languages: tuple[str, ...] = ()
     amount_once: Expression | None = None
 
+    def time_columns(self) -> tuple[str, ...]:
+        """Return the columns that its time is read from."""
+        zone = () if self.zone_of_row is None else self.zone_of_row.columns()
+        return (*self.occurred_at.columns(), *zone)
+
     @property
     def each(self) -> str:
         """The list of whose elements each gives an event of its own, such as `refunds[*]`; empty: the row is one."""

@@ -16,6 +16,7 @@ from rfmstream.engine.events.amounts import ColumnAmount
 from rfmstream.engine.events.normalise import Fields, canonicalise, type_codes
 from rfmstream.engine.events.text import repeat
 from rfmstream.engine.events.times import Instants, read_instants
+from rfmstream.engine.events.zone_words import ZoneWords
 from rfmstream.engine.files.evaluate import SourceRows, pointed
 from rfmstream.engine.files.numbers import Number, NumberAmount
 from rfmstream.kernels.parse import UNKNOWN_WORD
@@ -115,7 +116,11 @@ class Mapper:
 
     def has_one_time(self) -> bool:
         """Return whether all events of a row happen at the same time, told by the same expression."""
-        return len({(e.occurred_at, e.time_formats, e.time_zone) for e in self.input_map.events}) == 1
+        told = {
+            (e.occurred_at, e.time_formats, e.time_zone, e.zone_of_row, e.zones, e.languages, e.each)
+            for e in self.input_map.events
+        }
+        return len(told) == 1 and not self.input_map.events[0].each
 
     def _instants(self, event: Event, source_rows: SourceRows) -> Instants:
         return read_instants(
@@ -123,6 +128,9 @@ class Mapper:
             time_zone=event.time_zone or self._time_zone,
             time_formats=event.time_formats,
             name=event.occurred_at.text or "occurred_at",
+            languages=event.languages,
+            words=ZoneWords(dict(event.zones)),
+            zone_of_row=None if event.zone_of_row is None else source_rows.text(event.zone_of_row),
         )
 
     def _fields(self, event: Event, source_rows: SourceRows) -> Fields:

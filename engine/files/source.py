@@ -126,7 +126,7 @@ class OrderStream:
 
     def _scan(self) -> bool:
         """Return whether the times that can be read never fall, over all files."""
-        columns = ("occurred_at",) if self._map is None else tuple(self._map.events[0].occurred_at.columns())
+        columns = ("occurred_at",) if self._map is None else self._map.events[0].time_columns()
         newest = None
         for chunk in self._chunks(columns, "scan"):
             us = self._times_us(chunk)
