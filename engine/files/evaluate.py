@@ -23,9 +23,10 @@ class SourceRows:
             source  file name for errors
             names   all columns of the input, for errors
             rows_before  of earlier runs, which `row_number` goes on from
+            dates_are_iso  dates are ISO 8601, whatever the map says of text
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what a chunk says of its rows
         self,
         batch: pa.RecordBatch,
         rows: np.ndarray[Any, Any],
@@ -33,12 +34,14 @@ class SourceRows:
         names: tuple[str, ...],
         *,
         rows_before: int = 0,
+        dates_are_iso: bool = False,
     ) -> None:
         self.batch = batch
         self.rows = rows
         self.source = source
         self.names = names
         self.rows_before = rows_before
+        self.dates_are_iso = dates_are_iso
         self.count = len(rows)
         self._columns: dict[str, pa.Array] = {}
         self._chosen: np.ndarray[Any, Any] | None = None
@@ -46,7 +49,11 @@ class SourceRows:
 
     def take(self, mask: np.ndarray[Any, Any]) -> "SourceRows":
         """Return the rows where the mask is true."""
-        taken = SourceRows(self.batch, self.rows[mask], self.source, self.names, rows_before=self.rows_before)
+        taken = SourceRows(
+            *(self.batch, self.rows[mask], self.source, self.names),
+            rows_before=self.rows_before,
+            dates_are_iso=self.dates_are_iso,
+        )
         taken._chosen = mask
         if self._chosen is not None:
             taken._chosen = self._chosen.copy()

@@ -61,7 +61,7 @@ def _parts(file: InputFile, tick: Callable[[int], None]) -> Iterator[bytes | lis
         if newline:
             yield whole
         elif len(pending) > _LINE_BYTES_MAX:
-            raise InputError("a line is longer than 16 MiB", source=file.path, fix="write one object a line")
+            raise InputError("a line is longer than 16 MiB", source=file.name, fix="write one object a line")
     if pending.strip():
         yield pending
 
@@ -74,14 +74,14 @@ def _array(file: InputFile, start: bytes, blocks: Iterator[bytes]) -> list[bytes
         if size > _ARRAY_BYTES_MAX:
             raise InputError(
                 "a JSON array above 256 MiB cannot be read in pieces",
-                source=file.path,
+                source=file.name,
                 fix="write one object a line",
             )
     try:
         items = DECODER.decode(b"".join(parts).decode())
     except (ValueError, RecursionError) as error:
         raise InputError(
-            f"is no JSON array: {error}", source=file.path, fix="write one object a line"
+            f"is no JSON array: {error}", source=file.name, fix="write one object a line"
         ) from error
     return [item if isinstance(item, dict) else json.dumps(item).encode() for item in items]
 

@@ -123,10 +123,13 @@ class Mapper:
         return len(told) == 1 and not self.input_map.events[0].each
 
     def _instants(self, event: Event, source_rows: SourceRows) -> Instants:
+        formats = event.time_formats
+        if source_rows.dates_are_iso and "iso" not in formats:
+            formats = (*formats, "iso")
         return read_instants(
             source_rows.value(event.occurred_at),
             time_zone=event.time_zone or self._time_zone,
-            time_formats=event.time_formats,
+            time_formats=formats,
             name=event.occurred_at.text or "occurred_at",
             languages=event.languages,
             words=ZoneWords(dict(event.zones)),

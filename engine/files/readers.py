@@ -14,6 +14,7 @@ from rfmstream.engine.files.chunks import Chunk
 from rfmstream.engine.files.delimited import read_delimited
 from rfmstream.engine.files.input_files import InputFile, naming, reading, unpacked
 from rfmstream.engine.files.jsonlines import read_json_lines
+from rfmstream.engine.files.workbooks import read_workbook
 from rfmstream.schemas.errors import InputError
 
 __all__ = ["Chunk", "read_arrow", "read_chunks"]
@@ -38,11 +39,14 @@ def read_chunks(
             tick    called with the bytes of the file consumed so far
     Errors  InputError  the file is damaged or cannot be read
     """
-    with reading(file.path), naming(file.path):
+    with reading(file.name), naming(file.name):
         if file.format == "csv":
             yield from read_delimited(file, wanted, first_row=first_row, tick=tick)
         elif file.format == "jsonl":
             yield from read_json_lines(file, wanted, first_row=first_row, tick=tick, scanner=scanner)
+        elif file.format == "xlsx":
+            with unpacked(file) as path:
+                yield from read_workbook(file, path, wanted, first_row=first_row, tick=tick)
         else:
             with unpacked(file) as path:
                 batches = _parquet if file.format == "parquet" else read_arrow

@@ -213,7 +213,11 @@ class OrderStream:
                 yield chunk, (orders, _with_damaged(chunk, rejected))
 
     def _source_rows(self, chunk: Chunk) -> SourceRows:
-        return SourceRows(chunk.batch, chunk.rows, chunk.source, chunk.names, rows_before=self._rows_before)
+        return SourceRows(
+            *(chunk.batch, chunk.rows, chunk.source, chunk.names),
+            rows_before=self._rows_before,
+            dates_are_iso=chunk.dates_are_iso,
+        )
 
     def _normalised(self, chunk: Chunk) -> Batches:
         with naming(chunk.source):
@@ -262,8 +266,8 @@ def open_orders(  # noqa: PLR0913 - options by keyword
 ) -> OrderStream:
     """Open order history: (canonical, rejected) batches in order of (occurred_at, input order).
 
-    In      inputs     files and directories, read in this order: Parquet, Arrow IPC, CSV, JSON lines, each
-                       plain, gzip or zstd
+    In      inputs     files and directories, read in this order: Parquet, Arrow IPC, CSV, JSON, workbooks, each
+                       plain, gzip or zstd, or in a ZIP archive
             input_map  None: the columns are those of the contract
             currency   the ruleset's
             time_zone  of times without one where the map does not say it; None: UTC
