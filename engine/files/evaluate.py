@@ -8,11 +8,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from rfmstream.engine.events.json_paths import reach_into_list
 from rfmstream.engine.events.text import nulls, plain, repeat, text_buffers, to_text
 from rfmstream.engine.files.numbers import Number
 from rfmstream.kernels.parse import BAD, OK, check_text
 from rfmstream.schemas.errors import InputError
-from rfmstream.schemas.mapping import Condition, Expression
+from rfmstream.schemas.mapping import EACH, Condition, Expression
 
 
 class SourceRows:
@@ -44,6 +45,8 @@ class SourceRows:
         self.dates_are_iso = dates_are_iso
         self.count = len(rows)
         self._columns: dict[str, pa.Array] = {}
+        self.lists_are_absent = False
+        """Whether what lies in lists counts as absent, because these rows are no elements of them."""
         self._chosen: np.ndarray[Any, Any] | None = None
         """bool[rows of the batch], those that these are; None: all."""
 
@@ -65,6 +68,8 @@ class SourceRows:
 
         Errors  InputError  the input has no such column
         """
+        if EACH in name and self.lists_are_absent:
+            return nulls(self.count)
         if name not in self._columns:
             found = find_column(self.batch, name)
             if found is None:
@@ -77,7 +82,7 @@ class SourceRows:
                     fix="choose another map, or change its column names",
                 )
             # As they come, columns can be of types that Arrow picks no rows out of. Nested ones are no values anyway.
-            is_whole = self._chosen is None or pa.types.is_nested(found.type)
+            is_whole = self._chosen is None or (pa.types.is_nested(found.type) and EACH not in name)
             self._columns[name] = found if is_whole else found.filter(pa.array(self._chosen))
         return self._columns[name]
 
@@ -181,16 +186,44 @@ def find_column(batch: pa.RecordBatch, name: str) -> pa.Array | None:
         raise InputError(f"there are {len(at)} columns {name}", fix="keep one of them")
     if at:
         return plain(batch.column(at[0]))
-    head, *path = name.split(".")
+    head, *segments = name.split(EACH)
+    head, *path = head.split(".")
     at = batch.schema.get_all_field_indices(head)
-    if not path or len(at) != 1:
+    if not (path or segments) or len(at) != 1:
         return None
-    array = plain(batch.column(at[0]))
-    for step in path:
+    array = _member(plain(batch.column(at[0])), path, name, 1)
+    return _each(array, segments) if array is not None and segments else array
+
+
+def _member(array: pa.Array, path: list[str], name: str, depth: int) -> pa.Array | None:
+    """Return what a path leads to in struct columns, None if it is not there.
+
+    Errors  InputError  it leads into a list without saying so
+    """
+    for at, step in enumerate(path):
+        if pa.types.is_list(array.type) or pa.types.is_large_list(array.type):
+            raise reach_into_list(name, depth + at)
         if not pa.types.is_struct(array.type) or array.type.get_field_index(step) < 0:
             return None
         array = plain(pc.struct_field(array, step))
     return array
+
+
+def _each(lists: pa.Array, segments: list[str]) -> pa.Array | None:
+    """Return lists of what the rest of a path leads to in each element."""
+    if pa.types.is_large_list(lists.type):
+        lists = lists.cast(pa.list_(lists.type.value_type))
+    if not pa.types.is_list(lists.type):
+        return None
+    lengths = pc.fill_null(pc.list_value_length(lists), 0).to_numpy(zero_copy_only=False)
+    path = [step for step in segments[0].split(".") if step]
+    inner = _member(plain(lists.flatten()), path, segments[0], 0)
+    if inner is not None and len(segments) > 1:
+        inner = _each(inner, segments[1:])
+    if inner is None:
+        return None
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
+    return pa.ListArray.from_arrays(pa.array(offsets), inner)
 
 
 def _without_empty(text: pa.Array) -> pa.Array:

@@ -17,6 +17,7 @@ from rfmstream.engine.events.normalise import Fields, canonicalise, type_codes
 from rfmstream.engine.events.text import repeat
 from rfmstream.engine.events.times import Instants, read_instants
 from rfmstream.engine.events.zone_words import ZoneWords
+from rfmstream.engine.files.elements import ElementRows
 from rfmstream.engine.files.evaluate import SourceRows, pointed
 from rfmstream.engine.files.numbers import Number, NumberAmount
 from rfmstream.kernels.parse import UNKNOWN_WORD
@@ -83,6 +84,14 @@ class Mapper:
                 source_rows = source_rows.take(~out)
         taken = np.zeros(source_rows.count, np.bool_)
         for event in self.input_map.events:
+            if event.each:
+                elements = ElementRows(source_rows, event)
+                if event.when is not None:
+                    elements = elements.take(elements.holds(event.when))
+                if elements.count:
+                    taken[elements.parents] = True
+                    yield MappedEvent(self._fields(event, elements), elements.rows, event)
+                continue
             mask = None if event.when is None else source_rows.holds(event.when)
             if mask is None or mask.all():
                 taken[:] = True
@@ -92,12 +101,21 @@ class Mapper:
                 chosen = source_rows.take(mask)
                 yield MappedEvent(self._fields(event, chosen), chosen.rows, event)
         if not taken.all():
-            rest = source_rows.take(~taken)
-            event = self.input_map.events[0]
-            fields = self._fields(event, rest)
-            shown = {name: array for name, array in fields.shown.items() if name != "type"}
-            fields = replace(fields, types=np.full(rest.count, UNKNOWN_WORD, np.uint8), shown=shown)
-            yield MappedEvent(fields, rest.rows, event)
+            yield self._without_event(source_rows.take(~taken))
+
+    def _without_event(self, rest: SourceRows) -> MappedEvent:
+        """Return the rows that no section applies to, which are of an unknown type."""
+        rest.lists_are_absent = True
+        event = self.input_map.events[0]
+        fields = self._fields(event, rest)
+        shown = {name: array for name, array in fields.shown.items() if name != "type"}
+        fields = replace(fields, types=np.full(rest.count, UNKNOWN_WORD, np.uint8), shown=shown)
+        if event.each:
+            # The time and the amount would be those of elements, and are not what the row is rejected for.
+            zeros = NumberAmount(Number.zeros(rest.count), event.rounding, in_minor=True)
+            instants = Instants(np.zeros(rest.count, np.int64), None)
+            fields = replace(fields, occurred_at=instants, amount=zeros)
+        return MappedEvent(fields, rest.rows, event)
 
     def canonical(self, source_rows: SourceRows) -> tuple[pa.RecordBatch, pa.RecordBatch]:
         """Return the canonical events and the rejected rows, both in order of row, then of section."""

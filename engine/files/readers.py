@@ -16,6 +16,7 @@ from rfmstream.engine.files.input_files import InputFile, naming, reading, unpac
 from rfmstream.engine.files.jsonlines import read_json_lines
 from rfmstream.engine.files.workbooks import read_workbook
 from rfmstream.schemas.errors import InputError
+from rfmstream.schemas.mapping import EACH
 
 __all__ = ["Chunk", "read_arrow", "read_chunks"]
 
@@ -64,7 +65,7 @@ _Read = Iterator[tuple[tuple[str, ...], pa.RecordBatch, float]]
 def _heads(wanted: Sequence[str], names: Sequence[str]) -> list[str]:
     """Return the top-level columns that hold the wanted ones."""
     there = set(names)
-    heads = (name if name in there else name.split(".")[0] for name in wanted)
+    heads = (name if name in there else name.split(".")[0].partition(EACH)[0] for name in wanted)
     return list(dict.fromkeys(head for head in heads if head in there))
 
 

@@ -414,7 +414,7 @@ def test_struct_columns_by_dotted_path(tmp_path: Path) -> None:
             '[input]\nencoding = "martian"\n' + EVENT + 'amount = "a"',
             r"input\.encoding: 'martian' is no encoding",
         ),
-        ('[input]\nformat = "xlsx"\n' + EVENT + 'amount = "a"', r"input\.format: 'xlsx' is not known"),
+        ('[input]\nformat = "docx"\n' + EVENT + 'amount = "a"', r"input\.format: 'docx' is not known"),
         ("title = 5\n" + EVENT + 'amount = "a"', r"title: must be text"),
     ],
 )
