@@ -464,7 +464,7 @@ def test_struct_columns_by_dotted_path(tmp_path: Path) -> None:
             '[input]\nencoding = "martian"\n' + EVENT + 'amount = "a"',
             r"input\.encoding: 'martian' is no encoding",
         ),
-        ('[input]\nformat = "xlsx"\n' + EVENT + 'amount = "a"', r"input\.format: 'xlsx' is not one of"),
+        ('[input]\nformat = "docx"\n' + EVENT + 'amount = "a"', r"input\.format: 'docx' is not one of"),
         (
             "title = 5\n" + EVENT + 'amount = "a"',
             r"title: must be a string, not an integer; put it in quotes",
