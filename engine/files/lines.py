@@ -138,19 +138,26 @@ class LineSums:
                 if spoiled.section in (None, at):
                     section.refused |= _holds(section, spoiled.customer_id, spoiled.order_id)[0]
         rejected = [_attributed(damaged, list(sections.values())) for damaged in self._damaged]
-        done = [(_NO_ORDERS, NO_REJECTED)]
+        done: list[tuple[pa.RecordBatch, pa.RecordBatch]] = []
         for section in sections.values():
             if section.file.max(initial=0) > section.file.min(initial=0):
                 rejected.append(self._across_files(section))
             done += self._summed(section)
-        return by_row([good for good, _ in done]), by_row([bad for _, bad in done] + rejected)
+        orders = by_row([good for good, _ in done]) if done else _NO_ORDERS
+        return orders, by_row([NO_REJECTED, *(bad for _, bad in done), *rejected])
 
     def _refused(self, mapped: MappedEvent, doubtful: np.ndarray[Any, Any], section: int) -> pa.RecordBatch:
         """Return the doubtful lines that are to be rejected, and note their orders."""
         at = np.flatnonzero(doubtful)
         apart = _taken(mapped.fields, at)
         source = mapped.source_rows.source
-        _, out = canonicalise(apart, currency=self._currency, rows=mapped.rows[at], source=source)
+        _, out = canonicalise(
+            apart,
+            currency=self._currency,
+            rows=mapped.rows[at],
+            source=source,
+            keeps_foreign=self._mapper.keeps_foreign,
+        )
         bad = np.isin(mapped.rows[at], out.column("row").to_numpy())
         types = None if apart.types is None else apart.types[bad]
         known = None if types is None or not (types == UNKNOWN_WORD).any() else types != UNKNOWN_WORD
@@ -252,6 +259,7 @@ class LineSums:
                 currency=self._currency,
                 rows=section.rows[chosen],
                 source=source,
+                keeps_foreign=self._mapper.keeps_foreign,
             )
             if bad.num_rows:
                 at = chosen[np.isin(section.rows[chosen], bad.column("row").to_numpy())]

@@ -66,6 +66,7 @@ class Mapper:
     """Turns batches of source columns into order events by one input map, for one run.
 
     Fields  rows_excluded  how many rows each of the map's [[exclude]] sections left out so far
+            keeps_foreign  see `engine.events.normalise.canonicalise`
             on_excluded    takes them, of EXCLUDED_SCHEMA; None: they are only counted
     """
 
@@ -76,9 +77,11 @@ class Mapper:
         currency: str,
         time_zone: str,
         on_excluded: Callable[[pa.RecordBatch], None] | None = None,
+        keeps_foreign: bool = False,
     ) -> None:
         self.input_map = input_map
         self.rows_excluded = [0] * len(input_map.exclude)
+        self.keeps_foreign = keeps_foreign
         self._on_excluded = on_excluded
         self._currency = currency
         self._time_zone = time_zone
@@ -114,7 +117,13 @@ class Mapper:
         """Return the canonical events and the rejected rows, both in order of row, then of section."""
         source = source_rows.source
         parts = [
-            canonicalise(mapped.fields, currency=self._currency, rows=mapped.rows, source=source)
+            canonicalise(
+                mapped.fields,
+                currency=self._currency,
+                rows=mapped.rows,
+                source=source,
+                keeps_foreign=self.keeps_foreign,
+            )
             for mapped in self.events(source_rows)
         ]
         if len(parts) == 1:

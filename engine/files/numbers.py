@@ -113,11 +113,16 @@ class Number:
         """Return the numbers as decimal text, row by row; null where there is none."""
         return pa.array(
             [
-                format(Decimal(int(mantissa)).scaleb(-int(scale)), "f") if code == OK else None
+                decimal_text(int(mantissa), int(scale)) if code == OK else None
                 for mantissa, scale, code in zip(self.mantissa, self.scale, self.status, strict=True)
             ],
             pa.string(),
         )
+
+
+def decimal_text(mantissa: int, scale: int) -> str:
+    """Return mantissa / 10**scale as digits and a point."""
+    return format(Decimal(mantissa).scaleb(-scale), "f")
 
 
 @dataclass(frozen=True)
