@@ -54,7 +54,10 @@ class LineSums:
                 )
                 rejected.append(out)
                 fields = _taken(fields, np.flatnonzero(~alone))
-            self._hold(replace(mapped, fields=fields, rows=mapped.rows[~alone]), source_rows.source)
+            once = None if mapped.once is None else mapped.once.take(np.flatnonzero(~alone))
+            self._hold(
+                replace(mapped, fields=fields, rows=mapped.rows[~alone], once=once), source_rows.source
+            )
         return by_row(rejected)
 
     def _hold(self, mapped: MappedEvent, source: str | None) -> None:
@@ -102,6 +105,9 @@ class LineSums:
         newest = np.maximum.accumulate(group)
         first = np.flatnonzero(np.diff(newest, prepend=-1))
         total = number.summed(group, len(first))
+        if event.amount_once is not None:
+            once = Number.concat([mapped.once for mapped, _ in held if mapped.once is not None])
+            total.add(once.once(group, len(first)), 1)
         done = []
         for at, source in enumerate(sources):
             of_source = np.flatnonzero(origin[first] == at)

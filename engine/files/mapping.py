@@ -56,11 +56,12 @@ def load_map(name_or_path: str | Path) -> InputMap:
 
 @dataclass(frozen=True)
 class MappedEvent:
-    """The fields of one [[event]] section over the rows it applies to."""
+    """The fields of one [[event]] section over the rows it applies to, and what counts once an order."""
 
     fields: Fields
     rows: np.ndarray[Any, Any]
     event: Event
+    once: Number | None = None
 
 
 class Mapper:
@@ -90,18 +91,21 @@ class Mapper:
                     elements = elements.take(elements.holds(event.when))
                 if elements.count:
                     taken[elements.parents] = True
-                    yield MappedEvent(self._fields(event, elements), elements.rows, event)
+                    yield self._mapped(event, elements)
                 continue
             mask = None if event.when is None else source_rows.holds(event.when)
             if mask is None or mask.all():
                 taken[:] = True
-                yield MappedEvent(self._fields(event, source_rows), source_rows.rows, event)
+                yield self._mapped(event, source_rows)
             elif mask.any():
                 taken |= mask
-                chosen = source_rows.take(mask)
-                yield MappedEvent(self._fields(event, chosen), chosen.rows, event)
+                yield self._mapped(event, source_rows.take(mask))
         if not taken.all():
             yield self._without_event(source_rows.take(~taken))
+
+    def _mapped(self, event: Event, rows: SourceRows) -> MappedEvent:
+        once = None if event.amount_once is None else rows.number(event.amount_once)
+        return MappedEvent(self._fields(event, rows), rows.rows, event, once)
 
     def _without_event(self, rest: SourceRows) -> MappedEvent:
         """Return the rows that no section applies to, which are of an unknown type."""
