@@ -13,7 +13,7 @@ from typing import Final, Literal
 Kind = Literal["column", "constant", "row_number", "first_of", "concat", "sum", "difference", "product"]
 Test = Literal["equals", "one_of", "starts_with", "contains", "is_null", "less_than", "greater_than"]
 Rounding = Literal["refuse", "half_even", "half_up"]
-Format = Literal["parquet", "arrow", "csv", "jsonl"]
+Format = Literal["parquet", "arrow", "csv", "jsonl", "xlsx"]
 
 ARITHMETIC: Final = ("sum", "difference", "product")
 EACH: Final = "[*]"
@@ -116,6 +116,11 @@ class Event:
     zones: tuple[tuple[str, str], ...] = ()
     languages: tuple[str, ...] = ()
     amount_once: Expression | None = None
+
+    def time_columns(self) -> tuple[str, ...]:
+        """Return the columns that its time is read from."""
+        zone = () if self.zone_of_row is None else self.zone_of_row.columns()
+        return (*self.occurred_at.columns(), *zone)
 
     @property
     def each(self) -> str:

@@ -84,6 +84,12 @@ class _Parser:
                 "there is no [[event]] section",
                 "add one that says which columns make an order event",
             )
+        if "lines" not in document:
+            for at, section in enumerate(events):
+                if isinstance(section, dict) and "amount_once" in section:
+                    raise self._error(
+                        f"event[{at}].amount_once", "is for order lines", "add a section [lines], or use sum"
+                    )
         form = self._input(self._get(document, "input", "", dict, {}))
         self._decimal = form.decimal
         return InputMap(
@@ -281,7 +287,10 @@ class _Parser:
         names = set(re.findall(r"%(.?)", form, re.DOTALL))
         if strange := sorted(names - _DIRECTIVES):
             known = " ".join(f"%{name}" for name in sorted(_DIRECTIVES))
-            raise self._error(f"{key}.format", f"%{strange[0]} is no directive that is known", f"use {known}")
+            fix = f"use {known}"
+            if strange[0] == "Z":
+                fix = 'leave it out: zones = { EST = "-05:00" } says what a zone word behind the time means'
+            raise self._error(f"{key}.format", f"%{strange[0]} is no directive that is known", fix)
         has_day = "j" in names or ("d" in names and names & {"m", "b", "B"})
         if not ((names & {"Y", "y"} and has_day) or {"G", "V", "u"} <= names):
             raise self._error(

@@ -7,7 +7,9 @@ from typing import Any, Final, NoReturn
 import numpy as np
 import pyarrow as pa
 
+from rfmstream.engine.events.json_paths import along
 from rfmstream.kernels.json_text import nesting
+from rfmstream.schemas.mapping import EACH
 
 NESTING_MAX: Final = 100
 """How deep a line may nest. Python's own limit depends on who calls, and a replay must be equal."""
@@ -46,27 +48,70 @@ def text_rows(
 ) -> tuple[pa.RecordBatch, list[int]]:
     """Return the wanted values of the records as text columns, and the places of the records that they are from.
 
-    Left out are records that are None, or hold an object or a list where a wanted value should be.
+    A path with `[*]` gives lists of texts. Left out are records that are None, or hold an object or a list where a
+    wanted value should be; of a list that others of the paths go through only whether it holds anything is asked.
+
+    Errors  InputError  a path reaches into a list without `[*]`
     """
     good = [at for at, record in enumerate(records) if record is not None]
     objects = [record for record in records if record is not None]
-    columns = [_values(objects, name) for name in wanted]
-    nested = {at for values in columns for at, value in enumerate(values) if isinstance(value, dict | list)}
+    columns = [along(objects, name) for name in wanted]
+    lists = {name.partition(EACH)[0] for name in wanted if EACH in name}
+    for at, name in enumerate(wanted):
+        if EACH in name:
+            columns[at] = [_leaves(value) for value in columns[at]]
+        elif name in lists:
+            columns[at] = [_presence(value) for value in columns[at]]
+    nested = {
+        at
+        for name, values in zip(wanted, columns, strict=True)
+        for at, value in enumerate(values)
+        if (value is _NESTED if EACH in name else isinstance(value, dict | list))
+    }
     if nested:
         columns = [[v for at, v in enumerate(values) if at not in nested] for values in columns]
         good = [place for at, place in enumerate(good) if at not in nested]
-    return pa.RecordBatch.from_arrays([_text_array(values) for values in columns], names=list(wanted)), good
+    arrays = [
+        pa.array(values, _list_type(name.count(EACH))) if EACH in name else _text_array(values)
+        for name, values in zip(wanted, columns, strict=True)
+    ]
+    return pa.RecordBatch.from_arrays(arrays, names=list(wanted)), good
 
 
-def _values(objects: list[dict[str, Any]], name: str) -> list[Any]:
-    """Return a value of each object: under the whole name, else along the dotted path."""
-    head, *path = name.split(".")
-    values: list[Any] = [record.get(head) for record in objects]
-    for step in path:
-        values = [value.get(step) if isinstance(value, dict) else None for value in values]
-    if path:
-        values = [record.get(name, value) for record, value in zip(objects, values, strict=True)]
-    return values
+_NESTED: Final = object()
+
+
+def _list_type(depth: int) -> pa.DataType:
+    kind = pa.string()
+    for _ in range(depth):
+        kind = pa.list_(kind)
+    return kind
+
+
+def _presence(value: Any) -> Any:  # noqa: ANN401 - JSON
+    """Return a text that tells a list which holds something from one that does not."""
+    return (f"{len(value)}" if value else None) if isinstance(value, list) else value
+
+
+def _leaves(value: Any) -> Any:  # noqa: ANN401 - JSON
+    """Return lists with texts and nulls at their ends, or _NESTED where there is something else."""
+    found = []
+    for item in value:
+        leaf = _leaves(item) if isinstance(item, list) else item
+        if isinstance(leaf, bool):
+            leaf = str(leaf).lower()
+        if leaf is _NESTED or isinstance(leaf, dict) or (isinstance(leaf, str) and not _is_utf8(leaf)):
+            return _NESTED
+        found.append(leaf)
+    return found
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _text_array(values: list[Any]) -> pa.Array:

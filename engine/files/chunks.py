@@ -17,6 +17,7 @@ class Chunk:
             rows          i64[n] ordinals of the batch's rows
             damaged_rows  ordinals of rows that could not be split into columns, ascending
             damaged_raw   their text
+            dates_are_iso  its dates are ISO 8601, whatever the map says of text, for they were dates
             orders        rows between them that were found to be good orders already, of CANONICAL_SCHEMA
     """
 
@@ -27,6 +28,7 @@ class Chunk:
     damaged_rows: np.ndarray[Any, Any] = field(default_factory=lambda: np.zeros(0, np.int64))
     damaged_raw: tuple[str, ...] = ()
     orders: pa.RecordBatch | None = None
+    dates_are_iso: bool = False
 
     @property
     def row_count(self) -> int:

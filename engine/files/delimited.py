@@ -88,7 +88,7 @@ class _Scanner:
                 count, after = self._find(data, at, 1, final=True)
                 if after >= len(data):
                     raise InputError(
-                        "a line is longer than 16 MiB", source=self._file.path, row=self._next_row
+                        "a line is longer than 16 MiB", source=self._file.name, row=self._next_row
                     )
             if count:
                 yield self._chunk(data, count)

@@ -9,11 +9,12 @@ import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from rfmstream.engine.events.json_paths import reach_into_list
 from rfmstream.engine.events.text import nulls, plain, repeat, shown_text, text_buffers, to_text
 from rfmstream.engine.files.numbers import Number
 from rfmstream.kernels.parse import BAD, OK, check_text
 from rfmstream.schemas.errors import InputError
-from rfmstream.schemas.mapping import Condition, Expression
+from rfmstream.schemas.mapping import EACH, Condition, Expression
 
 _NUMBER: Final = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)")
 
@@ -27,9 +28,10 @@ class SourceRows:
             names   all columns of the input, for errors
             rows_before  of earlier runs, which `row_number` goes on from
             absent  whole cells that mean absent; one that is a number stays one where a number is asked for
+            dates_are_iso  dates are ISO 8601, whatever the map says of text
     """
 
-    def __init__(  # noqa: PLR0913 - options by keyword
+    def __init__(  # noqa: PLR0913 - what a chunk says of its rows
         self,
         batch: pa.RecordBatch,
         rows: np.ndarray[Any, Any],
@@ -38,6 +40,7 @@ class SourceRows:
         *,
         rows_before: int = 0,
         absent: tuple[str, ...] = (),
+        dates_are_iso: bool = False,
     ) -> None:
         self.batch = batch
         self.rows = rows
@@ -45,20 +48,21 @@ class SourceRows:
         self.names = names
         self.rows_before = rows_before
         self.absent = absent
+        self.dates_are_iso = dates_are_iso
         self.count = len(rows)
         self._columns: dict[str, pa.Array] = {}
+        self.lists_are_absent = False
+        """Whether what lies in lists counts as absent, because these rows are no elements of them."""
         self._chosen: np.ndarray[Any, Any] | None = None
         """bool[rows of the batch], those that these are; None: all."""
 
     def take(self, mask: np.ndarray[Any, Any]) -> "SourceRows":
         """Return the rows where the mask is true."""
         taken = SourceRows(
-            self.batch,
-            self.rows[mask],
-            self.source,
-            self.names,
+            *(self.batch, self.rows[mask], self.source, self.names),
             rows_before=self.rows_before,
             absent=self.absent,
+            dates_are_iso=self.dates_are_iso,
         )
         taken._chosen = mask
         if self._chosen is not None:
@@ -71,6 +75,8 @@ class SourceRows:
 
         Errors  InputError  the input has no such column
         """
+        if EACH in name and self.lists_are_absent:
+            return nulls(self.count)
         if name not in self._columns:
             found = find_column(self.batch, name)
             if found is None:
@@ -83,7 +89,7 @@ class SourceRows:
                     fix="choose another map, or change its column names",
                 )
             # As they come, columns can be of types that Arrow picks no rows out of. Nested ones are no values anyway.
-            is_whole = self._chosen is None or pa.types.is_nested(found.type)
+            is_whole = self._chosen is None or (pa.types.is_nested(found.type) and EACH not in name)
             self._columns[name] = found if is_whole else found.filter(pa.array(self._chosen))
         return self._columns[name]
 
@@ -223,16 +229,44 @@ def find_column(batch: pa.RecordBatch, name: str) -> pa.Array | None:
         raise InputError(f"there are {len(at)} columns {name}", fix="keep one of them")
     if at:
         return plain(batch.column(at[0]))
-    head, *path = name.split(".")
+    head, *segments = name.split(EACH)
+    head, *path = head.split(".")
     at = batch.schema.get_all_field_indices(head)
-    if not path or len(at) != 1:
+    if not (path or segments) or len(at) != 1:
         return None
-    array = plain(batch.column(at[0]))
-    for step in path:
+    array = _member(plain(batch.column(at[0])), path, name, 1)
+    return _each(array, segments) if array is not None and segments else array
+
+
+def _member(array: pa.Array, path: list[str], name: str, depth: int) -> pa.Array | None:
+    """Return what a path leads to in struct columns, None if it is not there.
+
+    Errors  InputError  it leads into a list without saying so
+    """
+    for at, step in enumerate(path):
+        if pa.types.is_list(array.type) or pa.types.is_large_list(array.type):
+            raise reach_into_list(name, depth + at)
         if not pa.types.is_struct(array.type) or array.type.get_field_index(step) < 0:
             return None
         array = plain(pc.struct_field(array, step))
     return array
+
+
+def _each(lists: pa.Array, segments: list[str]) -> pa.Array | None:
+    """Return lists of what the rest of a path leads to in each element."""
+    if pa.types.is_large_list(lists.type):
+        lists = lists.cast(pa.list_(lists.type.value_type))
+    if not pa.types.is_list(lists.type):
+        return None
+    lengths = pc.fill_null(pc.list_value_length(lists), 0).to_numpy(zero_copy_only=False)
+    path = [step for step in segments[0].split(".") if step]
+    inner = _member(plain(lists.flatten()), path, segments[0], 0)
+    if inner is not None and len(segments) > 1:
+        inner = _each(inner, segments[1:])
+    if inner is None:
+        return None
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
+    return pa.ListArray.from_arrays(pa.array(offsets), inner)
 
 
 def _without_empty(text: pa.Array) -> pa.Array:

@@ -52,11 +52,11 @@ def find_layout(file: InputFile, text: bytes, wanted: Sequence[str], *, final: b
         return None
     if end < 0 and len(text) - start > RECORD_BYTES_MAX:
         raise InputError(
-            "its first line does not end", source=file.path, fix="a quote in it must have another one"
+            "its first line does not end", source=file.name, fix="a quote in it must have another one"
         )
     end = len(text) if end < 0 else end
     if end == start:
-        raise InputError("is empty", source=file.path, fix=_FIX)
+        raise InputError("is empty", source=file.name, fix=_FIX)
     first = _cells(text[start:end], delimiter)
     as_it_stands = None if first is None else Layout(first, delimiter, end + 1)
     if first is not None and named(first, wanted):
@@ -70,7 +70,7 @@ def find_layout(file: InputFile, text: bytes, wanted: Sequence[str], *, final: b
         found = as_it_stands
     if found is None:
         raise InputError(
-            "its first line cannot be read", source=file.path, fix=f"{_FIX}, and lines end with a line feed"
+            "its first line cannot be read", source=file.name, fix=f"{_FIX}, and lines end with a line feed"
         )
     return found
 
@@ -116,7 +116,7 @@ def places(names: Sequence[str], wanted: Sequence[str], file: InputFile) -> dict
         at = [place for place, other in enumerate(names) if other == name]
         at = at or [place for place, other in enumerate(names) if stripped(other) == stripped(name)]
         if len(at) > 1:
-            raise InputError(f"there are {len(at)} columns {name}", source=file.path, fix="keep one of them")
+            raise InputError(f"there are {len(at)} columns {name}", source=file.name, fix="keep one of them")
         if at:
             found[name] = at[0]
     return found
@@ -188,6 +188,6 @@ def _check_encoding(file: InputFile, header: bytes) -> None:
         words = f" and reads as {guess.upper() if guess == 'gbk' else 'Big5'}" if guess else ""
         raise InputError(
             f"its header is no UTF-8 text{words}",
-            source=file.path,
+            source=file.name,
             fix=f'set encoding = "{guess or "..."}" in the [input] section of a map',
         ) from error

@@ -4,13 +4,16 @@ import codecs
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
+from stat import S_ISREG
+from typing import Any, Final
+from zipfile import ZipInfo
 
 import pyarrow as pa
 
+from rfmstream.engine.files.archives import OLE_HEAD, ZIP_HEADS, kind_of, members_of, opened
 from rfmstream.engine.files.encodings import decoder_of, encoded
 from rfmstream.schemas.errors import InputError
 from rfmstream.schemas.mapping import Format, InputFormat
@@ -30,7 +33,14 @@ _SUFFIXES: Final[dict[str, Format]] = {
     ".jsonl": "jsonl",
     ".ndjson": "jsonl",
     ".json": "jsonl",
+    ".xlsx": "xlsx",
+    ".xlsm": "xlsx",
+    ".xlsb": "xlsx",
+    ".xls": "xlsx",
+    ".ods": "xlsx",
 }
+_WORKBOOK_SUFFIXES: Final = tuple(suffix for suffix, form in _SUFFIXES.items() if form == "xlsx")
+_DIVIDERS: Final = (b",", b";", b"\t", b"|")
 _PACKED_SUFFIXES: Final = (".gz", ".zst", ".zstd")
 _UTF16_MARKS: Final = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
@@ -44,6 +54,7 @@ class InputFile:
             compression  "gzip", "zstd" or None, told by the content
             delimiter    of delimited text: a character or "whitespace"
             form         what the map says of it, if anything
+            member       of the archive `path`, the file meant
     """
 
     path: Path
@@ -54,11 +65,12 @@ class InputFile:
     encoding: str
     header: tuple[str, ...]
     form: InputFormat
+    member: str | None = None
 
     @property
     def name(self) -> str:
         """Return the name it goes by in rejected rows and errors."""
-        return str(self.path)
+        return str(self.path) if self.member is None else f"{self.path}/{self.member}"
 
 
 def find_files(inputs: Sequence[Path], form: InputFormat) -> tuple[InputFile, ...]:
@@ -77,9 +89,9 @@ def find_files(inputs: Sequence[Path], form: InputFormat) -> tuple[InputFile, ..
             )
             if not below:
                 raise InputError("the directory holds no file to read", source=path)
-            found += [_inspect(inner, form) for inner in below]
+            found += [file for inner in below for file in _inspect(inner, form)]
         elif os.path.exists(path):  # noqa: PTH110
-            found.append(_inspect(path, form))
+            found += _inspect(path, form)
         else:
             raise InputError("there is no such file or directory", source=path)
     if not found:
@@ -88,41 +100,78 @@ def find_files(inputs: Sequence[Path], form: InputFormat) -> tuple[InputFile, ..
 
 
 def _is_hidden(path: Path, root: Path) -> bool:
-    return any(part.startswith((".", "_")) for part in path.relative_to(root).parts)
+    return any(part.startswith((".", "_", "~$")) for part in path.relative_to(root).parts)
 
 
-def _inspect(path: Path, form: InputFormat) -> InputFile:
+def _inspect(path: Path, form: InputFormat) -> list[InputFile]:
+    """Return the file, or those in it if it is an archive."""
     with reading(path):
-        size = path.stat().st_size
+        state = path.stat()
+        if not S_ISREG(state.st_mode):
+            raise InputError(
+                "is a pipe or a device, which cannot be read twice",
+                source=path,
+                fix="write its content to a file",
+            )
         with path.open("rb") as file:
             start = file.read(_HEAD_BYTES)
-        compression = (
-            "gzip" if start[:2] == b"\x1f\x8b" else "zstd" if start[:4] == b"\x28\xb5\x2f\xfd" else None
-        )
-        suffixes = [suffix.lower() for suffix in path.suffixes]
-        if suffixes and suffixes[-1] in _PACKED_SUFFIXES:
-            if compression is None and size:
-                raise InputError(
-                    f"is named {suffixes[-1]} but is not compressed so", source=path, fix="rename it"
-                )
-            suffixes.pop()
-        suffix = suffixes[-1] if suffixes else ""
-        format_ = form.format or _SUFFIXES.get(suffix)
-        if format_ is None:
-            format_ = _told_by_content(_head(path, compression), path)
+        if kind_of(path, start) == "archive":
+            return [_member(path, member, form) for member in members_of(path)]
+        whole = InputFile(path, state.st_size, "csv", None, ",", form.encoding, form.columns, form)
+        return [_told(whole, start)]
+
+
+def _member(path: Path, member: ZipInfo, form: InputFormat) -> InputFile:
+    size, name = member.file_size, member.filename
+    whole = InputFile(path, size, "csv", None, ",", form.encoding, form.columns, form, name)
+    with byte_stream(whole) as stream:
+        start = bytes(stream.read(_HEAD_BYTES))
+    if start.startswith(ZIP_HEADS):
+        with unpacked(whole) as copy:
+            if kind_of(copy, start) == "archive":
+                raise InputError("is an archive in an archive", source=whole.name, fix="unpack it first")
+    return _told(whole, start)
+
+
+def _told(file: InputFile, start: bytes) -> InputFile:
+    """Return a file with the format and the packing that its name and its first bytes tell."""
+    suffixes = [suffix.lower() for suffix in Path(file.member or file.path).suffixes]
+    compression = "gzip" if start[:2] == b"\x1f\x8b" else "zstd" if start[:4] == b"\x28\xb5\x2f\xfd" else None
+    if suffixes and suffixes[-1] in _PACKED_SUFFIXES:
+        if compression is None and file.size:
+            raise InputError(
+                f"is named {suffixes[-1]} but is not compressed so", source=file.name, fix="rename it"
+            )
+        suffixes.pop()
+    suffix = suffixes[-1] if suffixes else ""
+    packed = replace(file, compression=compression)
+    form = file.form
+    format_ = form.format or _SUFFIXES.get(suffix)
+    if start.startswith((*ZIP_HEADS, OLE_HEAD)):
+        if form.format not in (None, "csv", "xlsx"):
+            raise InputError(
+                f"is a workbook, and the map reads {form.format}", source=file.name, fix="choose another map"
+            )
+        format_ = "xlsx"
+    elif format_ == "xlsx" and suffix not in _WORKBOOK_SUFFIXES and form.format == "xlsx":
+        format_ = "csv" if suffix in (".csv", ".tsv", ".txt") else format_
+    elif format_ == "xlsx" and compression is None:
+        # Shops write tables under a workbook's name, which a spreadsheet opens all the same.
+        format_ = _told_by_content(start, file.name)
+    elif form.format is None and _is_parquet(start):
+        format_ = "parquet"
+    if format_ is None:
+        with byte_stream(packed) as stream:
+            format_ = _told_by_content(bytes(stream.read(_HEAD_BYTES)), file.name)
     delimiter = form.delimiter or ("\t" if suffix == ".tsv" else ",")
-    return InputFile(path, size, format_, compression, delimiter, form.encoding, form.columns, form)
+    return replace(packed, format=format_, delimiter=delimiter)
 
 
-def _head(path: Path, compression: str | None) -> bytes:
-    with pa.OSFile(str(path)) as raw:
-        if compression is None:
-            return bytes(raw.read(_HEAD_BYTES))
-        with pa.CompressedInputStream(raw, compression) as stream:
-            return bytes(stream.read(_HEAD_BYTES))
+def _is_parquet(head: bytes) -> bool:
+    return head[:4] == b"PAR1" and any(byte < 9 for byte in head[4:64])
 
 
-def _told_by_content(head: bytes, path: Path) -> Format:
+def _told_by_content(head: bytes, name: str) -> Format:
     if head[:4] == b"PAR1":
         return "parquet"
     if head[:6] == b"ARROW1" or head[:4] == b"\xff\xff\xff\xff":
@@ -131,11 +180,13 @@ def _told_by_content(head: bytes, path: Path) -> Format:
     if text[:1] in (b"{", b"["):
         return "jsonl"
     first = text.partition(b"\n")[0]
-    if b"," in first and not any(byte < 32 and byte not in b"\t\r" for byte in first):
+    if any(mark in first for mark in _DIVIDERS) and not any(
+        byte < 32 and byte not in b"\t\r" for byte in first
+    ):
         return "csv"
     raise InputError(
         "its format cannot be told from its name or content",
-        source=path,
+        source=name,
         fix=f"rename it ({', '.join(_SUFFIXES)}, then .gz or .zst), or set [input] format in a map",
     )
 
@@ -162,13 +213,45 @@ def naming(source: Path | str) -> Iterator[None]:
         raise
 
 
+class ByteStream:
+    """The plain bytes of a file, one after another."""
+
+    def __init__(self, raw: Any, stream: Any) -> None:  # noqa: ANN401 - Arrow's, or zipfile's
+        self._raw, self._stream = raw, stream
+
+    def read(self, size: int) -> bytes:
+        """Return the next bytes, at most `size`; none at the end."""
+        block: bytes = self._stream.read(size)
+        return block
+
+    def consumed(self) -> int:
+        """Return how many bytes of the file were read so far, compressed ones where it is compressed."""
+        count: int = self._raw.tell()
+        return count
+
+
+@contextmanager
+def byte_stream(file: InputFile) -> Iterator[ByteStream]:
+    """Open a file, or a member of an archive, unpacked."""
+    with ExitStack() as stack:
+        if file.member is None:
+            raw = stack.enter_context(pa.OSFile(str(file.path)))
+        else:
+            archive = stack.enter_context(opened(file.path))
+            member = stack.enter_context(archive.open(file.member))
+            raw = member if file.compression is None else pa.PythonFile(member, "r")
+        stream = raw
+        if file.compression is not None:
+            stream = stack.enter_context(pa.CompressedInputStream(raw, file.compression))
+        yield ByteStream(raw, stream)
+
+
 def read_blocks(file: InputFile, tick: Callable[[int], None]) -> Iterator[bytes]:
     """Yield a text file's bytes, unpacked, as UTF-8 without a byte order mark, in blocks.
 
     `tick` gets the bytes of the file consumed so far, compressed ones where it is compressed.
     """
-    with pa.OSFile(file.name) as raw:
-        stream = raw if file.compression is None else pa.CompressedInputStream(raw, file.compression)
+    with byte_stream(file) as stream:
         decoder: codecs.IncrementalDecoder | None = None
         at_start = True
         while block := stream.read(BLOCK_BYTES):
@@ -177,7 +260,7 @@ def read_blocks(file: InputFile, tick: Callable[[int], None]) -> Iterator[bytes]
                 decoder = _decoder(block, file)
                 if decoder is None:
                     block = block.removeprefix(codecs.BOM_UTF8)
-            tick(raw.tell())
+            tick(stream.consumed())
             yield block if decoder is None else _decoded(decoder, block, file, final=False)
         if decoder is not None:
             yield _decoded(decoder, b"", file, final=True)
@@ -199,20 +282,16 @@ def _decoded(decoder: codecs.IncrementalDecoder, block: bytes, file: InputFile, 
 
 @contextmanager
 def unpacked(file: InputFile) -> Iterator[Path]:
-    """Give a path to the file's plain bytes: the file itself, or a temporary copy of a compressed one.
+    """Give a path to the file's plain bytes: the file itself, or a temporary copy of a packed one.
 
     Parquet and Arrow files are read from their end, which a compressed stream cannot do.
     """
-    if file.compression is None:
+    if file.compression is None and file.member is None:
         yield file.path
         return
     with tempfile.TemporaryDirectory(prefix="rfmstream-") as directory:
         plain = Path(directory) / "unpacked"
-        with (
-            pa.OSFile(file.name) as raw,
-            pa.CompressedInputStream(raw, file.compression) as stream,
-            plain.open("wb") as out,
-        ):
+        with byte_stream(file) as stream, plain.open("wb") as out:
             while block := stream.read(BLOCK_BYTES):
                 out.write(block)
         yield plain

@@ -1,8 +1,9 @@
-"""JSON lines, or one JSON array: numbers as the text of their digits, a damaged line as a row of its own."""
+"""JSON lines, or documents that hold records: numbers as their digits, a damaged line as a row of its own."""
 
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from itertools import chain
 from typing import Any, Final
 
 import numpy as np
@@ -11,6 +12,7 @@ from rfmstream.engine.events.json_rows import DECODER, parse_object, text_rows
 from rfmstream.engine.events.json_scan import PAD, OrderScanner
 from rfmstream.engine.files.chunks import Chunk
 from rfmstream.engine.files.input_files import InputFile, read_blocks
+from rfmstream.engine.files.pages import Pages
 from rfmstream.kernels.json_split import LINES, split_records
 from rfmstream.schemas.errors import InputError
 
@@ -31,11 +33,13 @@ def read_json_lines(
 
     With a scanner the lines that it accepts come as orders, and only the others as columns.
 
+    An array, an object over several lines and the list of records in an object are read, too.
+
     Damaged rows  no JSON, no object, nested too deep, or an object or list where a wanted value should be
-    Errors  InputError  a JSON array above 256 MiB or damaged, a line above 16 MiB
+    Errors  InputError  a JSON document above 256 MiB or damaged, a line above 16 MiB, no list where the map says
     """
     collector = _Collector(file, wanted, first_row)
-    for part in _parts(file, tick):
+    for part in _parts(file, wanted, tick):
         if scanner is not None and isinstance(part, bytes):
             yield from collector.scanned(part, scanner)
             continue
@@ -45,45 +49,76 @@ def read_json_lines(
             yield collector.chunk(lines[start : start + _ROWS_MAX])
 
 
-def _parts(file: InputFile, tick: Callable[[int], None]) -> Iterator[bytes | list[bytes | dict[str, Any]]]:
-    """Yield blocks of whole lines, or the parsed items of one array."""
-    pending, begun = b"", False
+def _parts(
+    file: InputFile, wanted: Sequence[str], tick: Callable[[int], None]
+) -> Iterator[bytes | list[bytes | dict[str, Any]]]:
+    """Yield blocks of whole lines, or the parsed records of documents."""
     blocks = read_blocks(file, tick)
-    for block in blocks:
+    pending = _first_line(blocks)
+    pages = Pages(file.form.records, wanted, file.name)
+    kind = pages.kind(pending)
+    if kind == "documents":
+        yield [
+            item if isinstance(item, dict) else json.dumps(item).encode()
+            for document in _documents(file, pending, blocks)
+            for item in pages.records(document)
+        ]
+        return
+    for block in chain((b"",), blocks):
         pending += block
-        if not begun:
-            begun = bool(pending.strip())
-            if pending.lstrip()[:1] == b"[":
-                yield _array(file, pending, blocks)
-                return
         whole, newline, rest = pending.rpartition(b"\n")
         pending = rest
         if newline:
-            yield whole
+            yield pages.of_lines(whole) if kind == "pages" else whole
         elif len(pending) > _LINE_BYTES_MAX:
-            raise InputError("a line is longer than 16 MiB", source=file.path, fix="write one object a line")
+            raise InputError("a line is longer than 16 MiB", source=file.name, fix="write one object a line")
     if pending.strip():
-        yield pending
+        yield pages.of_lines(pending) if kind == "pages" else pending
 
 
-def _array(file: InputFile, start: bytes, blocks: Iterator[bytes]) -> list[bytes | dict[str, Any]]:
+def _first_line(blocks: Iterator[bytes]) -> bytes:
+    """Return the first blocks, with a whole line that is not blank where there is one."""
+    pending = b""
+    for block in blocks:
+        pending += block
+        if b"\n" in pending.lstrip() or len(pending) > _LINE_BYTES_MAX:
+            break
+    return pending
+
+
+def _documents(file: InputFile, start: bytes, blocks: Iterator[bytes]) -> list[Any]:
+    """Return all documents of a file, one after another."""
     parts, size = [start], len(start)
     for block in blocks:
         parts.append(block)
         size += len(block)
         if size > _ARRAY_BYTES_MAX:
             raise InputError(
-                "a JSON array above 256 MiB cannot be read in pieces",
-                source=file.path,
+                "a JSON document above 256 MiB cannot be read in pieces",
+                source=file.name,
                 fix="write one object a line",
             )
+    found, at = [], 0
     try:
-        items = DECODER.decode(b"".join(parts).decode())
+        text = b"".join(parts).decode()
+        while (at := _behind_blanks(text, at)) < len(text):
+            document, at = DECODER.raw_decode(text, at)
+            found.append(document)
     except (ValueError, RecursionError) as error:
+        if b"\n" not in b"".join(parts).strip() and size > _LINE_BYTES_MAX:
+            raise InputError(
+                "a line is longer than 16 MiB", source=file.name, fix="write one object a line"
+            ) from error
         raise InputError(
-            f"is no JSON array: {error}", source=file.path, fix="write one object a line"
+            f"is no JSON array or object: {error}", source=file.name, fix="write one object a line"
         ) from error
-    return [item if isinstance(item, dict) else json.dumps(item).encode() for item in items]
+    return found
+
+
+def _behind_blanks(text: str, at: int) -> int:
+    while at < len(text) and text[at].isspace():
+        at += 1
+    return at
 
 
 class _Collector:

@@ -73,6 +73,7 @@ class _Section:
     event: Event
     lines: Fields
     number: Number
+    once: Number | None
     ids: list[pa.Array]
     rows: np.ndarray[Any, Any]
     file: np.ndarray[Any, Any]
@@ -116,8 +117,10 @@ class LineSums:
                 doubtful &= np.isin(mapped.rows, out.column("row").to_numpy())
                 fields = _taken(fields, np.flatnonzero(~doubtful))
             kept = mapped.source_rows.take(~doubtful) if doubtful.any() else mapped.source_rows
+            once = None if mapped.once is None else mapped.once.take(np.flatnonzero(~doubtful))
             ids = tuple(kept.told(part) for part in self._mapper.input_map.line_id)
-            self._hold(section, _Held(replace(mapped, fields=fields, rows=kept.rows), ids, kept.source, file))
+            mapped = replace(mapped, fields=fields, rows=kept.rows, once=once)  # noqa: PLW2901
+            self._hold(section, _Held(mapped, ids, kept.source, file))
         return by_row(rejected)
 
     def add_damaged(self, chunk: Chunk, file: InputFile) -> None:
@@ -211,6 +214,9 @@ class LineSums:
             event=event,
             lines=lines,
             number=number,
+            once=None
+            if event.amount_once is None
+            else Number.concat([part.mapped.once for part in held if part.mapped.once is not None]),
             ids=[pa.concat_arrays(list(parts)) for parts in zip(*(part.ids for part in held), strict=True)],
             rows=np.concatenate([part.mapped.rows for part in held]),
             file=np.repeat([part.file for part in held], sizes),
@@ -244,6 +250,8 @@ class LineSums:
     def _summed(self, section: _Section) -> list[tuple[pa.RecordBatch, pa.RecordBatch]]:
         """Sum the lines of one section; one pair of batches a source file."""
         total = section.number.summed(section.group, len(section.first))
+        if section.once is not None:
+            total.add(section.once.once(section.group, len(section.first)), 1)
         event, lines = section.event, section.lines
         done = []
         for file, source in enumerate(section.sources):

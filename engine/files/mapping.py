@@ -16,6 +16,8 @@ from rfmstream.engine.events.amounts import ColumnAmount
 from rfmstream.engine.events.normalise import Fields, canonicalise, type_codes
 from rfmstream.engine.events.text import nulls, repeat
 from rfmstream.engine.events.times import Instants, read_instants
+from rfmstream.engine.events.zone_words import ZoneWords
+from rfmstream.engine.files.elements import ElementRows
 from rfmstream.engine.files.evaluate import SourceRows, pointed
 from rfmstream.engine.files.numbers import Number, NumberAmount
 from rfmstream.kernels.parse import UNKNOWN_WORD
@@ -54,12 +56,13 @@ def load_map(name_or_path: str | Path) -> InputMap:
 
 @dataclass(frozen=True)
 class MappedEvent:
-    """The fields of one [[event]] section over the rows it applies to, and those rows as they came."""
+    """The fields of one [[event]] section over the rows it applies to, those rows, and what counts once an order."""
 
     fields: Fields
     rows: np.ndarray[Any, Any]
     event: Event
     source_rows: SourceRows
+    once: Number | None = None
 
 
 class Mapper:
@@ -88,6 +91,29 @@ class Mapper:
 
     def events(self, source_rows: SourceRows) -> Iterator[MappedEvent]:
         """Yield the fields of each [[event]] section; last, with an unknown type, the rows that have none."""
+        source_rows = self._kept(source_rows)
+        taken = np.zeros(source_rows.count, np.bool_)
+        for event in self.input_map.events:
+            if event.each:
+                elements = ElementRows(source_rows, event)
+                if event.when is not None:
+                    elements = elements.take(elements.holds(event.when))
+                if elements.count:
+                    taken[elements.parents] = True
+                    yield self._mapped(event, elements)
+                continue
+            mask = None if event.when is None else source_rows.holds(event.when)
+            if mask is None or mask.all():
+                taken[:] = True
+                yield self._mapped(event, source_rows)
+            elif mask.any():
+                taken |= mask
+                yield self._mapped(event, source_rows.take(mask))
+        if not taken.all():
+            yield self._without_event(source_rows.take(~taken))
+
+    def _kept(self, source_rows: SourceRows) -> SourceRows:
+        """Return the rows that no [[exclude]] section leaves out."""
         for at, rule in enumerate(self.input_map.exclude):
             out = source_rows.holds(rule.when)
             if out.any():
@@ -95,23 +121,25 @@ class Mapper:
                 if self._on_excluded is not None:
                     self._on_excluded(_excluded(source_rows.take(out), rule.why))
                 source_rows = source_rows.take(~out)
-        taken = np.zeros(source_rows.count, np.bool_)
-        for event in self.input_map.events:
-            mask = None if event.when is None else source_rows.holds(event.when)
-            if mask is None or mask.all():
-                taken[:] = True
-                yield MappedEvent(self._fields(event, source_rows), source_rows.rows, event, source_rows)
-            elif mask.any():
-                taken |= mask
-                chosen = source_rows.take(mask)
-                yield MappedEvent(self._fields(event, chosen), chosen.rows, event, chosen)
-        if not taken.all():
-            rest = source_rows.take(~taken)
-            event = self.input_map.events[0]
-            fields = self._fields(event, rest)
-            shown = {name: array for name, array in fields.shown.items() if name != "type"}
-            fields = replace(fields, types=np.full(rest.count, UNKNOWN_WORD, np.uint8), shown=shown)
-            yield MappedEvent(fields, rest.rows, event, rest)
+        return source_rows
+
+    def _mapped(self, event: Event, rows: SourceRows) -> MappedEvent:
+        once = None if event.amount_once is None else rows.number(event.amount_once)
+        return MappedEvent(self._fields(event, rows), rows.rows, event, rows, once)
+
+    def _without_event(self, rest: SourceRows) -> MappedEvent:
+        """Return the rows that no section applies to, which are of an unknown type."""
+        rest.lists_are_absent = True
+        event = self.input_map.events[0]
+        fields = self._fields(event, rest)
+        shown = {name: array for name, array in fields.shown.items() if name != "type"}
+        fields = replace(fields, types=np.full(rest.count, UNKNOWN_WORD, np.uint8), shown=shown)
+        if event.each:
+            # The time and the amount would be those of elements, and are not what the row is rejected for.
+            zeros = NumberAmount(Number.zeros(rest.count), event.rounding, in_minor=True)
+            instants = Instants(np.zeros(rest.count, np.int64), None)
+            fields = replace(fields, occurred_at=instants, amount=zeros)
+        return MappedEvent(fields, rest.rows, event, rest)
 
     def canonical(self, source_rows: SourceRows) -> tuple[pa.RecordBatch, pa.RecordBatch]:
         """Return the canonical events and the rejected rows, both in order of row, then of section."""
@@ -136,14 +164,24 @@ class Mapper:
 
     def has_one_time(self) -> bool:
         """Return whether all events of a row happen at the same time, told by the same expression."""
-        return len({(e.occurred_at, e.time_formats, e.time_zone) for e in self.input_map.events}) == 1
+        told = {
+            (e.occurred_at, e.time_formats, e.time_zone, e.zone_of_row, e.zones, e.languages, e.each)
+            for e in self.input_map.events
+        }
+        return len(told) == 1 and not self.input_map.events[0].each
 
     def _instants(self, event: Event, source_rows: SourceRows) -> Instants:
+        formats = event.time_formats
+        if source_rows.dates_are_iso and "iso" not in formats:
+            formats = (*formats, "iso")
         return read_instants(
             source_rows.value(event.occurred_at),
             time_zone=event.time_zone or self._time_zone,
-            time_formats=event.time_formats,
+            time_formats=formats,
             name=event.occurred_at.text or "occurred_at",
+            languages=event.languages,
+            words=ZoneWords(dict(event.zones)),
+            zone_of_row=None if event.zone_of_row is None else source_rows.text(event.zone_of_row),
         )
 
     def _fields(self, event: Event, source_rows: SourceRows) -> Fields:

@@ -14,7 +14,9 @@ from rfmstream.engine.files.chunks import Chunk
 from rfmstream.engine.files.delimited import read_delimited
 from rfmstream.engine.files.input_files import InputFile, naming, reading, unpacked
 from rfmstream.engine.files.jsonlines import read_json_lines
+from rfmstream.engine.files.workbooks import read_workbook
 from rfmstream.schemas.errors import InputError
+from rfmstream.schemas.mapping import EACH
 
 __all__ = ["Chunk", "read_arrow", "read_chunks"]
 
@@ -38,11 +40,14 @@ def read_chunks(
             tick    called with the bytes of the file consumed so far
     Errors  InputError  the file is damaged or cannot be read
     """
-    with reading(file.path), naming(file.path):
+    with reading(file.name), naming(file.name):
         if file.format == "csv":
             yield from read_delimited(file, wanted, first_row=first_row, tick=tick)
         elif file.format == "jsonl":
             yield from read_json_lines(file, wanted, first_row=first_row, tick=tick, scanner=scanner)
+        elif file.format == "xlsx":
+            with unpacked(file) as path:
+                yield from read_workbook(file, path, wanted, first_row=first_row, tick=tick)
         else:
             with unpacked(file) as path:
                 batches = _parquet if file.format == "parquet" else read_arrow
@@ -60,7 +65,7 @@ _Read = Iterator[tuple[tuple[str, ...], pa.RecordBatch, float]]
 def _heads(wanted: Sequence[str], names: Sequence[str]) -> list[str]:
     """Return the top-level columns that hold the wanted ones."""
     there = set(names)
-    heads = (name if name in there else name.split(".")[0] for name in wanted)
+    heads = (name if name in there else name.split(".")[0].partition(EACH)[0] for name in wanted)
     return list(dict.fromkeys(head for head in heads if head in there))
 
 

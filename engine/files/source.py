@@ -158,7 +158,7 @@ class OrderStream:
 
     def _scan(self) -> bool:
         """Return whether the times that can be read never fall, over all files."""
-        columns = ("occurred_at",) if self._map is None else tuple(self._map.events[0].occurred_at.columns())
+        columns = ("occurred_at",) if self._map is None else self._map.events[0].time_columns()
         newest = None
         for chunk in self._chunks(columns, "scan"):
             us = self._times_us(chunk)
@@ -278,12 +278,10 @@ class OrderStream:
     def _source_rows(self, chunk: Chunk) -> SourceRows:
         absent = () if self._map is None else self._map.input.absent or ()
         return SourceRows(
-            chunk.batch,
-            chunk.rows,
-            chunk.source,
-            chunk.names,
+            *(chunk.batch, chunk.rows, chunk.source, chunk.names),
             rows_before=self._rows_before,
             absent=absent,
+            dates_are_iso=chunk.dates_are_iso,
         )
 
     def _normalised(self, chunk: Chunk) -> Batches:
@@ -341,8 +339,8 @@ def open_orders(  # noqa: PLR0913 - options by keyword
 ) -> OrderStream:
     """Open order history: (canonical, rejected) batches in order of (occurred_at, input order).
 
-    In      inputs     files and directories, read in this order: Parquet, Arrow IPC, CSV, JSON lines, each
-                       plain, gzip or zstd
+    In      inputs     files and directories, read in this order: Parquet, Arrow IPC, CSV, JSON, workbooks, each
+                       plain, gzip or zstd, or in a ZIP archive
             input_map  None: the columns are those of the contract
             currency   the ruleset's
             time_zone  of times without one where the map does not say it; None: UTC

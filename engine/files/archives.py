@@ -1,0 +1,74 @@
+"""What a file is by its content: a workbook, a ZIP archive and its members, or something else."""
+
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final, Literal
+
+from rfmstream.schemas.errors import InputError
+
+Kind = Literal["workbook", "archive"]
+
+ZIP_HEADS: Final = (b"PK\x03\x04", b"PK\x05\x06")
+OLE_HEAD: Final = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
+_WORKBOOKS: Final = ("xl/workbook.xml", "xl/workbook.bin")
+_OTHERS: Final = {"word/document.xml": "a Word document", "ppt/presentation.xml": "a PowerPoint presentation"}
+_SPREADSHEET: Final = b"application/vnd.oasis.opendocument.spreadsheet"
+
+
+def kind_of(path: Path, head: bytes) -> Kind | None:
+    """Return what a file is, None if it is neither a workbook nor an archive.
+
+    In      head  its first bytes
+    Errors  InputError  a damaged archive, or a document of another program
+    """
+    if head.startswith(OLE_HEAD):
+        return "workbook"
+    if not head.startswith(ZIP_HEADS):
+        return None
+    with opened(path) as archive:
+        names = set(archive.namelist())
+        if names & set(_WORKBOOKS):
+            return "workbook"
+        if "mimetype" in names and archive.read("mimetype").startswith(_SPREADSHEET):
+            return "workbook"
+        for name, words in _OTHERS.items():
+            if name in names:
+                raise InputError(f"is {words}", source=path, fix="save its table as CSV or as a workbook")
+    return "archive"
+
+
+def members_of(path: Path) -> list[zipfile.ZipInfo]:
+    """Return the files in an archive, sorted by name, without hidden ones.
+
+    Errors  InputError  there is none, or one is locked by a password
+    """
+    with opened(path) as archive:
+        found = [member for member in archive.infolist() if not member.is_dir() and not _is_hidden(member)]
+    if not found:
+        raise InputError("is a ZIP archive that holds no file to read", source=path)
+    for member in found:
+        if member.flag_bits & 1:
+            raise InputError(
+                f"{member.filename} in it is locked by a password", source=path, fix="unpack it first"
+            )
+    return sorted(found, key=lambda member: member.filename)
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[zipfile.ZipFile]:
+    """Open an archive.
+
+    Errors  InputError  it is damaged, or compressed in a way that cannot be undone here
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            yield archive
+    except (zipfile.BadZipFile, NotImplementedError, zlib.error) as error:
+        raise InputError(f"is a ZIP archive that cannot be read: {error}", source=path) from error
+
+
+def _is_hidden(member: zipfile.ZipInfo) -> bool:
+    return any(part.startswith((".", "_")) for part in member.filename.split("/"))

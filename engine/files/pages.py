@@ -1,0 +1,111 @@
+"""JSON as APIs give it: the list of records inside an object, named by the map or found where there is one."""
+
+import json
+from collections.abc import Sequence
+from typing import Any, Final, Literal
+
+from rfmstream.engine.events.json_rows import DECODER, parse_object
+from rfmstream.schemas.errors import InputError
+from rfmstream.schemas.mapping import EACH
+
+Kind = Literal["lines", "pages", "documents"]
+
+_DEPTH_MAX: Final = 4
+"""How many objects around a list are looked into."""
+
+
+class Pages:
+    """Knows where the records lie in the objects of one file.
+
+    In      records  the path to their list, None: found out
+            wanted   an object that has any of these is a record itself
+    """
+
+    def __init__(self, records: str | None, wanted: Sequence[str], source: str) -> None:
+        self._path = records
+        self._heads = {*wanted, *(name.split(".")[0].partition(EACH)[0] for name in wanted)}
+        self._source = source
+
+    def kind(self, start: bytes) -> Kind:
+        """Return what a file is whose first line is in `start`: a record a line, a page a line, or documents.
+
+        A first line that is no JSON is a damaged one, unless the object it begins goes on behind it.
+        """
+        text = start.lstrip()
+        if text[:1] == b"[":
+            return "documents"
+        first, _, rest = text.partition(b"\n")
+        record = parse_object(first)
+        if record is not None:
+            return "lines" if self.found(record) is None else "pages"
+        return "documents" if text[:1] == b"{" and rest.strip() and _goes_on(text) else "lines"
+
+    def found(self, document: dict[str, Any]) -> list[Any] | None:
+        """Return the records of an object, None if it is one itself.
+
+        Errors  InputError  there is no list where the map says
+        """
+        if self._path is not None:
+            return self._named(document)
+        inner: Any = document
+        for _ in range(_DEPTH_MAX):
+            if not isinstance(inner, dict) or self._heads & inner.keys():
+                break
+            lists: list[list[Any]] = [value for value in inner.values() if _is_list_of_objects(value)]
+            if len(lists) == 1:
+                return lists[0]
+            objects = [value for value in inner.values() if isinstance(value, dict)]
+            if lists or len(objects) != 1:
+                return None
+            inner = objects[0]
+        return [inner] if inner is not document and self._heads & inner.keys() else None
+
+    def records(self, document: Any) -> list[Any]:  # noqa: ANN401 - JSON
+        """Return the records of an array or an object."""
+        items = document if isinstance(document, list) else [document]
+        found = []
+        for item in items:
+            inner = self.found(item) if isinstance(item, dict) else None
+            found += [item] if inner is None else inner
+        return found
+
+    def of_lines(self, block: bytes) -> list[bytes | dict[str, Any]]:
+        """Return the records of the pages in some lines; a line that is no JSON stands for itself."""
+        found: list[bytes | dict[str, Any]] = []
+        for line in block.split(b"\n"):
+            page = parse_object(line)
+            if page is not None:
+                records = self.records(page)
+                found += [item if isinstance(item, dict) else json.dumps(item).encode() for item in records]
+            elif line.strip():
+                found.append(line)
+        return found
+
+    def _named(self, document: dict[str, Any]) -> list[Any]:
+        value: Any = document
+        for step in (self._path or "").split("."):
+            value = value.get(step) if isinstance(value, dict) else None
+        if isinstance(value, dict):
+            return [value]
+        if isinstance(value, list):
+            return value
+        raise InputError(
+            f"has no list of records at {self._path!r}; its keys are {', '.join(document) or 'none'}",
+            source=self._source,
+            fix="name the path to the list as records in the [input] section of the map",
+        )
+
+
+def _is_list_of_objects(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(item, dict) for item in value)
+
+
+def _goes_on(text: bytes) -> bool:
+    """Return whether the object that a text begins with ends behind its first line, or behind the text."""
+    try:
+        DECODER.raw_decode(text.decode(errors="replace"))
+    except json.JSONDecodeError as error:
+        return error.msg.startswith("Unterminated string") or error.pos >= len(error.doc.rstrip())
+    except (ValueError, RecursionError):
+        return False
+    return True
