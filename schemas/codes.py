@@ -52,6 +52,7 @@ class Outcome(IntEnum):
     REFUND_EXCEEDS_ORDER = 13
     ROUNDED_ID = 14
     ERASED_CUSTOMER = 15
+    NO_RATE = 16
 
 
 REJECTIONS: Final = tuple(outcome for outcome in Outcome if outcome >= Outcome.MALFORMED)

@@ -84,6 +84,12 @@ class _Parser:
                 "there is no [[event]] section",
                 "add one that says which columns make an order event",
             )
+        if "lines" not in document:
+            for at, section in enumerate(events):
+                if isinstance(section, dict) and "amount_once" in section:
+                    raise self._error(
+                        f"event[{at}].amount_once", "is for order lines", "add a section [lines], or use sum"
+                    )
         form = self._input(self._get(document, "input", "", dict, {}))
         self._decimal = form.decimal
         return InputMap(

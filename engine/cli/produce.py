@@ -65,6 +65,12 @@ Exit codes: 0 done · 1 the brokers failed · 2 usage or configuration · 3 inpu
     "--map", "map_name", metavar="NAME|FILE", help="Input map for other columns: rfmstream maps list."
 )
 @click.option(
+    "--ids",
+    metavar="FILE",
+    type=FILE,
+    help="A table with the columns alias and customer_id: orders of an alias are sent as that customer's.",
+)
+@click.option(
     "--currency",
     metavar="CODE",
     help="What the amounts are in; a worker rejects another currency than its ruleset's. [default: the worker's "
@@ -131,6 +137,7 @@ def produce(
     inputs: tuple[Path, ...],
     topic: str | None,
     map_name: str | None,
+    ids: Path | None,
     currency: str | None,
     time_zone: str | None,
     partitions: int | None,
@@ -151,6 +158,7 @@ def produce(
     """
     import asyncio
 
+    from rfmstream.engine.files.identities import load_identities
     from rfmstream.engine.files.mapping import load_map
     from rfmstream.engine.files.source import open_orders
     from rfmstream.engine.live.config import load_client_config
@@ -165,9 +173,12 @@ def produce(
     client = load_client_config(flags, file=config)
     to = topic or resolve_one("input_topics", flags={}, file=config)[0]
     input_map = None if map_name is None else load_map(map_name)
+    identities = None if ids is None else load_identities(ids)
 
     def opened() -> "OrderStream":
-        return open_orders(inputs, input_map=input_map, currency=currency, time_zone=time_zone)
+        return open_orders(
+            inputs, input_map=input_map, currency=currency, time_zone=time_zone, identities=identities
+        )
 
     # A missing file is known before the brokers are asked.
     orders = opened()

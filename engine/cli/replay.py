@@ -80,6 +80,20 @@ Exit codes:
 @click.option("--snapshot", metavar="FILE", type=FILE, help="Write one row a customer, as of the end.")
 @click.option("--rejected", metavar="FILE", type=FILE, help="Write the rows that were not applied, and why.")
 @click.option(
+    "--ids",
+    metavar="FILE",
+    type=FILE,
+    help="A table with the columns alias and customer_id: orders of an alias, such as a guest's e-mail, count as "
+    "that customer's.",
+)
+@click.option(
+    "--rates",
+    metavar="FILE",
+    type=FILE,
+    help="A table with the columns date, currency and rate (1 unit of it in the ruleset's currency): an order counts "
+    "at the rate of its local day, a refund at its order's. A missing rate is no_rate.",
+)
+@click.option(
     "--excluded", metavar="FILE", type=FILE, help="Write the rows that the map leaves out, and why."
 )
 @click.option(
@@ -115,6 +129,8 @@ def replay(
     snapshot: Path | None,
     rejected: Path | None,
     excluded: Path | None,
+    ids: Path | None,
+    rates: Path | None,
     checkpoint: Path | None,
     threads: int | None,
     strict: bool,
@@ -131,12 +147,15 @@ def replay(
     from rfmstream.engine.cli.warm_up import compile_kernels
     from rfmstream.engine.core.checkpoint import held
     from rfmstream.engine.events.instants import parse_instant
+    from rfmstream.engine.files.identities import load_identities
     from rfmstream.engine.files.mapping import load_map
+    from rfmstream.engine.files.rates import load_rates
     from rfmstream.engine.replay.replay import Outputs, open_engine
     from rfmstream.engine.replay.replay import replay as run
     from rfmstream.engine.replay.summary import summarise
 
     input_map = None if map_name is None else load_map(map_name)
+    identities = None if ids is None else load_identities(ids)
     # Whoever breaks it off after its files are there, and runs it again, would get empty ones.
     settled = click.get_current_context().with_resource(ExitStack())
     with nullcontext() if checkpoint is None else held(checkpoint):
@@ -144,6 +163,10 @@ def replay(
             chosen_ruleset(ruleset, time_zone, currency),
             checkpoint=checkpoint,
             threads=threads or default_threads(),
+        )
+        own = engine.ruleset
+        exchange = (
+            None if rates is None else load_rates(rates, currency=own.currency, time_zone=own.time_zone)
         )
         compile_kernels("orders", "time", *_readers(inputs))
         with progress_bar() as on_progress:
@@ -162,6 +185,8 @@ def replay(
                 strict=strict,
                 on_progress=on_progress,
                 settled=settled,
+                identities=identities,
+                rates=exchange,
             )
     summary = summarise(result)
     try:

@@ -36,6 +36,7 @@ SHOWN: Final = ("customer_id", "order_id", "type", "occurred_at", "amount", "cur
 
 CONTRACT_COLUMNS: Final = (*SHOWN, "amount_minor")
 _REQUIRED: Final = ("customer_id", "order_id", "occurred_at")
+_CURRENCIES: Final = pa.array(list(CURRENCY_EXPONENTS), pa.string())
 _INT32_MAX: Final = 2**31 - 1
 _MINOR_EXPONENT_MAX: Final = max(CURRENCY_EXPONENTS.values())
 
@@ -89,6 +90,7 @@ def normalise(  # noqa: PLR0913 - options by keyword
     source: str | None = None,
     rows: np.ndarray[Any, Any] | None = None,
     names: Sequence[str] | None = None,
+    keeps_foreign: bool = False,
 ) -> tuple[pa.RecordBatch, pa.RecordBatch]:
     """Split a table with the contract's columns into a canonical batch and a batch of rejected rows.
 
@@ -97,6 +99,7 @@ def normalise(  # noqa: PLR0913 - options by keyword
             time_zone  of times without one
             first_row  ordinal of the first row; `rows` i64[n] where the ordinals have gaps
             names      all columns of the source, where the table has only some of them
+            keeps_foreign  see `canonicalise`
     Out     (CANONICAL_SCHEMA, REJECTED_SCHEMA), both in order of row; clean columns pass without a copy
     Errors  InputError   a required column is missing or of a type that cannot be one
             ConfigError  an unknown currency or time zone
@@ -115,7 +118,7 @@ def normalise(  # noqa: PLR0913 - options by keyword
     )
     if rows is None:
         rows = np.arange(first_row, first_row + table.num_rows, dtype=np.int64)
-    return canonicalise(fields, currency=currency, rows=rows, source=source)
+    return canonicalise(fields, currency=currency, rows=rows, source=source, keeps_foreign=keeps_foreign)
 
 
 def contract_columns(
@@ -171,10 +174,17 @@ def type_codes(text: pa.Array) -> np.ndarray[Any, Any] | None:
 
 
 def canonicalise(
-    fields: Fields, *, currency: str, rows: np.ndarray[Any, Any], source: str | None
+    fields: Fields,
+    *,
+    currency: str,
+    rows: np.ndarray[Any, Any],
+    source: str | None,
+    keeps_foreign: bool = False,
 ) -> tuple[pa.RecordBatch, pa.RecordBatch]:
     """Judge parsed fields: the canonical batch, and the rejected rows each with the first reason that holds.
 
+    In      keeps_foreign  rows in other currencies are right, too, in minor units of theirs: the batch has a column
+                           `currency`, null where it is the run's own
     Errors  ConfigError  an unknown currency
     """
     count = len(rows)
@@ -183,7 +193,11 @@ def canonicalise(
     if event_fault is not None:
         event_id = _without_empty(event_id, event_fault)
     foreign = None if fields.currency is None else _foreign(fields.currency, currency)
-    amount = _amounts(fields, currency, foreign)
+    abroad = None
+    if keeps_foreign and foreign is not None and fields.currency is not None:
+        known = pc.is_in(fields.currency, value_set=_CURRENCIES).to_numpy(zero_copy_only=False)
+        abroad, foreign = foreign & known, foreign & ~known
+    amount = _amounts(fields, currency, foreign, abroad)
     faults = _reasons(fields, amount, foreign, event_fault, count)
     types = np.zeros(count, np.uint8) if fields.types is None else fields.types
     minor = amount.minor
@@ -193,6 +207,11 @@ def canonicalise(
         # Who is erased need not name an order; the core wants text.
         fields = replace(fields, order_id=pc.fill_null(fields.order_id, ""))
     batch = _batch(fields, types, minor, event_id, rows)
+    if keeps_foreign:
+        codes = nulls(count)
+        if abroad is not None:
+            codes = pc.if_else(pa.array(abroad), fields.currency, codes)
+        batch = batch.append_column("currency", codes)
     if faults is None:
         return batch, NO_REJECTED
     return batch.filter(pa.array(faults == 0)), _rejected(fields, faults, rows, source)
@@ -274,22 +293,29 @@ def _foreign(text: pa.Array, currency: str) -> np.ndarray[Any, Any] | None:
     return None if all_own else codes == UNKNOWN_WORD
 
 
-def _amounts(fields: Fields, currency: str, foreign: np.ndarray[Any, Any] | None) -> Minor:
+def _amounts(
+    fields: Fields,
+    currency: str,
+    foreign: np.ndarray[Any, Any] | None,
+    abroad: np.ndarray[Any, Any] | None = None,
+) -> Minor:
     """Return minor units; an amount in another currency is measured by that currency's decimals.
 
     12.50 USD is a good amount in a JPY run: the row must be rejected for its currency, not for its digits.
     """
     exponent = currency_exponent(currency)
     amount = fields.amount.minor(exponent)
-    if foreign is None or amount.status is None:
+    if foreign is None or (amount.status is None and abroad is None):
         return amount
-    doubtful = np.flatnonzero(foreign & (amount.status == BAD))
+    status = np.zeros(len(foreign), np.uint8) if amount.status is None else amount.status
+    measured = foreign & (status == BAD)
+    doubtful = np.flatnonzero(measured if abroad is None else measured | abroad)
     if len(doubtful) == 0:
         return amount
     assert fields.currency is not None, "no row is foreign without a currency column"
     codes = shown_text(fields.currency.take(pa.array(doubtful))).to_pylist()
     exponents = np.array([CURRENCY_EXPONENTS.get(code, _MINOR_EXPONENT_MAX) for code in codes])
-    minor, status = amount.minor.copy(), amount.status.copy()
+    minor, status = amount.minor.copy(), status.copy()
     for other_exponent in set(exponents.tolist()):
         at = doubtful[exponents == other_exponent]
         other = fields.amount.minor(other_exponent)

@@ -73,6 +73,7 @@ class _Section:
     event: Event
     lines: Fields
     number: Number
+    once: Number | None
     ids: list[pa.Array]
     rows: np.ndarray[Any, Any]
     file: np.ndarray[Any, Any]
@@ -116,8 +117,10 @@ class LineSums:
                 doubtful &= np.isin(mapped.rows, out.column("row").to_numpy())
                 fields = _taken(fields, np.flatnonzero(~doubtful))
             kept = mapped.source_rows.take(~doubtful) if doubtful.any() else mapped.source_rows
+            once = None if mapped.once is None else mapped.once.take(np.flatnonzero(~doubtful))
             ids = tuple(kept.told(part) for part in self._mapper.input_map.line_id)
-            self._hold(section, _Held(replace(mapped, fields=fields, rows=kept.rows), ids, kept.source, file))
+            mapped = replace(mapped, fields=fields, rows=kept.rows, once=once)  # noqa: PLW2901
+            self._hold(section, _Held(mapped, ids, kept.source, file))
         return by_row(rejected)
 
     def add_damaged(self, chunk: Chunk, file: InputFile) -> None:
@@ -138,19 +141,26 @@ class LineSums:
                 if spoiled.section in (None, at):
                     section.refused |= _holds(section, spoiled.customer_id, spoiled.order_id)[0]
         rejected = [_attributed(damaged, list(sections.values())) for damaged in self._damaged]
-        done = [(_NO_ORDERS, NO_REJECTED)]
+        done: list[tuple[pa.RecordBatch, pa.RecordBatch]] = []
         for section in sections.values():
             if section.file.max(initial=0) > section.file.min(initial=0):
                 rejected.append(self._across_files(section))
             done += self._summed(section)
-        return by_row([good for good, _ in done]), by_row([bad for _, bad in done] + rejected)
+        orders = by_row([good for good, _ in done]) if done else _NO_ORDERS
+        return orders, by_row([NO_REJECTED, *(bad for _, bad in done), *rejected])
 
     def _refused(self, mapped: MappedEvent, doubtful: np.ndarray[Any, Any], section: int) -> pa.RecordBatch:
         """Return the doubtful lines that are to be rejected, and note their orders."""
         at = np.flatnonzero(doubtful)
         apart = _taken(mapped.fields, at)
         source = mapped.source_rows.source
-        _, out = canonicalise(apart, currency=self._currency, rows=mapped.rows[at], source=source)
+        _, out = canonicalise(
+            apart,
+            currency=self._currency,
+            rows=mapped.rows[at],
+            source=source,
+            keeps_foreign=self._mapper.keeps_foreign,
+        )
         bad = np.isin(mapped.rows[at], out.column("row").to_numpy())
         types = None if apart.types is None else apart.types[bad]
         known = None if types is None or not (types == UNKNOWN_WORD).any() else types != UNKNOWN_WORD
@@ -204,6 +214,9 @@ class LineSums:
             event=event,
             lines=lines,
             number=number,
+            once=None
+            if event.amount_once is None
+            else Number.concat([part.mapped.once for part in held if part.mapped.once is not None]),
             ids=[pa.concat_arrays(list(parts)) for parts in zip(*(part.ids for part in held), strict=True)],
             rows=np.concatenate([part.mapped.rows for part in held]),
             file=np.repeat([part.file for part in held], sizes),
@@ -237,6 +250,8 @@ class LineSums:
     def _summed(self, section: _Section) -> list[tuple[pa.RecordBatch, pa.RecordBatch]]:
         """Sum the lines of one section; one pair of batches a source file."""
         total = section.number.summed(section.group, len(section.first))
+        if section.once is not None:
+            total.add(section.once.once(section.group, len(section.first)), 1)
         event, lines = section.event, section.lines
         done = []
         for file, source in enumerate(section.sources):
@@ -252,6 +267,7 @@ class LineSums:
                 currency=self._currency,
                 rows=section.rows[chosen],
                 source=source,
+                keeps_foreign=self._mapper.keeps_foreign,
             )
             if bad.num_rows:
                 at = chosen[np.isin(section.rows[chosen], bad.column("row").to_numpy())]

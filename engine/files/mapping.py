@@ -56,18 +56,20 @@ def load_map(name_or_path: str | Path) -> InputMap:
 
 @dataclass(frozen=True)
 class MappedEvent:
-    """The fields of one [[event]] section over the rows it applies to, and those rows as they came."""
+    """The fields of one [[event]] section over the rows it applies to, those rows, and what counts once an order."""
 
     fields: Fields
     rows: np.ndarray[Any, Any]
     event: Event
     source_rows: SourceRows
+    once: Number | None = None
 
 
 class Mapper:
     """Turns batches of source columns into order events by one input map, for one run.
 
     Fields  rows_excluded  how many rows each of the map's [[exclude]] sections left out so far
+            keeps_foreign  see `engine.events.normalise.canonicalise`
             on_excluded    takes them, of EXCLUDED_SCHEMA; None: they are only counted
     """
 
@@ -78,16 +80,18 @@ class Mapper:
         currency: str,
         time_zone: str,
         on_excluded: Callable[[pa.RecordBatch], None] | None = None,
+        keeps_foreign: bool = False,
     ) -> None:
         self.input_map = input_map
         self.rows_excluded = [0] * len(input_map.exclude)
+        self.keeps_foreign = keeps_foreign
         self._on_excluded = on_excluded
         self._currency = currency
         self._time_zone = time_zone
 
     def events(self, source_rows: SourceRows) -> Iterator[MappedEvent]:
         """Yield the fields of each [[event]] section; last, with an unknown type, the rows that have none."""
-        source_rows = self._not_excluded(source_rows)
+        source_rows = self._kept(source_rows)
         taken = np.zeros(source_rows.count, np.bool_)
         for event in self.input_map.events:
             if event.each:
@@ -96,21 +100,20 @@ class Mapper:
                     elements = elements.take(elements.holds(event.when))
                 if elements.count:
                     taken[elements.parents] = True
-                    yield MappedEvent(self._fields(event, elements), elements.rows, event, elements)
+                    yield self._mapped(event, elements)
                 continue
             mask = None if event.when is None else source_rows.holds(event.when)
             if mask is None or mask.all():
                 taken[:] = True
-                yield MappedEvent(self._fields(event, source_rows), source_rows.rows, event, source_rows)
+                yield self._mapped(event, source_rows)
             elif mask.any():
                 taken |= mask
-                chosen = source_rows.take(mask)
-                yield MappedEvent(self._fields(event, chosen), chosen.rows, event, chosen)
+                yield self._mapped(event, source_rows.take(mask))
         if not taken.all():
             yield self._without_event(source_rows.take(~taken))
 
-    def _not_excluded(self, source_rows: SourceRows) -> SourceRows:
-        """Return the rows that no [[exclude]] section takes; the others are counted and handed on."""
+    def _kept(self, source_rows: SourceRows) -> SourceRows:
+        """Return the rows that no [[exclude]] section leaves out."""
         for at, rule in enumerate(self.input_map.exclude):
             out = source_rows.holds(rule.when)
             if out.any():
@@ -119,6 +122,10 @@ class Mapper:
                     self._on_excluded(_excluded(source_rows.take(out), rule.why))
                 source_rows = source_rows.take(~out)
         return source_rows
+
+    def _mapped(self, event: Event, rows: SourceRows) -> MappedEvent:
+        once = None if event.amount_once is None else rows.number(event.amount_once)
+        return MappedEvent(self._fields(event, rows), rows.rows, event, rows, once)
 
     def _without_event(self, rest: SourceRows) -> MappedEvent:
         """Return the rows that no section applies to, which are of an unknown type."""
@@ -138,7 +145,13 @@ class Mapper:
         """Return the canonical events and the rejected rows, both in order of row, then of section."""
         source = source_rows.source
         parts = [
-            canonicalise(mapped.fields, currency=self._currency, rows=mapped.rows, source=source)
+            canonicalise(
+                mapped.fields,
+                currency=self._currency,
+                rows=mapped.rows,
+                source=source,
+                keeps_foreign=self.keeps_foreign,
+            )
             for mapped in self.events(source_rows)
         ]
         if len(parts) == 1:

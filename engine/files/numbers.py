@@ -22,7 +22,7 @@ from rfmstream.kernels.exact import (
     round_numbers,
     sum_groups,
 )
-from rfmstream.kernels.parse import HALF_EVEN, HALF_UP, OK, REFUSE
+from rfmstream.kernels.parse import ABSENT, BAD, HALF_EVEN, HALF_UP, OK, REFUSE
 from rfmstream.schemas.codes import AMOUNT_MINOR_MAX
 from rfmstream.schemas.mapping import Rounding
 
@@ -109,15 +109,34 @@ class Number:
         sum_groups(group, self.mantissa, self.scale, self.status, total.mantissa, total.scale, total.status)
         return total
 
+    def once(self, group: np.ndarray[Any, Any], group_count: int) -> "Number":
+        """Return the one number that the rows of each group state, if any; two different ones make it bad."""
+        single = Number.zeros(group_count)
+        single.status[:] = ABSENT
+        given = np.flatnonzero(self.status == OK)
+        groups, first = np.unique(group[given], return_index=True)
+        single.mantissa[groups] = self.mantissa[given[first]]
+        single.scale[groups] = self.scale[given[first]]
+        single.status[groups] = OK
+        differs = (self.mantissa != single.mantissa[group]) | (self.scale != single.scale[group])
+        bad = group[((self.status == OK) & differs) | (self.status == BAD)]
+        single.mantissa[bad], single.status[bad] = 0, BAD
+        return single
+
     def text(self) -> pa.Array:
         """Return the numbers as decimal text, row by row; null where there is none."""
         return pa.array(
             [
-                format(Decimal(int(mantissa)).scaleb(-int(scale)), "f") if code == OK else None
+                decimal_text(int(mantissa), int(scale)) if code == OK else None
                 for mantissa, scale, code in zip(self.mantissa, self.scale, self.status, strict=True)
             ],
             pa.string(),
         )
+
+
+def decimal_text(mantissa: int, scale: int) -> str:
+    """Return mantissa / 10**scale as digits and a point."""
+    return format(Decimal(mantissa).scaleb(-scale), "f")
 
 
 @dataclass(frozen=True)

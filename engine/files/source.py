@@ -16,11 +16,14 @@ import pyarrow as pa
 from rfmstream.engine.events.json_scan import OrderScanner
 from rfmstream.engine.events.normalise import CONTRACT_COLUMNS, NO_REJECTED, normalise, rejected_batch
 from rfmstream.engine.events.times import Instants, read_instants
+from rfmstream.engine.files.conversion import Conversion
 from rfmstream.engine.files.evaluate import SourceRows, find_column
 from rfmstream.engine.files.fill_down import FillDown
+from rfmstream.engine.files.identities import Identities
 from rfmstream.engine.files.input_files import InputFile, find_files, naming
 from rfmstream.engine.files.lines import LineSums
 from rfmstream.engine.files.mapping import Mapper, by_row
+from rfmstream.engine.files.rates import Rates
 from rfmstream.engine.files.readers import Chunk, read_chunks
 from rfmstream.engine.files.sorting import Sorter, TieSorter, times_us
 from rfmstream.kernels.parse import OK
@@ -74,6 +77,8 @@ class OrderStream:
         rows_before: int,
         on_progress: Callable[[Progress], None] | None,
         on_excluded: Callable[[pa.RecordBatch], None] | None,
+        identities: Identities | None,
+        rates: Rates | None,
     ) -> None:
         self.rows_read = 0
         self.lines_repeated = 0
@@ -84,9 +89,18 @@ class OrderStream:
         self._mapper = (
             None
             if input_map is None
-            else Mapper(input_map, currency=currency, time_zone=time_zone, on_excluded=on_excluded)
+            else Mapper(
+                input_map,
+                currency=currency,
+                time_zone=time_zone,
+                on_excluded=on_excluded,
+                keeps_foreign=rates is not None,
+            )
         )
-        self._scanner = OrderScanner(currency=currency, time_zone=time_zone) if input_map is None else None
+        is_plain = input_map is None and rates is None
+        self._scanner = OrderScanner(currency=currency, time_zone=time_zone) if is_plain else None
+        self._identities = identities
+        self._rates = rates
         self._currency = currency
         self._time_zone = time_zone
         self._budget_bytes = memory_budget_bytes
@@ -118,6 +132,9 @@ class OrderStream:
         self._batches.close()  # type: ignore[attr-defined]
 
     def _run(self) -> Iterator[Batches]:
+        if self._rates is not None:
+            yield from self._rated(self._rates)
+            return
         if self._map is not None and self._map.sum_lines:
             yield from self._summed()
             return
@@ -195,22 +212,48 @@ class OrderStream:
             yield from self._handed_on(sorter)
 
     def _summed(self) -> Iterator[Batches]:
+        orders = _NO_ORDERS
+        for part, rejected in self._line_sums():
+            orders = part
+            if rejected.num_rows:
+                yield _NO_ORDERS, rejected
+        with Sorter(memory_budget_bytes=2 * orders.nbytes + self._budget_bytes) as sorter:
+            sorter.add(orders)
+            del orders
+            yield from self._handed_on(sorter)
+
+    def _line_sums(self) -> Iterator[Batches]:
+        """Yield rejected lines, and last all orders."""
         assert self._mapper is not None, "only a map sums lines"
         sums = LineSums(self._mapper, currency=self._currency, memory_budget_bytes=self._budget_bytes)
         for chunk in self._chunks(self._mapper.input_map.columns(), "read"):
             with naming(chunk.source):
                 rejected = sums.add(self._source_rows(chunk), self._file_number)
                 sums.add_damaged(chunk, self._files[self._file_number])
-            if rejected.num_rows:
-                yield _NO_ORDERS, rejected
+            yield _NO_ORDERS, rejected
         orders, rejected = sums.orders()
         self.lines_repeated = sums.lines_repeated
-        del sums
-        with Sorter(memory_budget_bytes=2 * orders.nbytes + self._budget_bytes) as sorter:
-            sorter.add(orders)
+        yield self._own_ids(orders), rejected
+
+    def _rated(self, rates: Rates) -> Iterator[Batches]:
+        conversion = Conversion(rates, memory_budget_bytes=self._budget_bytes)
+        parts: Iterator[tuple[str | None, Batches]]
+        if self._map is not None and self._map.sum_lines:
+            parts = ((None, batches) for batches in self._line_sums())
+        else:
+            parts = ((chunk.source, batches) for chunk, batches in self._judged())
+        for source, (orders, rejected) in parts:
+            conversion.add(orders, source)
             if rejected.num_rows:
                 yield _NO_ORDERS, rejected
-            yield from self._handed_on(sorter)
+        whole, rejected = conversion.orders()
+        del conversion
+        if rejected.num_rows:
+            yield _NO_ORDERS, rejected
+        if whole is not None:
+            with Sorter(memory_budget_bytes=2 * whole.nbytes + self._budget_bytes) as sorter:
+                sorter.add(whole)
+                yield from self._handed_on(sorter)
 
     def _handed_on(self, sorter: Sorter) -> Iterator[Batches]:
         done = 0
@@ -230,7 +273,7 @@ class OrderStream:
                 if chunk.orders is not None:
                     orders = by_row([chunk.orders, orders]) if orders.num_rows else chunk.orders
             if chunk.row_count:
-                yield chunk, (orders, _with_damaged(chunk, rejected))
+                yield chunk, (self._own_ids(orders), _with_damaged(chunk, rejected))
 
     def _source_rows(self, chunk: Chunk) -> SourceRows:
         absent = () if self._map is None else self._map.input.absent or ()
@@ -250,7 +293,11 @@ class OrderStream:
                 source=chunk.source,
                 rows=chunk.rows,
                 names=chunk.names,
+                keeps_foreign=self._rates is not None,
             )
+
+    def _own_ids(self, orders: pa.RecordBatch) -> pa.RecordBatch:
+        return orders if self._identities is None else self._identities.applied(orders)
 
     def _chunks(self, columns: Sequence[str], stage: Literal["scan", "read"]) -> Iterator[Chunk]:
         """Yield the chunks of all files, their rows numbered throughout."""
@@ -287,6 +334,8 @@ def open_orders(  # noqa: PLR0913 - options by keyword
     rows_before: int = 0,
     on_progress: Callable[[Progress], None] | None = None,
     on_excluded: Callable[[pa.RecordBatch], None] | None = None,
+    identities: Identities | None = None,
+    rates: Rates | None = None,
 ) -> OrderStream:
     """Open order history: (canonical, rejected) batches in order of (occurred_at, input order).
 
@@ -298,6 +347,8 @@ def open_orders(  # noqa: PLR0913 - options by keyword
             memory_budget_bytes  of orders held for sorting or summing
             rows_before  that earlier runs have read, where this one goes on
             on_excluded  takes the rows that the map leaves out, of EXCLUDED_SCHEMA
+            identities  ids that stand for others
+            rates      of other currencies; None: orders in them are rejected
     Errors  InputError   an input is missing, damaged, of unknown format or lacks a column
             ConfigError  an unknown currency or time zone
     """
@@ -311,6 +362,8 @@ def open_orders(  # noqa: PLR0913 - options by keyword
         rows_before=rows_before,
         on_progress=on_progress,
         on_excluded=on_excluded,
+        identities=identities,
+        rates=rates,
     )
 
 

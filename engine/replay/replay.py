@@ -20,9 +20,11 @@ from rfmstream.engine.core.checkpoint import has_checkpoint, is_unfinished
 from rfmstream.engine.core.engine import Counters, Engine
 from rfmstream.engine.events.instants import to_text
 from rfmstream.engine.files.background import WriteBehind, read_ahead
+from rfmstream.engine.files.identities import Identities
 from rfmstream.engine.files.input_files import InputFile, find_files
 from rfmstream.engine.files.interrupts import uninterrupted
 from rfmstream.engine.files.output import OutputFile, check_outputs
+from rfmstream.engine.files.rates import Rates
 from rfmstream.engine.files.sorting import times_us
 from rfmstream.engine.files.source import Progress, open_orders
 from rfmstream.schemas.changes import change_schema
@@ -121,6 +123,8 @@ def replay(  # noqa: PLR0913 - the options of one command
     strict: bool = False,
     on_progress: OnProgress | None = None,
     settled: ExitStack | None = None,
+    identities: Identities | None = None,
+    rates: Rates | None = None,
 ) -> ReplayResult:
     """Apply the orders of `inputs` to the engine, in order of time, and write what comes of it.
 
@@ -131,6 +135,8 @@ def replay(  # noqa: PLR0913 - the options of one command
             checkpoint   directory whose checkpoint is replaced at the end
             strict       refuse the whole input if any row is rejected; only `outputs.rejected` is then written
             on_progress  called by the reading thread
+            identities   ids that stand for others
+            rates        of other currencies; None: orders in them are rejected
             settled      from the first file's name on nothing interrupts until this closes; None: until the return
     Errors  ConfigError     an output cannot be written, or as_of lies before the clock; nothing was written
             InputError      an input cannot be read, or was refused; nothing but `outputs.rejected` was written
@@ -155,6 +161,8 @@ def replay(  # noqa: PLR0913 - the options of one command
             rows_before=engine.counters.input_rows,
             time_zone=engine.ruleset.time_zone,
             on_progress=listener,
+            identities=identities,
+            rates=rates,
             on_excluded=made["excluded"].write if "excluded" in made else None,
         )
         rejections = _Rejections(made.get("rejected"), files)

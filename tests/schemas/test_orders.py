@@ -71,7 +71,7 @@ def test_rejected_columns_keep_the_text_as_it_came() -> None:
     reasons = (
         *("malformed", "missing_customer_id", "missing_order_id", "bad_time", "future_time", "bad_amount"),
         *("negative_amount", "currency_mismatch", "unknown_type", "unknown_order", "conflicting_duplicate"),
-        *("refund_exceeds_order", "rounded_id", "erased_customer"),
+        *("refund_exceeds_order", "rounded_id", "erased_customer", "no_rate"),
     )
     assert reasons == REJECTION_REASONS
 

@@ -494,3 +494,22 @@ def test_a_map_has_a_name(tmp_path: Path) -> None:
 def test_an_unknown_map_names_the_shipped_ones() -> None:
     with pytest.raises(ConfigError, match=r"no such input map.*cdnow, complete-journey-lines"):
         load_map("cd-now")
+
+
+def test_an_amount_once_an_order_is_added_to_its_lines_once(tmp_path: Path) -> None:
+    columns = {
+        "c": ["x"] * 9,
+        "o": ["1", "1", "2", "2", "3", "3", "4", "5", "5"],
+        "a": ["1.50"] * 9,
+        "ship": ["4.90", "4.9", None, "2", "1", "2", "x", "", None],
+    }
+    good, bad = run(tmp_path, f'[lines]\n{EVENT}amount = "a"\namount_once = "ship"\n', columns)
+    assert [(row["order_id"], row["amount_minor"]) for row in good] == [("1", 790), ("2", 500), ("5", 300)]
+    assert [(row["order_id"], row["reason"]) for row in bad] == [("3", "bad_amount"), ("4", "bad_amount")]
+
+
+def test_an_amount_once_an_order_needs_lines(tmp_path: Path) -> None:
+    with pytest.raises(
+        ConfigError, match=r"event\[0\]\.amount_once: is for order lines; add a section \[lines\]"
+    ):
+        run(tmp_path, f'{EVENT}amount = "a"\namount_once = "a"\n', {"a": ["1"]})
