@@ -121,10 +121,12 @@ class _Parser:
     def _event(self, section: object, key: str) -> Event:
         table = self._table(section, key)
         self._known(table, key, ("when", "type", *_FIELDS))
+        kind = table.get("type", "paid")
+        if kind == "erased":
+            table = {"order_id": {"constant": ""}, **table}  # whoever is erased need not name an order
         for name in ("customer_id", "order_id", "occurred_at"):
             if name not in table:
                 raise self._error(f"{key}.{name}", "is missing", "name the column it comes from")
-        kind = table.get("type", "paid")
         if isinstance(kind, str):
             self._choice(kind, f"{key}.type", ORDER_TYPES)
         time = self._table_or_column(table["occurred_at"], f"{key}.occurred_at")

@@ -30,6 +30,7 @@ class LineSums:
         self._currency = currency
         self._budget_bytes = memory_budget_bytes
         self._held_bytes = 0
+        self._erasures: list[pa.RecordBatch] = []
         self._lines: dict[int, list[tuple[MappedEvent, str | None]]] = {}
 
     def add(self, source_rows: SourceRows) -> pa.RecordBatch:
@@ -49,9 +50,11 @@ class LineSums:
                     alone |= faults != 0
             if alone.any():
                 apart = _taken(fields, np.flatnonzero(alone))
-                _, out = canonicalise(
+                # Good by itself is only an erasure, which need not name an order.
+                good, out = canonicalise(
                     apart, currency=self._currency, rows=mapped.rows[alone], source=source_rows.source
                 )
+                self._erasures.append(good)
                 rejected.append(out)
                 fields = _taken(fields, np.flatnonzero(~alone))
             self._hold(replace(mapped, fields=fields, rows=mapped.rows[~alone]), source_rows.source)
@@ -76,7 +79,7 @@ class LineSums:
 
     def orders(self) -> tuple[pa.RecordBatch, pa.RecordBatch]:
         """Return the orders and those rejected, both in order of their first line's row."""
-        done: list[tuple[pa.RecordBatch, pa.RecordBatch]] = []
+        done = [(good, NO_REJECTED) for good in self._erasures if good.num_rows]
         for section in sorted(self._lines):
             done += self._section(self._lines.pop(section))
         if not done:

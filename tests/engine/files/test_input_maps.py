@@ -429,3 +429,32 @@ def test_errors_name_file_key_and_fix(tmp_path: Path, toml: str, words: str) -> 
 def test_an_unknown_map_names_the_shipped_ones() -> None:
     with pytest.raises(ConfigError, match=r"no such input map.*cdnow, complete-journey-lines"):
         load_map("cd-now")
+
+
+@pytest.mark.parametrize("lines", [False, True])
+def test_an_erasure_needs_neither_order_nor_amount(tmp_path: Path, *, lines: bool) -> None:
+    toml = f"""
+        {"[lines]" if lines else ""}
+        {"sum = true" if lines else ""}
+        [[event]]
+        when = {{ column = "k", equals = "sale" }}
+        {IDS}occurred_at = "t"
+        amount = "a"
+        [[event]]
+        type = "erased"
+        when = {{ column = "k", equals = "gone" }}
+        customer_id = "c"
+        occurred_at = "t"
+    """
+    columns = {
+        "k": ["sale", "gone"],
+        "o": ["1", None],
+        "a": ["1.50", None],
+        "t": ["2024-01-01T00:00:00Z", "2024-01-02T00:00:00Z"],
+    }
+    good, bad = run(tmp_path, toml, columns)
+    assert bad == []
+    assert [(row["row"], row["type"], row["order_id"], row["amount_minor"]) for row in good] == [
+        (0, 0, "1", 150),
+        (1, 5, "", 0),
+    ]
