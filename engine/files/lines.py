@@ -28,6 +28,7 @@ from rfmstream.engine.files.line_files import repeated_lines, spread_lines
 from rfmstream.engine.files.mapping import MappedEvent, Mapper, by_row
 from rfmstream.engine.files.numbers import Number, NumberAmount
 from rfmstream.kernels.parse import OK, UNKNOWN_WORD
+from rfmstream.schemas.codes import OrderType
 from rfmstream.schemas.errors import InputError
 from rfmstream.schemas.mapping import Event
 from rfmstream.schemas.orders import CANONICAL_SCHEMA, ORDER_TYPES, REJECTED_SCHEMA
@@ -101,6 +102,7 @@ class LineSums:
         self._lines: dict[int, list[_Held]] = {}
         self._spoiled: list[_Spoiled] = []
         self._damaged: list[_Damaged] = []
+        self._erasures: list[pa.RecordBatch] = []
 
     def add(self, source_rows: SourceRows, file: int) -> pa.RecordBatch:
         """Take the lines of a batch of the file of this number; return those that are rejected.
@@ -109,6 +111,12 @@ class LineSums:
         """
         rejected = [NO_REJECTED]
         for mapped in self._mapper.events(source_rows):
+            if mapped.fields.types is not None and (mapped.fields.types == OrderType.ERASED).all():
+                # An erasure is no line of an order, which it need not name.
+                good, out = self._judged(mapped.fields, mapped.rows, source_rows.source)
+                self._erasures.append(good)
+                rejected.append(out)
+                continue
             fields, section = mapped.fields, self._mapper.input_map.events.index(mapped.event)
             doubtful = _doubtful(fields)
             if doubtful.any():
@@ -146,6 +154,7 @@ class LineSums:
             if section.file.max(initial=0) > section.file.min(initial=0):
                 rejected.append(self._across_files(section))
             done += self._summed(section)
+        done += [(good, NO_REJECTED) for good in self._erasures if good.num_rows]
         orders = by_row([good for good, _ in done]) if done else _NO_ORDERS
         return orders, by_row([NO_REJECTED, *(bad for _, bad in done), *rejected])
 
@@ -154,13 +163,7 @@ class LineSums:
         at = np.flatnonzero(doubtful)
         apart = _taken(mapped.fields, at)
         source = mapped.source_rows.source
-        _, out = canonicalise(
-            apart,
-            currency=self._currency,
-            rows=mapped.rows[at],
-            source=source,
-            keeps_foreign=self._mapper.keeps_foreign,
-        )
+        _, out = self._judged(apart, mapped.rows[at], source)
         bad = np.isin(mapped.rows[at], out.column("row").to_numpy())
         types = None if apart.types is None else apart.types[bad]
         known = None if types is None or not (types == UNKNOWN_WORD).any() else types != UNKNOWN_WORD
@@ -174,6 +177,17 @@ class LineSums:
             self._count(spoiled.customer_id.nbytes + spoiled.order_id.nbytes)
             self._spoiled.append(spoiled)
         return _with_raw(out, mapped.source_rows, mapped.rows)
+
+    def _judged(
+        self, fields: Fields, rows: np.ndarray[Any, Any], source: str | None
+    ) -> tuple[pa.RecordBatch, pa.RecordBatch]:
+        return canonicalise(
+            fields,
+            currency=self._currency,
+            rows=rows,
+            source=source,
+            keeps_foreign=self._mapper.keeps_foreign,
+        )
 
     def _hold(self, section: int, held: _Held) -> None:
         # What a rejected order shows is put together from its sum; the lines' own texts need not be held.
