@@ -12,6 +12,7 @@ from typing import Any, Final, NoReturn
 
 import click
 
+from rfmstream.engine.cli.explain import explain
 from rfmstream.engine.cli.generate import generate
 from rfmstream.engine.cli.maps import maps
 from rfmstream.engine.cli.outcomes import outcomes
@@ -98,6 +99,7 @@ def cli() -> None:
 for _command in (
     replay,
     timeline,
+    explain,
     outcomes,
     snapshot,
     rulesets,
