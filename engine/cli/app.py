@@ -12,6 +12,7 @@ from typing import Any, Final, NoReturn
 
 import click
 
+from rfmstream.engine.cli.erase import erase
 from rfmstream.engine.cli.explain import explain
 from rfmstream.engine.cli.generate import generate
 from rfmstream.engine.cli.maps import maps
@@ -101,6 +102,7 @@ for _command in (
     timeline,
     explain,
     outcomes,
+    erase,
     snapshot,
     rulesets,
     maps,
