@@ -22,7 +22,7 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 
 def checked(command: list[str], **options: object) -> subprocess.CompletedProcess[str]:
     done: subprocess.CompletedProcess[str] = subprocess.run(  # type: ignore[call-overload]
-        command, capture_output=True, text=True, check=False, timeout=240, **options
+        command, capture_output=True, text=True, check=False, timeout=900, **options
     )
     assert done.returncode == 0, done.stderr
     return done
