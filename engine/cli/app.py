@@ -12,6 +12,8 @@ from typing import Any, Final, NoReturn
 
 import click
 
+from rfmstream.engine.cli.erase import erase
+from rfmstream.engine.cli.explain import explain
 from rfmstream.engine.cli.generate import generate
 from rfmstream.engine.cli.maps import maps
 from rfmstream.engine.cli.outcomes import outcomes
@@ -98,7 +100,9 @@ def cli() -> None:
 for _command in (
     replay,
     timeline,
+    explain,
     outcomes,
+    erase,
     snapshot,
     rulesets,
     maps,

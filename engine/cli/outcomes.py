@@ -149,8 +149,8 @@ def _purchases(
 
     def batches() -> "Iterable[pa.RecordBatch]":
         nonlocal refused
-        currency = rules.currency if rules else "CNY"
-        for batch, rejected in open_orders(orders, input_map=input_map, currency=currency):
+        currency, zone = (rules.currency, rules.time_zone) if rules else ("CNY", None)
+        for batch, rejected in open_orders(orders, input_map=input_map, currency=currency, time_zone=zone):
             refused += rejected.num_rows
             yield batch
 
