@@ -12,6 +12,8 @@ from typing import Any, Final, NoReturn
 
 import click
 
+from rfmstream.engine.cli.deliver import deliver
+from rfmstream.engine.cli.destinations import destinations
 from rfmstream.engine.cli.generate import generate
 from rfmstream.engine.cli.maps import maps
 from rfmstream.engine.cli.outcomes import outcomes
@@ -108,6 +110,8 @@ for _command in (
     tail,
     warm_up,
 ):
+    cli.add_command(_command)
+for _command in (deliver, destinations):
     cli.add_command(_command)
 
 
