@@ -139,8 +139,12 @@ async def create_topics(broker: BrokerConfig, wanted: Mapping[str, Mapping[str, 
     """Create the topics that are absent, of one partition each, with their settings."""
     async with administrator(broker, "topics cannot be created") as admin:
         known = set(await admin.list_topics())
+        copies = broker.replication_factor or 1
+        if not broker.replication_factor and broker.changes_topic in known:
+            [found] = await admin.describe_topics([broker.changes_topic])
+            copies = len(found["partitions"][0]["replicas"])
         new = [
-            NewTopic(topic, 1, broker.replication_factor or -1, topic_configs=dict(settings))
+            NewTopic(topic, 1, copies, topic_configs=dict(settings))
             for topic, settings in wanted.items()
             if topic not in known
         ]
@@ -238,6 +242,8 @@ class GroupConsumer:
         with kafka_errors(self._broker, "reading broke off"):
             try:
                 found = await self._consumer.getmany(timeout_ms=POLL_MS, max_records=_RECORDS_MAX)
+            except kafka.NoOffsetForPartitionError:
+                return {}  # `came` is about to say where it begins
             except kafka.OffsetOutOfRangeError as error:
                 lost = list(error.args[0])
                 first = await self._consumer.beginning_offsets(lost)

@@ -58,7 +58,7 @@ class Receiver:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(10)
 
-    def wait_for(self, holds: Callable[[], bool], timeout_s: float = 120) -> None:
+    def wait_for(self, holds: Callable[[], bool], timeout_s: float = 60) -> None:
         give_up = time.monotonic() + timeout_s
         while not holds():
             assert time.monotonic() < give_up, [(one.path, one.status) for one in self.requests[-20:]]
