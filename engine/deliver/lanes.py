@@ -260,6 +260,11 @@ class Lanes:
         """Whether nothing waits, travels or is to be told."""
         return not (self._lanes or self._parts or self._retries or self._flying)
 
+    @property
+    def failures(self) -> int:
+        """Failures on end."""
+        return self._failures
+
     def is_down(self) -> bool:
         """Tell whether the destination has failed so often on end that it is asked one request at a time."""
         return self._failures >= DOWN_AFTER

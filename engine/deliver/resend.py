@@ -67,10 +67,12 @@ async def resend(destination: Destination, broker: BrokerConfig, wanted: Wanted)
         sending = asyncio.create_task(sender.run())
         try:
             found = 0
+            begun: set[Place] = set()
             async for event in _events(broker, wanted):
                 found += 1
-                # Each gets a partition of its own making: nothing is committed.
-                sender.lanes.begin(event.place, event.offset)
+                if event.place not in begun:
+                    begun.add(event.place)
+                    sender.lanes.begin(event.place, event.offset)
                 sender.lanes.note(event.place, event.offset)
                 await sender.offer(event)
                 sender.wake.set()
@@ -81,6 +83,7 @@ async def resend(destination: Destination, broker: BrokerConfig, wanted: Wanted)
             sending.cancel()
             await asyncio.gather(sending, return_exceptions=True)
             await sender.drain()
+            sender.require_sound()
         counts = sender.lanes.counts
         return Resent(found, counts["sent"], counts["rejected"], sender.filtered.total())
     finally:
@@ -99,6 +102,7 @@ async def _moment(sender: Sender) -> None:
             f"destination {sender.destination.name} is parked: {sender.lanes.parked}",
             fix="have it take events, then replay the same range again",
         )
+    sender.require_sound()
     sender.lanes.settled(sender.lanes.unsettled())
     sender.wake.set()
     await asyncio.sleep(0.01)

@@ -20,6 +20,8 @@ STOP_S: Final = 8.0
 """How long requests may go on after a stop: with a last commit a process is gone within 10 s."""
 
 _SAY_AGAIN_S: Final = 30.0
+_FAILURES_TOLD: Final = 3
+"""Failures on end from which on they are told of: single ones are counted."""
 
 
 class Rejects(Protocol):
@@ -54,8 +56,9 @@ class Sender:
         self._client = client
         self._rejects = rejects
         self._tasks: set[asyncio.Task[None]] = set()
-        self._is_stopping = False
+        self._failure: BaseException | None = None
         self._said_at_s = -_SAY_AGAIN_S
+        self._is_told = False
 
     async def offer(self, event: Event) -> None:
         """Let an event, whose record the lanes have noted, be sent; or finish it at once where it is not to be."""
@@ -90,11 +93,12 @@ class Sender:
         """Send until cancelled."""
         while True:
             self.wake.clear()
+            self.require_sound()
             now_s = time.monotonic()
             for batch in self.lanes.take(now_s):
                 task = asyncio.create_task(self._send(batch))
                 self._tasks.add(task)
-                task.add_done_callback(self._tasks.discard)
+                task.add_done_callback(self._ended)
             due_s = self.lanes.due_s(now_s)
             wait_s = None if due_s is None else max(due_s - now_s, 0.0005)
             with suppress(TimeoutError):
@@ -108,6 +112,17 @@ class Sender:
                 task.cancel()
             await asyncio.gather(*late, return_exceptions=True)
 
+    def require_sound(self) -> None:
+        """Raise what a request failed by, which only a defect of ours can be."""
+        if self._failure is not None:
+            raise self._failure
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            self._failure = task.exception()
+            self.wake.set()
+
     async def _send(self, batch: Batch) -> None:
         form, lanes = self.destination.form, self.lanes
         try:
@@ -116,9 +131,8 @@ class Sender:
             lanes.broke_off(batch, time.monotonic())
             raise
         verdict = form.verdict(batch.items, answer)
-        was_in_trouble = lanes.trouble is not None
         rejections = lanes.answer(batch, verdict, time.monotonic())
-        self._tell(verdict, was_in_trouble=was_in_trouble)
+        self._tell(verdict)
         self.has_arrived.set()
         self.wake.set()
         for rejection in rejections:
@@ -152,7 +166,7 @@ class Sender:
             else:
                 return
 
-    def _tell(self, verdict: Verdict, *, was_in_trouble: bool) -> None:
+    def _tell(self, verdict: Verdict) -> None:
         lanes, name = self.lanes, self.destination.name
         if isinstance(verdict, Parked):
             self.parked_ms = time.time_ns() // 1_000_000
@@ -161,12 +175,13 @@ class Sender:
                 verdict.reason,
                 extra={"destination": name},
             )
-        elif lanes.trouble is not None and time.monotonic() - self._said_at_s >= _SAY_AGAIN_S:
+        elif lanes.failures >= _FAILURES_TOLD and time.monotonic() - self._said_at_s >= _SAY_AGAIN_S:
             self._said_at_s = time.monotonic()
+            self._is_told = True
             _log.warning(
                 "destination is not taking events; they are tried again",
                 extra={"destination": name, "reason": lanes.trouble, "is_down": lanes.is_down()},
             )
-        elif was_in_trouble and lanes.trouble is None and self._said_at_s > 0:
-            self._said_at_s = -_SAY_AGAIN_S
+        elif self._is_told and lanes.failures == 0:
+            self._is_told = False
             _log.info("destination takes events again", extra={"destination": name})
