@@ -2,6 +2,7 @@
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from functools import cached_property
 
 from rfmstream.engine.deliver.model import Event
 
@@ -38,18 +39,26 @@ class Filter:
             return "mode"
         if data.get("holdout") is True:
             return "holdout"
-        is_change = event.kind == "change"
-        checks = (
-            ("event", self.events, event.kind),
-            ("from_tier", self.from_tiers if is_change else None, data.get("from_tier")),
-            ("tier", self.tiers, data.get("to_tier" if is_change else "tier")),
-            ("reason", self.reasons if is_change else None, data.get("reason")),
-            ("kind", None if is_change else self.kinds, data.get("kind")),
-            ("playbook", self.playbooks, data.get("playbook")),
-            ("view", self.views, data.get("view")),
-            ("population", self.populations, data.get("population")),
-        )
-        for name, wanted, value in checks:
-            if wanted is not None and ("none" if value is None else str(value)) not in wanted:
+        for name, wanted, of_change, of_signal in self._checks:
+            column = of_change if event.kind == "change" else of_signal
+            value = event.kind if column == "event" else data.get(column)
+            if column and ("none" if value is None else str(value)) not in wanted:
                 return name
         return None
+
+    @cached_property
+    def _checks(self) -> list[tuple[str, Collection[str], str, str]]:
+        """What is asked for: its name, the words, and the columns of a change and of a signal that must be one."""
+        known = (
+            ("event", self.events, "event", "event"),
+            ("from_tier", self.from_tiers, "from_tier", ""),
+            ("tier", self.tiers, "to_tier", "tier"),
+            ("reason", self.reasons, "reason", ""),
+            ("kind", self.kinds, "", "kind"),
+            ("playbook", self.playbooks, "playbook", "playbook"),
+            ("view", self.views, "view", "view"),
+            ("population", self.populations, "population", "population"),
+        )
+        return [
+            (name, wanted, change, signal) for name, wanted, change, signal in known if wanted is not None
+        ]

@@ -34,7 +34,8 @@ from rfmstream.schemas.errors import ConfigError, RfmError, TransportError
 _log = logging.getLogger(__name__)
 
 POLL_MS: Final = 200
-_RECORDS_MAX: Final = 5000
+_RECORDS_MAX: Final = 500
+"""Records of a read: what is done with them in one go keeps answers waiting."""
 _HEADER_TEXT_MAX: Final = 1024
 
 
@@ -337,7 +338,7 @@ class PlainConsumer:
     async def read(self, timeout_ms: int = POLL_MS) -> dict[Place, list[Record]]:
         """Return records of partitions, those of each in order."""
         with kafka_errors(self._broker, "reading broke off"):
-            found = await self._consumer.getmany(timeout_ms=timeout_ms, max_records=4 * _RECORDS_MAX)
+            found = await self._consumer.getmany(timeout_ms=timeout_ms, max_records=20 * _RECORDS_MAX)
         return {Place(*place): records for place, records in found.items()}
 
     async def ends(self, places: Collection[Place]) -> dict[Place, int]:

@@ -18,9 +18,9 @@ class Place(NamedTuple):
 NOWHERE: Final = Place("", 0)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Event:
-    """A tier change or a signal: a CloudEvent.
+    """A tier change or a signal: a CloudEvent. Nobody changes one (frozen would take three times as long to make).
 
     Fields  kind     change or signal
             id, source, type, subject, time  the attributes

@@ -48,23 +48,29 @@ def read_event(kind: str, record: Record) -> Event:
             data = whole["data"]
             raw = orjson.dumps(data)
         else:
-            attributes = {name[3:]: text.decode() for name, text in named.items() if name.startswith("ce_")}
+            attributes = {
+                "id": named["ce_id"].decode(),
+                "source": named["ce_source"].decode(),
+                "type": named["ce_type"].decode(),
+                "subject": named.get("ce_subject", b"").decode(),
+                "time": named.get("ce_time", b"").decode(),
+            }
             data, raw = whole, value
         if not isinstance(data["customer_id"], str):
             raise UnreadableError("its customer_id is no text")
         return Event(
-            kind=kind,
-            id=str(attributes["id"]),
-            source=str(attributes["source"]),
-            type=str(attributes["type"]),
-            subject=str(attributes.get("subject", "")),
-            time=str(attributes.get("time") or data.get("effective_at")),
-            data=data,
-            raw=raw,
-            place=Place(record.topic, record.partition),
-            offset=record.offset,
-            timestamp_ms=record.timestamp,
-            key=record.key,
+            kind,
+            str(attributes["id"]),
+            str(attributes["source"]),
+            str(attributes["type"]),
+            str(attributes.get("subject", "")),
+            str(attributes.get("time") or data.get("effective_at")),
+            data,
+            raw,
+            Place(record.topic, record.partition),
+            record.offset,
+            record.timestamp,
+            record.key,
         )
     except (orjson.JSONDecodeError, UnicodeDecodeError) as error:
         raise UnreadableError(f"it is not JSON in UTF-8: {error}") from None

@@ -31,7 +31,8 @@ class SegmentForm:
 
     def __init__(self, url: str, write_key: str, headers: dict[str, str], prefix: str = "rfm_") -> None:
         self.url = url
-        self._prefix = prefix
+        self._names = [(prefix + name, column) for name, column in _TRAITS.items()]
+        self._monetary = f"{prefix}monetary"
         login = base64.b64encode(f"{write_key}:".encode()).decode()
         self._headers = {
             **headers,
@@ -48,8 +49,9 @@ class SegmentForm:
         common = {"userId": event.customer_id, "timestamp": event.time, "context": _CONTEXT}
         calls: list[dict[str, Any]] = []
         if event.kind == "change":
-            traits = {f"{self._prefix}{name}": value for name, value in _traits(event).items()}
-            calls.append({"type": "identify", "messageId": f"{key}_i", **common, "traits": traits})
+            calls.append(
+                {"type": "identify", "messageId": f"{key}_i", **common, "traits": self._traits(event)}
+            )
         calls.append(
             {
                 "type": "track",
@@ -65,6 +67,14 @@ class SegmentForm:
             raise UnfitError(f"a call of {longest} bytes is larger than the {CALL_BYTES_MAX} that fit")
         return (b",".join(texts),)
 
+    def _traits(self, event: Event) -> dict[str, Any]:
+        data = event.data
+        traits = {name: data.get(column) for name, column in self._names}
+        traits[self._monetary] = orjson.Fragment(
+            major_units(data.get("monetary_minor") or 0, data.get("currency"))
+        )
+        return traits
+
     def request(self, items: Sequence[Item], _: float) -> Request:
         """Put calls into a batch."""
         body = b'{"batch":[' + b",".join([item.parts[0] for item in items]) + b"]}"
@@ -75,22 +85,19 @@ class SegmentForm:
         return verdict_of(answer)
 
 
-_CONTEXT: Final = {"library": {"name": "rfmstream"}}
+_CONTEXT: Final = orjson.Fragment(b'{"library":{"name":"rfmstream"}}')
 
-
-def _traits(event: Event) -> dict[str, Any]:
-    data = event.data
-    return {
-        "tier": data.get("to_tier"),
-        "tier_name": data.get("to_tier_en"),
-        "tier_name_zh": data.get("to_tier_zh"),
-        "tier_since": data.get("effective_at"),
-        "previous_tier": data.get("from_tier"),
-        "playbook": data.get("playbook"),
-        "next_tier": data.get("next_tier"),
-        "next_change_at": data.get("next_change_at"),
-        "last_paid_at": data.get("last_paid_at"),
-        "frequency": data.get("frequency"),
-        "monetary": orjson.Fragment(major_units(data.get("monetary_minor") or 0, data.get("currency"))),
-        "currency": data.get("currency"),
-    }
+_TRAITS: Final = {
+    "tier": "to_tier",
+    "tier_name": "to_tier_en",
+    "tier_name_zh": "to_tier_zh",
+    "tier_since": "effective_at",
+    "previous_tier": "from_tier",
+    "playbook": "playbook",
+    "next_tier": "next_tier",
+    "next_change_at": "next_change_at",
+    "last_paid_at": "last_paid_at",
+    "frequency": "frequency",
+    "currency": "currency",
+}
+"""Trait to column."""
