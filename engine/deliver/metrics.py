@@ -98,7 +98,12 @@ DELIVERY_METRICS: Final = (
     DeliveryMetric(
         "lost", COUNTER, "Records that were deleted before they were read.", lambda r: [((), r.facts.lost)]
     ),
-    DeliveryMetric("lag_records", GAUGE, "Records that are not finished.", lambda r: [((), r.facts.lag)]),
+    DeliveryMetric(
+        "lag_records",
+        GAUGE,
+        "Records from the lowest unfinished one to the end.",
+        lambda r: [((), r.facts.lag)],
+    ),
     DeliveryMetric("oldest_seconds", GAUGE, "Age of the oldest event that is not delivered.", _oldest_s),
     DeliveryMetric(
         "retention_left_seconds",

@@ -5,6 +5,8 @@ import os
 import random
 import threading
 import time
+import urllib.error
+import urllib.request
 from pathlib import Path
 
 import orjson
@@ -21,7 +23,7 @@ from deliver_processes import (
     write_config,
 )
 from deliver_receiver import Receiver, receiver
-from kafka_cluster import Cluster
+from kafka_cluster import Broker, Cluster, free_ports
 from standardwebhooks import Webhook
 
 IN_FLIGHT = 12
@@ -299,3 +301,66 @@ def test_two_processes_share_the_partitions_and_hand_them_over(cluster: Cluster,
         sending.join()
         expected = {f"c{number}": list(range(1, 21)) for number in range(60)}
         assert_all_arrived(there, expected, 0)
+
+
+def test_status_pages_say_how_destinations_fare(cluster: Cluster, tmp_path: Path) -> None:
+    asyncio.run(create(cluster, 1))
+    [port] = free_ports(1)
+
+    def page(name: str) -> tuple[int, str]:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/{name}", timeout=5) as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            return error.code, error.read().decode()
+        except OSError:
+            return 0, ""
+
+    with receiver() as there:
+        there.answer = lambda _, __, ___, body: web.Response(status=422 if b'"c3"' in body else 204)
+        other = webhook(there).replace("destinations.crm", "destinations.gone").replace("/hook", "/gone")
+        config = write_config(
+            tmp_path,
+            cluster,
+            webhook(there) + other.replace(str(there.port), "9"),
+            listen=f"127.0.0.1:{port}",
+        )
+        asyncio.run(send_events(cluster, [*history(10, 10), change("x", 1, mode="replay")], 1))
+        with delivering(config, tmp_path / "deliver.log") as process:
+            process.wait_for("a row was rejected")
+            there.wait_for(lambda: len(there.taken) >= 9)
+            there.wait_for(lambda: page("readyz")[0] == 200)
+            assert page("healthz") == (200, "ok\n")
+            shown = {one["name"]: one for one in orjson.loads(page("readyz")[1])["destinations"]}
+            assert shown["crm"]["sent"] == 9
+            assert shown["crm"]["rejected"] == 1
+            assert shown["gone"]["sent"] == 0
+            there.wait_for(
+                lambda: (
+                    'rfmstream_deliver_filtered_total{by="mode",destination="crm"} 1.0' in page("metrics")[1]
+                )
+            )
+            text = page("metrics")[1]
+            assert 'rfmstream_deliver_sent_total{destination="crm"} 9.0' in text
+            assert 'rfmstream_deliver_rejected_total{destination="crm"} 1.0' in text
+            assert 'rfmstream_deliver_lag_records{destination="gone"} 11.0' in text
+            process.terminate()
+            assert process.exit_code() == 0
+        assert SECRET.removeprefix("whsec_") not in (tmp_path / "deliver.log").read_text()
+
+
+def test_a_broker_that_restarts_costs_nothing(own_broker: Broker, tmp_path: Path) -> None:
+    cluster = Cluster(own_broker.bootstrap, "t")
+    asyncio.run(create(cluster, 1))
+    asyncio.run(send_events(cluster, history(50, 400), 1))
+    with receiver() as there:
+        there.delay_s = 0.02
+        config = write_config(tmp_path, cluster, webhook(there, "concurrency = 4\n"))
+        with delivering(config, tmp_path / "deliver.log") as process:
+            there.wait_for(lambda: len(there.taken) >= 50)
+            own_broker.stop()
+            own_broker.start()
+            there.wait_for(lambda: len({one.headers["webhook-id"] for one in list(there.taken)}) >= 400, 150)
+            process.terminate()
+            assert process.exit_code() == 0
+        assert_all_arrived(there, {f"c{number}": list(range(1, 9)) for number in range(50)}, 1000)
