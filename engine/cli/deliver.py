@@ -82,7 +82,7 @@ def release(*, config: Path, names: tuple[str, ...]) -> None:
     here.
     """
     loaded = _load(config, names)
-    from rfmstream.engine.deliver.kafka import send_release
+    from rfmstream.engine.deliver.kafka.producer import send_release
 
     groups = [loaded.broker.group(destination.name) for destination in loaded.destinations]
     run_async(send_release(loaded.broker, groups))

@@ -10,7 +10,9 @@ from rfmstream.engine.deliver.broker import BrokerConfig
 from rfmstream.engine.deliver.client import HttpClient
 from rfmstream.engine.deliver.config import Destination
 from rfmstream.engine.deliver.forms import event_key
-from rfmstream.engine.deliver.kafka import PlainConsumer, Producer, partition_counts
+from rfmstream.engine.deliver.kafka.admin import partition_counts
+from rfmstream.engine.deliver.kafka.plain import PlainConsumer
+from rfmstream.engine.deliver.kafka.producer import Producer
 from rfmstream.engine.deliver.model import Event, Place
 from rfmstream.engine.deliver.records import UnreadableError, read_event
 from rfmstream.engine.deliver.sender import Sender

@@ -21,14 +21,10 @@ from typing import Final
 from rfmstream.engine.deliver.broker import BrokerConfig
 from rfmstream.engine.deliver.client import HttpClient
 from rfmstream.engine.deliver.config import Destination
-from rfmstream.engine.deliver.kafka import (
-    GroupConsumer,
-    PlainConsumer,
-    Producer,
-    committed,
-    partition_counts,
-    retention_ms,
-)
+from rfmstream.engine.deliver.kafka.admin import committed, partition_counts, retention_ms
+from rfmstream.engine.deliver.kafka.group import GroupConsumer
+from rfmstream.engine.deliver.kafka.plain import PlainConsumer
+from rfmstream.engine.deliver.kafka.producer import Producer
 from rfmstream.engine.deliver.lanes import Commit
 from rfmstream.engine.deliver.model import Event, Item, Place
 from rfmstream.engine.deliver.progress import decode_finished

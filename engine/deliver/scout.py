@@ -12,7 +12,8 @@ from typing import Final
 from rfmstream.engine.deliver.broker import BrokerConfig
 from rfmstream.engine.deliver.config import GuardConfig
 from rfmstream.engine.deliver.guard import CustomerSketch, Guard
-from rfmstream.engine.deliver.kafka import PlainConsumer, partition_counts
+from rfmstream.engine.deliver.kafka.admin import partition_counts
+from rfmstream.engine.deliver.kafka.plain import PlainConsumer
 from rfmstream.engine.deliver.model import Place
 from rfmstream.schemas.errors import ConfigError, TransportError
 

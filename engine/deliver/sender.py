@@ -25,7 +25,7 @@ _FAILURES_TOLD: Final = 3
 
 
 class Rejects(Protocol):
-    """Keeps rows that were refused; `kafka.Producer`."""
+    """Keeps rows that were refused; `kafka.producer.Producer`."""
 
     async def reject(
         self, event: Event, *, destination: str, status: int, reason: str, answer: bytes

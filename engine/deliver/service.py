@@ -7,7 +7,8 @@ from contextlib import suppress
 from typing import Final
 
 from rfmstream.engine.deliver.config import DeliverConfig
-from rfmstream.engine.deliver.kafka import create_topics, follow_releases
+from rfmstream.engine.deliver.kafka.admin import create_topics
+from rfmstream.engine.deliver.kafka.producer import follow_releases
 from rfmstream.engine.deliver.runner import Runner
 from rfmstream.engine.deliver.status import StatusPages
 from rfmstream.schemas.errors import TransportError
