@@ -7,7 +7,7 @@ OUT    := out
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo live kafka kafka-stop test check format
-.PHONY: bench bench-keep bench-full bench-peers bench-live soak fuzz clean distclean
+.PHONY: test-deep bench bench-keep bench-full bench-peers bench-live bench-deliver soak fuzz clean distclean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -52,6 +52,9 @@ PLAIN_TESTS = tests/golden tests/kernels/test_ids.py tests/kernels/test_table.py
     tests/kernels/test_snapshot.py tests/kernels/test_record_batches.py tests/kernels/test_lz4.py \
     tests/kernels/test_arrow_streams.py
 
+test-deep: $(VENV)/.installed-test ## the tests that take long: 200 kills of the deliverer
+	RFM_DEEP=1 $(BIN)/python -m pytest -q tests/kafka/test_deliver.py -k two_hundred
+
 # Three workers even on two cores: the tests against a broker mostly wait, see tests/conftest.py for who runs what.
 test: $(VENV)/.installed-test ## run the tests
 	$(BIN)/python -m pytest -n 3 --dist worksteal
@@ -91,6 +94,10 @@ bench-peers: $(VENV)/.installed-bench ## the same job by other stream processors
 bench-live: $(VENV)/.installed-bench ## the live worker: speed, latency, recovery; about 5 minutes, RFM_BENCH_SCALE=full longer
 	@mkdir -p $(OUT)
 	$(BIN)/python -m bench.live.run --out $(OUT)/bench-live.json
+
+bench-deliver: $(VENV)/.installed-bench ## delivery: webhooks and batches a second, latency; about 2 minutes
+	@mkdir -p $(OUT)
+	$(BIN)/python -m bench.deliver.run --out $(OUT)/bench-deliver.json
 
 SECONDS ?= 600
 fuzz: $(VENV)/.installed-fuzz ## mutated fetches through both readers of Kafka's record batches, for SECONDS=600

@@ -12,6 +12,8 @@ from typing import Any, Final, NoReturn
 
 import click
 
+from rfmstream.engine.cli.deliver import deliver
+from rfmstream.engine.cli.destinations import destinations
 from rfmstream.engine.cli.erase import erase
 from rfmstream.engine.cli.explain import explain
 from rfmstream.engine.cli.generate import generate
@@ -100,16 +102,18 @@ def cli() -> None:
 for _command in (
     replay,
     timeline,
-    explain,
     outcomes,
-    erase,
     snapshot,
+    explain,
+    erase,
     rulesets,
     maps,
     generate,
     worker,
     produce,
     tail,
+    deliver,
+    destinations,
     warm_up,
 ):
     cli.add_command(_command)

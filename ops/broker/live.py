@@ -9,6 +9,7 @@ app id are of this run alone, and are removed at its end; a broker that ran befo
 
 import argparse
 import asyncio
+import base64
 import os
 import shutil
 import signal
@@ -34,6 +35,7 @@ from rfmstream.schemas.errors import RfmError
 
 RULES = ("--ruleset", "rfm8-annual", "--currency", "USD", "--time-zone", "America/New_York")
 HISTORY = ("--map", "complete-journey-lines", "--currency", "USD")
+RECEIVER = ROOT / "examples" / "receiver" / "receiver.py"
 OUTPUTS = ("changes", "current", "rejected", "clock")
 READY_S_MAX = 120
 """The first start on a machine compiles the kernels."""
@@ -87,7 +89,7 @@ def live(options: argparse.Namespace, bootstrap: str) -> int:
             wait_until_ready(worker, f"http://{listen}", state / "worker.log")
             print(f"live: metrics on http://{listen}/metrics; Ctrl-C stops everything", flush=True)
             follow = ["--changes-topic", topics["changes_topic"], "--from-beginning"]
-            with program("tail", *reach, *follow) as tail:
+            with delivery(name, bootstrap, state), program("tail", *reach, *follow) as tail:
                 send = [str(history()), *HISTORY, "--topic", orders, "--speedup", str(options.speedup)]
                 send += ["--rate", str(options.rate)] if options.rate else []
                 with program("produce", *reach, *send) as produce:
@@ -100,7 +102,8 @@ def live(options: argparse.Namespace, bootstrap: str) -> int:
                 time.sleep(1)
         return 0
     finally:
-        asyncio.run(delete_topics(bootstrap, [orders, *topics.values()]))
+        delivered = [f"{name}.refused", f"{name}.control"]
+        asyncio.run(delete_topics(bootstrap, [orders, *topics.values(), *delivered]))
         shutil.rmtree(state, ignore_errors=True)
 
 
@@ -128,7 +131,9 @@ def a_broker() -> Iterator[str]:
 
 
 @contextmanager
-def program(command: str, *arguments: str, to: int | None = None) -> Iterator[subprocess.Popen[bytes]]:
+def program(
+    command: str, *arguments: str, to: int | None = None, **environment: str
+) -> Iterator[subprocess.Popen[bytes]]:
     """Run one of our commands, and end it by its process id."""
     script = "from rfmstream.engine.cli import main; main()"
     process = subprocess.Popen(
@@ -137,6 +142,7 @@ def program(command: str, *arguments: str, to: int | None = None) -> Iterator[su
         stdout=to,
         stderr=to,
         cwd=ROOT,
+        env={**os.environ, **environment},
         # Ctrl-C at the terminal is for this program, which ends the others one after another.
         start_new_session=True,
     )
@@ -150,6 +156,51 @@ def program(command: str, *arguments: str, to: int | None = None) -> Iterator[su
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+
+
+@contextmanager
+def delivery(name: str, bootstrap: str, state: Path) -> Iterator[None]:
+    """Let webhooks of customers who lapse arrive at the example's receiver, which prints them."""
+    port = free_ports(1)[0]
+    secret = f"whsec_{base64.b64encode(os.urandom(32)).decode()}"
+    config = state / "deliver.toml"
+    config.write_text(
+        f"""
+listen = "off"
+[kafka]
+bootstrap_servers = "{bootstrap}"
+app_id = "{name}"
+changes_topic = "{name}.changes"
+signals_topic = "{name}.signals"
+rejected_topic = "{name}.refused"
+control_topic = "{name}.control"
+[destinations.receiver]
+kind = "webhook"
+url = "http://127.0.0.1:{port}/rfm"
+secrets = [{{ env = "RECEIVER_SECRET" }}]
+allow_private = true
+start = "earliest"
+filter = {{ to = ["011"], modes = ["replay"] }}
+""",
+        encoding="utf-8",
+    )
+    receiver = subprocess.Popen(
+        [sys.executable, str(RECEIVER), "--port", str(port)],
+        stdin=subprocess.DEVNULL,
+        cwd=ROOT,
+        env={**os.environ, "RECEIVER_SECRET": secret},
+        start_new_session=True,
+    )
+    try:
+        with (
+            (state / "deliver.log").open("wb") as log,
+            program("deliver", "--config", str(config), to=log, RECEIVER_SECRET=secret),
+        ):
+            print("live: customers who become 011 arrive at examples/receiver, too, as webhooks", flush=True)
+            yield
+    finally:
+        receiver.terminate()
+        receiver.wait()
 
 
 def wait_until_ready(worker: subprocess.Popen[bytes], url: str, log: Path) -> None:
