@@ -80,9 +80,21 @@ def distributions(snapshot: Snapshot) -> tuple[Distribution, ...]:
     )
     revenue = snapshot.lifetime_monetary_minor[there]
     return (
-        _distribution("recency", "days", rules.recency_cuts_days, recency, revenue, _recency_edges(recency)),
         _distribution(
-            "frequency", "orders", rules.frequency_cuts, frequency, revenue, _frequency_edges(frequency)
+            "recency",
+            "days",
+            rules.recency_cuts_days,
+            recency,
+            revenue,
+            _recency_edges(recency, rules.recency_cuts_days),
+        ),
+        _distribution(
+            "frequency",
+            "orders",
+            rules.frequency_cuts,
+            frequency,
+            revenue,
+            _frequency_edges(frequency, rules.frequency_cuts),
         ),
         _distribution(
             *("monetary", "minor units", rules.monetary_cuts_minor, monetary, revenue),
@@ -188,23 +200,24 @@ def _distribution(  # noqa: PLR0913, PLR0917 - a column, its frame and what is c
     return Distribution(measure, unit, cuts, bins, median)
 
 
-def _recency_edges(values: Ints) -> list[int]:
+def _recency_edges(values: Ints, cuts: tuple[int, ...]) -> list[int]:
+    """Return where bins of days begin: the day after a cut begins one, since the cut itself is within."""
     oldest = int(values.max()) if len(values) else 0
     step = next((step for step in _RECENCY_STEPS if oldest // step < _RECENCY_BINS_MAX), oldest // 20 + 1)
-    return list(range(0, oldest + 1, step))
+    return sorted({0, *range(step + 1, oldest + 1, step), *(cut + 1 for cut in cuts)})
 
 
-def _frequency_edges(values: Ints) -> list[int]:
+def _frequency_edges(values: Ints, cuts: tuple[int, ...]) -> list[int]:
     # F can be 0: who has no order within the window may still have a tier.
     most = int(values.max()) if len(values) else 1
     first = int(values.min()) if len(values) else 1
     if most - first < _FREQUENCY_BINS_MAX:
-        return list(range(first, most + 1))
-    edges, decade = list(range(first, 10)), 10
+        return sorted({*range(first, most + 1), *cuts})
+    edges, decade = {*range(first, 10), *cuts}, 10
     while decade <= most:
-        edges += [edge * decade // 10 for edge in _FREQUENCY_STEPS if first <= edge * decade // 10 <= most]
+        edges |= {edge * decade // 10 for edge in _FREQUENCY_STEPS if first <= edge * decade // 10 <= most}
         decade *= 10
-    return edges
+    return sorted(edges)
 
 
 def _mean(whole: int, number: int) -> int | None:
