@@ -160,16 +160,21 @@ def _read_part(path: Path, ruleset: Ruleset, view: str | None) -> dict[str, NDAr
     names = ["customer_id", "effective_at", "from_tier", "to_tier", "reason", "view", "population"]
     table = _one_view(read_table(path, names, kind=CHANGES), view, path)
     ids = [tier.id for tier in ruleset.tiers]
-    customer = hash_column(table["customer_id"], _keys(0))
-    if "population" in table.column_names and table["population"].null_count < table.num_rows:
-        customer ^= hash_column(table["population"].cast(pa.string()).fill_null("\0"), _keys(1))
     return {
-        "customer": customer,
+        "customer": hash_customers(table),
         "at_us": _instants(table["effective_at"]),
         "from_tier": _codes(table["from_tier"], ids, path),
         "to_tier": _codes(table["to_tier"], ids, path),
         "reason": _codes(table["reason"], CHANGE_REASONS, path),
     }
+
+
+def hash_customers(table: pa.Table) -> NDArray[np.uint64]:
+    """Hash the customers of tier changes: one population's customer is another's stranger."""
+    customer = hash_column(table["customer_id"], _keys(0))
+    if "population" in table.column_names and table["population"].null_count < table.num_rows:
+        customer ^= hash_column(table["population"].cast(pa.string()).fill_null("\0"), _keys(1))
+    return customer
 
 
 def seeds(number: int, count: int) -> NDArray[np.uint64]:
