@@ -15,6 +15,9 @@ from pyarrow.fs import LocalFileSystem
 from rfmstream.engine.files.readers import read_arrow
 from rfmstream.schemas.changes import CHANGE_REASONS, CHANGE_SCHEMA
 from rfmstream.schemas.errors import InputError
+from rfmstream.schemas.ruleset_identity import ruleset_of
+
+__all__ = ["Timeline", "read_timeline", "ruleset_of"]
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import duckdb
 import pytest
 from report_cases import Case
 
+from rfmstream.engine.insight.flaps import read_flaps
 from rfmstream.engine.insight.report.model import Move
 from rfmstream.engine.insight.report.movement import FLAP_DAYS
 
@@ -227,6 +228,14 @@ def test_flaps(shop: Case, sql: duckdb.DuckDBPyConnection) -> None:
         )
         assert (found.changes, undone) == (changes, counted)
     assert found.undone == tuple(sum(pair.undone[at] for pair in found.pairs) for at in range(len(FLAP_DAYS)))
+
+
+def test_flaps_are_those_of_insight(shop: Case) -> None:
+    found, other = shop.report.flaps, read_flaps(shop.changes, FLAP_DAYS[-1])
+    assert (found.changes, found.undone[-1]) == (other.changes, other.undone)
+    assert {(pair.from_tier, pair.to_tier, pair.changes, pair.undone[-1]) for pair in found.pairs} == {
+        (pair.from_tier, pair.to_tier, pair.changes, pair.undone) for pair in other.pairs if pair.undone
+    }
 
 
 def test_cohorts(shop: Case, sql: duckdb.DuckDBPyConnection) -> None:
