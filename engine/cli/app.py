@@ -21,6 +21,7 @@ from rfmstream.engine.cli.maps import maps
 from rfmstream.engine.cli.outcomes import outcomes
 from rfmstream.engine.cli.produce import produce
 from rfmstream.engine.cli.replay import replay
+from rfmstream.engine.cli.report import report
 from rfmstream.engine.cli.rulesets import rulesets
 from rfmstream.engine.cli.snapshot import snapshot
 from rfmstream.engine.cli.tail import tail
@@ -103,6 +104,7 @@ for _command in (
     replay,
     timeline,
     outcomes,
+    report,
     snapshot,
     explain,
     erase,

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 @click.command(
-    short_help="The tiers of all customers, from a checkpoint or from workers that run.",
+    short_help="The tiers of all customers: from a checkpoint, from workers that run, or of the past.",
     epilog=f"""
 \b
 Examples:
@@ -24,6 +24,8 @@ Examples:
   rfmstream snapshot --worker http://127.0.0.1:8765 --worker http://127.0.0.1:8766 --out tiers.parquet
   # of the checkpoints that live workers leave
   rfmstream snapshot --checkpoint s3://shop-rfm/checkpoints --out tiers.parquet
+  # of any past instant, out of the log of tier changes
+  rfmstream snapshot --changes changes.parquet --as-of 2026-06-30T12:00:00Z --out june.parquet
 
 \b
 FILE's suffix chooses the format: {SUFFIXES}.
@@ -41,6 +43,14 @@ Exit codes: 0 done · 1 a worker does not answer · 2 usage or configuration · 
     metavar="URL",
     multiple=True,
     help="Where a live worker listens; once for each worker of the group.",
+)
+@click.option(
+    "--changes",
+    metavar="FILE",
+    type=FILE,
+    multiple=True,
+    help="Tier changes of replay --changes, with --as-of some instant of theirs: everybody's tier then, exactly. "
+    "Several files, oldest first, where runs went on from a checkpoint. R, F and M as of then are not in the log.",
 )
 @click.option(
     "--app-id",
@@ -62,6 +72,7 @@ def snapshot(
     *,
     checkpoint: str | None,
     workers: tuple[str, ...],
+    changes: tuple[Path, ...],
     app_id: str,
     as_of: str | None,
     ruleset: str | None,
@@ -73,11 +84,14 @@ def snapshot(
 
     Nothing is changed by it; workers go on meanwhile. Rows of a live worker are consistent within each partition.
     """
-    if (checkpoint is None) == (not workers):
-        raise click.UsageError("name one of --checkpoint and --worker")
+    if (checkpoint is not None) + bool(workers) + bool(changes) != 1:
+        raise click.UsageError("name one of --checkpoint, --worker and --changes")
     from rfmstream.engine.files.output import OutputFile, check_output  # loads Arrow
 
     check_output(out)
+    if changes:
+        _write_past(changes, chosen_ruleset(ruleset, time_zone, currency), as_of, out)
+        return
     if checkpoint is None:
         from rfmstream.engine.live.snapshots import snapshot_of_workers
 
@@ -106,6 +120,19 @@ def is_plain(checkpoint: str) -> bool:
 
     # A directory that is not there, its name too long for any, is refused in the words of the plain one.
     return "://" not in checkpoint and (has_checkpoint(checkpoint) or not os.path.exists(checkpoint))  # noqa: PTH110
+
+
+def _write_past(changes: tuple[Path, ...], ruleset: "Ruleset | None", as_of: str | None, out: Path) -> None:
+    from rfmstream.engine.events.instants import to_text
+    from rfmstream.engine.files.output import check_outputs, write_table
+    from rfmstream.engine.insight.past import past_tiers
+
+    if as_of is None:
+        raise click.UsageError("--changes tells the past: name its instant by --as-of")
+    check_outputs([out], changes)
+    table, as_of_us = past_tiers(changes, as_of, ruleset)
+    write_table(out, table)
+    click.echo(f"{table.num_rows:,} customers as of {to_text(as_of_us)}: {out}")
 
 
 def _write_plain(checkpoint: Path, ruleset: "Ruleset | None", as_of: str | None, out: Path) -> None:

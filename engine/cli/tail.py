@@ -109,7 +109,7 @@ def _line(change: dict[str, Any]) -> str:
 
 @cache
 def _zone(identity: str) -> str:
-    from rfmstream.engine.replay.timeline import ruleset_of  # loads Arrow
+    from rfmstream.schemas.ruleset_identity import ruleset_of  # loads numpy
 
     ruleset = ruleset_of(identity)
     return "UTC" if ruleset is None else ruleset.time_zone

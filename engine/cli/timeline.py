@@ -45,7 +45,8 @@ def timeline(
     CHANGES is a file of rfmstream replay --changes. Times are local in the ruleset's time zone.
     """
     from rfmstream.engine.cli.show import print_timeline  # loads rich
-    from rfmstream.engine.replay.timeline import read_timeline, ruleset_of  # loads Arrow
+    from rfmstream.engine.replay.timeline import read_timeline  # loads Arrow
+    from rfmstream.schemas.ruleset_identity import ruleset_of
 
     story = read_timeline(changes, customer)
     own = ruleset_of(story.identity)

@@ -328,6 +328,15 @@ class Engine:
         )
         return pa.Table.from_batches(batches, schema=self._columns.snapshot_schema)
 
+    @property
+    def snapshot_schema(self) -> pa.Schema:
+        """The columns of `snapshot`."""
+        return self._columns.snapshot_schema
+
+    def snapshot_rows(self, shard: Shard, as_of_us: int, first: int, end: int) -> pa.RecordBatch:
+        """Return the snapshot's rows of a shard's handles [first, end); see `engine.core.lookup`."""
+        return self._columns.snapshot(shard, as_of_us, first, end)
+
     def checkpoint(self, directory: str | PathLike[str]) -> None:
         """Write the whole state to a directory, replacing the checkpoint there in one step."""
         from rfmstream.engine.core.checkpoint import write_checkpoint  # noqa: PLC0415 - checkpoints know the engine

@@ -1,6 +1,6 @@
 """What a worker shows of itself: its partitions, and how each is doing. The status pages read it, nothing else does."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal, NamedTuple
 
@@ -21,10 +21,12 @@ class Watched(NamedTuple):
 
     Fields  stats     kept up to date by its runner
             snapshot  one row a customer as of an instant (None: the partition's clock), of committed state
+            customers  the snapshot's rows of some ids, of those it has; None: it cannot be asked for them
     """
 
     stats: PartitionStats
     snapshot: Callable[[int | None], Awaitable[pa.Table]]
+    customers: Callable[[Sequence[str], int | None], Awaitable[pa.Table]] | None = None
 
 
 @dataclass

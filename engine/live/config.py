@@ -73,6 +73,7 @@ class WorkerConfig:
             checkpoints  directory or pyarrow.fs URI
             ce_source    the CloudEvents attribute
             listen       host and port (0: any free one) of the status pages; None: none
+            listen_token  what whoever asks for customers has to show; None: nothing, on loopback only
     """
 
     client: ClientConfig = field(default_factory=ClientConfig)
@@ -99,6 +100,7 @@ class WorkerConfig:
     ce_source: str = "/rfmstream/rfmstream"
     threads: int = 1
     listen: tuple[str, int] | None = ("127.0.0.1", 8765)
+    listen_token: str | None = field(default=None, repr=False)
     log_format: Literal["text", "json"] = "text"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 

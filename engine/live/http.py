@@ -1,4 +1,4 @@
-"""The worker's status pages: /metrics, /healthz, /readyz and /snapshot. On loopback unless told otherwise.
+"""The worker's pages: /metrics, /healthz, /readyz, /snapshot, /tiers and /customers. On loopback unless told otherwise.
 
 They run on the worker's own event loop, where its partitions are between two steps whenever a page is made; what takes
 long happens in threads.
@@ -15,20 +15,24 @@ from typing import Final
 from urllib.parse import urlsplit
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from rfmstream.engine.events.instants import parse_instant, to_text
 from rfmstream.engine.live.board import PARTITIONS_HEADER, READY_STATES, Board, Watched
+from rfmstream.engine.live.lookup import ARROW_STREAM, BODY_BYTES_MAX, Lookup
 from rfmstream.engine.live.metrics import registry_of
 from rfmstream.engine.live.model import Source
 from rfmstream.schemas.codes import NEVER_US
 from rfmstream.schemas.errors import ConfigError, TransportError
 from rfmstream.schemas.snapshots import snapshot_schema
 
-ARROW_STREAM: Final = "application/vnd.apache.arrow.stream"
+__all__ = ["ARROW_STREAM", "StatusServer"]
 
 _CLOSE_S: Final = 2.0
+_WRITE_S_MAX: Final = 30.0
+"""A client that takes nothing for so long is left: others wait for their snapshot."""
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -43,17 +47,26 @@ class StatusServer:
     >>> await server.stop()
     """
 
-    def __init__(self, listen: tuple[str, int], board: Board) -> None:
+    def __init__(self, listen: tuple[str, int], board: Board, token: str | None = None) -> None:
         self._host, self._port = listen
         self._board = board
         self._registry = registry_of(board)
         self._one_snapshot = asyncio.Semaphore(1)
-        app = web.Application(middlewares=[self._only_by_own_name])
+        app = web.Application(middlewares=[self._only_by_own_name], client_max_size=BODY_BYTES_MAX)
         app.router.add_get("/", self._index)
         app.router.add_get("/metrics", self._metrics)
         app.router.add_get("/healthz", self._healthz)
         app.router.add_get("/readyz", self._readyz)
         app.router.add_get("/snapshot", self._snapshot)
+        app.router.add_get("/tiers/{tier}", self._tier)
+        self._lookup = Lookup(
+            board,
+            instant_of=self._asked,
+            present_us=self._present_us,
+            token=token,
+            is_open=lambda: _is_loopback(self._runner.addresses[0][0]),
+        )
+        self._lookup.add_to(app)
         self._runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=_CLOSE_S)
 
     @property
@@ -97,7 +110,10 @@ class StatusServer:
         return await handler(request)
 
     async def _index(self, _: web.Request) -> web.Response:
-        return web.Response(text="rfmstream worker: /metrics /healthz /readyz /snapshot?as_of=INSTANT\n")
+        return web.Response(
+            text="rfmstream worker: /metrics /healthz /readyz /snapshot?as_of=INSTANT"
+            " /tiers/{tier}?as_of=INSTANT /customers/{id}?as_of=INSTANT\n"
+        )
 
     async def _metrics(self, _: web.Request) -> web.Response:
         return web.Response(
@@ -122,6 +138,15 @@ class StatusServer:
         body = {"ready": ready, "ruleset": self._board.ruleset.identity, "partitions": partitions}
         return web.json_response(body, status=200 if ready else 503)
 
+    async def _tier(self, request: web.Request) -> web.StreamResponse:
+        refusal = self._lookup.refusal(request)
+        if refusal is not None:
+            return refusal
+        tiers = [tier.id for tier in self._board.ruleset.tiers]
+        if request.match_info["tier"] not in tiers:
+            return web.Response(status=404, text=f"the ruleset's tiers are {', '.join(tiers)}\n")
+        return await self._snapshot(request)
+
     async def _snapshot(self, request: web.Request) -> web.StreamResponse:
         # One at a time: a snapshot takes memory in proportion to the customers.
         async with self._one_snapshot:
@@ -135,7 +160,7 @@ class StatusServer:
                 )
             try:
                 asked_us = self._asked(request.query.get("as_of"), partitions)
-                tables = self._tables(partitions, asked_us)
+                tables = _of_tier(self._tables(partitions, asked_us), request.match_info.get("tier"))
                 # Made before the first byte is sent, so that what cannot be had at all is an error page.
                 first = await anext(tables, None)
             except ConfigError as error:
@@ -149,6 +174,10 @@ class StatusServer:
                 await self._send(response, first, tables)
             except ConnectionResetError:
                 _log.info("a snapshot was not waited for", extra={"client": request.remote})
+            except TimeoutError:
+                _log.warning("a snapshot was not read", extra={"client": request.remote})
+                if request.transport is not None:
+                    request.transport.abort()
             return response
 
     async def _send(
@@ -160,10 +189,10 @@ class StatusServer:
         while table is not None:
             for batch in table.to_batches():
                 await asyncio.to_thread(writer.write_batch, batch)
-                await response.write(chunks.taken())
+                await asyncio.wait_for(response.write(chunks.taken()), _WRITE_S_MAX)
             table = await anext(rest, None)
         writer.close()
-        await response.write(chunks.taken())
+        await asyncio.wait_for(response.write(chunks.taken()), _WRITE_S_MAX)
         await response.write_eof()
 
     def _asked(self, text: str | None, partitions: Mapping[Source, Watched]) -> int | None:
@@ -199,6 +228,12 @@ class StatusServer:
     def _present_us(self, partitions: Mapping[Source, Watched]) -> int:
         newest_us = max((one.stats.clock_us for one in partitions.values()), default=NEVER_US)
         return max(newest_us, time.time_ns() // 1000) if self._board.clock == "log" else newest_us
+
+
+async def _of_tier(tables: AsyncIterator[pa.Table], tier: str | None) -> AsyncIterator[pa.Table]:
+    """Yield the rows of a tier; None: all of them."""
+    async for table in tables:
+        yield table if tier is None else table.filter(pc.equal(table["tier"].cast(pa.string()), tier))
 
 
 class _Chunks:

@@ -11,13 +11,15 @@ import asyncio
 import logging
 import time
 from bisect import bisect_left
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Final, TypeVar
 
 import pyarrow as pa
 
+from rfmstream.engine.core.engine import Engine
+from rfmstream.engine.core.lookup import rows_of
 from rfmstream.engine.live.committer import Committer
 from rfmstream.engine.live.law import Law
 from rfmstream.engine.live.model import LogBatch, PartitionLog, RawRecords, Runs, Source, Step, Tick
@@ -218,11 +220,21 @@ class Runner:
         Errors  ConfigError     `as_of_us` lies before the clock
                 TransportError  the partition is being recovered, or a step is in doubt
         """
+        return await self._asked(lambda engine: engine.snapshot(as_of_us))
+
+    async def customers(self, ids: Sequence[str], as_of_us: int | None = None) -> pa.Table:
+        """Return the snapshot's rows of some customers, of those that are here.
+
+        Errors  as of `snapshot`
+        """
+        return await self._asked(lambda engine: rows_of(engine, ids, as_of_us))
+
+    async def _asked(self, question: Callable[[Engine], pa.Table]) -> pa.Table:
         async with self._hold:
             partition = self._partition
             if partition is None or self._is_moving or not self._is_live or not self._commits.is_settled:
                 raise TransportError("the partition is being recovered", endpoint=str(self.source))
-            return await self._run(partial(partition.engine.snapshot, as_of_us))
+            return await self._run(partial(question, partition.engine))
 
     @asynccontextmanager
     async def _moved_on(self) -> AsyncIterator[Partition | None]:

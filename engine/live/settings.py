@@ -415,6 +415,15 @@ WORKER_SETTINGS: Final = (
         "Where /metrics, /healthz, /readyz and /snapshot are served; off: nowhere.",
     ),
     Setting(
+        "listen_token",
+        _RUN,
+        _text,
+        None,
+        "TEXT",
+        "Bearer token of /customers and /tiers; without one they are served on loopback only.",
+        secret=True,
+    ),
+    Setting(
         "log_format", _RUN, _choice("text", "json"), "text", "WORD", "text for people, json for programs."
     ),
     Setting(

@@ -1,11 +1,10 @@
 """The tier changes of one customer, out of a file of changes."""
 
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -16,9 +15,9 @@ from pyarrow.fs import LocalFileSystem
 from rfmstream.engine.files.readers import read_arrow
 from rfmstream.schemas.changes import CHANGE_REASONS, CHANGE_SCHEMA
 from rfmstream.schemas.errors import InputError
-from rfmstream.schemas.ruleset import Ruleset, list_rulesets, load_ruleset
+from rfmstream.schemas.ruleset_identity import ruleset_of
 
-_IDENTITY: Final = re.compile(r"(?P<name>[^@\[]+)(\[(?P<overrides>[^\]]*)\])?")
+__all__ = ["Timeline", "read_timeline", "ruleset_of"]
 
 
 @dataclass(frozen=True)
@@ -54,17 +53,6 @@ def read_timeline(path: Path, customer_id: str | None = None) -> Timeline:
                 f"is damaged: change {change['seq']} of customer {chosen!r} {problem}", source=path
             )
     return Timeline(chosen, tuple(found))
-
-
-def ruleset_of(identity: str) -> Ruleset | None:
-    """Return the built-in ruleset an identity stands for, overrides included; None for a user's own."""
-    match = _IDENTITY.fullmatch(identity)
-    if match is None or match["name"] not in list_rulesets():
-        return None
-    overrides = dict(item.partition("=")[::2] for item in (match["overrides"] or "").split(",") if item)
-    if overrides.keys() - {"time_zone", "currency"}:
-        return None
-    return load_ruleset(match["name"], **overrides)
 
 
 def _scan(path: Path, **options: Any) -> ds.Scanner:  # noqa: ANN401 - the scanner's own

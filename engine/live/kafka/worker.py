@@ -109,7 +109,10 @@ class Worker:
         partitions = await self._unless_stopped(prepare_topics(self._config))
         if partitions is None:
             return
-        status = None if self._config.listen is None else StatusServer(self._config.listen, self._board)
+        config = self._config
+        status = (
+            None if config.listen is None else StatusServer(config.listen, self._board, config.listen_token)
+        )
         try:
             if status is not None:
                 await status.start()
@@ -229,7 +232,7 @@ class Worker:
             failed=self._fail,
             finished=self._check_end,
         )
-        self._board.partitions[source] = Watched(held.stats, held.runner.snapshot)
+        self._board.partitions[source] = Watched(held.stats, held.runner.snapshot, held.runner.customers)
 
     def _new(self, source: Source) -> _Held:
         config = self._config

@@ -47,7 +47,8 @@ def test_every_command_has_help(path: tuple[str, ...]) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["replay", "worker", "produce", "tail", "snapshot", "timeline", "rulesets", "maps", "generate"]
+    "name",
+    ["replay", "worker", "produce", "tail", "snapshot", "timeline", "report", "rulesets", "maps", "generate"],
 )
 def test_help_teaches_by_example_and_names_the_exit_codes(name: str) -> None:
     output = run(name, "--help").output

@@ -195,6 +195,7 @@ def test_names_are_told_apart() -> None:
     names = [setting.name for setting in WORKER_SETTINGS]
     assert len(set(names)) == len(names)
     assert {setting.name for setting in WORKER_SETTINGS if setting.secret} == {
+        "listen_token",
         "sasl_password",
         "tls_key_password",
     }

@@ -5,9 +5,10 @@ import pyarrow as pa
 import pytest
 
 from rfmstream.engine.replay.replay import Outputs, open_engine, replay
-from rfmstream.engine.replay.timeline import read_timeline, ruleset_of
+from rfmstream.engine.replay.timeline import read_timeline
 from rfmstream.schemas.errors import InputError
 from rfmstream.schemas.ruleset import load_ruleset
+from rfmstream.schemas.ruleset_identity import ruleset_of
 
 OFFSETS_ASTRAY = pa.py_buffer(np.array([0, 2**30, 2], np.int32))
 

@@ -1,0 +1,203 @@
+"""The page: one file of pictures and tables that loads nothing and opens from disk.
+
+Its Content-Security-Policy lets in nothing but the one style and the one script it carries, by their hashes.
+"""
+
+import base64
+import hashlib
+import tomllib
+from collections.abc import Iterator, Sequence
+from functools import cache
+from html import escape
+from importlib.resources import files
+from typing import Any
+
+from rfmstream.engine.insight.report import pictures, tables
+from rfmstream.engine.insight.report import pictures_movement as moving
+from rfmstream.engine.insight.report.model import Report, TierTile
+from rfmstream.engine.insight.report.picture import Picture
+from rfmstream.engine.insight.report.tables import Table
+from rfmstream.engine.insight.report.vega import data_block, draw, for_file, for_page
+from rfmstream.engine.insight.report.words import both, money, number, percent
+
+
+def page(report: Report, lang: str) -> str:
+    """Return a report as HTML.
+
+    In      lang  "en" or "zh": which language is shown first
+    """
+    style, script = _asset("page.css"), _asset("page.js")
+    policy = (
+        f"default-src 'none'; style-src '{_hash(style)}'; script-src '{_hash(script)}'; base-uri 'none'; "
+        "form-action 'none'"
+    )
+    views = [
+        (key, _said(key, "title"), _body(report, key, drawn, found)) for key, drawn, found in _views(report)
+    ]
+    contents = "".join(f'<li><a href="#{key}">{title}</a></li>' for key, title, _ in views)
+    sections = "".join(
+        f'<section id="{key}" aria-labelledby="{key}-title"><h2 id="{key}-title">{title}</h2>{body}</section>\n'
+        for key, title, body in views
+    )
+    title = f"RFM report · {report.ruleset} · {report.as_of[:10]}"
+    return (
+        f'<!DOCTYPE html>\n<html lang="{"zh-Hans" if lang == "zh" else "en"}" data-lang="{lang}" data-theme="light">\n'
+        f'<head><meta charset="utf-8"><meta http-equiv="Content-Security-Policy" content="{policy}">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f'<meta name="generator" content="rfmstream"><title>{escape(title)}</title><style>{style}</style></head>\n'
+        f'<body>{_header(report)}<nav aria-label="Views" class="contents"><header><ul>{contents}</ul></header></nav>'
+        f"<main>{sections}</main>{_footer(report)}<script>{script}</script></body></html>\n"
+    )
+
+
+def pictures_as_png(report: Report, lang: str) -> Iterator[tuple[str, bytes]]:
+    """Yield the name and the PNG of each picture, in one language."""
+    for picture in (picture for _, drawn, _ in _views(report) for picture in drawn):
+        yield picture.name, for_file(draw(picture.spec), picture.chinese if lang == "zh" else None)
+
+
+def _asset(name: str) -> str:
+    return files("rfmstream.engine.insight.report").joinpath(name).read_text(encoding="utf-8")
+
+
+def _hash(text: str) -> str:
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+
+@cache
+def _texts() -> dict[str, Any]:
+    return tomllib.loads(_asset("texts.toml"))
+
+
+def _said(part: str, key: str, **values: str) -> str:
+    """Return a text of texts.toml in both languages."""
+    en, zh = (text.format_map(values) for text in _texts()[part][key])
+    return both(en, zh)
+
+
+def _header(report: Report) -> str:
+    exponent = report.currency_exponent
+    orders = report.ladders[0]
+    figures = (
+        (both("Customers"), number(report.customers)),
+        (both("Orders"), number(report.orders)),
+        (f"{both('Revenue')} {report.currency}", money(report.revenue_minor, exponent)),
+        (both("One-time customers", "一次性客户"), percent(orders.one_time_share)),
+        (both("Repeat customers", "复购客户"), percent(orders.repeat_share)),
+        (both("Undone within 30 days"), percent(report.flaps.undone_share[-1])),
+    )
+    shown = "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in figures)
+    buttons = (
+        '<button type="button" data-lang-button="en" lang="en">English</button>'
+        '<button type="button" data-lang-button="zh" lang="zh">中文</button>'
+        f'<button type="button" data-theme-button="light">{both("Light", "浅色")}</button>'
+        f'<button type="button" data-theme-button="dark">{both("Dark", "深色")}</button>'
+    )
+    return (
+        f"<header><h1>{_said('page', 'title')}</h1>"
+        f'<p class="muted">{escape(report.ruleset_title or report.ruleset)} · {escape(report.ruleset)} · '
+        f"{_said('page', 'as_of')} {escape(report.as_of)} · {escape(report.time_zone)}</p>"
+        f'<div class="bar" role="group" aria-label="Language and theme">{buttons}</div>'
+        f'<dl class="figures">{shown}</dl></header>'
+    )
+
+
+def _footer(report: Report) -> str:
+    return f"<footer>{_said('page', 'footer')} {escape(report.fingerprint[:12])}</footer>"
+
+
+def _views(report: Report) -> Iterator[tuple[str, list[Picture], Table]]:
+    """Yield each view's key in texts.toml, its pictures and its table."""
+    yield (
+        "tiers",
+        [pictures.tiles(report, "customers"), pictures.tiles(report, "revenue_minor")],
+        tables.tiers(report),
+    )
+    if (since := moving.since(report)) is not None:
+        yield "since", [since], tables.since(report)
+    yield "grid", [pictures.grid(report)], tables.grid(report)
+    for found in report.distributions:
+        yield found.measure, [pictures.distribution(report, found)], tables.distribution(report, found)
+    yield "months", [pictures.months(report)], tables.months(report)
+    yield "bands", [pictures.bands(report)], tables.bands(report)
+    yield "pareto", [pictures.pareto(report)], tables.pareto(report)
+    yield "ladder", [pictures.ladders(report)], tables.ladders(report)
+    yield "transitions", [moving.transitions(report)], tables.transitions(report)
+    yield "flows", [moving.flows(report)], tables.flows(report)
+    yield "sizes", [moving.sizes(report)], tables.sizes(report)
+    yield "ahead", [moving.ahead(report)], tables.ahead(report)
+    yield "flaps", [moving.flaps(report)], tables.flaps(report)
+    yield "cohorts", [pictures.cohorts(report)], tables.cohorts(report)
+
+
+def _body(report: Report, key: str, drawn: Sequence[Picture], found: Table) -> str:
+    moves = report.transitions
+    text = _said(
+        *(key, "text"),
+        since=moves.since,
+        until=moves.until,
+        stayed=number(moves.stayed),
+        moved=number(moves.moved),
+    )
+    if key == "tiers":
+        return f"<p>{text}</p>{_tiles(*map(_figure, drawn))}{found.html()}{_books(report)}"
+    more = _machine(report) if key == "sizes" else ""
+    table = f"<details><summary>{both('Table', '表格')}: {found.caption}</summary>{found.html()}</details>"
+    return f"<p>{text}</p>{''.join(map(_figure, drawn))}{more}{table}"
+
+
+def _figure(picture: Picture) -> str:
+    svg = for_page(draw(picture.spec), picture.chinese)
+    name = escape(picture.name)
+    return f'<figure><div class="scroll" tabindex="0" role="group" aria-label="{name}">{svg}</div></figure>'
+
+
+def _tiles(by_customers: str, by_revenue: str) -> str:
+    return (
+        '<div class="bar" role="group" aria-label="Size of tiles">'
+        f'<button type="button" data-measure-button="customers" aria-pressed="true">{both("Customers")}</button>'
+        f'<button type="button" data-measure-button="revenue" aria-pressed="false">{both("Revenue")}</button></div>'
+        f'<div data-measure="customers">{by_customers}</div>'
+        f'<div data-measure="revenue" class="hidden">{by_revenue}</div>'
+    )
+
+
+def _books(report: Report) -> str:
+    return f"<h3>{_said('page', 'playbooks')}</h3>" + "".join(map(_book, report.tiers))
+
+
+def _book(tier: TierTile) -> str:
+    book = tier.playbook
+    if book is None:
+        return ""
+    actions = "".join(f"<li>{escape(action)}</li>" for action in book.actions)
+    return (
+        f"<details><summary>{both(tier.label_en, tier.label_zh)} · {escape(book.key)}</summary>"
+        f'<div class="book" lang="en"><p>{escape(book.audience)}</p><ul>{actions}</ul>'
+        f'<p class="muted">{escape(", ".join(book.channels))}</p></div></details>'
+    )
+
+
+def _machine(report: Report) -> str:
+    """Return the slider through the days listed and those ahead, and its levels."""
+    past, future = report.sizes, report.ahead
+    data = data_block(
+        {
+            "days": [*past.days, *future.days[1:]],
+            "customers": [*past.customers, *future.sizes[1:]],
+            "last": len(past.days) - 1,
+        }
+    )
+    names = {tier.id: tier for tier in report.tiers}
+    levels = "".join(
+        f"<div>{both(names[tier].label_en, names[tier].label_zh)}</div>"
+        '<div class="track"><div class="fill" data-fill></div></div><div class="count" data-count></div>'
+        for tier in past.tiers
+    )
+    last = len(past.days) - 1
+    return (
+        f'<div class="machine"><h3><label for="machine">{_said("page", "machine")}: <span id="day"></span></label> '
+        f'<span id="is-ahead" class="hidden">({_said("page", "is_ahead")})</span></h3>'
+        f'<input type="range" id="machine" min="0" max="{last + len(future.days) - 1}" value="{last}">'
+        f'<div class="levels">{levels}</div></div><script type="application/json" id="sizes-data">{data}</script>'
+    )

@@ -1,0 +1,207 @@
+"""Customers by id, asked over a real connection."""
+
+import asyncio
+import json
+import logging
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
+
+import aiohttp
+import pyarrow as pa
+import pytest
+
+from rfmstream.engine.core.engine import Engine
+from rfmstream.engine.core.lookup import rows_of
+from rfmstream.engine.files.text_rows import json_lines
+from rfmstream.engine.live.board import Board, Watched
+from rfmstream.engine.live.http import ARROW_STREAM, StatusServer
+from rfmstream.engine.live.model import Source
+from rfmstream.engine.live.stats import PartitionStats
+
+Steps = Callable[[aiohttp.ClientSession], Coroutine[Any, Any, None]]
+
+HERE, THERE = Source("orders.v1", 0), Source("orders.v1", 1)
+
+
+def watched(customers: Sequence[str], state: str = "live") -> tuple[Engine, Watched]:
+    engine = Engine("rfm8", mode="live")
+    columns = {
+        "customer_id": list(customers),
+        "order_id": [f"o{at}" for at in range(len(customers))],
+        "occurred_at": [f"2026-01-{1 + at:02d}T10:00:00Z" for at in range(len(customers))],
+        "amount": ["10.00"] * len(customers),
+    }
+    engine.step(pa.table(columns))
+
+    async def snapshot(as_of_us: int | None) -> pa.Table:
+        return engine.snapshot(as_of_us)
+
+    async def some(ids: Sequence[str], as_of_us: int | None) -> pa.Table:
+        return rows_of(engine, ids, as_of_us)
+
+    stats = PartitionStats(state=state)
+    stats.clock_us = engine.clock_us
+    return engine, Watched(stats, snapshot, some)
+
+
+@pytest.fixture
+def board() -> Board:
+    board = Board(Engine("rfm8").ruleset, "event", joined=True)
+    board.expected = [HERE, THERE]  # type: ignore[attr-defined]
+    board.partitions[HERE] = watched(["ann", "東京/3", "00042"])[1]
+    board.partitions[THERE] = watched(["cid"])[1]
+    return board
+
+
+def asking(board: Board, steps: Steps, *, token: str | None = None, host: str = "127.0.0.1") -> None:
+    async def run() -> None:
+        server = StatusServer((host, 0), board, token)
+        await server.start()
+        try:
+            async with aiohttp.ClientSession(server.url.replace("0.0.0.0", "127.0.0.1")) as session:  # noqa: S104
+                await steps(session)
+        finally:
+            await server.stop()
+
+    asyncio.run(run())
+
+
+def test_a_customer_is_its_row_of_the_snapshot_and_what_its_tier_is_called(board: Board) -> None:
+    async def steps(session: aiohttp.ClientSession) -> None:
+        for id_ in ("ann", "%E6%9D%B1%E4%BA%AC%2F3", "00042"):
+            async with session.get(f"/customers/{id_}?as_of=2026-02-20") as response:
+                found = await response.json()
+                assert response.status == 200
+            (table,) = [await board.partitions[HERE].snapshot(1_771_545_600_000_000)]
+            lines = [
+                json.loads(line)
+                for line in json_lines(table.combine_chunks().to_batches()[0]).to_pybytes().splitlines()
+            ]
+            (row,) = [line for line in lines if line["customer_id"] == found["customer_id"]]
+            assert found == row | {
+                "tier_zh": "一般挽留客户",
+                "tier_en": "Low-value Lapsed",
+                "playbook": "low_cost",
+            }
+
+    asking(board, steps)
+
+
+def test_many_customers_as_json_and_as_arrow(board: Board) -> None:
+    async def steps(session: aiohttp.ClientSession) -> None:
+        ids = ["cid", "nobody", "ann", "ann"]
+        async with session.post("/customers", json=ids) as response:
+            found = await response.json()
+            assert ([row["customer_id"] for row in found["customers"]], found["not_found"]) == (
+                ["ann", "cid"],
+                ["nobody"],
+            )
+        async with session.post("/customers", json=ids, headers={"Accept": ARROW_STREAM}) as response:
+            table = pa.ipc.open_stream(await response.read()).read_all()
+            assert table["customer_id"].to_pylist() == ["ann", "cid"]
+        async with session.post("/customers", json=[], headers={"Accept": ARROW_STREAM}) as response:
+            assert pa.ipc.open_stream(await response.read()).read_all().num_rows == 0
+        for bad in ({"a": 1}, [1], ["x"] * 10_001):
+            async with session.post("/customers", json=bad) as response:
+                assert response.status == 400
+        async with session.post("/customers", json=["x" * 256] * 10_000) as response:
+            assert response.status == 200
+        async with session.post("/customers", data=b"{") as response:
+            assert response.status == 400
+
+    asking(board, steps)
+
+
+def test_there_is_none_only_where_every_partition_says_so(board: Board) -> None:
+    async def status(session: aiohttp.ClientSession, path: str) -> tuple[int, str | None]:
+        async with session.get(path) as response:
+            return response.status, response.headers.get("Retry-After")
+
+    async def steps(session: aiohttp.ClientSession) -> None:
+        assert await status(session, "/customers/nobody") == (404, None)
+        board.partitions[THERE].stats.state = "recovering"
+        assert await status(session, "/customers/nobody") == (503, "1")
+        assert await status(session, "/customers/cid") == (503, "1")
+        assert await status(session, "/customers/ann") == (200, None)
+        del board.partitions[THERE]
+        assert await status(session, "/customers/cid") == (421, None)
+        assert await status(session, "/customers/ann") == (200, None)
+        board.joined = False
+        assert await status(session, "/customers/nobody") == (503, "1")
+        assert (await status(session, "/customers/ann?as_of=soon"))[0] == 400
+
+    asking(board, steps)
+
+
+def test_a_tier(board: Board) -> None:
+    async def steps(session: aiohttp.ClientSession) -> None:
+        async with session.get("/tiers/100") as response:
+            assert pa.ipc.open_stream(await response.read()).read_all().num_rows == 4
+        async with session.get("/tiers/000?as_of=2026-02-01T12:00:00Z") as response:
+            table = pa.ipc.open_stream(await response.read()).read_all()
+            assert table["customer_id"].to_pylist() == ["ann", "cid"]
+        async with session.get("/tiers/vip") as response:
+            assert response.status == 404
+
+    asking(board, steps)
+
+
+def test_beyond_loopback_a_token_is_needed(board: Board) -> None:
+    async def status(session: aiohttp.ClientSession, path: str, token: str | None = None) -> int:
+        headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+        async with session.get(path, headers=headers) as response:
+            return response.status
+
+    async def without(session: aiohttp.ClientSession) -> None:
+        assert await status(session, "/customers/ann") == 403
+        assert await status(session, "/tiers/100") == 403
+        assert await status(session, "/healthz") == 200
+
+    async def with_one(session: aiohttp.ClientSession) -> None:
+        for path in ("/customers/ann", "/tiers/100"):
+            assert await status(session, path) == 401
+            assert await status(session, path, "wrong") == 401
+            assert await status(session, path, "sésame") == 200
+
+    asking(board, without, host="0.0.0.0")  # noqa: S104
+    asking(board, with_one, host="0.0.0.0", token="sésame")  # noqa: S104, S106
+
+
+def test_no_log_says_who_was_asked_for(board: Board, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+
+    async def steps(session: aiohttp.ClientSession) -> None:
+        await session.get("/customers/00042")
+        await session.post("/customers", json=["00042"])
+
+    asking(board, steps)
+    assert "00042" not in caplog.text
+
+
+def test_a_client_that_does_not_read_is_left(board: Board, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rfmstream.engine.live.http._WRITE_S_MAX", 0.2)
+    one = board.partitions[HERE]
+    asked: list[bool] = []
+
+    async def steps(session: aiohttp.ClientSession) -> None:
+        is_asked = asyncio.Event()
+
+        async def large(as_of_us: int | None) -> pa.Table:
+            asked.append(True)
+            is_asked.set()
+            return pa.concat_tables([await one.snapshot(as_of_us)] * 200_000).combine_chunks()
+
+        board.partitions[HERE] = one._replace(snapshot=large)
+        address = session._base_url
+        assert address is not None
+        _, deaf = await asyncio.open_connection(address.host, address.port, limit=1)
+        deaf.write(b"GET /snapshot HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        await is_asked.wait()
+        board.partitions[HERE] = one
+        for path in ("/customers/ann", "/snapshot"):
+            async with session.get(path) as response:
+                assert response.status == 200
+        deaf.close()
+
+    asking(board, steps)
+    assert asked == [True]
