@@ -37,7 +37,7 @@ from kafka_workers import (
     values_of,
     worker,
 )
-from real.orders import packaged
+from real_orders import packaged
 
 from rfmstream.engine.cli.app import cli
 from rfmstream.engine.files.mapping import load_map

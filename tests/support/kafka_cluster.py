@@ -13,7 +13,10 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPa
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.protocol.group import LeaveGroupRequest
 
+from ops.broker.broker import Broker, free_ports
 from rfmstream.engine.live.config import ClientConfig, OutputTopics, WorkerConfig
+
+__all__ = ["ROOT", "Broker", "Cluster", "free_ports", "require_java"]
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -21,7 +21,7 @@ from typing import Any
 import orjson
 import pyarrow as pa
 from kafka_cluster import Cluster
-from real.orders import packaged
+from real_orders import packaged
 
 from rfmstream.engine.core.engine import Engine
 from rfmstream.engine.files.mapping import load_map
