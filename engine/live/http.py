@@ -19,7 +19,13 @@ from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from rfmstream.engine.events.instants import parse_instant, to_text
-from rfmstream.engine.live.board import PARTITIONS_HEADER, READY_STATES, Board, Watched
+from rfmstream.engine.live.board import (
+    PARTITIONS_HEADER,
+    READY_STATES,
+    Board,
+    Watched,
+    details,
+)
 from rfmstream.engine.live.metrics import registry_of
 from rfmstream.engine.live.model import Source
 from rfmstream.schemas.codes import NEVER_US
@@ -116,6 +122,7 @@ class StatusServer:
                 "state": one.stats.state,
                 "position": one.stats.position,
                 "lag": one.stats.lag,
+                **details(one.stats),
             }
             for source, one in sorted(self._board.partitions.items())
         ]

@@ -260,7 +260,7 @@ class KafkaPartitionLog:
 
     def _batch_of(self, tick: Tick) -> RecordBatch:
         return batch_of_one(
-            self._tick_key, orjson.dumps(tick._asdict()), timestamp_ms=time.time_ns() // 1_000_000
+            self._tick_key, orjson.dumps(tick.noted()), timestamp_ms=time.time_ns() // 1_000_000
         )
 
     async def close(self) -> None:
