@@ -16,6 +16,7 @@ from rfmstream.engine.cli.generate import generate
 from rfmstream.engine.cli.maps import maps
 from rfmstream.engine.cli.outcomes import outcomes
 from rfmstream.engine.cli.produce import produce
+from rfmstream.engine.cli.redrive import redrive
 from rfmstream.engine.cli.replay import replay
 from rfmstream.engine.cli.rulesets import rulesets
 from rfmstream.engine.cli.snapshot import snapshot
@@ -105,6 +106,7 @@ for _command in (
     generate,
     worker,
     produce,
+    redrive,
     tail,
     warm_up,
 ):

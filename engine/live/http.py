@@ -20,6 +20,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from rfmstream.engine.events.instants import parse_instant, to_text
 from rfmstream.engine.live.board import (
+    EXPECTED_HEADER,
     PARTITIONS_HEADER,
     READY_STATES,
     Board,
@@ -150,7 +151,13 @@ class StatusServer:
             except TransportError as error:
                 return web.Response(status=503, text=f"not ready: {error}\n")
             names = ",".join(map(str, partitions))
-            response = web.StreamResponse(headers={"Content-Type": ARROW_STREAM, PARTITIONS_HEADER: names})
+            response = web.StreamResponse(
+                headers={
+                    "Content-Type": ARROW_STREAM,
+                    PARTITIONS_HEADER: names,
+                    EXPECTED_HEADER: ",".join(map(str, self._board.expected)),
+                }
+            )
             try:
                 await response.prepare(request)
                 await self._send(response, first, tables)

@@ -90,6 +90,14 @@ async def _prepare(admin: AIOKafkaAdminClient, config: WorkerConfig) -> int:
                 key="input_topics" if topic in config.input_topics else _setting_of(config, topic),
                 fix="all topics of a worker need as many partitions as each other: recreate one, or name another",
             )
+    if len(config.input_topics) > 1:
+        raise ConfigError(
+            f"{len(config.input_topics)} input topics are as many populations, and of a customer of several "
+            f"{config.outputs.current} would keep the newest change of one",
+            key="input_topics",
+            fix="start a worker for each, with an app_id, changes_topic and current_topic of its own, or produce them "
+            "into one topic",
+        )
     await check_policies(admin, config)
     await require_group(admin, config.app_id)
     return count

@@ -279,6 +279,8 @@ class Worker:
             encoder=encoder,
             compression=None if config.compression == "none" else config.compression,
             run=self._in_pool,
+            partitions=self._partitions,
+            accept_gap=config.accept_gap,
         )
         options = RunnerOptions(
             clock=config.clock,
