@@ -311,6 +311,9 @@ class Runner:
             await self._commits.commit(Step(partition.engine.no_changes, [], plan.offset, tick))
         if plan.renews:
             await self._renew(partition)
+        elif self._options.accept_gap and not plan.begins:
+            # What was accepted once needs no accepting again, even if no order comes before the next start.
+            await self._commits.commit(Step(partition.engine.no_changes, [], plan.until))
         if plan.offset >= plan.until:
             await self._catch_up(partition)
         if plan.changes:

@@ -96,7 +96,6 @@ def snapshot_of_store(store: Store, ruleset: Ruleset | None, as_of: str | None) 
     return Snapshot(snapshot_schema(first.ruleset), partitions, batches())
 
 
-<<<<<<< HEAD
 def engines_of_store(store: Store, ruleset: Ruleset | None) -> "dict[str, Engine]":
     """Return the engine of every partition's newest checkpoint, by the partition's name.
 
@@ -117,12 +116,9 @@ def engines_of_store(store: Store, ruleset: Ruleset | None) -> "dict[str, Engine
     return engines
 
 
-def _answer(url: str, as_of: str | None, partitions: list[str]) -> pa.RecordBatchStreamReader:
-=======
 def _answer(
     url: str, as_of: str | None, partitions: list[str], expected: list[str]
 ) -> pa.RecordBatchStreamReader:
->>>>>>> 4c780a7 (Rejected rows can be put back, half a snapshot is said to be half)
     parts = urllib.parse.urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.netloc:
         raise ConfigError(f"{url!r} is no URL of a worker", key="--worker", fix="write http://127.0.0.1:8765")
