@@ -20,6 +20,7 @@ from rfmstream.engine.cli.generate import generate
 from rfmstream.engine.cli.maps import maps
 from rfmstream.engine.cli.outcomes import outcomes
 from rfmstream.engine.cli.produce import produce
+from rfmstream.engine.cli.redrive import redrive
 from rfmstream.engine.cli.replay import replay
 from rfmstream.engine.cli.report import report
 from rfmstream.engine.cli.rulesets import rulesets
@@ -113,6 +114,7 @@ for _command in (
     generate,
     worker,
     produce,
+    redrive,
     tail,
     deliver,
     destinations,

@@ -32,6 +32,7 @@ class _AboveZero(click.FloatRange):
 
 _ABOVE_ZERO = _AboveZero(0, min_open=True)
 _FORMS = ("json", "ndjson", "array", "arrow")
+_PARTITIONERS = ("murmur2", "crc32", "fnv1a")
 _PROGRESS_S = 0.5
 _DAY_US = 86_400_000_000
 
@@ -131,6 +132,15 @@ Exit codes: 0 done · 1 the brokers failed · 2 usage or configuration · 3 inpu
     show_default=True,
     help="Orders in a record of those forms at most.",
 )
+@click.option(
+    "--partitioner",
+    metavar="WORD",
+    type=click.Choice(_PARTITIONERS),
+    default="murmur2",
+    show_default=True,
+    help="How a customer's partition is chosen, which all producers of a topic have to do alike: murmur2 as Java, "
+    "kafka-python, aiokafka, KafkaJS; crc32 as librdkafka (Python's confluent-kafka, .NET, Go, kcat); fnv1a as Sarama.",
+)
 @setting_options(CLIENT_SETTINGS)
 def produce(
     *,
@@ -148,12 +158,14 @@ def produce(
     timestamps: str,
     form: Any,  # noqa: ANN401 - one of _FORMS, as click checked
     rows_per_record: int,
+    partitioner: str,
     config: Path | None,
     **flags: object,
 ) -> None:
     """Read order history as rfmstream replay does, and send it to a Kafka topic in order of time.
 
-    A customer's orders go to the partition that Kafka's own clients choose for the customer id. The producer is
+    A customer's orders go to the partition that Kafka's own clients choose for the customer id (--partitioner: or
+    others). The producer is
     idempotent: what it repeats after a broken connection is stored once.
     """
     import asyncio
@@ -189,7 +201,12 @@ def produce(
         )
         shift_us = await asyncio.to_thread(_days_to_now_us, opened()) if shift_to_now else 0
         encoder = OrderEncoder(
-            currency, kafka.Partitioner(count), form, rows_per_record, shift_us, timestamps == "event"
+            currency,
+            kafka.Partitioner(count, partitioner),
+            form,
+            rows_per_record,
+            shift_us,
+            timestamps == "event",
         )
         left_out: dict[str, int] = {}
         batches = _batches(orders, left_out)

@@ -66,6 +66,11 @@ Exit codes: 0 done · 1 a worker does not answer · 2 usage or configuration · 
     "forecast if no order comes. A date alone or a time without an offset is local in the ruleset's time zone. "
     "[default: the checkpoint's clock; of a worker, the present]",
 )
+@click.option(
+    "--partial",
+    is_flag=True,
+    help="Write what the workers that were asked have, even if that is not all partitions.",
+)
 @ruleset_options("the checkpoint's own; give the FILE if it was your own")
 @click.option("--out", metavar="FILE", type=FILE, required=True, help="Write one row a customer here.")
 def snapshot(
@@ -75,6 +80,7 @@ def snapshot(
     changes: tuple[Path, ...],
     app_id: str,
     as_of: str | None,
+    partial: bool,
     ruleset: str | None,
     time_zone: str | None,
     currency: str | None,
@@ -87,6 +93,7 @@ def snapshot(
     if (checkpoint is not None) + bool(workers) + bool(changes) != 1:
         raise click.UsageError("name one of --checkpoint, --worker and --changes")
     from rfmstream.engine.files.output import OutputFile, check_output  # loads Arrow
+    from rfmstream.schemas.errors import StateError
 
     check_output(out)
     if changes:
@@ -110,6 +117,12 @@ def snapshot(
     with OutputFile(out, found.schema) as file:
         for batch in found.batches:
             file.write(batch)
+        # Who has which partition is known once all have answered.
+        if found.missing and not partial:
+            raise StateError(
+                f"{len(found.missing)} of {len(found.expected)} partitions are missing: {', '.join(found.missing)}",
+                fix="name the workers that have them with --worker, too, or take what there is with --partial",
+            )
         file.publish()
     click.echo(f"{file.rows:,} customers of {len(found.partitions)} partitions: {out}")
 

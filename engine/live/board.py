@@ -13,6 +13,9 @@ from rfmstream.schemas.ruleset import Ruleset
 PARTITIONS_HEADER: Final = "Rfmstream-Partitions"
 """Of a snapshot over HTTP: which partitions it holds, so that whoever asks several workers sees what is twice."""
 
+EXPECTED_HEADER: Final = "Rfmstream-Partitions-Expected"
+"""Of a snapshot over HTTP: all partitions of the input topics, so that whoever asks sees what is missing."""
+
 READY_STATES: Final = ("live", "finished")
 
 
@@ -29,6 +32,21 @@ class Watched(NamedTuple):
     customers: Callable[[Sequence[str], int | None], Awaitable[pa.Table]] | None = None
 
 
+def details(stats: PartitionStats) -> dict[str, object]:
+    """Return what whoever looks at a partition should know of it beyond its state; nothing where all is well."""
+    found: dict[str, object] = {}
+    if stats.rejected:
+        found["rejected"] = dict(stats.rejected)
+    if stats.times_ahead:
+        found["times_ahead"] = stats.times_ahead
+    if stats.placement is not None and stats.placement.is_mixed:
+        found["producers_mixed"] = {
+            "murmur2": stats.placement.murmur2,
+            "elsewhere": stats.placement.elsewhere,
+        }
+    return found
+
+
 @dataclass
 class Board:
     """What the worker shows; the worker keeps it up to date.
@@ -36,6 +54,7 @@ class Board:
     Fields  partitions  those this worker has
             rebalances  how often partitions were handed out
             joined      they were, at least once: a worker that got none is ready too
+            expected    all partitions of the input topics, whichever worker has them
     """
 
     ruleset: Ruleset
@@ -43,6 +62,7 @@ class Board:
     partitions: dict[Source, Watched] = field(default_factory=dict)
     rebalances: int = 0
     joined: bool = False
+    expected: list[Source] = field(default_factory=list)
 
     @property
     def ready(self) -> bool:

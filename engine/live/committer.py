@@ -8,18 +8,21 @@ not, and is sent again; if it holds another, another owner was there.
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
 from itertools import count
 from typing import TypeVar
 from uuid import uuid4
 
-from rfmstream.engine.live.model import Committed, FencedError, PartitionLog, Source, Step
-from rfmstream.engine.live.stats import PartitionStats, count_changes
+from rfmstream.engine.live.model import Committed, FencedError, PartitionLog, Rejection, Source, Step
+from rfmstream.engine.live.notices import Notices
+from rfmstream.engine.live.stats import PartitionStats, count_changes, count_moves
 from rfmstream.schemas.errors import TransportError
 
 _T = TypeVar("_T")
 
 _log = logging.getLogger(__name__)
+_notices = Notices(_log)
 
 
 class Committer:
@@ -57,6 +60,11 @@ class Committer:
     def is_settled(self) -> bool:
         """Whether it is known of every step that it is committed."""
         return self._doubtful is None
+
+    @property
+    def is_foreign(self) -> bool:
+        """Whether an offset is committed that no worker committed: it has no token."""
+        return self._committed.position is not None and not self._committed.token
 
     async def open(self) -> int | None:
         """Take the partition over; return what is committed. A step in doubt is forgotten."""
@@ -129,7 +137,26 @@ class Committer:
         self._stats.committed = step.position
         self._stats.ticks += step.tick is not None
         self._stats.changes.update(count_changes(step.changes))
-        self._stats.rejected.update(rejection.reason for rejection in step.rejections)
+        count_moves(step.changes, self._stats.tiers)
+        self._stats.committed_us = time.time_ns() // 1000
+        if self._stats.unsaved_us is None:
+            self._stats.unsaved_us = self._stats.committed_us
+        self._tell_rejections(step.rejections)
+
+    def _tell_rejections(self, rejections: Sequence[Rejection]) -> None:
+        """Count what was rejected, and say so by reason with an example, of which nothing but the place is told."""
+        counts = Counter(rejection.reason for rejection in rejections)
+        self._stats.rejected.update(counts)
+        for rejection in rejections if counts else ():
+            count = counts.pop(rejection.reason, 0)
+            if count:
+                _notices.warn(
+                    (self._source.topic, rejection.reason),
+                    "rows rejected",
+                    count,
+                    reason=rejection.reason,
+                    example=f"{self._source} offset {rejection.offset} row {rejection.row}",
+                )
 
 
 def _as_committed(step: Step, token: str) -> Committed:

@@ -20,7 +20,14 @@ from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from rfmstream.engine.events.instants import parse_instant, to_text
-from rfmstream.engine.live.board import PARTITIONS_HEADER, READY_STATES, Board, Watched
+from rfmstream.engine.live.board import (
+    EXPECTED_HEADER,
+    PARTITIONS_HEADER,
+    READY_STATES,
+    Board,
+    Watched,
+    details,
+)
 from rfmstream.engine.live.lookup import ARROW_STREAM, BODY_BYTES_MAX, Lookup
 from rfmstream.engine.live.metrics import registry_of
 from rfmstream.engine.live.model import Source
@@ -132,6 +139,7 @@ class StatusServer:
                 "state": one.stats.state,
                 "position": one.stats.position,
                 "lag": one.stats.lag,
+                **details(one.stats),
             }
             for source, one in sorted(self._board.partitions.items())
         ]
@@ -168,7 +176,13 @@ class StatusServer:
             except TransportError as error:
                 return web.Response(status=503, text=f"not ready: {error}\n")
             names = ",".join(map(str, partitions))
-            response = web.StreamResponse(headers={"Content-Type": ARROW_STREAM, PARTITIONS_HEADER: names})
+            response = web.StreamResponse(
+                headers={
+                    "Content-Type": ARROW_STREAM,
+                    PARTITIONS_HEADER: names,
+                    EXPECTED_HEADER: ",".join(map(str, self._board.expected)),
+                }
+            )
             try:
                 await response.prepare(request)
                 await self._send(response, first, tables)

@@ -20,6 +20,7 @@ from rfmstream.engine.live.board import Board
 from rfmstream.engine.live.model import Source
 from rfmstream.engine.live.stats import SECONDS_BOUNDS, PartitionStats, Seconds
 from rfmstream.schemas.codes import NEVER_US
+from rfmstream.schemas.orders import REJECTION_REASONS
 
 _Samples = Iterable[tuple[tuple[str, ...], float]]
 _PLACE: Final = ("topic", "partition")
@@ -63,8 +64,24 @@ def _clock_s(stats: PartitionStats, _: int) -> _Samples:
 
 
 def _checkpoint_age_s(stats: PartitionStats, now_us: int) -> _Samples:
-    return [] if stats.checkpoint_us is None else [((), max(now_us - stats.checkpoint_us, 0) / 1e6)]
+    # What has not changed needs no checkpoint, however old the newest is.
+    since_us = stats.unsaved_us
+    return [((), 0.0 if since_us is None else max(now_us - since_us, 0) / 1e6)]
 
+
+def _committed_s(stats: PartitionStats, _: int) -> _Samples:
+    return [] if stats.committed_us is None else [((), stats.committed_us / 1e6)]
+
+
+def _keys(stats: PartitionStats, _: int) -> _Samples:
+    found = stats.placement
+    if found is None or found.partitions < 2:
+        return []
+    return [(("murmur2",), found.murmur2), (("elsewhere",), found.elsewhere)]
+
+
+_REJECTED: Final = sorted(REJECTION_REASONS)
+"""Each exists at 0 from the start: who counts an increase misses what a series is born with."""
 
 COUNTER: Final = CounterMetricFamily
 GAUGE: Final = GaugeMetricFamily
@@ -79,7 +96,7 @@ PARTITION_METRICS: Final = (
         "orders_rejected",
         COUNTER,
         "Rows rejected, by reason.",
-        lambda s, _: [((reason,), count) for reason, count in sorted(s.rejected.items())],
+        lambda s, _: [((reason,), s.rejected[reason]) for reason in _REJECTED],
         ("reason",),
     ),
     PartitionMetric(
@@ -88,6 +105,39 @@ PARTITION_METRICS: Final = (
         "Tier changes committed, by reason and by the new tier (empty: none).",
         lambda s, _: [(key, count) for key, count in sorted(s.changes.items())],
         ("reason", "tier"),
+    ),
+    PartitionMetric(
+        "times_ahead",
+        COUNTER,
+        "Records whose time was further ahead of the wall clock than the tolerance; they count as of then.",
+        _one(lambda s: s.times_ahead),
+    ),
+    PartitionMetric(
+        "keys",
+        GAUGE,
+        "Keyed records in the partition that murmur2 chooses, and elsewhere: both mean customers in two partitions. "
+        "Of fetches of more than 1,024 records a sample.",
+        _keys,
+        ("partitioner",),
+    ),
+    PartitionMetric(
+        "producers_mixed",
+        GAUGE,
+        "1 if producers choose partitions differently, beyond what chance explains.",
+        _one(lambda s: float(s.placement is not None and s.placement.is_mixed)),
+    ),
+    PartitionMetric(
+        "commit_time_seconds",
+        GAUGE,
+        "When the newest step was committed, in seconds since 1970 UTC.",
+        _committed_s,
+    ),
+    PartitionMetric(
+        "customers_tier",
+        GAUGE,
+        "Customers of each tier.",
+        lambda s, _: [((tier,), count) for tier, count in sorted(s.tiers.items())],
+        ("tier",),
     ),
     PartitionMetric(
         "ticks", COUNTER, "Times the passing of time alone was committed.", _one(lambda s: s.ticks)
@@ -135,7 +185,10 @@ PARTITION_METRICS: Final = (
         _one(lambda s: s.checkpoint_failures),
     ),
     PartitionMetric(
-        "checkpoint_age_seconds", GAUGE, "Since the newest checkpoint was written.", _checkpoint_age_s
+        "checkpoint_age_seconds",
+        GAUGE,
+        "Since the oldest commit that is in no checkpoint; 0 when all is saved.",
+        _checkpoint_age_s,
     ),
     PartitionMetric("checkpoint_bytes", GAUGE, "Size of the newest.", _one(lambda s: s.checkpoint_bytes)),
 )

@@ -107,11 +107,22 @@ class Tick(NamedTuple):
 
     Fields  ruleset  the law (engine.live.law: ruleset, clock, tolerance) from then on, where it begins or changes, else
                      None. A partition's first tick names the law and passes no time
+            until    no time passes: records of offsets [position, until) whose time lies further ahead of `clock_us`
+                     than the tolerance count as of `clock_us`, which was the wall clock when they were first read
+            topic_id of the input topic, where a history begins in one
+            current  the topic of the newest changes that an application writes, where its history begins
     """
 
     position: int
     clock_us: int
     ruleset: str | None = None
+    until: int | None = None
+    topic_id: str | None = None
+    current: str | None = None
+
+    def noted(self) -> dict[str, int | str]:
+        """Return what is written down of it."""
+        return {name: value for name, value in self._asdict().items() if value is not None}
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,8 @@ class RunnerOptions:
             feed_bytes_max        values that are longer together are decoded and applied in parts: a fetch that is
                                   compressed may hold a thousand times its size
             step_changes          tier changes from which on a step ends where it can
+            topic_id              of the input topic as it is now; None: the brokers do not tell
+            current_topic         where the newest changes go, written down where a history begins
     """
 
     clock: Clock = "log"
@@ -46,3 +48,5 @@ class RunnerOptions:
     backoff_max_s: float = 5.0
     feed_bytes_max: int = 1 << 28
     step_changes: int = STEP_CHANGES
+    topic_id: str | None = None
+    current_topic: str | None = None

@@ -21,7 +21,7 @@ from rfmstream.engine.events.instants import FIRST_US, LAST_US
 from rfmstream.engine.live.law import Clock, Law
 from rfmstream.engine.live.model import LogBatch, RawRecords, Rejection, Step, Tick
 from rfmstream.engine.live.originals import Originals
-from rfmstream.engine.live.spans import rejection, times_us
+from rfmstream.engine.live.spans import integers, rejection, times_us
 from rfmstream.kernels.layout import DAY_US
 from rfmstream.schemas.codes import NEVER_US, Outcome
 from rfmstream.schemas.orders import CANONICAL_SCHEMA
@@ -60,6 +60,26 @@ class Partition:
         self._tolerance_us = tolerance_us
         self._step_changes = step_changes
         self._piece_us = _DAY_US
+        self.caps: list[Tick] = []
+        """Notes of which record times count as the wall clock of their first reading; see `Tick.until`."""
+
+    def ahead(self, records: RawRecords, first: int, end: int, now_us: int) -> int:
+        """Count the records of ordinals [first, end) whose time is too far ahead of the wall clock, and not noted."""
+        if not self._is_log:
+            return 0
+        limit_us = now_us + self._tolerance_us
+        if int(integers(records.timestamps_ms[first:end]).max(initial=0)) * 1000 <= limit_us:
+            return 0
+        return int((self._counted_us(records)[first:end] > limit_us).sum())
+
+    def cap(self, records: RawRecords, first: int, end: int, now_us: int) -> Step:
+        """Count what `ahead` counted as of `now_us`, and return the step that notes it, to be committed first."""
+        offsets = records.offsets
+        noted = max((cap.until or 0 for cap in self.caps), default=0)
+        note = Tick(max(int(offsets[first]), noted), now_us, until=int(offsets[end - 1]) + 1)
+        self.caps = [cap for cap in self.caps if (cap.until or 0) > self.position]
+        self.caps.append(note)
+        return Step(self.engine.no_changes, [], self.position, note)
 
     def apply(self, batch: LogBatch, first: int = 0, end: int | None = None) -> Iterator[Step]:
         """Apply the records of ordinals [first, end) and yield the steps they make.
@@ -69,7 +89,7 @@ class Partition:
         """
         offsets = batch.records.offsets
         end = len(offsets) if end is None else end
-        rows, clock_us = _Rows(batch), self._clock(batch.records)
+        rows, clock_us = _Rows(batch), self._clock(batch.records, first)
         made = _Made()
         while first < end:
             until_us = int(clock_us[end - 1])
@@ -147,14 +167,37 @@ class Partition:
             for _ in self.apply(batch, first, end):
                 pass
 
-    def _clock(self, records: RawRecords) -> NDArray[np.int64]:
-        """Return i64[records], what the log's clock says at each record; all 0 where the clock is the events'."""
+    def _clock(self, records: RawRecords, first: int) -> NDArray[np.int64]:
+        """Return i64[records], what the log's clock says at each record from the ordinal `first` on.
+
+        All 0 where the clock is the events'.
+        """
         if not self._is_log:
             return np.zeros(len(records.offsets), dtype=np.int64)
-        clock_us: NDArray[np.int64] = np.maximum.accumulate(
-            np.maximum(times_us(records), self.engine.clock_us)
-        )
+        counted_us = self._counted_us(records)
+        # Those before were applied already, and what their times counted as may be forgotten.
+        counted_us[:first] = NEVER_US
+        clock_us: NDArray[np.int64] = np.maximum.accumulate(np.maximum(counted_us, self.engine.clock_us))
         return clock_us
+
+    def counted_us(self, records: RawRecords, record: int) -> int:
+        """Return what the time of a record counts as; NEVER_US where it has none."""
+        return (
+            int(self._counted_us(records)[record])
+            if self.caps
+            else int(times_us(records, record, record + 1)[0])
+        )
+
+    def _counted_us(self, records: RawRecords) -> NDArray[np.int64]:
+        """Return i64[records], what their times count as."""
+        counted_us = times_us(records)
+        if self.caps and len(counted_us):
+            offsets = integers(records.offsets)
+            for cap in self.caps:
+                first, stop = np.searchsorted(offsets, [cap.position, cap.until or 0]).tolist()
+                of_cap = counted_us[first:stop]
+                of_cap[of_cap > cap.clock_us + self._tolerance_us] = cap.clock_us
+        return counted_us
 
     def _reach_us(self, until_us: int, piece_us: int = _DAY_US) -> int:
         """Return how far time may pass at once on the way to `until_us`: a piece from what is due first."""

@@ -8,7 +8,7 @@ said before anything is written.
 """
 
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from rfmstream.engine.core.engine import Engine
 from rfmstream.engine.events.instants import FIRST_US
@@ -28,11 +28,15 @@ class Progress:
     Fields  committed  K; None: nothing yet
             bounds     the offsets it holds
             ticks      those that are committed, oldest first; where a checkpoint is there, perhaps only those behind it
+            is_foreign something other than a worker committed K
+            topic_id   of the input topic as it is now; None: not told
     """
 
     committed: int | None
     bounds: Bounds
     ticks: list[Tick]
+    is_foreign: bool = False
+    topic_id: str | None = None
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,8 @@ class Plan:
             law_at_us the instant at which the law had already changed, at `offset`; None: it had not
             begins    nothing is committed yet: the law is to be written down
             changes   the law changes now
+            caps      which record times count as another instant, see `Tick.until`
+            renews    the topic is another one than before: the state goes on, and its place is to be written down
     """
 
     engine: Engine
@@ -55,11 +61,16 @@ class Plan:
     law_at_us: int | None = None
     begins: bool = False
     changes: bool = False
+    caps: list[Tick] = field(default_factory=list)
+    renews: bool = False
 
 
-def first_tick(position: int, law: Law) -> Tick:
-    """Return the tick that begins a partition's history and names its law; it passes no time."""
-    return Tick(position, FIRST_US, str(law))
+def first_tick(position: int, law: Law, topic_id: str | None = None, current: str | None = None) -> Tick:
+    """Return the tick that begins a partition's history and names its law; it passes no time.
+
+    In      topic_id, current  see `Tick`
+    """
+    return Tick(position, FIRST_US, str(law), topic_id=topic_id, current=current)
 
 
 def plan_recovery(  # noqa: PLR0913 - what there is to weigh
@@ -79,9 +90,22 @@ def plan_recovery(  # noqa: PLR0913 - what there is to weigh
             accept_gap do without records, ticks or an offset that are gone
     Errors  StateError  it cannot, or not without one of these
     """
+    caps = [tick for tick in progress.ticks if tick.until is not None]
+    others = [tick for tick in progress.ticks if tick.until is None]
+    progress = replace(progress, ticks=others)
     weigh = _Weigher(source, progress, ruleset, law, resegment=resegment, accept_gap=accept_gap)
+    plan = _weighed(weigh, progress, loaded)
+    return replace(plan, caps=[cap for cap in caps if (cap.until or 0) > plan.offset and not plan.renews])
+
+
+def _weighed(weigh: "_Weigher", progress: Progress, loaded: LoadedCheckpoint | None) -> Plan:
+    was = weigh.topic_before(loaded)
+    if was is not None and progress.topic_id not in (None, was):
+        return weigh.made_anew(loaded, was)
     if progress.committed is None:
         return weigh.without_offset(loaded)
+    if progress.is_foreign:
+        return weigh.foreign(loaded, progress.committed)
     return weigh.from_start(progress.committed) if loaded is None else weigh.go_on(loaded, progress.committed)
 
 
@@ -121,7 +145,57 @@ class _Weigher:
             return Plan(Engine(self._ruleset), begin, begin, begins=True)
         self._missing(
             "its committed offset is gone, as brokers forget it after a while without a worker",
-            "after a clean stop go on from the checkpoint, else set the offset of the consumer group",
+            "after a clean stop go on from the checkpoint",
+        )
+        if loaded is not None:
+            return self.go_on(loaded, loaded.offset)
+        return self.from_start(self._progress.ticks[-1].position)
+
+    def topic_before(self, loaded: LoadedCheckpoint | None) -> str | None:
+        """Return the id of the topic that the state was made from; None: nobody wrote it down."""
+        noted = [tick.topic_id for tick in self._progress.ticks if tick.topic_id is not None]
+        if noted:
+            return noted[-1]
+        return None if loaded is None else loaded.topic_id
+
+    def made_anew(self, loaded: LoadedCheckpoint | None, was: str) -> Plan:
+        """Refuse a topic that was deleted and created again: offsets of before mean nothing in it."""
+        problem = (
+            f"topic {self._source.topic} is not the one its state was made from: it was deleted and created anew "
+            f"(its id was {was}, now it is {self._progress.topic_id})"
+        )
+        anew = "begin anew with another app_id, other output topics and another place for the checkpoints"
+        if loaded is None:
+            raise self._error(problem, anew)
+        if loaded.law != str(self._law):
+            raise self._error(problem, f"{anew}, or go on by the ruleset and clock of before")
+        if not self._accept_gap:
+            raise self._error(
+                problem,
+                f"{anew}, or keep the customers as they were and read the new topic from its first record with "
+                "--accept-gap",
+            )
+        _log.warning("gap accepted", extra={"partition": str(self._source), "reason": problem})
+        begin = self._progress.bounds.begin
+        return Plan(loaded.engine, begin, begin, renews=True)
+
+    def foreign(self, loaded: LoadedCheckpoint | None, offset: int) -> Plan:
+        """Something other than a worker set the offset: what was told before it nobody knows any more."""
+        problem = f"the committed offset {offset} was set by something other than a worker of this app"
+        if loaded is None and not self._laws:
+            self._missing(
+                f"{problem}, and there is no state of before",
+                "to begin with the topic's first record, delete the offsets of the group "
+                "(kafka-consumer-groups --delete-offsets); to leave out what comes before it",
+            )
+            begin, end = self._progress.bounds
+            offset = min(max(offset, begin), end)
+            return Plan(Engine(self._ruleset), offset, offset, begins=True)
+        place = "" if loaded is None else f", at offset {loaded.offset}"
+        self._missing(
+            f"{problem}: going on from it would repeat tier changes, or leave out orders' changes",
+            "a group's offsets are the worker's to set; "
+            f"if it was stopped in good order before, go on from where its state is{place}",
         )
         if loaded is not None:
             return self.go_on(loaded, loaded.offset)

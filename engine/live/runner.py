@@ -13,6 +13,7 @@ import time
 from bisect import bisect_left
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from functools import partial
 from typing import Final, TypeVar
 
@@ -20,15 +21,17 @@ import pyarrow as pa
 
 from rfmstream.engine.core.engine import Engine
 from rfmstream.engine.core.lookup import rows_of
+from rfmstream.engine.events.instants import FIRST_US
 from rfmstream.engine.live.committer import Committer
 from rfmstream.engine.live.law import Law
 from rfmstream.engine.live.model import LogBatch, PartitionLog, RawRecords, Runs, Source, Step, Tick
+from rfmstream.engine.live.notices import Notices
 from rfmstream.engine.live.options import Decodes, RunnerOptions
 from rfmstream.engine.live.partition import Partition
 from rfmstream.engine.live.recovery import Plan, Progress, first_tick, plan_recovery
 from rfmstream.engine.live.saver import Saver
-from rfmstream.engine.live.spans import part, parts, value_bytes
-from rfmstream.engine.live.stats import PartitionStats
+from rfmstream.engine.live.spans import part, parts, times_us, value_bytes
+from rfmstream.engine.live.stats import PartitionStats, tiers_of
 from rfmstream.engine.live.store import LoadedCheckpoint, Store
 from rfmstream.schemas.codes import NEVER_US
 from rfmstream.schemas.errors import StateError, TransportError
@@ -41,6 +44,7 @@ SMALL_US: Final = 2_000_000
 """Records so short, over so short a time, are applied where they are."""
 
 _log = logging.getLogger(__name__)
+_notices = Notices(_log)
 
 
 class Runner:
@@ -90,6 +94,7 @@ class Runner:
             source,
             store,
             law=str(self._law),
+            topic_id=options.topic_id,
             interval_s=options.checkpoint_interval_s,
             run=run,
             now_us=now_us,
@@ -109,6 +114,7 @@ class Runner:
         self._ticks: list[Tick] = []
         self._present_us = NEVER_US
         self._mark = 0
+        self._cap_mark = 0
         self._end = 0
         self._counted = (0, 0)
 
@@ -144,18 +150,22 @@ class Runner:
                     rest = await self._feed(partition, rest)
             self._save_in_time()
 
-    async def idle(self, position: int, confirmed_us: int) -> None:
+    async def idle(self, position: int, confirmed_us: int | None) -> None:
         """Let time pass: the partition has been read to `position`, which was its end at the instant `confirmed_us`.
+
+        None: more is there that cannot be read yet, so no time passes.
 
         Cheap where nothing is due; a tier change by time alone is as late as the calls are apart.
         """
         async with self._moved_on() as partition:
             if partition is None:
                 return
-            self.stats.position = self.stats.end = max(position, partition.position)
+            self.stats.position = max(position, partition.position)
+            self.stats.end = max(self.stats.end if confirmed_us is None else 0, self.stats.position)
             if not self._is_live and position >= self._until:
                 await self._go_live(partition)
-            if self._options.clock == "log" and not self._options.until_end and self._is_live:
+            is_log = self._options.clock == "log" and not self._options.until_end
+            if confirmed_us is not None and is_log and self._is_live:
                 self._present_us = confirmed_us
                 small = self._is_soon(partition, confirmed_us)
                 await self._commit_all(partition, partition.pass_time(confirmed_us), small=small)
@@ -176,6 +186,8 @@ class Runner:
                 if self._saver.has(offset, partition.engine.clock_us):
                     return False
                 mark = self._log.mark if self._is_live else self._mark
+                if any((cap.until or 0) > offset for cap in partition.caps):
+                    mark = min(mark, self._cap_mark)
                 frozen = await self._run(partition.engine.frozen)
             return await self._saver.save(frozen, offset, mark)
 
@@ -255,11 +267,13 @@ class Runner:
         ask = self._commits.ask
         committed, now_us = await self._commits.open(), self._now_us()
         bounds = await ask(self._log.bounds)
-        load = partial(self._store.load, self.source, committed, self._ruleset)
+        is_foreign = self._commits.is_foreign
+        load = partial(self._store.load, self.source, None if is_foreign else committed, self._ruleset)
         loaded: LoadedCheckpoint | None = await ask(lambda: self._run(load))
         # Without a committed offset the first tick tells whether there was one.
-        self._mark = loaded.mark if loaded is not None and committed is not None else 0
-        progress = Progress(committed, bounds, await ask(lambda: self._log.ticks(self._mark)))
+        self._mark = loaded.mark if loaded is not None and committed is not None and not is_foreign else 0
+        ticks = await ask(lambda: self._log.ticks(self._mark))
+        progress = Progress(committed, bounds, ticks, is_foreign, self._options.topic_id)
         plan = plan_recovery(
             self.source,
             progress,
@@ -276,8 +290,11 @@ class Runner:
             position=plan.offset,
             step_changes=self._options.step_changes,
         )
+        partition.caps, self._cap_mark = plan.caps, self._mark
         plan.engine.use_mode("replay" if self._options.clock == "event" else "live")
         self._saver.begin(None if loaded is None else (loaded.offset, plan.engine.clock_us))
+        if loaded is not None and self.stats.placement is not None:
+            self.stats.placement.begin(loaded.placements)
         self._until, self._ticks, self._is_live = plan.until, plan.ticks, False
         self._end = self.stats.end = progress.bounds.end
         self.stats.state = "replaying"
@@ -302,8 +319,13 @@ class Runner:
         """Make the first steps of a partition that needs no replay."""
         if plan.begins:
             await self._run(partial(self._store.discard, self.source))
-            tick = first_tick(plan.offset, self._law)
+            tick = first_tick(plan.offset, self._law, self._options.topic_id, self._options.current_topic)
             await self._commits.commit(Step(partition.engine.no_changes, [], plan.offset, tick))
+        if plan.renews:
+            await self._renew(partition)
+        elif self._options.accept_gap and not plan.begins:
+            # What was accepted once needs no accepting again, even if no order comes before the next start.
+            await self._commits.commit(Step(partition.engine.no_changes, [], plan.until))
         if plan.offset >= plan.until:
             await self._catch_up(partition)
         if plan.changes:
@@ -314,10 +336,23 @@ class Runner:
             await self._commits.commit(step)
             self._observe(partition)
 
+    async def _renew(self, partition: Partition) -> None:
+        """Write down that the state goes on in a topic that was made anew; until all is there, nothing has happened."""
+        frozen = partition.engine.frozen()
+        if not await self._saver.save(frozen, partition.position, self._log.mark):
+            raise StateError(f"partition {self.source}: its checkpoint cannot be written")
+        at_us = max(partition.engine.clock_us, FIRST_US) + 1
+        step = await self._compute(partial(partition.change_law, self._ruleset, self._law, at_us))
+        assert step.tick is not None
+        tick = step.tick._replace(ruleset=None, topic_id=self._options.topic_id)
+        await self._commits.commit(replace(step, tick=tick))
+        self._observe(partition)
+        await self._run(partial(self._store.discard, self.source, self._saver.name))
+
     async def _feed(self, partition: Partition, given: RawRecords) -> RawRecords | None:
         """Apply records; return the last of them where they were too many to be decoded at once."""
         small = value_bytes(given) <= SMALL_BYTES
-        batch: LogBatch = await self._run(partial(self._decoder.decode, given), small=small)
+        batch: LogBatch = await self._run(partial(self._decode, given), small=small)
         records = batch.records
         offsets = records.offsets
         first = bisect_left(offsets, partition.position)
@@ -332,6 +367,43 @@ class Runner:
             await self._finish(partition, records.position)
         count = len(given.offsets)
         return part(given, len(offsets), count) if len(offsets) < count else None
+
+    def _decode(self, given: RawRecords) -> LogBatch:
+        batch = self._decoder.decode(given)
+        placement = self.stats.placement
+        if placement is not None:
+            was_mixed = placement.is_mixed
+            placement.count(batch.records.keys)
+            if placement.is_mixed and not was_mixed:
+                _log.warning(
+                    "producers choose partitions differently, so a customer may be in two: give all of them murmur2",
+                    extra={
+                        "partition": str(self.source),
+                        "murmur2": placement.murmur2,
+                        "elsewhere": placement.elsewhere,
+                    },
+                )
+        return batch
+
+    async def _note_ahead(self, partition: Partition, records: RawRecords, first: int, end: int) -> None:
+        """Note which records' time is ahead of the wall clock, before they are applied: they count as of now."""
+        now_us = self._now_us()
+        ahead = partition.ahead(records, first, end, now_us)
+        if not ahead:
+            return
+        async with self._hold:
+            if not any((cap.until or 0) > partition.position for cap in partition.caps):
+                self._cap_mark = self._log.mark
+            await self._commits.commit(partition.cap(records, first, end, now_us))
+        self.stats.times_ahead += ahead
+        newest_us = int(times_us(records, first, end).max())
+        _notices.warn(
+            (self.source, "ahead"),
+            "records are ahead of the wall clock and count as of now: a producer's clock, or this machine's, is wrong",
+            ahead,
+            partition=str(self.source),
+            ahead_s=round((newest_us - now_us) / 1e6),
+        )
 
     async def _repeat(self, partition: Partition, batch: LogBatch, first: int) -> int:
         """Apply what was committed before; return the ordinal of the first record that was not."""
@@ -361,6 +433,7 @@ class Runner:
             del self._ticks[0]
         partition.position = max(partition.position, self._until)
         self._observe(partition)
+        self.stats.tiers = tiers_of(partition.engine)
         self._is_live = True
         self.stats.state = "live"
 
@@ -369,8 +442,9 @@ class Runner:
     ) -> None:
         offsets = batch.records.offsets
         behind = offsets[end] if end < len(offsets) else batch.position
-        newest_us = batch.records.timestamps_ms[end - 1] * 1000
-        await self._stay_in_present(partition, batch.records.timestamps_ms[first] * 1000)
+        await self._note_ahead(partition, batch.records, first, end)
+        newest_us = partition.counted_us(batch.records, end - 1)
+        await self._stay_in_present(partition, partition.counted_us(batch.records, first))
         small = small and self._is_soon(partition, newest_us)
         await self._commit_all(partition, partition.apply(batch, first, end), behind, small=small)
         if partition.position == behind:

@@ -21,7 +21,7 @@ _log = logging.getLogger(__name__)
 class Saver:
     """Writes the checkpoints of a partition.
 
-    In      law         written into each
+    In      law, topic_id  written into each
             interval_s  how often one is due
             run, now_us see `engine.live.runner.Runner`
     """
@@ -32,6 +32,7 @@ class Saver:
         store: Store,
         *,
         law: str,
+        topic_id: str | None = None,
         interval_s: float,
         run: Runs,
         now_us: Callable[[], int],
@@ -40,11 +41,14 @@ class Saver:
         self._source = source
         self._store = store
         self._law = law
+        self._topic_id = topic_id
         self._interval_us = int(interval_s * 1_000_000)
         self._run = run
         self._now_us = now_us
         self._stats = stats
         self._newest: tuple[int, int] | None = None
+        self.name: str | None = None
+        """Of the newest checkpoint that was written here."""
         self._due_us = 0
 
     def begin(self, newest: tuple[int, int] | None) -> None:
@@ -69,17 +73,30 @@ class Saver:
     async def save(self, engine: Engine, offset: int, mark: int) -> bool:
         """Write a checkpoint of an engine that does not move; return whether that went well: if not, it is logged."""
         started = time.perf_counter()
+        # What is committed from here on is not in it.
+        unsaved_us, self._stats.unsaved_us = self._stats.unsaved_us, None
+        placement = self._stats.placement
+        placements = [] if placement is None else placement.counts.tolist()
+        write = partial(
+            self._store.save,
+            self._source,
+            engine,
+            offset,
+            self._law,
+            mark,
+            topic_id=self._topic_id,
+            placements=placements,
+        )
         try:
-            saved: SavedCheckpoint = await self._run(
-                partial(self._store.save, self._source, engine, offset, self._law, mark)
-            )
+            saved: SavedCheckpoint = await self._run(write)
         except (StateError, TransportError) as error:
             self._stats.checkpoint_failures += 1
+            self._stats.unsaved_us = unsaved_us
             _log.warning(
                 "checkpoint not written", extra={"partition": str(self._source), "reason": str(error)}
             )
             return False
-        self._newest = offset, engine.clock_us
+        self._newest, self.name = (offset, engine.clock_us), saved.name
         self._stats.checkpoint.observe(time.perf_counter() - started)
         self._stats.checkpoints += 1
         self._stats.checkpoint_us = self._now_us()

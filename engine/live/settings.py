@@ -225,7 +225,12 @@ CLIENT_SETTINGS: Final = (
 
 TOPIC_SETTINGS: Final = (
     Setting(
-        "input_topics", _TOPICS, _listed(_topic, "topic"), "orders.v1", "TOPIC,...", "Where orders come from."
+        "input_topics",
+        _TOPICS,
+        _listed(_topic, "topic"),
+        "orders.v1",
+        "TOPIC,...",
+        "Where orders come from: one topic; several would be several populations.",
     ),
     Setting(
         "changes_topic", _TOPICS, _topic, "rfm.tier-changes.v1", "TOPIC", "Where every tier change goes."

@@ -5,13 +5,13 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 import pyarrow as pa
 
 from rfmstream.engine.events.instants import parse_instant
-from rfmstream.engine.live.board import PARTITIONS_HEADER
+from rfmstream.engine.live.board import EXPECTED_HEADER, PARTITIONS_HEADER
 from rfmstream.engine.live.store import Store
 from rfmstream.schemas.codes import NEVER_US
 from rfmstream.schemas.errors import ConfigError, StateError, TransportError
@@ -32,11 +32,18 @@ class Snapshot:
     Fields  schema      of the batches
             partitions  their names, such as orders.v1-0; complete once all batches were read
             batches     to be read once
+            expected    all partitions of the workers' input topics; complete like `partitions`. Empty: not known
     """
 
     schema: pa.Schema
     partitions: list[str]
     batches: Iterator[pa.RecordBatch]
+    expected: list[str] = field(default_factory=list)
+
+    @property
+    def missing(self) -> list[str]:
+        """The partitions that nobody who was asked has."""
+        return sorted(set(self.expected) - set(self.partitions))
 
 
 def snapshot_of_workers(urls: Sequence[str], as_of: str | None) -> Snapshot:
@@ -49,17 +56,18 @@ def snapshot_of_workers(urls: Sequence[str], as_of: str | None) -> Snapshot:
             StateError      workers of different rulesets
     """
     partitions: list[str] = []
-    first, rest = _answer(urls[0], as_of, partitions), urls[1:]
+    expected: list[str] = []
+    first, rest = _answer(urls[0], as_of, partitions, expected), urls[1:]
 
     def batches() -> Iterator[pa.RecordBatch]:
         yield from _read(urls[0], first)
         for url in rest:
-            reader = _answer(url, as_of, partitions)
+            reader = _answer(url, as_of, partitions, expected)
             if reader.schema.metadata != first.schema.metadata:
                 raise StateError("has another ruleset than the other worker", path=url, fix="ask them apart")
             yield from _read(url, reader)
 
-    return Snapshot(first.schema, partitions, batches())
+    return Snapshot(first.schema, partitions, batches(), expected)
 
 
 def snapshot_of_store(store: Store, ruleset: Ruleset | None, as_of: str | None) -> Snapshot:
@@ -108,7 +116,9 @@ def engines_of_store(store: Store, ruleset: Ruleset | None) -> "dict[str, Engine
     return engines
 
 
-def _answer(url: str, as_of: str | None, partitions: list[str]) -> pa.RecordBatchStreamReader:
+def _answer(
+    url: str, as_of: str | None, partitions: list[str], expected: list[str]
+) -> pa.RecordBatchStreamReader:
     parts = urllib.parse.urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.netloc:
         raise ConfigError(f"{url!r} is no URL of a worker", key="--worker", fix="write http://127.0.0.1:8765")
@@ -116,7 +126,8 @@ def _answer(url: str, as_of: str | None, partitions: list[str]) -> pa.RecordBatc
     try:
         # The scheme was checked above.
         response = urllib.request.urlopen(url.rstrip("/") + "/snapshot" + query, timeout=_ANSWER_S_MAX)  # noqa: S310
-        names = [name for name in response.headers.get(PARTITIONS_HEADER, "").split(",") if name]
+        names = _names(response, PARTITIONS_HEADER)
+        expected += [name for name in _names(response, EXPECTED_HEADER) if name not in expected]
         reader = pa.ipc.open_stream(response)
     except urllib.error.HTTPError as error:
         said = error.read(1000).decode("utf-8", "replace").strip() or error.reason
@@ -133,6 +144,10 @@ def _answer(url: str, as_of: str | None, partitions: list[str]) -> pa.RecordBatc
         raise TransportError(problem, endpoint=url, fix="try again")
     partitions += names
     return reader
+
+
+def _names(response: http.client.HTTPResponse, header: str) -> list[str]:
+    return [name for name in response.headers.get(header, "").split(",") if name]
 
 
 def _read(url: str, reader: pa.RecordBatchStreamReader) -> Iterator[pa.RecordBatch]:

@@ -8,6 +8,10 @@ from typing import Final
 import numpy as np
 import pyarrow as pa
 
+from rfmstream.engine.core.engine import Engine
+from rfmstream.engine.live.placement import Placement
+from rfmstream.schemas.codes import NO_TIER
+
 SECONDS_BOUNDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
 
@@ -48,6 +52,11 @@ class PartitionStats:
             retries      commits and calls that had to be tried again
             checkpoint_*     newest one: wall instant, offset, bytes; how many were written, how many failed
             customers, orders, memory   the state's: memory in bytes by what it holds
+            placement    what the keys say of their producers; None: nobody looks
+            unsaved_us   the wall instant of the first commit that is in no checkpoint; None: all are
+            tiers        customers that have one, by tier
+            committed_us the wall instant of the newest commit
+            times_ahead  records whose time lay further ahead of the wall clock than the tolerance
     """
 
     state: str = "recovering"
@@ -75,6 +84,11 @@ class PartitionStats:
     customers: int = 0
     orders: int = 0
     memory: dict[str, int] = field(default_factory=dict)
+    placement: Placement | None = None
+    times_ahead: int = 0
+    committed_us: int | None = None
+    unsaved_us: int | None = None
+    tiers: Counter[str] = field(default_factory=Counter)
 
     @property
     def lag(self) -> int:
@@ -96,3 +110,24 @@ def count_changes(changes: pa.Table) -> Counter[tuple[str, str]]:
             word = tier.dictionary[code].as_py() if code >= 0 else ""
             counts[reason.dictionary[cell // width].as_py(), word] += int(cells[cell])
     return counts
+
+
+def tiers_of(engine: Engine) -> Counter[str]:
+    """Count the customers of an engine that have a tier, by each of its tiers."""
+    names = [tier.id for tier in engine.ruleset.tiers]
+    tiers: Counter[str] = Counter(dict.fromkeys(names, 0))
+    for shard in engine.shards:
+        codes = shard.customer_records()[0]["tier"][1 : shard.customers + 1]
+        counts = np.bincount(codes.astype(np.int64) - NO_TIER, minlength=1)[1:].tolist()
+        for name, count in zip(names, counts, strict=False):
+            tiers[name] += count
+    return tiers
+
+
+def count_moves(changes: pa.Table, tiers: Counter[str]) -> None:
+    """Keep the customers by tier up to date with tier changes."""
+    for batch in changes.select(["from_tier", "to_tier"]).to_batches():
+        for column, sign in zip(batch.columns, (-1, 1), strict=True):
+            counts = np.bincount(column.indices.drop_null().to_numpy().astype(np.int64), minlength=1)
+            for code in np.flatnonzero(counts).tolist():
+                tiers[column.dictionary[code].as_py()] += sign * int(counts[code])

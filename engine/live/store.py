@@ -13,7 +13,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -65,6 +65,8 @@ class LoadedCheckpoint:
             law     the text of the law it was made by, see `engine.live.law`
             name    of its folder
             mark    ticks before it are in it, see `engine.live.model.PartitionLog.mark`
+            topic_id    of the topic that the offset is of; None: not known
+            placements  what its keys said of their producers, see engine.live.placement
     Holds   where a ruleset was asked for that is not the checkpoint's, the engine has the asked one's rules under the
             checkpoint's identity and tiers: it must not move before it is resegmented
     """
@@ -74,6 +76,8 @@ class LoadedCheckpoint:
     law: str
     name: str
     mark: int = 0
+    topic_id: str | None = None
+    placements: Sequence[int] = ()
 
 
 class Store:
@@ -112,7 +116,17 @@ class Store:
                 found.append(Source(match[1], int(match[2])))
         return sorted(found)
 
-    def save(self, source: Source, engine: Engine, offset: int, law: str, mark: int = 0) -> SavedCheckpoint:
+    def save(  # noqa: PLR0913 - all that is written down
+        self,
+        source: Source,
+        engine: Engine,
+        offset: int,
+        law: str,
+        mark: int = 0,
+        *,
+        topic_id: str | None = None,
+        placements: Sequence[int] = (),
+    ) -> SavedCheckpoint:
         """Write a checkpoint and drop those that are too old. `engine` must not move meanwhile: see Engine.frozen."""
         folder = self._folder(source)
         with _talking(self._uri):
@@ -130,6 +144,8 @@ class Store:
                     "clock_us": engine.clock_us,
                     "law": law,
                     "mark": mark,
+                    "topic_id": topic_id,
+                    "placements": list(placements),
                     "tiers": [tier.id for tier in engine.ruleset.tiers],
                     "manifest_xxh3_128": xxhash.xxh3_128_hexdigest((written / MANIFEST).read_bytes()),
                 }
@@ -167,10 +183,12 @@ class Store:
                 _log.warning("checkpoint passed over", extra={"path": path, "reason": str(error)})
         return None
 
-    def discard(self, source: Source) -> None:
-        """Drop all checkpoints of a partition."""
+    def discard(self, source: Source, keep: str | None = None) -> None:
+        """Drop all checkpoints of a partition; all but one of a name."""
         with _talking(self._uri):
             for name in self._names(source):
+                if name == keep:
+                    continue
                 self._fs.delete_dir(f"{self._folder(source)}/{name}")
 
     def _load(self, source: Source, path: str, name: str, ruleset: Ruleset | None) -> LoadedCheckpoint:
@@ -197,7 +215,16 @@ class Store:
                 raise StateError(f"{MANIFEST} is damaged", path=path)
             own = _as_made(orjson.loads(manifest)["manifest"], position["tiers"], ruleset)
             engine = read_checkpoint(folder, ruleset=own)
-        return LoadedCheckpoint(engine, position["offset"], position["law"], name, position["mark"])
+        return LoadedCheckpoint(
+            engine,
+            position["offset"],
+            position["law"],
+            name,
+            position["mark"],
+            # Checkpoints of before did not know them.
+            position.get("topic_id"),
+            position.get("placements", ()),
+        )
 
     def _folder(self, source: Source) -> str:
         return f"{self._root}/{source}"

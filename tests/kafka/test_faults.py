@@ -108,7 +108,12 @@ def test_damaged_and_deleted_checkpoints_and_records(cluster: Cluster, tmp_path:
     line = refused({**flags, "checkpoints": str(tmp_path / "elsewhere")}, tmp_path / "gone")
     assert "there is no checkpoint, and records from offset 0 to" in line
     assert "accept" in line
-    asyncio.run(commit_offset(cluster, 10**9))
+    for offset in (0, 10**9):
+        asyncio.run(commit_offset(cluster, offset))
+        line = refused(flags, tmp_path / f"foreign-{offset}")
+        assert f"the committed offset {offset} was set by something other than a worker" in line
+        assert "at offset" in line
+    asyncio.run(commit_offset(cluster, 10**9, "token@writer"))
     assert "offset 1000000000 is committed, but the topic ends at" in refused(flags, tmp_path / "beyond")
     assert asyncio.run(written(cluster, cluster.outputs.changes, partitions)) == ends
 
@@ -177,8 +182,8 @@ async def delete_records(cluster: Cluster, before: dict[TopicPartition, int]) ->
         await admin.close()
 
 
-async def commit_offset(cluster: Cluster, offset: int) -> None:
-    """Set the offset of the group in partition 0, as Kafka's own tool does."""
+async def commit_offset(cluster: Cluster, offset: int, note: str = "") -> None:
+    """Set the offset of the group in partition 0: without a note, as Kafka's own tool does."""
     consumer = AIOKafkaConsumer(
         bootstrap_servers=cluster.bootstrap, group_id=cluster.name, enable_auto_commit=False
     )
@@ -186,7 +191,7 @@ async def commit_offset(cluster: Cluster, offset: int) -> None:
     try:
         place = TopicPartition(cluster.orders, 0)
         consumer.assign([place])
-        await consumer.commit({place: OffsetAndMetadata(offset, "")})
+        await consumer.commit({place: OffsetAndMetadata(offset, note)})
     finally:
         await consumer.stop()
 
@@ -234,7 +239,11 @@ def test_other_rules_take_over_once_whoever_is_killed(cluster: Cluster, tmp_path
 
     ends = asyncio.run(written(cluster, cluster.outputs.changes, partitions))
     asyncio.run(make_anew(cluster, partitions))
-    assert "its committed offset is gone" in refused(other, tmp_path / "anew")
+    line = refused(other, tmp_path / "anew")
+    assert (
+        f"topic {cluster.orders} is not the one its state was made from: it was deleted and created anew"
+        in line
+    )
     assert asyncio.run(written(cluster, cluster.outputs.changes, partitions)) == ends
     text = run({**other, "accept_gap": True}, tmp_path / "accepted")
     assert text.count("gap accepted") >= partitions

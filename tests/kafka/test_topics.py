@@ -83,6 +83,16 @@ def test_input_topics_need_as_many_partitions_as_each_other(cluster: Cluster) ->
         asyncio.run(run())
 
 
+def test_several_inputs_are_refused_as_one_current_topic_would_keep_one_of_them(cluster: Cluster) -> None:
+    async def run() -> None:
+        await cluster.create(cluster.orders, 2)
+        await cluster.create(f"{cluster.name}.more", 2)
+        await prepare_topics(cluster.config(input_topics=(cluster.orders, f"{cluster.name}.more")))
+
+    with pytest.raises(ConfigError, match=r"input_topics: 2 input topics are as many populations"):
+        asyncio.run(run())
+
+
 def test_an_unreachable_broker_is_one_line(caplog: pytest.LogCaptureFixture) -> None:
     [port] = free_ports(1)
     config = WorkerConfig(client=ClientConfig(bootstrap_servers=(f"127.0.0.1:{port}",)))

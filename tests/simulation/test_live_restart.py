@@ -27,7 +27,7 @@ from rfmstream.schemas.errors import StateError, TransportError
 from rfmstream.schemas.ruleset import load_ruleset
 
 SOURCE = Source("orders", 0)
-OPTIONS = RunnerOptions(backoff_s=0, retries=3, checkpoint_interval_s=10**6)
+OPTIONS = RunnerOptions(backoff_s=0, retries=3, checkpoint_interval_s=10**9)
 
 
 @pytest.fixture(autouse=True)
@@ -49,6 +49,7 @@ class Stage:
     def put(self, *events: dict[str, Any], days: float = 0) -> None:
         """Append a record of each event, some days after the start; an event is dated as its record."""
         at_us = START_US + int(days * DAY_US)
+        self.world.now_us = max(self.world.now_us, at_us)
         for each in events:
             dated = each | {"occurred_at_us": at_us}
             value = orjson.dumps(plain(dated))

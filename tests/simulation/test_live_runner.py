@@ -131,7 +131,11 @@ class Life:
 
     def __init__(self, seed: int, root: Path) -> None:
         self.random = Random(seed)  # noqa: S311 - repeatable, which is the point
-        self.world = World(self.random, lateness=self.random.choice([0, 0.2, 0.8]))
+        self.world = World(
+            self.random,
+            lateness=self.random.choice([0, 0.2, 0.8]),
+            earliness=self.random.choice([0, 0, 0.1, 0.5]),
+        )
         self.root = root
         self.rules = rules_of(seed)
         self.ruleset = ruleset_of(self.rules)
@@ -268,8 +272,9 @@ def undisturbed(life: Life) -> tuple[list[Step], Engine]:
     world = life.world
     engine = Engine(life.ruleset, mode="live")
     partition = Partition(engine, clock="log", tolerance_us=TOLERANCE_US, position=0)
+    partition.caps = world.caps
     steps: list[Step] = []
-    ticks = list(world.ticks[1:])
+    ticks = world.passing[1:]
     for record in world.records:
         while ticks and ticks[0].position <= record.offset:
             steps += partition.pass_time(ticks.pop(0).clock_us, to_the_end=True)
@@ -282,13 +287,17 @@ def undisturbed(life: Life) -> tuple[list[Step], Engine]:
 
 def told_by_oracle(life: Life) -> LogOracle:
     oracle = LogOracle(life.rules, TOLERANCE_US)
-    ticks = list(life.world.ticks[1:])
+    ticks = life.world.passing[1:]
     for record in life.world.records:
         while ticks and ticks[0].position <= record.offset:
             oracle.advance(ticks.pop(0).clock_us)
+        log_us = record.timestamp_ms * 1000
+        for cap in life.world.caps:
+            if cap.position <= record.offset < cap.until and log_us > cap.clock_us + TOLERANCE_US:
+                log_us = cap.clock_us
         for event in record.events:
             if record.timestamp_ms >= 0:
-                oracle.receive(record.timestamp_ms * 1000, event)
+                oracle.receive(log_us, event)
             elif oracle.clock_us is not None:
                 oracle.receive(oracle.clock_us, event)
             else:
@@ -317,6 +326,8 @@ def check(life: Life) -> None:
     assert final.counters == engine.counters
     assert by_customer(final.snapshot()) == by_customer(engine.snapshot())
     oracle = told_by_oracle(life)
+    # Nobody is taken further than the wall clock by what a record says of itself.
+    assert final.clock_us <= world.now_us + TOLERANCE_US
     if not oracle.is_open:
         assert in_order(committed) == in_order(oracle.changes)
         refused = [outcome for outcome in oracle.outcomes if outcome not in ("applied", "duplicate")]

@@ -72,9 +72,17 @@ async def written(cluster: Cluster, topic: str, partitions: int) -> int:
 
 async def ticks_of(cluster: Cluster, partitions: int) -> dict[int, list[Tick]]:
     """Return the notes of time that passed, by their partitions, without those that begin or change the law."""
+    notes = await notes_of(cluster, partitions)
+    return {
+        number: [tick for tick in of if tick.ruleset is None and tick.until is None]
+        for number, of in notes.items()
+    }
+
+
+async def notes_of(cluster: Cluster, partitions: int) -> dict[int, list[Tick]]:
+    """Return all that the clock topic holds, by its partitions."""
     records = await records_of(cluster, cluster.outputs.clock, partitions)
-    ticks = {number: [Tick(**orjson.loads(record.value)) for record in of] for number, of in records.items()}
-    return {number: [tick for tick in of if tick.ruleset is None] for number, of in ticks.items()}
+    return {number: [Tick(**orjson.loads(record.value)) for record in of] for number, of in records.items()}
 
 
 def decoded(records: Sequence[ConsumerRecord], currency: str) -> LogBatch:
@@ -99,13 +107,14 @@ async def retold(
     Returns the values of the change records that makes
     """
     orders = await records_of(cluster, cluster.orders, partitions)
-    ticks = await ticks_of(cluster, partitions)
+    ticks, notes = await ticks_of(cluster, partitions), await notes_of(cluster, partitions)
     encoder = Encoder(ruleset, source="/test")
     values: Counter[bytes | None] = Counter()
     for number, records in orders.items():
         batch = decoded(records, ruleset.currency)
         engine = Engine(ruleset, mode="live" if clock == "log" else "replay")
         partition = Partition(engine, clock=clock, tolerance_us=TOLERANCE_US, position=0)
+        partition.caps = [note for note in notes[number] if note.until is not None]
         steps, first = [], 0
         for tick in ticks[number]:
             before = sum(record.offset < tick.position for record in records)

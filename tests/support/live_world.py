@@ -64,6 +64,7 @@ class World:
     trouble: float = 0.0
     mortality: float = 0.0
     lateness: float = 0.0
+    earliness: float = 0.0
     events: list[Event] = field(default_factory=list)
 
     # The log
@@ -76,6 +77,8 @@ class World:
             value, events = self._value()
             late_ms = self.random.choice([1, 1000, 3_600_000, 3 * 86_400_000, 40 * 86_400_000])
             late_ms *= self.random.random() < self.lateness
+            if self.random.random() < self.earliness:
+                late_ms = -self.random.choice([59_000, 3_600_000, 86_400_000, 400 * 86_400_000])
             timestamp_ms = self.random.choice([-1] + [self.now_us // 1000 - late_ms] * 30)
             self.records.append(Record(self.end, value, timestamp_ms, events))
             self.end += 1
@@ -147,9 +150,23 @@ class World:
         self.committed = Committed(step.position, token)
         self.history.append(step)
         if step.tick is not None:
-            assert step.tick.position <= step.position
-            assert not self.ticks or step.tick.clock_us > self.ticks[-1].clock_us
+            if step.tick.until is None:
+                assert step.tick.position <= step.position
+                assert not self.passing or step.tick.clock_us > self.passing[-1].clock_us
+            else:
+                assert step.position <= step.tick.position < step.tick.until
+                assert not self.caps or self.caps[-1].until <= step.tick.position
             self.ticks.append(step.tick)
+
+    @property
+    def passing(self) -> list[Tick]:
+        """The ticks by which time passes."""
+        return [tick for tick in self.ticks if tick.until is None]
+
+    @property
+    def caps(self) -> list[Tick]:
+        """The notes of times that count as others."""
+        return [tick for tick in self.ticks if tick.until is not None]
 
     async def pause(self) -> None:
         """Let others go on; perhaps for ever."""

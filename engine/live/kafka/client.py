@@ -4,6 +4,7 @@ import logging
 import ssl
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from datetime import UTC, datetime
 from typing import Any, Final
 
 from aiokafka import errors as kafka
@@ -17,6 +18,7 @@ from rfmstream.engine.live.model import FencedError
 from rfmstream.schemas.errors import ConfigError, RfmError, TransportError
 
 REQUEST_SECONDS_MAX: Final = 30
+TRANSACTION_SECONDS_MAX: Final = 60
 RETRY_BACKOFF_MS: Final = 50
 
 _FENCED: Final = (
@@ -121,7 +123,9 @@ def as_rfm_error(
     return TransportError(f"{doing} ({type(error).__name__}{f': {text}' if text else ''})", endpoint=where)
 
 
-def _refusal(error: BaseException, where: str, doing: str, right: str) -> ConfigError | None:
+def _refusal(  # noqa: PLR0911 - one for each thing that can be done about it
+    error: BaseException, where: str, doing: str, right: str
+) -> ConfigError | None:
     """Return what has to be set or granted before the same can succeed; None: nothing that we know of."""
     if isinstance(error, NO_RIGHT):
         return _no_right(error, doing, right)
@@ -141,7 +145,22 @@ def _refusal(error: BaseException, where: str, doing: str, right: str) -> Config
             f"{doing}: a record is larger than its topic takes",
             fix="raise max.message.bytes of the output topics",
         )
+    if isinstance(error, kafka.InvalidTransactionTimeout):
+        return ConfigError(
+            f"{doing}: the brokers allow no transaction of {TRANSACTION_SECONDS_MAX} s",
+            fix=f"raise the brokers' transaction.max.timeout.ms to {TRANSACTION_SECONDS_MAX * 1000} or more",
+        )
+    if isinstance(error, kafka.InvalidTimestampError):
+        return ConfigError(
+            f"{doing}: the brokers refuse records of this machine's time, {_now()}",
+            fix="set this machine's clock, or the output topics' message.timestamp.before.max.ms and "
+            "message.timestamp.after.max.ms",
+        )
     return None
+
+
+def _now() -> str:
+    return f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
 def _no_right(error: BaseException, doing: str, right: str) -> ConfigError:

@@ -89,6 +89,8 @@ class Lane:
         """Take what was fetched; called in order."""
         if fetched.epoch != self._epoch or self._ending:
             return
+        # Also while a step is under way that does not end.
+        self.stats.end = max(self.stats.end, fetched.end)
         self._items.append(fetched)
         self._items_bytes += value_bytes(fetched.records)
         self._arrived.set()
@@ -184,7 +186,7 @@ class Lane:
         if some:
             # What passes by behind the last record is no record.
             await self.runner.feed(joined(some)._replace(position=self._expected))
-        if newest.confirmed_us is not None:
+        if newest.confirmed_us is not None or not some:
             await self.runner.idle(self._expected, newest.confirmed_us)
         self._fenced = 0
         if self.runner.finished:

@@ -138,16 +138,16 @@ class TxnOffsetCommit(Request[_CommitRequest]):
 
 
 class OffsetFetch(Request[_FetchRequest]):
-    """Asks for the committed offset of one partition.
+    """Asks for the committed offsets of partitions.
 
     In      stable  refuse to answer, with UNSTABLE_OFFSET_COMMIT, while a transaction that writes it is open
     """
 
     API_KEY = 9
 
-    def __init__(self, group_id: str, topic: str, partition: int, *, stable: bool) -> None:
+    def __init__(self, group_id: str, topic: str, *partitions: int, stable: bool) -> None:
         self._group_id = group_id
-        self._place: tuple[str, list[int], dict[int, bytes]] = topic, [partition], {}
+        self._place: tuple[str, list[int], dict[int, bytes]] = topic, list(partitions), {}
         self._stable = stable
 
     def build(self, request_struct_class: type[_FetchRequest]) -> _FetchRequest:

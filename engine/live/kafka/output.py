@@ -2,11 +2,12 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from itertools import chain, islice
 from typing import Final, TypeVar
 
 import orjson
+import xxhash
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka import errors as kafka
 from aiokafka.client import AIOKafkaClient, ConnectionGroup, CoordinationType
@@ -21,7 +22,7 @@ from rfmstream.engine.live.kafka.membership import UNSTABLE_OFFSET_COMMIT, Membe
 from rfmstream.engine.live.kafka.transactional import Batches, together
 from rfmstream.engine.live.kafka.transactions import Transactions, Writing
 from rfmstream.engine.live.model import Bounds, Committed, Runs, Source, Step, Tick
-from rfmstream.schemas.errors import StateError
+from rfmstream.schemas.errors import ConfigError, StateError
 
 _T = TypeVar("_T")
 
@@ -33,6 +34,9 @@ UNSTABLE_SECONDS_MAX: Final = 1.0
 
 _WRITTEN_BY: Final = "@"
 """Between the token of a commit and what the transactional ids of who made it begin with, as noted beside an offset."""
+
+_WRITES_TO: Final = "#"
+"""Before the digest of the output topics of who made it, in the same note."""
 
 _PARTS: Final = 12
 """Batches of a step that are made at a time, for each of the two topics of changes."""
@@ -52,6 +56,8 @@ class KafkaPartitionLog:
             encoder       of tier changes and rejected rows
             compression   of tier changes
             run           calls a function here or in another thread
+            partitions    of the input topic
+            accept_gap    let other output topics take over, which lack what was told before
     """
 
     def __init__(  # noqa: PLR0913 - each by name
@@ -65,8 +71,15 @@ class KafkaPartitionLog:
         encoder: Encoder,
         compression: Compression | None = None,
         run: Runs,
+        partitions: int = 1,
+        accept_gap: bool = False,
     ) -> None:
         self._source = source
+        self._partitions = partitions
+        self._accept_gap = accept_gap
+        topics = outputs.changes, outputs.current, outputs.rejected, outputs.clock
+        self._writes_to = xxhash.xxh3_64_hexdigest(" ".join(topics).encode())
+        self._rival: str | None = None
         self._transactions = transactions
         self._client = client
         self._app_id = app_id
@@ -95,7 +108,9 @@ class KafkaPartitionLog:
             async with asyncio.timeout(OPEN_SECONDS_MAX):
                 member = self._transactions.member
                 await self._transactions.settle(self._input)
-                committed = await self._stable(await self._transactions.client())
+                client = await self._transactions.client()
+                committed = await self._stable(client)
+                await self._refuse_other_outputs(client)
         self._member = member
         return committed
 
@@ -116,6 +131,37 @@ class KafkaPartitionLog:
                 has_fenced = True
                 patience = clock.time() + UNSTABLE_SECONDS_MAX
             await asyncio.sleep(RETRY_BACKOFF_MS / 1000)
+
+    async def _refuse_other_outputs(self, client: AIOKafkaClient) -> None:
+        """Refuse to go on where workers of this app write to other topics: the changes would be here and there.
+
+        Errors  ConfigError  in any partition of the input
+        """
+        if self._accept_gap:
+            return
+        numbers = range(self._partitions)
+        notes = await _retried(lambda: self._fetch_notes(client, numbers))
+        for number, note in notes.items():
+            _, _, writes_to = note.partition(_WRITES_TO)
+            if writes_to and writes_to != self._writes_to:
+                raise ConfigError(
+                    f"workers of app {self._app_id} write the changes of {self._source.topic}-{number} to other topics "
+                    "than these settings name",
+                    key="changes_topic",
+                    fix="give all workers of an app the same changes_topic, current_topic, rejected_topic and "
+                    "clock_topic; to move an app after a stop, --accept-gap: the new topics lack what was told before",
+                )
+
+    async def _fetch_notes(self, client: AIOKafkaClient, numbers: Sequence[int]) -> dict[int, str]:
+        """Return what stands beside the committed offsets of partitions."""
+        node = await client.coordinator_lookup(CoordinationType.GROUP, self._app_id)
+        request = OffsetFetch(self._app_id, self._source.topic, *numbers, stable=False)
+        response = await client.send(node, request, group=ConnectionGroup.COORDINATION)
+        _raise_for(response.error_code)
+        [(_, partitions, _)] = response.topics
+        for _, _, _, _, error, _ in partitions:
+            _raise_for(error)
+        return {number: note or "" for number, _, _, note, _, _ in partitions}
 
     async def _is_hidden(self, client: AIOKafkaClient) -> bool:
         """Tell whether an open transaction hides what is written to our partition of what consumers read."""
@@ -142,6 +188,7 @@ class KafkaPartitionLog:
             return None
         _raise_for(error)
         token, _, writer = (note or "").partition(_WRITTEN_BY)
+        writer = writer.partition(_WRITES_TO)[0]
         return Committed(offset if offset >= 0 else None, token), writer
 
     async def bounds(self) -> Bounds:
@@ -204,10 +251,30 @@ class KafkaPartitionLog:
             for record in (await consumer.getmany(clock, timeout_ms=1000)).get(clock, ()):
                 if record.key == self._tick_key:
                     yield _tick_of(record.value, str(self._source))
+                elif record.key is not None:
+                    self._look_at_other(record.key, record.value)
+
+    def _look_at_other(self, key: bytes, value: bytes) -> None:
+        """Take note of another app that keeps its newest changes where we would."""
+        try:
+            tick = Tick(**orjson.loads(value))
+        except (orjson.JSONDecodeError, TypeError):
+            return
+        app, _, _ = key.decode("utf-8", "replace").partition("/")
+        if tick.current == self._outputs.current and app != self._app_id:
+            self._rival = app
 
     async def commit(self, step: Step, token: str) -> None:
         """Write all of a step and its position, or nothing."""
         member, self._member = self._member, None
+        begins = step.tick is not None and step.tick.current is not None
+        if begins and self._rival is not None and not self._accept_gap:
+            raise ConfigError(
+                f"app {self._rival} keeps its newest changes in {self._outputs.current}: of a customer of both, "
+                "compaction would keep one",
+                key="current_topic",
+                fix="name another current_topic for this app, or --accept-gap if that app is gone for good",
+            )
         with client_errors(self._client, f"the transaction of {self._source} failed", "Write"):
             if member is None:
                 raise kafka.ProducerClosed
@@ -221,7 +288,8 @@ class KafkaPartitionLog:
             tick = None if step.tick is None else self._batch_of(step.tick)
             if tick is not None:
                 first = [*first, (self._clock, tick)]
-            offset = OffsetAndMetadata(step.position, f"{token}{_WRITTEN_BY}{self._transactions.name}")
+            note = f"{token}{_WRITTEN_BY}{self._transactions.name}{_WRITES_TO}{self._writes_to}"
+            offset = OffsetAndMetadata(step.position, note)
             await self._transactions.commit(
                 Writing(self._input, offset, member, first, None if is_small else some)
             )
@@ -229,6 +297,10 @@ class KafkaPartitionLog:
         self._member = member
         if tick is not None:
             self._mark = max(self._mark, tick.offset + 1)
+        if begins:
+            # Others that began at the same moment are seen by whoever comes second.
+            with client_errors(self._client, f"the offsets of {self._source} cannot be read", "Read"):
+                await self._refuse_other_outputs(await self._transactions.client())
 
     def _parts(self, step: Step) -> Iterator[Batches]:
         """Yield batches and their places, some at a time, so that a step may be larger than its records' memory."""
@@ -260,7 +332,7 @@ class KafkaPartitionLog:
 
     def _batch_of(self, tick: Tick) -> RecordBatch:
         return batch_of_one(
-            self._tick_key, orjson.dumps(tick._asdict()), timestamp_ms=time.time_ns() // 1_000_000
+            self._tick_key, orjson.dumps(tick.noted()), timestamp_ms=time.time_ns() // 1_000_000
         )
 
     async def close(self) -> None:

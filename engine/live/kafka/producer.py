@@ -12,7 +12,6 @@ from aiokafka import AIOKafkaProducer
 from aiokafka import errors as kafka
 from aiokafka.admin import NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
-from aiokafka.partitioner import murmur2
 from aiokafka.producer.message_accumulator import BatchBuilder
 from numpy.typing import NDArray
 
@@ -21,35 +20,29 @@ from rfmstream.engine.live.config import ClientConfig
 from rfmstream.engine.live.kafka.client import administrator, client_errors, connection_options, quiet_client
 from rfmstream.engine.live.kafka.lookup import partition_counts
 from rfmstream.engine.live.orders_out import OrderEncoder, OutRecord, Pace
+from rfmstream.engine.live.placement import places_of
 from rfmstream.schemas.errors import ConfigError, TransportError
 
 _BATCH_BYTES: Final = 256 << 10
 _SLEEP_S_MAX: Final = 0.2
 _DAY_MS: Final = 86_400_000
-_PLACES_KEPT: Final = 1 << 22
-"""Customers whose partition is remembered: the hash is worked out byte by byte in Python."""
-
 # A broker begins a segment for each week of the records' own time: a history would be read in tiny pieces.
 _KEEP_FOR_EVER: Final = {"retention.ms": "-1", "retention.bytes": "-1", "segment.ms": str(2**63 - 1)}
 
 
 class Partitioner:
-    """The partition of a key as Kafka's own clients choose it: murmur2, positive, modulo the partitions."""
+    """The partition of a key as a kind of clients chooses it.
 
-    def __init__(self, count: int) -> None:
+    In      kind  one of engine.live.placement.PARTITIONERS; murmur2: Kafka's own
+    """
+
+    def __init__(self, count: int, kind: str = "murmur2") -> None:
         self._count = count
-        self._known: dict[bytes, int] = {}
+        self._kind = kind
 
     def __call__(self, keys: Sequence[bytes]) -> NDArray[np.int64]:
         """Return the partition of each key: i64[n]."""
-        known = self._known
-        if len(known) > _PLACES_KEPT:
-            known.clear()
-        # Not a difference of sets: that would go through all that is known.
-        for key in keys:
-            if key not in known:
-                known[key] = (murmur2(key) & 0x7FFFFFFF) % self._count
-        return np.fromiter(map(known.__getitem__, keys), np.int64, len(keys))
+        return places_of(keys, self._count, self._kind)
 
 
 async def prepare_topic(

@@ -9,7 +9,9 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
 from rfmstream.engine.live.config import WorkerConfig
 from rfmstream.engine.live.kafka.client import administrator
+from rfmstream.engine.live.kafka.policies import check_policies
 from rfmstream.engine.live.kafka.rights import Right, require_group, require_rights
+from rfmstream.engine.live.kafka.topic_ids import topic_ids
 from rfmstream.schemas.errors import ConfigError, TransportError
 
 _DELETE: Final = {"cleanup.policy": "delete"}
@@ -46,6 +48,15 @@ async def prepare_topics(config: WorkerConfig) -> int:
         return await _prepare(admin, config)
 
 
+async def input_ids(config: WorkerConfig) -> dict[str, str]:
+    """Return the ids of the input topics; empty where brokers are too old to have them.
+
+    Errors  TransportError  no broker answers
+    """
+    async with administrator(config.client, "the topics cannot be read") as admin:
+        return await topic_ids(admin, config.input_topics)
+
+
 async def _prepare(admin: AIOKafkaAdminClient, config: WorkerConfig) -> int:
     plan = _plan(config)
     found = await _describe(admin)
@@ -79,6 +90,15 @@ async def _prepare(admin: AIOKafkaAdminClient, config: WorkerConfig) -> int:
                 key="input_topics" if topic in config.input_topics else _setting_of(config, topic),
                 fix="all topics of a worker need as many partitions as each other: recreate one, or name another",
             )
+    if len(config.input_topics) > 1:
+        raise ConfigError(
+            f"{len(config.input_topics)} input topics are as many populations, and of a customer of several "
+            f"{config.outputs.current} would keep the newest change of one",
+            key="input_topics",
+            fix="start a worker for each, with an app_id, changes_topic and current_topic of its own, or produce them "
+            "into one topic",
+        )
+    await check_policies(admin, config)
     await require_group(admin, config.app_id)
     return count
 

@@ -24,11 +24,9 @@ from aiokafka.client import AIOKafkaClient
 from aiokafka.structs import OffsetAndMetadata
 
 from rfmstream.engine.live.config import ClientConfig
-from rfmstream.engine.live.kafka.client import connection_options
+from rfmstream.engine.live.kafka.client import TRANSACTION_SECONDS_MAX, connection_options
 from rfmstream.engine.live.kafka.membership import NOBODY, Membership
 from rfmstream.engine.live.kafka.transactional import Batches, TransactionalProducer, close, together
-
-TRANSACTION_SECONDS_MAX: Final = 60
 
 PRODUCERS: Final = 2
 """They take turns: brokers write the marks of a transaction after they have said that it is committed, and until they

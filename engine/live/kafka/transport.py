@@ -54,6 +54,9 @@ CONFIRM_EVERY_MS: Final = 200
 REBALANCE_MS_MAX: Final = 60_000
 POLL_INTERVAL_MS_MAX: Final = 24 * 3600 * 1000
 """A member without partitions does not poll, and is none the worse for it."""
+METADATA_MS_MAX: Final = 30_000
+"""How old what is known of topics may be: partitions that are added are seen by then."""
+
 GONE_S: Final = 30.0
 """How long brokers may not know a topic that is read: one that has just started may still have to hear of it."""
 
@@ -68,7 +71,7 @@ class Fetched(NamedTuple):
     Fields  epoch         number of the seek it follows
             begin         the offset it begins at: where the one before ended
             records       perhaps none: offsets also pass by what is no record
-            end           one after the last committed record of the partition, as last heard
+            end           one after the last record of the partition, as last heard, that of an open transaction too
             confirmed_us  the instant at which records.position was known to be the end; None: it is not
     """
 
@@ -86,6 +89,7 @@ class _Place:
     epoch: int
     next: int
     confirmed_ms: int = 0
+    end: int = -1
 
 
 @dataclass
@@ -96,12 +100,14 @@ class Reading:
             failed    called, in the worker's thread, with an error that ends the worker
             withheld  partitions whose lane has enough for the moment
             member    who we are in the group since the last assignment
+            partitions  how many each input topic had at the start; 0: nobody looks
     """
 
     config: WorkerConfig
     failed: Callable[[BaseException], None]
     withheld: set[Source] = field(default_factory=set)
     member: Membership = NOBODY
+    partitions: int = 0
 
 
 class _Listener(driver.ConsumerRebalanceListener):
@@ -157,6 +163,7 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
             heartbeat_interval_ms=min(1000, session_ms // 3),
             rebalance_timeout_ms=REBALANCE_MS_MAX,
             max_poll_interval_ms=POLL_INTERVAL_MS_MAX,
+            metadata_max_age_ms=METADATA_MS_MAX,
         )
 
     def close_gate(self, pause: Sequence[TopicPartition] = ()) -> None:
@@ -237,11 +244,13 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
             if state is None or not state.has_valid_position or state.lso is None:
                 continue
             records = fetched.get(tp, ())
-            confirmed_ms = state.timestamp if state.position >= state.lso else None
+            # What an open transaction holds back is there: its time has come, and nobody can tell what it brings.
+            end = max(state.lso, state.highwater)
+            confirmed_ms = state.timestamp if state.position >= end else None
             due = confirmed_ms is not None and confirmed_ms >= place.confirmed_ms + CONFIRM_EVERY_MS
-            if not (records or due or state.position > place.next):
+            if not (records or due or state.position > place.next or end > place.end):
                 continue
-            begin, place.next = place.next, state.position
+            begin, place.next, place.end = place.next, state.position, end
             if confirmed_ms is not None:
                 place.confirmed_ms = confirmed_ms
             yield (
@@ -250,7 +259,7 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
                     epoch=place.epoch,
                     begin=begin,
                     records=raw_records(records, state.position),
-                    end=state.lso,
+                    end=end,
                     confirmed_us=None if confirmed_ms is None else confirmed_ms * 1000,
                 ),
             )
@@ -275,6 +284,17 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         self._missed_since = {topic: self._missed_since.get(topic, now) for topic in missing}
         if missing:
             client.force_metadata_update()
+        count = self._reading.partitions
+        for topic in self._reading.config.input_topics:
+            there = len(known(topic) or ())
+            if 0 < count < there:
+                added = ConfigError(
+                    f"topic {topic} has {there} partitions now and had {count}: customers are in others than before",
+                    key="input_topics",
+                    fix="start with a new topic of as many, another app_id and other output topics, and produce the "
+                    "history into it",
+                )
+                self.parent_loop.call_soon_threadsafe(self._reading.failed, added)
         for topic, since in self._missed_since.items():
             if now - since > GONE_S:
                 gone = ConfigError(

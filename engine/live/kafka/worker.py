@@ -19,6 +19,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, TypeVar
 
+from aiokafka import errors as kafka
+
 from rfmstream.engine.files.interrupts import ending_signals
 from rfmstream.engine.live.board import Board, Watched
 from rfmstream.engine.live.config import WorkerConfig
@@ -29,11 +31,13 @@ from rfmstream.engine.live.kafka.client import as_rfm_error
 from rfmstream.engine.live.kafka.lane import STOP_S_MAX, Lane
 from rfmstream.engine.live.kafka.output import KafkaPartitionLog
 from rfmstream.engine.live.kafka.raw_check import choose_path
-from rfmstream.engine.live.kafka.topics import prepare_topics
+from rfmstream.engine.live.kafka.topics import input_ids, prepare_topics
 from rfmstream.engine.live.kafka.transactions import Transactions
 from rfmstream.engine.live.kafka.transport import App, Fetched, Reading
+from rfmstream.engine.live.kafka.watermarks import high_watermarks
 from rfmstream.engine.live.model import Source
 from rfmstream.engine.live.options import RunnerOptions
+from rfmstream.engine.live.placement import Placement
 from rfmstream.engine.live.runner import Runner
 from rfmstream.engine.live.stats import PartitionStats
 from rfmstream.engine.live.store import Store
@@ -42,6 +46,8 @@ from rfmstream.kernels.gil import keep_gil_on_this_thread
 from rfmstream.schemas.errors import RfmError, TransportError
 
 _T = TypeVar("_T")
+
+ENDS_EVERY_S: Final = 5.0
 
 LEAVE_S_MAX: Final = 1.5
 """For leaving the group, after the lanes have stopped: together less than the ten seconds a stop may take."""
@@ -95,6 +101,8 @@ class Worker:
         self._transactions = Transactions(config.client, config.app_id)
         self._lanes: dict[Source, Lane] = {}
         self._parked: dict[Source, _Held] = {}
+        self._partitions = 1
+        self._topic_ids: dict[str, str] = {}
         self._error: BaseException | None = None
         self._stop = asyncio.Event()
         self._parked_all = asyncio.Event()
@@ -110,6 +118,11 @@ class Worker:
         if partitions is None:
             return
         config = self._config
+        self._reading.partitions = self._partitions = partitions
+        self._board.expected = [
+            Source(topic, number) for topic in self._config.input_topics for number in range(partitions)
+        ]
+        self._topic_ids = await self._unless_stopped(input_ids(self._config)) or {}
         status = (
             None if config.listen is None else StatusServer(config.listen, self._board, config.listen_token)
         )
@@ -155,7 +168,9 @@ class Worker:
         self._app.on_partitions_revoked.connect(self._on_revoked)
         start = asyncio.create_task(self._app.start())
         crash = asyncio.create_task(self._watch(start))
+        ends = asyncio.create_task(self._watch_ends())
         await self._stop.wait()
+        ends.cancel()
         # Not while lanes that a rebalance has revoked still finish their steps: they need the transactions.
         with suppress(TimeoutError):
             async with asyncio.timeout(STOP_S_MAX):
@@ -186,6 +201,21 @@ class Worker:
             if reason is None
             else as_rfm_error(reason, self._config.client, "the consumer failed")
         )
+
+    async def _watch_ends(self) -> None:
+        """Keep the lag true while nothing is fetched, as the brokers may take nothing from us, or give us nothing."""
+        while True:
+            await asyncio.sleep(ENDS_EVERY_S)
+            sources = list(self._lanes)
+            try:
+                async with asyncio.timeout(ENDS_EVERY_S):
+                    ends = await high_watermarks(await self._transactions.client(), sources)
+            except (kafka.KafkaError, OSError, TimeoutError):
+                continue
+            for source, end in ends.items():
+                lane = self._lanes.get(source)
+                if lane is not None:
+                    lane.stats.end = max(lane.stats.end, end)
 
     def _receive(self, source: Source, fetched: Fetched) -> None:
         lane = self._lanes.get(source)
@@ -236,7 +266,7 @@ class Worker:
 
     def _new(self, source: Source) -> _Held:
         config = self._config
-        stats = PartitionStats()
+        stats = PartitionStats(placement=Placement(source.partition, self._partitions))
         # A customer whose records are in several partitions has a state, and numbers its changes, in each.
         encoder = Encoder(
             config.ruleset,
@@ -252,6 +282,8 @@ class Worker:
             encoder=encoder,
             compression=None if config.compression == "none" else config.compression,
             run=self._in_pool,
+            partitions=self._partitions,
+            accept_gap=config.accept_gap,
         )
         options = RunnerOptions(
             clock=config.clock,
@@ -261,6 +293,8 @@ class Worker:
             accept_gap=config.accept_gap,
             until_end=config.until_end,
             as_of_us=config.as_of_us,
+            topic_id=self._topic_ids.get(source.topic),
+            current_topic=config.outputs.current,
         )
         runner = Runner(
             source,

@@ -11,7 +11,7 @@ from twins import in_order, plain_rows
 from rfmstream import Engine
 from rfmstream.engine.events.instants import to_text
 from rfmstream.engine.live.decode import Decoder
-from rfmstream.engine.live.model import LogBatch, RawRecords, Step
+from rfmstream.engine.live.model import LogBatch, RawRecords, Step, Tick
 from rfmstream.engine.live.partition import Partition
 from rfmstream.schemas.codes import NEVER_US
 
@@ -158,7 +158,7 @@ def test_nothing_due_makes_no_step() -> None:
     assert list(partition.pass_time(START_US + DAY_US)) == []
     assert partition.engine.clock_us == START_US
     [step] = partition.pass_time(START_US + DAY_US, to_the_end=True)
-    assert (step.changes.num_rows, step.tick) == (0, (12, START_US + DAY_US, None))
+    assert (step.changes.num_rows, step.tick) == (0, Tick(12, START_US + DAY_US))
 
 
 def test_the_clock_of_events_takes_no_notice_of_the_log() -> None:
