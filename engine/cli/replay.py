@@ -63,6 +63,13 @@ Exit codes:
     "--changes", metavar="FILE", type=FILE, help="Write every tier change; those of a customer in order."
 )
 @click.option("--snapshot", metavar="FILE", type=FILE, help="Write one row a customer, as of the end.")
+@click.option(
+    "--signals",
+    metavar="FILE",
+    type=FILE,
+    help="Write every signal the ruleset asks for: a warning before a tier is lost, a dwell after long silence in it, "
+    "a milestone reached.",
+)
 @click.option("--rejected", metavar="FILE", type=FILE, help="Write the rows that were not applied, and why.")
 @click.option(
     "--checkpoint",
@@ -94,6 +101,7 @@ def replay(
     as_of: str | None,
     changes: Path | None,
     snapshot: Path | None,
+    signals: Path | None,
     rejected: Path | None,
     checkpoint: Path | None,
     threads: int | None,
@@ -133,7 +141,7 @@ def replay(
                 as_of_us=None
                 if as_of is None
                 else parse_instant(as_of, engine.ruleset.time_zone, key="--as-of"),
-                outputs=Outputs(changes=changes, snapshot=snapshot, rejected=rejected),
+                outputs=Outputs(changes=changes, snapshot=snapshot, rejected=rejected, signals=signals),
                 checkpoint=checkpoint,
                 strict=strict,
                 on_progress=on_progress,
