@@ -64,12 +64,7 @@ SIGNAL_COLUMNS: Final = (
     Column("population", pa.string(), "text", "The `per` value of the view; null without one."),
     _CHANGE["ruleset"],
     _CHANGE["mode"],
-    Column(
-        "holdout",
-        pa.bool_(),
-        "flag",
-        "Whether automation must leave the customer alone; null: the tier's playbook holds nobody out.",
-    ),
+    _CHANGE["holdout"],
 )
 
 SIGNAL_SCHEMA: Final = arrow_schema(SIGNAL_COLUMNS)

@@ -90,6 +90,7 @@ class ColumnWriter:
             "order_id": _strings(*made.order_ids, made.valid.order_id),
             "ruleset": self._repeated_ruleset(changes.size),
             "mode": self._repeated_mode(changes.size),
+            "holdout": self._holdout(made.customer_ids, made.out.to_tier),
         }
         return _batch(columns, self.change_schema)
 
