@@ -1,12 +1,13 @@
-"""Turn the change records of a step into columns, in order of time.
+"""Turn the change and signal records of a step into columns, in order of time.
 
-Source: docs/semantics.md 6.
+Source: docs/semantics.md 6, 9 and 11.
 """
 
 import numpy as np
 
-from rfmstream.kernels._jit import borrow, jit
+from rfmstream.kernels._jit import borrow, inline, jit
 from rfmstream.kernels.ids import copy_customer_id, copy_id
+from rfmstream.kernels.layout import NO_NUMBER
 from rfmstream.kernels.outputs import put_valid
 from rfmstream.schemas.codes import FOREVER_US, NEVER_US, ChangeReason
 
@@ -92,3 +93,106 @@ def write_changes(changes, order, key_data, order_offset, order_data, out, valid
             id_end += size
     customer_offset[order.size] = customer_end
     id_offset[order.size] = id_end
+
+
+@jit
+def signal_keys(signals, order_offset, out, kinds):
+    """Write the sort key of each signal, as `order_keys` does of changes, and count them by kind."""
+    ascending = True
+    customer_bytes = np.int64(0)
+    order_bytes = np.int64(0)
+    before = np.int64(NEVER_US)
+    for i in range(out.size):
+        signal = signals[i]
+        row = np.int64(signal.row)
+        key = signal.effective_us << 1
+        customer_bytes += np.int64(signal.key_size) + 1
+        if row >= 0:
+            key |= 1
+            order_bytes += np.int64(order_offset[row + 1]) - np.int64(order_offset[row])
+        kinds[signal.kind] += 1
+        ascending &= key >= before
+        before = key
+        out[i] = key
+    return ascending, customer_bytes, order_bytes
+
+
+@jit
+def write_signals(signals, order, key_data, order_offset, order_data, out, valid, customer_ids, order_ids):
+    """Write signals as columns.
+
+    In      signals  SIGNAL[n]; the others as of `write_changes`
+    Out     out      outputs.SignalColumns, arrays of n; valid: outputs.SignalValidity, u8[ceil(n / 8)] each
+    """
+    signals, key_data, order_data = borrow(signals), borrow(key_data), borrow(order_data)
+    customer_offset, customer_data = borrow(customer_ids[0]), borrow(customer_ids[1])
+    id_offset, id_data = borrow(order_ids[0]), borrow(order_ids[1])
+    customer_end = np.int64(0)
+    id_end = np.int64(0)
+    for i in range(order.size):
+        signal = signals[order[i]]
+        out.kind[i] = signal.kind
+        out.effective_at[i] = signal.effective_us
+        out.tier[i] = signal.tier
+        put_valid(valid.tier, i, signal.tier >= 0)
+        out.seq[i] = signal.seq
+        out.days[i] = signal.days
+        put_valid(valid.days, i, signal.days != NO_NUMBER)
+        out.count[i] = signal.count
+        put_valid(valid.count, i, signal.count != NO_NUMBER)
+        out.amount_minor[i] = signal.amount_minor
+        put_valid(valid.amount_minor, i, signal.amount_minor != NO_NUMBER)
+        out.at[i] = signal.at_us
+        put_valid(valid.at, i, signal.at_us != FOREVER_US)
+        out.next_tier[i] = signal.next_tier
+        put_valid(valid.next_tier, i, signal.next_tier >= 0)
+        out.stay_orders[i] = signal.stay_orders
+        put_valid(valid.stay_orders, i, signal.stay_orders != NO_NUMBER)
+        out.stay_minor[i] = signal.stay_minor
+        put_valid(valid.stay_minor, i, signal.stay_minor != NO_NUMBER)
+        customer_offset[i] = customer_end
+        copy_customer_id(signal, key_data, customer_data, customer_end)
+        customer_end += np.int64(signal.key_size) + 1
+        id_offset[i] = id_end
+        row = np.int64(signal.row)
+        put_valid(valid.order_id, i, row >= 0)
+        if row >= 0:
+            source = np.int64(order_offset[row])
+            size = np.int64(order_offset[row + 1]) - source
+            copy_id(order_data, source, size, id_data, id_end)
+            id_end += size
+    customer_offset[order.size] = customer_end
+    id_offset[order.size] = id_end
+
+
+@inline
+def _fnv1a32(value, data, first, end):
+    for k in range(first, end):
+        value = ((value ^ np.uint64(data[k])) * np.uint64(0x01000193)) & np.uint64(0xFFFFFFFF)
+    return value
+
+
+@jit
+def hold_out(offset, data, tiers, parts, seeds, out):
+    """Tell of each row whether its customer is held out of its tier's playbook.
+
+    In      offset i32[n + 1], data u8[]: customers' ids; tiers i8[n], NO_TIER for none
+            parts  i64[tiers], of 10,000 customers so many are held out; -1: the playbook does not say
+            seeds  u64[tiers], fnv1a32 of the playbook's key
+    Out     out    i8[n]: 1 held out, 0 not, -1 where the playbook does not say
+    Source  docs/semantics.md 11: GrowthBook's hash, version 2
+    """
+    digits = np.empty(10, dtype=np.uint8)
+    for i in range(out.size):
+        tier = np.int64(tiers[i])
+        out[i] = -1
+        if tier < 0 or parts[tier] < 0:
+            continue
+        value = _fnv1a32(seeds[tier], data, np.int64(offset[i]), np.int64(offset[i + 1]))
+        first = np.int64(digits.size)
+        while first == digits.size or value > 0:
+            first -= 1
+            digits[first] = 48 + value % 10
+            value //= 10
+        bucket = _fnv1a32(np.uint64(0x811C9DC5), digits, first, np.int64(digits.size)) % np.uint64(10_000)
+        out[i] = np.int64(bucket) < parts[tier]

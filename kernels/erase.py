@@ -33,6 +33,7 @@ from rfmstream.kernels.memory import (
     customer_hash_of,
     customers_of,
     entries_of,
+    extras_of,
     frequency_cuts_of,
     id_data_of,
     index_of,
@@ -101,6 +102,13 @@ def _give_up(state, batch, i, handle):
     blank(old)
     old.key0, old.key1, old.key_size = np.uint64(0), np.uint64(0), 0
     old.marks = REASON << REASON_SHIFT
+    if state.extras_size != 0:
+        extra = extras_of(state)[handle]
+        extra.warned_us = 0
+        extra.spend_minor = 0
+        extra.orders = 0
+        extra.warned_days = 0
+        extra.dwells = 0
     old.head = state.given_up
     state.given_up = handle
     state.n_erased += 1

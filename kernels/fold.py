@@ -37,7 +37,7 @@ from rfmstream.kernels.layout import (
     OUTPUT_FULL,
     WAS_ERASED,
 )
-from rfmstream.kernels.measure import evaluate, expire_deadline, expire_window
+from rfmstream.kernels.measure import evaluate, expire_deadline, expire_window, is_output_full
 from rfmstream.kernels.memory import (
     amount_minor_of,
     at_us_of,
@@ -46,6 +46,7 @@ from rfmstream.kernels.memory import (
     customer_offset_of,
     customers_of,
     entries_of,
+    extras_of,
     index_of,
     key_data_of,
     kind_of,
@@ -147,10 +148,10 @@ def _apply_row(state, rules, batch, i, handle, value, clock_us):
             return outcome
     now_us = max(clock_us, at_us_of(batch)[i], customer.tier_since_us)
     while customer.deadline_us <= now_us:
-        if state.n_changes >= state.changes_size:
+        if is_output_full(state, rules):
             return np.int64(-1)
         expire_deadline(state, rules, customer, handle)
-    if state.n_changes >= state.changes_size:
+    if is_output_full(state, rules):
         return np.int64(-1)
     if kind == ERASED:
         erase(state, rules, batch, i, handle, now_us)
@@ -206,6 +207,9 @@ def _look_up(state, batch, rules, first, end, rows, handles, hashes):
     for k in range(count):
         prefetch(customers_of(state), np.int64(handles[k]), 0)
         prefetch(customers_of(state), np.int64(handles[k]), 64)
+    if rules.signals_max != 0:
+        for k in range(count):
+            prefetch(extras_of(state), np.int64(handles[k]), 0)
     for k in range(count):
         i = np.int64(rows[k])
         start = np.int64(customer_offset_of(batch)[i])

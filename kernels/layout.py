@@ -11,6 +11,8 @@ from typing import Any, Final
 
 import numpy as np
 
+from rfmstream.schemas.codes import ChangeReason
+
 CUSTOMER: Final = np.dtype(
     (
         np.record,
@@ -92,6 +94,56 @@ CHANGE: Final = np.dtype(
     )
 )
 
+EXTRA: Final = np.dtype(
+    (
+        np.record,
+        np.dtype(
+            [
+                # What a ruleset asks for beyond R, F and M, by the customer's handle; zeroed memory says that nothing
+                # has happened yet. There are such records only where a ruleset asks for them.
+                (
+                    "warned_us",
+                    "i8",
+                ),  # the change of tier that the newest warning told of; of no matter without one
+                ("spend_minor", "i8"),  # the highest lifetime amount there ever was
+                ("orders", "i4"),  # the most lifetime orders there ever were
+                ("warned_days", "i4"),  # days of the newest warning given in this tier; 0: none was
+                ("dwells", "u4"),  # how many of the tier's dwell_days have passed in this tier
+            ],
+            align=True,
+        ),
+    )
+)
+
+SIGNAL: Final = np.dtype(
+    (
+        np.record,
+        np.dtype(
+            [
+                ("effective_us", "i8"),
+                ("at_us", "i8"),  # when the tier is going to change; FOREVER_US: of no matter
+                ("amount_minor", "i8"),  # the cut reached; NO_NUMBER
+                ("stay_minor", "i8"),  # NO_NUMBER: nothing does it
+                ("key0", "u8"),  # the customer's id as in CUSTOMER
+                ("key1", "u8"),
+                ("row", "i4"),  # row of the batch whose order_id the signal names; -1 where time gave it
+                ("seq", "u4"),
+                ("days", "i4"),  # NO_NUMBER
+                ("count", "i4"),  # NO_NUMBER
+                ("stay_orders", "i4"),  # NO_NUMBER
+                ("tier", "i1"),
+                ("next_tier", "i1"),
+                ("kind", "u1"),  # SignalKind
+                ("key_size", "u1"),
+            ],
+            align=True,
+        ),
+    )
+)
+
+NO_NUMBER: Final = -1
+"""Stands for null in a SIGNAL's numbers, none of which is negative."""
+
 # Kinds of entries, in the low bits of their flags.
 ORDER: Final = 0  # a paid order, in the customer's list unless void
 ADJUSTMENT: Final = 1  # a signed amount on the customer, in its list
@@ -117,6 +169,14 @@ REASON_SHIFT: Final = 4
 WAS_ERASED: Final = 1 << 31
 """The highest bit of a customer's `seq`: an ERASURE entry says when it was erased."""
 SEQ_MASK: Final = WAS_ERASED - 1
+
+# What a checkpoint and the caches rely on. A bit of ENTRY's marks, 128, is free; of CUSTOMER's none is.
+assert (CUSTOMER.itemsize, ENTRY.itemsize, EXTRA.itemsize) == (96, 32, 32)
+assert len(ChangeReason) << REASON_SHIFT <= 1 << 8
+assert HAS_ADJUSTMENT | NEXT_TIER == (1 << REASON_SHIFT) - 1
+assert HAS_ADJUSTMENT & NEXT_TIER == 0
+assert max(ORDER, ADJUSTMENT, REFUND, EVENT, ORIGINAL, ERASURE, GONE) <= KIND_MASK
+assert KIND_MASK + IS_VOID + IS_CANCELLED + IS_REFUNDED + HAS_EVENT_ID == (1 << 7) - 1
 
 GROUP: Final = 64
 """Entries that share one 64-bit base offset of their ids."""
@@ -177,7 +237,8 @@ STATE: Final = _record(
         *_arrays("buckets", "slots"),  # newest chunk of each bucket, and of each slot of the open bucket
         *_arrays("slot_min_us"),  # no deadline in the slot before it
         *_arrays("chunks", "seeds"),
-        *_arrays("changes"),  # the output
+        *_arrays("changes", "signals"),  # the output
+        *_arrays("extras"),  # as long as customers where a ruleset asks for them, else of length 0
         ("shard", "i8"),  # number of this shard, of so many
         ("shards", "i8"),
         ("n_customers", "i8"),  # handles used, handle 0 included
@@ -189,6 +250,7 @@ STATE: Final = _record(
             "given_up",
             "i8",
         ),  # the newest record given up since the last purge, each with the one before in `head`
+        ("n_signals", "i8"),
         ("id_bytes", "i8"),
         ("key_bytes", "i8"),
         ("clock_us", "i8"),
@@ -216,6 +278,15 @@ RULES: Final = _record(
         *_arrays("lookup"),  # tier code of [first order, r band, f band, m band]
         *_arrays("settled"),  # same shape: 1 where no band falling from here changes the tier
         *_arrays("settled_any"),  # same shape: nor any movement of M
+        (
+            "signals_max",
+            "i8",
+        ),  # signals that one look at a customer can give at the most; 0: none are asked for
+        *_arrays(
+            "warn_first", "dwell_first"
+        ),  # where the days of each tier begin, and of one more where they end
+        *_arrays("warn_days", "dwell_days"),  # of all tiers, ascending within each
+        *_arrays("order_milestones", "spend_milestones", "single_milestones"),  # ascending
     ]
 )
 

@@ -9,6 +9,7 @@ Source: docs/semantics.md 2-5.
 import numpy as np
 
 from rfmstream.kernels._jit import inline, keep_apart, part
+from rfmstream.kernels.bands import count_band
 from rfmstream.kernels.calendar import day_of, leaves_us, stops_after
 from rfmstream.kernels.entries import kind_of
 from rfmstream.kernels.layout import (
@@ -29,6 +30,7 @@ from rfmstream.kernels.memory import (
     settled_any_of,
     settled_of,
 )
+from rfmstream.kernels.signals import follow_signals, warns_from
 from rfmstream.schemas.codes import FOREVER_US, NEVER_US, NO_TIER, ChangeReason
 
 RECENCY_EXPIRED = int(ChangeReason.RECENCY_EXPIRED)
@@ -60,15 +62,6 @@ def measure_recency(rules, last_paid_us, now_us):
         fell_us = stop_us
         band -= 1
     return band, np.int64(FOREVER_US), fell_us
-
-
-@inline
-def count_band(cuts, value):
-    """Return how many of the ascending cuts are <= value."""
-    band = np.int64(0)
-    while band < cuts.size and cuts[band] <= value:
-        band += 1
-    return band
 
 
 @inline
@@ -184,7 +177,7 @@ def evaluate(state, rules, customer, handle, now_us, reason, row, entry):
     In      handle   its handle, for the change; entry: the handle whose id the change names, 0 for time
             reason   ChangeReason of a change; BY_TIME: whichever of the two reasons time has
             row      row of the batch the change names, -1 for time
-    State   customer; the change goes to the output, which has room for one more
+    State   customer; the change goes to the output, which has room for one more, and so do the signals that follow
     """
     keep_apart()
     r_band, r_stop_us, r_fell_us = measure_recency(rules, customer.last_paid_us, now_us)
@@ -195,9 +188,17 @@ def evaluate(state, rules, customer, handle, now_us, reason, row, entry):
     if customer.lifetime_orders > 0:
         tier = np.int64(lookup_of(rules)[cell])
     before = np.int64(customer.tier)
-    if tier == before:
+    cause, is_changed = reason, tier != before
+    if not is_changed:
         next_us, next_tier = next_change(state, rules, customer, cell, r_band, r_stop_us, STEPS_BOUND)
+        if rules.signals_max != 0 and next_tier == tier and warns_from(rules, tier, next_us) <= now_us:
+            # The search ended early, and whether a warning is due depends on where the change is.
+            next_us, next_tier = next_change(state, rules, customer, cell, r_band, r_stop_us, FOREVER_US)
         _set_deadline(customer, next_us, next_tier)
+        if rules.signals_max != 0:
+            follow_signals(
+                state, rules, customer, handle, now_us, next_us, next_tier, is_changed, cause, row, entry
+            )
         return
     if reason == BY_TIME:
         reason = RECENCY_EXPIRED if r_fell_us == now_us else WINDOW_EXPIRED
@@ -210,6 +211,10 @@ def evaluate(state, rules, customer, handle, now_us, reason, row, entry):
     next_us, next_tier = next_change(state, rules, customer, cell, r_band, r_stop_us, FOREVER_US)
     _set_deadline(customer, next_us, next_tier)
     emit(state, customer, handle, now_us, reason, row, (r_band, f_band, m_band), before, next_us, next_tier)
+    if rules.signals_max != 0:
+        follow_signals(
+            state, rules, customer, handle, now_us, next_us, next_tier, is_changed, cause, row, entry
+        )
 
 
 @inline
@@ -235,6 +240,12 @@ def emit(state, customer, handle, now_us, reason, row, bands, before, next_us, n
     change.next_tier = next_tier
     change.reason = reason
     state.n_changes += 1
+
+
+@inline
+def is_output_full(state, rules):
+    """Tell whether another look at a customer could bring more than the output has room for."""
+    return state.n_changes >= state.changes_size or state.n_signals + rules.signals_max > state.signals_size
 
 
 @inline

@@ -8,7 +8,7 @@ compiled. Offsets and ids of batches are Arrow's own buffers.
 import numpy as np
 
 from rfmstream.kernels._jit import array_at, inline, jit, touch_word
-from rfmstream.kernels.layout import CHANGE, CHUNK_WORDS, CUSTOMER, ENTRY, TABLE
+from rfmstream.kernels.layout import CHANGE, CHUNK_WORDS, CUSTOMER, ENTRY, EXTRA, SIGNAL, TABLE
 
 PAGE = 4096
 
@@ -98,6 +98,18 @@ def changes_of(state):
 
 
 @inline
+def signals_of(state):
+    """Return `signals` of a shard."""
+    return array_at(state.signals_at, (state.signals_size,), SIGNAL)
+
+
+@inline
+def extras_of(state):
+    """Return `extras` of a shard."""
+    return array_at(state.extras_at, (state.extras_size,), EXTRA)
+
+
+@inline
 def zone_start_us_of(rules):
     """Return `zone_start_us` of a ruleset."""
     return array_at(rules.zone_start_us_at, (rules.zone_start_us_size,), np.int64)
@@ -143,6 +155,48 @@ def settled_of(rules):
 def settled_any_of(rules):
     """Return `settled_any` of a ruleset."""
     return array_at(rules.settled_any_at, (rules.settled_any_size,), np.uint8)
+
+
+@inline
+def warn_first_of(rules):
+    """Return `warn_first` of a ruleset."""
+    return array_at(rules.warn_first_at, (rules.warn_first_size,), np.int64)
+
+
+@inline
+def dwell_first_of(rules):
+    """Return `dwell_first` of a ruleset."""
+    return array_at(rules.dwell_first_at, (rules.dwell_first_size,), np.int64)
+
+
+@inline
+def warn_days_of(rules):
+    """Return `warn_days` of a ruleset."""
+    return array_at(rules.warn_days_at, (rules.warn_days_size,), np.int64)
+
+
+@inline
+def dwell_days_of(rules):
+    """Return `dwell_days` of a ruleset."""
+    return array_at(rules.dwell_days_at, (rules.dwell_days_size,), np.int64)
+
+
+@inline
+def order_milestones_of(rules):
+    """Return `order_milestones` of a ruleset."""
+    return array_at(rules.order_milestones_at, (rules.order_milestones_size,), np.int64)
+
+
+@inline
+def spend_milestones_of(rules):
+    """Return `spend_milestones` of a ruleset."""
+    return array_at(rules.spend_milestones_at, (rules.spend_milestones_size,), np.int64)
+
+
+@inline
+def single_milestones_of(rules):
+    """Return `single_milestones` of a ruleset."""
+    return array_at(rules.single_milestones_at, (rules.single_milestones_size,), np.int64)
 
 
 @inline

@@ -3,7 +3,7 @@
 A kernel receives a named tuple of arrays and writes `out.seq[i]`; whoever makes the arrays goes through the same tuple,
 so a new column is one line here and one where it is computed. Names are those of schemas/.
 
-Source: docs/semantics.md 6 and 7.
+Source: docs/semantics.md 6, 7 and 9.
 """
 
 from collections import namedtuple
@@ -64,6 +64,20 @@ SNAPSHOT_OUTPUTS: Final = (
     Output("next_tier", "i1", nullable=True),
 )
 
+SIGNAL_OUTPUTS: Final = (
+    Output("kind", "i1"),
+    Output("effective_at", "i8"),
+    Output("tier", "i1", nullable=True),
+    Output("seq", "i8"),
+    Output("days", "i8", nullable=True),
+    Output("count", "i8", nullable=True),
+    Output("amount_minor", "i8", nullable=True),
+    Output("at", "i8", nullable=True),
+    Output("next_tier", "i1", nullable=True),
+    Output("stay_orders", "i8", nullable=True),
+    Output("stay_minor", "i8", nullable=True),
+)
+
 # Written out by name and not made in a function: numba's cache finds a class by its module and name.
 ChangeColumns = namedtuple("ChangeColumns", [column.name for column in CHANGE_OUTPUTS])  # noqa: PYI024
 ChangeValidity = namedtuple(  # noqa: PYI024
@@ -72,6 +86,11 @@ ChangeValidity = namedtuple(  # noqa: PYI024
 SnapshotColumns = namedtuple("SnapshotColumns", [column.name for column in SNAPSHOT_OUTPUTS])  # noqa: PYI024
 SnapshotValidity = namedtuple(  # noqa: PYI024
     "SnapshotValidity", [column.name for column in SNAPSHOT_OUTPUTS if column.nullable]
+)
+# A field named count would hide the tuple's method of that name, so namedtuple takes it and typing.NamedTuple does not.
+SignalColumns = namedtuple("SignalColumns", [column.name for column in SIGNAL_OUTPUTS])  # noqa: PYI024
+SignalValidity = namedtuple(  # noqa: PYI024
+    "SignalValidity", [*(column.name for column in SIGNAL_OUTPUTS if column.nullable), "order_id"]
 )
 
 

@@ -13,7 +13,7 @@ from rfmstream.kernels._jit import borrow, jit, keep_apart, part
 from rfmstream.kernels.calendar import is_older, leaves_us
 from rfmstream.kernels.entries import complete_list, kind_of
 from rfmstream.kernels.layout import DONE, ORDER, OUTPUT_FULL
-from rfmstream.kernels.measure import evaluate
+from rfmstream.kernels.measure import evaluate, is_output_full
 from rfmstream.kernels.memory import customers_of, entries_of
 from rfmstream.schemas.codes import NO_TIER, ChangeReason
 
@@ -89,7 +89,7 @@ def resegment(states, rulesets, now_us, tiers, is_sorted, first, end):
     tiers = borrow(tiers)
     state.late_entry = 0
     for handle in range(first, end):
-        if state.n_changes >= state.changes_size:
+        if is_output_full(state, rules):
             return handle, OUTPUT_FULL
         customer = customers_of(state)[handle]
         complete_list(state, customer)

@@ -24,7 +24,7 @@ from rfmstream.kernels.layout import (
     WHEEL_KEY_MAX,
     WHEEL_ORIGIN_US,
 )
-from rfmstream.kernels.measure import expire_deadline
+from rfmstream.kernels.measure import expire_deadline, is_output_full
 from rfmstream.kernels.memory import buckets_of, chunks_of, customers_of, entries_of, slot_min_us_of, slots_of
 from rfmstream.schemas.codes import FOREVER_US
 
@@ -183,7 +183,7 @@ def _drain_slot(state, rules, now_us, ahead, expires):
             customer = customers_of(state)[handle]
             if np.int64(customer.armed) == key:
                 while expires and customer.deadline_us <= now_us:
-                    if state.n_changes >= state.changes_size:
+                    if is_output_full(state, rules):
                         return OUTPUT_FULL
                     expire_deadline(state, rules, customer, handle)
                 if customer.deadline_us != FOREVER_US and key_of(customer.deadline_us) <= key:

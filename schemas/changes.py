@@ -83,6 +83,13 @@ CHANGE_COLUMNS: Final = (
         nullable=False,
         json={"enum": list(MODES)},
     ),
+    Column(
+        "holdout",
+        pa.bool_(),
+        "flag",
+        "Whether automation must leave the customer alone, so that acting can be measured; null: the new tier's"
+        " playbook holds nobody out.",
+    ),
 )
 
 CHANGE_SCHEMA: Final = arrow_schema(CHANGE_COLUMNS)

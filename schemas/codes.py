@@ -74,3 +74,13 @@ class ChangeReason(IntEnum):
     WINDOW_EXPIRED = 6
     RULES_CHANGED = 7
     ERASED = 8
+
+
+class SignalKind(IntEnum):
+    """What a signal tells; the name in lower case is the wire value, the order that at one instant."""
+
+    ORDERS = 0
+    SPEND = 1
+    SINGLE_ORDER = 2
+    WARNING = 3
+    DWELL = 4

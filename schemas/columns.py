@@ -81,6 +81,8 @@ def _json_of_type(arrow_type: pa.DataType) -> dict[str, Any]:
     if pa.types.is_integer(arrow_type):
         limit = 2 ** (arrow_type.bit_width - 1)
         return {"type": "integer", "minimum": -limit, "maximum": limit - 1}
+    if pa.types.is_boolean(arrow_type):
+        return {"type": "boolean"}
     if pa.types.is_decimal(arrow_type):
         # A string keeps the digits whatever the reader of the JSON does to numbers.
         return {"type": ["string", "number"]}

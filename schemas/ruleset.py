@@ -6,21 +6,22 @@ Source  docs/semantics.md section 4; the file itself is described in docs/rulese
 import hashlib
 import json
 import os
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rfmstream.schemas.currencies import CURRENCY_EXPONENTS, currency_exponent
 from rfmstream.schemas.errors import ConfigError
-from rfmstream.schemas.ruleset_compile import compile_lookup, compile_monetary_cuts
+from rfmstream.schemas.ruleset_compile import compile_lookup, compile_milestones, compile_monetary_cuts
 from rfmstream.schemas.ruleset_file import SHIPPED, read_ruleset_file, shipped_path
-from rfmstream.schemas.ruleset_model import DayUnit, Playbook, RulesetFile, Tier
+from rfmstream.schemas.ruleset_model import DayUnit, Milestones, Playbook, RulesetFile, Tier
 from rfmstream.schemas.zones import zone_of
 
-__all__ = ["Playbook", "Ruleset", "Tier", "list_rulesets", "load_ruleset"]
+__all__ = ["Milestones", "Playbook", "Ruleset", "Tier", "list_rulesets", "load_ruleset"]
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,9 @@ class Ruleset:
 
     Fields  name                 the file's own name for it
             identity             what the `ruleset` column says: see `load_ruleset`
-            fingerprint          sha256, hex, over all that decides tiers; not over labels and playbooks
+            fingerprint          sha256, hex, over all that decides tiers and, where there are any, signals and
+                                 holdouts; not over labels and playbooks
+            tier_fingerprint     the same over what decides tiers alone
             title, source        what it is, and whose practice it follows; "" if the file names none
             time_zone            IANA name; its calendar tells the days apart
             currency             ISO 4217; amounts in another one are rejected
@@ -41,6 +44,7 @@ class Ruleset:
             tiers                tier code = position
             lookup               i8[2, n_r+1, n_f+1, n_m+1], read-only, C order: tier code. First axis: 1
                                  where the customer has exactly one lifetime order that is not void
+            milestones           what gives a signal when it is reached
     Holds   every combination of bands has a tier
     """
 
@@ -58,6 +62,18 @@ class Ruleset:
     monetary_cuts_minor: tuple[int, ...]
     tiers: tuple[Tier, ...]
     lookup: NDArray[np.int8] = field(compare=False, repr=False)
+    milestones: Milestones = field(default_factory=Milestones)
+    tier_fingerprint: str = ""
+
+    @property
+    def asks_signals(self) -> bool:
+        """Whether there is anything to be told besides changes of tier."""
+        return not self.milestones.is_empty or any(tier.warn_days or tier.dwell_days for tier in self.tiers)
+
+    def without_signals(self) -> "Ruleset":
+        """Return the ruleset that decides the same tiers and gives no signal."""
+        tiers = tuple(replace(tier, warn_days=(), dwell_days=()) for tier in self.tiers)
+        return replace(self, tiers=tiers, milestones=Milestones())
 
     @property
     def currency_exponent(self) -> int:
@@ -89,7 +105,8 @@ def load_ruleset(
     A `time_zone` or `currency` takes the place of the file's own. M cuts keep their digits: 1000 CNY become
     1000 GBP.
 
-    The identity of a built-in is its name, that of a user's file name@<first 8 of the fingerprint>; a time
+    The identity of a built-in is its name, that of a user's file name@<first 8 of tier_fingerprint>: a consumer of tier
+    changes need not know that signals were asked for besides, or that a built-in it extends now does. A time
     zone or currency that differs from the file's own is appended: rfm8[currency=GBP,time_zone=Europe/London].
 
     Errors  ConfigError  no such ruleset, or a file that is wrong; it names the file, the key and the fix
@@ -111,12 +128,14 @@ def load_ruleset(
     )
     monetary_cuts_minor = compile_monetary_cuts(effective, currency_exponent(effective.currency))
     lookup = compile_lookup(effective)
-    fingerprint = _fingerprint(effective, monetary_cuts_minor, lookup)
-    base = own.name if shipped else f"{own.name}@{fingerprint[:8]}"
+    milestones = compile_milestones(effective, currency_exponent(effective.currency))
+    decisive = _decisive(effective, monetary_cuts_minor, lookup)
+    tier_fingerprint = _fingerprint(decisive)
+    base = own.name if shipped else f"{own.name}@{tier_fingerprint[:8]}"
     return Ruleset(
         name=effective.name,
         identity=base + _overrides(own, effective),
-        fingerprint=fingerprint,
+        fingerprint=_fingerprint(decisive | _asked_besides(effective, milestones)),
         title=effective.title,
         source=effective.source,
         time_zone=effective.time_zone,
@@ -128,6 +147,8 @@ def load_ruleset(
         monetary_cuts_minor=monetary_cuts_minor,
         tiers=effective.tiers,
         lookup=lookup,
+        milestones=milestones,
+        tier_fingerprint=tier_fingerprint,
     )
 
 
@@ -144,12 +165,14 @@ def _overrides(own: RulesetFile, effective: RulesetFile) -> str:
     return f"[{','.join(differing)}]" if differing else ""
 
 
-def _fingerprint(ruleset: RulesetFile, monetary_cuts_minor: tuple[int, ...], lookup: NDArray[np.int8]) -> str:
-    """Hash all that decides tiers: a JSON text with sorted keys, the lookup table in C order in it as hex.
+def _decisive(
+    ruleset: RulesetFile, monetary_cuts_minor: tuple[int, ...], lookup: NDArray[np.int8]
+) -> dict[str, Any]:
+    """Return all that decides tiers, the lookup table in C order as hex.
 
     Rules that are written otherwise but decide the same have the same fingerprint.
     """
-    decisive = {
+    return {
         "time_zone": ruleset.time_zone,
         "currency": ruleset.currency,
         "day_unit": ruleset.day_unit,
@@ -160,4 +183,23 @@ def _fingerprint(ruleset: RulesetFile, monetary_cuts_minor: tuple[int, ...], loo
         "tiers": [tier.id for tier in ruleset.tiers],
         "lookup": lookup.tobytes().hex(),
     }
+
+
+def _asked_besides(ruleset: RulesetFile, milestones: Milestones) -> dict[str, Any]:
+    """Return what a ruleset says of signals and holdouts; nothing where it says nothing of them."""
+    asked = {
+        "warn_days": {tier.id: tier.warn_days for tier in ruleset.tiers if tier.warn_days},
+        "dwell_days": {tier.id: tier.dwell_days for tier in ruleset.tiers if tier.dwell_days},
+        "milestones": {} if milestones.is_empty else asdict(milestones),
+        "holdout": {
+            tier.id: (tier.playbook.key, tier.playbook.holdout_parts)
+            for tier in ruleset.tiers
+            if tier.playbook.holdout_parts is not None
+        },
+    }
+    return {name: value for name, value in asked.items() if value}
+
+
+def _fingerprint(decisive: dict[str, Any]) -> str:
+    """Hash what decides: a JSON text with sorted keys."""
     return hashlib.sha256(json.dumps(decisive, sort_keys=True, separators=(",", ":")).encode()).hexdigest()

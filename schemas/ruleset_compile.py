@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from rfmstream.schemas.codes import NO_TIER
 from rfmstream.schemas.errors import ConfigError
-from rfmstream.schemas.ruleset_model import Rule, RulesetFile, Span
+from rfmstream.schemas.ruleset_model import Milestones, Rule, RulesetFile, Span
 from rfmstream.schemas.toml_table import show_decimal
 
 MINOR_MAX: Final = 10**18
@@ -43,6 +43,26 @@ def compile_lookup(ruleset: RulesetFile) -> NDArray[np.int8]:
     _require_complete(lookup, ruleset)
     lookup.flags.writeable = False
     return lookup
+
+
+def compile_milestones(ruleset: RulesetFile, exponent: int) -> Milestones:
+    """Turn the amounts of the milestones into minor units of a currency with `exponent` decimals.
+
+    Errors  ConfigError  an amount with more decimals than the currency, or beyond MINOR_MAX
+    """
+    made = []
+    for key, amounts in (("spend", ruleset.spend_milestones), ("single_order", ruleset.single_milestones)):
+        minors = [amount * 10**exponent for amount in amounts]
+        for amount, minor in zip(amounts, minors, strict=True):
+            if minor.denominator != 1 or minor > MINOR_MAX:
+                raise ConfigError(
+                    f"{show_decimal(amount)} is no amount in {ruleset.currency}",
+                    file=ruleset.file,
+                    key=f"milestones.{key}",
+                    fix=f"use at most {exponent} decimals, and stay within {MINOR_MAX} minor units",
+                )
+        made.append(tuple(map(int, minors)))
+    return Milestones(ruleset.order_milestones, *made)
 
 
 def compile_monetary_cuts(ruleset: RulesetFile, exponent: int) -> tuple[int, ...]:

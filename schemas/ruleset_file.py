@@ -25,6 +25,11 @@ ORDERS_MAX: Final = 10**12
 WEIGHT_MAX: Final = 10**6
 WEIGHT_DECIMALS_MAX: Final = 6
 """With these two limits a weighted sum over a common denominator stays within int64."""
+SIGNAL_DAYS_MAX: Final = 32
+"""warn_days or dwell_days of a tier: each may give a customer a signal at the same instant."""
+MILESTONES_MAX: Final = 128
+MILESTONE_ORDERS_MAX: Final = 2**31 - 1
+HOLDOUT_PARTS: Final = 10_000
 CELLS_MAX: Final = 2**20
 """Combinations of bands: the lookup table has two bytes for each."""
 
@@ -34,7 +39,7 @@ _NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _DAY_UNITS: Final = ("calendar_day", "duration")
 _TOP_KEYS: Final = (
     *("name", "extends", "title", "source", "time_zone", "currency", "day_unit", "window_days"),
-    *("cuts", "weights", "rules", "tiers", "playbooks"),
+    *("cuts", "weights", "rules", "tiers", "playbooks", "milestones"),
 )
 
 
@@ -148,7 +153,44 @@ def _parse(document: Mapping[str, Any], file: str) -> RulesetFile:
         weights=weights,
         tiers=tuple(tiers.values()),
         rules=rules,
+        **_parse_milestones(top),
     )
+
+
+def _parse_milestones(top: TomlTable) -> dict[str, Any]:
+    if "milestones" not in top:
+        return {}
+    table = top.table("milestones")
+    table.allow("orders", "spend", "single_order")
+    made: dict[str, Any] = {}
+    if "orders" in table:
+        made["order_milestones"] = table.integers("orders", 1, MILESTONE_ORDERS_MAX)
+    for key, name in (("spend", "spend_milestones"), ("single_order", "single_milestones")):
+        if key in table:
+            made[name] = table.decimals(key)
+            if any(amount <= 0 for amount in made[name]):
+                raise table.error(key, "must be more than 0", "write amounts in major units, ascending")
+    for key in table.values:
+        if len(table.values[key]) > MILESTONES_MAX:
+            raise table.error(key, f"has {len(table.values[key])} of them", f"use at most {MILESTONES_MAX}")
+    return made
+
+
+def _parse_signal_days(tier: TomlTable, name: str) -> tuple[int, ...]:
+    """Read the days of a tier's signals; they may be written from the longest to the shortest, too."""
+    if name not in tier:
+        return ()
+    values = tier.values[name]
+    if isinstance(values, list) and len(values) > 1 and values == sorted(values, key=_descending):
+        tier = TomlTable({**tier.values, name: values[::-1]}, tier.file, tier.path)
+    days = tier.integers(name, 1, DAYS_MAX)
+    if len(days) > SIGNAL_DAYS_MAX:
+        raise tier.error(name, f"has {len(days)} of them", f"use at most {SIGNAL_DAYS_MAX}")
+    return days
+
+
+def _descending(value: object) -> int:
+    return -value if isinstance(value, int) else 0
 
 
 def _parse_window(top: TomlTable) -> int | None:
@@ -198,13 +240,14 @@ def _parse_tiers(top: TomlTable) -> dict[str, Tier]:
         raise top.error("tiers", f"there are {len(table.values)} of them", f"use at most {TIERS_MAX}")
     for tier_id in table.values:
         tier = table.table(tier_id)
-        tier.allow("zh", "en", "playbook")
+        tier.allow("zh", "en", "playbook", "warn_days", "dwell_days")
         if not _NAME.fullmatch(tier_id):
             raise table.error(tier_id, "is not a tier id", "use letters, digits, - and _, at most 64")
         playbook = tier.text("playbook")
         if playbook not in playbooks:
             raise tier.error("playbook", f"there is no playbook {playbook!r}", f"add [playbooks.{playbook}]")
-        tiers[tier_id] = Tier(tier_id, tier.text("zh"), tier.text("en"), playbooks[playbook])
+        days = (_parse_signal_days(tier, name) for name in ("warn_days", "dwell_days"))
+        tiers[tier_id] = Tier(tier_id, tier.text("zh"), tier.text("en"), playbooks[playbook], *days)
     named = {tier.playbook.key for tier in tiers.values()}
     for key in playbooks:
         if key not in named:
@@ -219,11 +262,26 @@ def _parse_playbooks(top: TomlTable) -> dict[str, Playbook]:
     playbooks = {}
     for key in table.values:
         entry = table.table(key)
-        entry.allow("audience", "actions", "channels")
+        entry.allow("audience", "actions", "channels", "holdout")
         playbooks[key] = Playbook(
-            key, entry.text("audience"), entry.texts("actions"), entry.texts("channels")
+            key,
+            entry.text("audience"),
+            entry.texts("actions"),
+            entry.texts("channels"),
+            _parse_holdout(entry),
         )
     return playbooks
+
+
+def _parse_holdout(playbook: TomlTable) -> int | None:
+    if "holdout" not in playbook:
+        return None
+    parts = playbook.decimal("holdout") * HOLDOUT_PARTS
+    if parts.denominator != 1 or not 0 <= parts <= HOLDOUT_PARTS:
+        raise playbook.error(
+            "holdout", "is not a share of the customers", 'write one of at most 4 decimals: "0.10"'
+        )
+    return int(parts)
 
 
 def _parse_rule(

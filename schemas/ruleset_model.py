@@ -15,22 +15,30 @@ class Playbook:
             audience  who these customers are, a sentence
             actions   what to do, in order of importance, a sentence each
             channels  where to do it
+            holdout_parts  of 10,000 customers, so many are left alone, to see whether acting helps; None: nobody asks
     """
 
     key: str
     audience: str
     actions: tuple[str, ...]
     channels: tuple[str, ...]
+    holdout_parts: int | None = None
 
 
 @dataclass(frozen=True)
 class Tier:
-    """A tier: `id` is stable and only read together with its ruleset; labels may be reworded at any time."""
+    """A tier: `id` is stable and only read together with its ruleset; labels may be reworded at any time.
+
+    Fields  warn_days   ascending; a signal so many days before a customer leaves the tier
+            dwell_days  ascending; a signal when a customer has been in the tier for more than so many days
+    """
 
     id: str
     label_zh: str
     label_en: str
     playbook: Playbook
+    warn_days: tuple[int, ...] = ()
+    dwell_days: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -60,12 +68,32 @@ class Rule:
 
 
 @dataclass(frozen=True)
+class Milestones:
+    """What gives a signal when a customer reaches it, each ascending.
+
+    Fields  orders              lifetime orders
+            spend_minor         lifetime amount, minor units
+            single_order_minor  amount of one order, minor units
+    """
+
+    orders: tuple[int, ...] = ()
+    spend_minor: tuple[int, ...] = ()
+    single_order_minor: tuple[int, ...] = ()
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether none is asked for."""
+        return not (self.orders or self.spend_minor or self.single_order_minor)
+
+
+@dataclass(frozen=True)
 class RulesetFile:
     """A ruleset as its file gives it: money in major units, exact.
 
     Fields  monetary_cuts         ascending, major units; multiples already multiplied
             monetary_is_multiple  they came as multiples: parts of a minor unit are then no mistake
             weights               of the r, f and m score, or None
+            order_milestones, spend_milestones, single_milestones  of [milestones]; the amounts in major units
     """
 
     file: str
@@ -83,6 +111,9 @@ class RulesetFile:
     weights: tuple[Fraction, ...] | None
     tiers: tuple[Tier, ...]
     rules: tuple[Rule, ...]
+    order_milestones: tuple[int, ...] = ()
+    spend_milestones: tuple[Fraction, ...] = ()
+    single_milestones: tuple[Fraction, ...] = ()
 
     @property
     def band_counts(self) -> tuple[int, int, int]:

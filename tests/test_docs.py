@@ -11,6 +11,7 @@ from rfmstream.engine.live.settings import reference
 from rfmstream.schemas.changes import CHANGE_COLUMNS, CHANGE_REASONS
 from rfmstream.schemas.columns import Column
 from rfmstream.schemas.orders import EXCLUDED_COLUMNS, ORDER_COLUMNS, REJECTED_COLUMNS
+from rfmstream.schemas.signals import SIGNAL_COLUMNS, SIGNAL_KINDS
 from rfmstream.schemas.snapshots import SNAPSHOT_COLUMNS
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -20,7 +21,15 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(
-    "columns", [ORDER_COLUMNS, CHANGE_COLUMNS, SNAPSHOT_COLUMNS, REJECTED_COLUMNS, EXCLUDED_COLUMNS]
+    "columns",
+    [
+        ORDER_COLUMNS,
+        CHANGE_COLUMNS,
+        SNAPSHOT_COLUMNS,
+        REJECTED_COLUMNS,
+        EXCLUDED_COLUMNS,
+        SIGNAL_COLUMNS,
+    ],
 )
 def test_every_column_is_described(columns: Iterable[Column]) -> None:
     lines = FORMATS.splitlines()
@@ -33,6 +42,10 @@ def test_every_column_is_described(columns: Iterable[Column]) -> None:
 
 def test_every_reason_is_named() -> None:
     assert all(f"`{reason}`" in FORMATS for reason in CHANGE_REASONS)
+
+
+def test_every_kind_of_signal_is_named() -> None:
+    assert all(f"`{kind}`" in FORMATS for kind in SIGNAL_KINDS)
 
 
 def test_every_command_is_shown() -> None:

@@ -78,6 +78,13 @@ Exit codes:
     "--changes", metavar="FILE", type=FILE, help="Write every tier change; those of a customer in order."
 )
 @click.option("--snapshot", metavar="FILE", type=FILE, help="Write one row a customer, as of the end.")
+@click.option(
+    "--signals",
+    metavar="FILE",
+    type=FILE,
+    help="Write every signal the ruleset asks for: a warning before a tier is lost, a dwell after long silence in it, "
+    "a milestone reached.",
+)
 @click.option("--rejected", metavar="FILE", type=FILE, help="Write the rows that were not applied, and why.")
 @click.option(
     "--ids",
@@ -127,6 +134,7 @@ def replay(
     until: str | None,
     changes: Path | None,
     snapshot: Path | None,
+    signals: Path | None,
     rejected: Path | None,
     excluded: Path | None,
     ids: Path | None,
@@ -180,7 +188,13 @@ def replay(
                 until_us=None
                 if until is None
                 else parse_instant(until, engine.ruleset.time_zone, key="--until"),
-                outputs=Outputs(changes=changes, snapshot=snapshot, rejected=rejected, excluded=excluded),
+                outputs=Outputs(
+                    changes=changes,
+                    snapshot=snapshot,
+                    rejected=rejected,
+                    excluded=excluded,
+                    signals=signals,
+                ),
                 checkpoint=checkpoint,
                 strict=strict,
                 on_progress=on_progress,

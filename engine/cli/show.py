@@ -22,6 +22,7 @@ from rfmstream.schemas.currencies import CURRENCY_EXPONENTS
 from rfmstream.schemas.errors import printable
 from rfmstream.schemas.orders import REJECTION_REASONS
 from rfmstream.schemas.ruleset import Ruleset, Tier
+from rfmstream.schemas.signals import SIGNAL_KINDS
 
 _WIDTH_ELSEWHERE: Final = 120
 """Columns when stdout is no terminal."""
@@ -84,6 +85,9 @@ def print_summary(summary: Summary) -> None:
     )
     changes = in_order(rows.changes, CHANGE_REASONS)
     console.print(f"[bold]{sum(changes.values()):,}[/] tier changes{_listed(changes)}")
+    if summary.ruleset.asks_signals:
+        signals = in_order(rows.signals, SIGNAL_KINDS)
+        console.print(f"[bold]{sum(signals.values()):,}[/] signals{_listed(signals)}")
     console.print(_tier_table(summary, exponent, is_wide=console.width >= _WIDTH_WIDE))
     console.print(
         f"memory {summary.memory_bytes_total / 1e6:,.1f} MB: {_bytes(summary.bytes_per_customer)} a customer, "
@@ -161,12 +165,35 @@ def print_ruleset(ruleset: Ruleset) -> None:
     ):
         facts.add_row(name, Text(value))
     console.print(facts)
+    for name, value in _signals_asked(ruleset):
+        console.print(Text(f"{name}  {value}"))
     tiers = Table("tier", "label", "bands R F M", box=box.SIMPLE_HEAD)
     for code, tier in enumerate(ruleset.tiers):
         tiers.add_row(Text(tier.id), Text(f"{tier.label_zh} {tier.label_en}"), _combinations(ruleset, code))
     console.print(tiers)
     for tier in ruleset.tiers:
         _print_playbook(console, tier)
+
+
+def _signals_asked(ruleset: Ruleset) -> list[tuple[str, str]]:
+    """Say in words what signals a ruleset asks for."""
+    exponent, asked = ruleset.currency_exponent, []
+    for tier in ruleset.tiers:
+        if tier.warn_days:
+            asked.append(("signal", f"{tier.id}: warning {_numbers(tier.warn_days)} days before it is lost"))
+        if tier.dwell_days:
+            asked.append(("signal", f"{tier.id}: dwell after {_numbers(tier.dwell_days)} days in it"))
+        if tier.playbook.holdout_parts is not None:
+            share = f"{tier.playbook.holdout_parts / 100:g} %"
+            asked.append(("holdout", f"{tier.id}: {share} of the customers by playbook {tier.playbook.key}"))
+    made = ruleset.milestones
+    if made.orders:
+        asked.append(("signal", f"orders {_numbers(made.orders)} of a customer"))
+    for name, cuts in (("spend", made.spend_minor), ("single_order", made.single_order_minor)):
+        if cuts:
+            amounts = ", ".join(money(cut, exponent) for cut in cuts)
+            asked.append(("signal", f"{name} of {amounts} {ruleset.currency}"))
+    return asked
 
 
 def _print_playbook(console: Console, tier: Tier) -> None:

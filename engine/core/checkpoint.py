@@ -28,7 +28,7 @@ from rfmstream.engine.core.engine import Counters, Engine
 from rfmstream.engine.core.shard import Shard
 from rfmstream.engine.events.arrow_buffers import check_buffers
 from rfmstream.kernels import layout
-from rfmstream.kernels.layout import CUSTOMER, ENTRY
+from rfmstream.kernels.layout import CUSTOMER, ENTRY, EXTRA
 from rfmstream.kernels.verify import verify_ids
 from rfmstream.schemas.changes import CHANGE_REASONS, MODES
 from rfmstream.schemas.codes import FOREVER_US, ID_BYTES_MAX, NEVER_US, NO_TIER, OrderType
@@ -36,12 +36,13 @@ from rfmstream.schemas.errors import ConfigError, StateError
 from rfmstream.schemas.ruleset import Ruleset, load_ruleset
 
 FORMAT: Final = "rfmstream-checkpoint"
-VERSION: Final = 1
+VERSION: Final = 2
+"""Of what is written; every version from 1 on is read. Version 2 has the columns of EXTRA, where there are any."""
 MANIFEST: Final = "manifest.json"
 _FIRST: Final = f"0-{MANIFEST}"
 """Empty, and there while the first checkpoint of a directory is in the making: what is there then is no loss."""
 _OWN_FILE: Final = re.compile(r"\d+-\d+-(customers|entries)\.arrow|\d+-manifest\.json")
-_TEXTS: Final = ("ruleset", "ruleset_name", "fingerprint", "time_zone", "currency")
+_TEXTS: Final = ("ruleset", "ruleset_name", "fingerprint", "tier_fingerprint", "time_zone", "currency")
 _INDENT: Final = orjson.OPT_INDENT_2
 _FIX_DAMAGE: Final = "restore it from a copy, or start without it"
 _WITHOUT_ID: Final = (layout.REFUND, layout.ORIGINAL, layout.ERASURE, layout.GONE)
@@ -56,6 +57,8 @@ _CUSTOMER_FIELDS: Final = tuple(
     name for name in CUSTOMER.names or () if name not in ("key0", "key1", "key_size", "armed")
 )
 _ENTRY_FIELDS: Final = tuple(name for name in ENTRY.names or () if name not in ("id_start", "id_size"))
+_DEFAULTS: Final = dict.fromkeys(EXTRA.names or (), 0)
+"""What a column says where an older program wrote none. A field added to a record gets its default here."""
 
 
 def _schema(dtype: np.dtype[Any], fields: Iterable[str], id_name: str) -> pa.Schema:
@@ -68,6 +71,9 @@ def _schema(dtype: np.dtype[Any], fields: Iterable[str], id_name: str) -> pa.Sch
 
 
 _CUSTOMER_SCHEMA: Final = _schema(CUSTOMER, _CUSTOMER_FIELDS, "customer_id")
+_EXTRA_SCHEMA: Final = pa.schema(
+    [*_CUSTOMER_SCHEMA, *((name, pa.from_numpy_dtype(EXTRA[name])) for name in _DEFAULTS)]
+)
 _ENTRY_SCHEMA: Final = _schema(ENTRY, _ENTRY_FIELDS, "id")
 
 
@@ -90,7 +96,7 @@ def _write(engine: Engine, folder: Path) -> None:
         number, shard = part
         files = []
         for kind, schema, batches in (
-            ("customers", _CUSTOMER_SCHEMA, _customer_batches(shard)),
+            ("customers", _customer_schema(shard), _customer_batches(shard)),
             ("entries", _ENTRY_SCHEMA, _entry_batches(shard)),
         ):
             path = folder / f"{generation}-{number}-{kind}.arrow"
@@ -110,9 +116,11 @@ def _write(engine: Engine, folder: Path) -> None:
             "ruleset": engine.ruleset.identity,
             "ruleset_name": engine.ruleset.name,
             "fingerprint": engine.ruleset.fingerprint,
+            "tier_fingerprint": engine.ruleset.tier_fingerprint or engine.ruleset.fingerprint,
             "time_zone": engine.ruleset.time_zone,
             "currency": engine.ruleset.currency,
             "mode": engine.mode,
+            "has_extras": engine.shards[0].has_extras,
             "clock_us": engine.clock_us,
             "counters": asdict(engine.counters),
             "shards": [
@@ -235,6 +243,8 @@ def _read(
     def load(part: tuple[Shard, dict[str, int], dict[str, Any], dict[str, Any]]) -> None:
         shard, saved, customers, entries = part
         rows, tiers = entries["rows"], len(own.tiers) - 1
+        if manifest["has_extras"]:
+            shard.make_extras()
         # What kernels take for a place in an array, and what it may be at the most.
         of_customers = dict.fromkeys(("head", "tail", "change_entry"), rows)
         of_customers |= {"tier": tiers, "from_tier": tiers, "marks": _MARKS_MAX}
@@ -246,7 +256,7 @@ def _read(
             (
                 customers["rows"],
                 customers["id_bytes"],
-                _read_columns(folder, customers, _CUSTOMER_SCHEMA, of_customers),
+                _read_columns(folder, customers, _customer_schema(shard), of_customers),
             ),
             (entries["rows"], entries["id_bytes"], _read_columns(folder, entries, _ENTRY_SCHEMA, of_entries)),
         )
@@ -256,7 +266,15 @@ def _read(
 
     engine.for_each(load, parts)
     engine.counters = Counters(**manifest["counters"])
+    if own.fingerprint != manifest["fingerprint"] and engine.customers:
+        # The tiers are decided as before, but other signals are asked for.
+        engine.ask_anew()
     return engine
+
+
+def _customer_schema(shard: Shard) -> pa.Schema:
+    """Return the columns of customers that a shard has something to say in."""
+    return _EXTRA_SCHEMA if shard.has_extras else _CUSTOMER_SCHEMA
 
 
 def _own_ruleset(manifest: dict[str, Any], ruleset: Ruleset | str | None, folder: Path) -> Ruleset:
@@ -274,7 +292,8 @@ def _own_ruleset(manifest: dict[str, Any], ruleset: Ruleset | str | None, folder
             ) from error
     else:
         given = ruleset if isinstance(ruleset, Ruleset) else load_ruleset(ruleset)
-    if given.fingerprint != manifest["fingerprint"] or given.identity != manifest["ruleset"]:
+    decides = given.tier_fingerprint or given.fingerprint
+    if decides != manifest["tier_fingerprint"] or given.identity != manifest["ruleset"]:
         raise StateError(
             f"the checkpoint belongs to ruleset {manifest['ruleset']}, not to {given.identity}",
             path=folder,
@@ -288,7 +307,10 @@ def _customer_batches(shard: Shard) -> Iterator[pa.RecordBatch]:
     for first in range(1, shard.customers + 1, _ROWS):
         end = min(first + _ROWS, shard.customers + 1)
         offsets, data = shard.customer_ids(np.arange(first, end, dtype=np.uint32))
-        yield _split(customers[first:end], _CUSTOMER_SCHEMA, offsets, data)
+        records = [customers[first:end]]
+        if shard.has_extras:
+            records.append(shard.extra_records()[first:end])
+        yield _split(records, _customer_schema(shard), offsets, data)
 
 
 def _entry_batches(shard: Shard) -> Iterator[pa.RecordBatch]:
@@ -299,14 +321,16 @@ def _entry_batches(shard: Shard) -> Iterator[pa.RecordBatch]:
         # An id of no bytes: notes that remember something of an order by its handle.
         handles = np.where(np.isin(kinds, _WITHOUT_ID), 0, np.arange(first, first + part.size))
         offsets, data = shard.entry_ids(handles)
-        yield _split(part, _ENTRY_SCHEMA, offsets, data)
+        yield _split([part], _ENTRY_SCHEMA, offsets, data)
 
 
 def _split(
-    records: NDArray[Any], schema: pa.Schema, offsets: NDArray[np.int32], data: NDArray[np.uint8]
+    records: list[NDArray[Any]], schema: pa.Schema, offsets: NDArray[np.int32], data: NDArray[np.uint8]
 ) -> pa.RecordBatch:
-    ids = pa.StringArray.from_buffers(records.size, pa.py_buffer(offsets), pa.py_buffer(data))
-    columns = [pa.array(np.ascontiguousarray(records[name])) for name in schema.names[1:]]
+    """Write records side by side, of the same handles each, as columns."""
+    ids = pa.StringArray.from_buffers(records[0].size, pa.py_buffer(offsets), pa.py_buffer(data))
+    fields = {name: part[name] for part in records for name in part.dtype.names or ()}
+    columns = [pa.array(np.ascontiguousarray(fields[name])) for name in schema.names[1:]]
     return pa.RecordBatch.from_arrays([ids, *columns], schema=schema)
 
 
@@ -387,8 +411,7 @@ def _read_columns(
                     fix=_FIX_DAMAGE,
                 )
             with pa.ipc.open_stream(whole) as reader:
-                if reader.schema != schema:
-                    raise StateError("the checkpoint has other columns", path=path)
+                missing = _missing(reader.schema, schema, path)
                 rows, id_bytes = saved["rows"], saved["id_bytes"]
                 for batch in reader:
                     check_buffers(batch)
@@ -396,7 +419,7 @@ def _read_columns(
                     id_bytes -= _id_bytes(batch)
                     if min(rows, id_bytes) < 0 or not _is_within(batch, highest):
                         raise pa.ArrowInvalid("a value is out of range")
-                    yield batch
+                    yield _completed(batch, missing)
                 if rows != 0 or id_bytes != 0:
                     raise pa.ArrowInvalid("rows are missing")
     except FileNotFoundError as error:
@@ -407,6 +430,33 @@ def _read_columns(
         raise StateError(f"the checkpoint cannot be read: {error}", path=path, fix=_FIX_DAMAGE) from error
 
 
+def _missing(found: pa.Schema, schema: pa.Schema, path: Path) -> list[pa.Field]:
+    """Return the columns that a file has not and an older program did not write.
+
+    Raises  StateError where the file has others
+    """
+    unknown = [name for name in found.names if name not in schema.names]
+    if unknown:
+        raise StateError(
+            f"the checkpoint has a column {unknown[0]}, which this program does not know",
+            path=path,
+            fix="use the version of rfmstream that wrote it, or a newer one",
+        )
+    missing = [field for field in schema if field.name not in found.names]
+    kept = [field for field in schema if field.name in found.names]
+    if list(found) != kept or any(field.name not in _DEFAULTS for field in missing):
+        raise StateError("the checkpoint has other columns", path=path, fix=_FIX_DAMAGE)
+    return missing
+
+
+def _completed(batch: pa.RecordBatch, missing: list[pa.Field]) -> pa.RecordBatch:
+    """Return a batch with the columns an older program did not write, at their defaults."""
+    for field in missing:
+        values = np.full(batch.num_rows, _DEFAULTS[field.name])
+        batch = batch.append_column(field, pa.array(values, field.type))
+    return batch
+
+
 def _read_manifest(folder: Path) -> dict[str, Any]:
     path = folder / MANIFEST
     try:
@@ -415,19 +465,22 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
         raise StateError("there is no checkpoint here", path=folder) from error
     except orjson.JSONDecodeError as error:
         raise StateError("this is not a checkpoint's manifest", path=path) from error
-    manifest: Any = whole.get("manifest") if isinstance(whole, dict) else None
+    manifest: dict[str, Any] | None = whole.get("manifest") if isinstance(whole, dict) else None
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise StateError("this is not a checkpoint's manifest", path=path)
-    if manifest.get("version") != VERSION:
+    version = manifest.get("version")
+    if type(version) is not int or not 1 <= version <= VERSION:
         raise StateError(
-            f"the checkpoint has format version {manifest.get('version')}, this program reads {VERSION}",
+            f"the checkpoint has format version {version}, this program reads 1 to {VERSION}",
             path=path,
-            fix="use the version of rfmstream that wrote it",
+            fix="use the version of rfmstream that wrote it, or a newer one",
         )
     if whole.get("xxh3_128") != _digest(manifest):
         raise StateError(
             "the checkpoint is damaged: its manifest's checksum differs", path=path, fix=_FIX_DAMAGE
         )
+    if version == 1:  # nothing was asked for but tiers
+        manifest = {**manifest, "tier_fingerprint": manifest.get("fingerprint"), "has_extras": False}
     if not _is_sound(manifest):
         raise StateError("the manifest is none that rfmstream writes", path=path, fix=_FIX_DAMAGE)
     return manifest
@@ -442,10 +495,12 @@ def _is_sound(manifest: dict[str, Any]) -> bool:
     try:
         shards, files = manifest["shards"], manifest["files"]
         counters = asdict(Counters(**manifest["counters"]))
-        counts = [*counters.pop("rejected").values(), *counters.pop("changes").values(), *counters.values()]
+        by_word = [counters.pop(name).values() for name in ("rejected", "changes", "signals")]
+        counts = [*chain.from_iterable(by_word), *counters.values()]
         return (
             all(isinstance(manifest[name], str) for name in _TEXTS)
             and manifest["mode"] in MODES
+            and type(manifest["has_extras"]) is bool
             and 0 < len(shards) == len(files) / 2
             and all(is_within(count, 0, 2**63 - 1) for count in counts)
             and all(is_within(shard["clock_us"], NEVER_US, FOREVER_US) for shard in shards)

@@ -1,9 +1,9 @@
 """Turn what the kernels wrote into Arrow columns, without a Python object per row.
 
-Source: docs/semantics.md 6 and 7; the schemas are in schemas/changes.py and schemas/snapshots.py.
+Source: docs/semantics.md 6, 7, 9 and 11; the schemas are in schemas/changes.py, snapshots.py and signals.py.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 import numpy as np
@@ -12,11 +12,20 @@ from numpy.typing import NDArray
 
 from rfmstream.engine.core.buffers import Slab, offsets_and_data
 from rfmstream.engine.core.shard import Shard
-from rfmstream.kernels.emit import order_keys, write_changes
+from rfmstream.kernels.emit import hold_out, order_keys, signal_keys, write_changes, write_signals
 from rfmstream.kernels.ids import SPARE_BYTES
-from rfmstream.kernels.outputs import CHANGE_OUTPUTS, ChangeColumns, ChangeValidity, Output
+from rfmstream.kernels.outputs import (
+    CHANGE_OUTPUTS,
+    SIGNAL_OUTPUTS,
+    ChangeColumns,
+    ChangeValidity,
+    Output,
+    SignalColumns,
+    SignalValidity,
+)
 from rfmstream.schemas.changes import CHANGE_REASONS, MODES, change_schema
 from rfmstream.schemas.ruleset import Ruleset
+from rfmstream.schemas.signals import SIGNAL_KINDS, signal_schema
 from rfmstream.schemas.snapshots import snapshot_schema
 
 _NO_IDS: Final = np.empty(0, dtype=np.int32), np.empty(0, dtype=np.uint8)
@@ -41,13 +50,24 @@ class _Repeated:
 
 
 class ColumnWriter:
-    """Builds tables of tier changes and snapshots of one ruleset and mode."""
+    """Builds tables of tier changes, signals and snapshots of one ruleset and mode."""
 
     def __init__(self, ruleset: Ruleset, mode: str) -> None:
         self.change_schema = change_schema(ruleset)
         self.snapshot_schema = snapshot_schema(ruleset)
+        self.signal_schema = signal_schema(ruleset)
         self._tiers = pa.array([tier.id for tier in ruleset.tiers], type=pa.string())
-        self._reasons = pa.array(CHANGE_REASONS, type=pa.string())
+        self._words = {
+            "reason": pa.array(CHANGE_REASONS, type=pa.string()),
+            "kind": pa.array(SIGNAL_KINDS, type=pa.string()),
+        }
+        parts = [tier.playbook.holdout_parts for tier in ruleset.tiers]
+        self._holds_out = any(part is not None for part in parts)
+        self._holdout_parts = np.array([-1 if part is None else part for part in parts], dtype=np.int64)
+        self._holdout_seeds = np.array(
+            [_fnv1a32(tier.playbook.key.encode()) for tier in ruleset.tiers], dtype=np.uint64
+        )
+        self._repeated_view = _Repeated(pa.array([ruleset.name], type=pa.string()), 0)
         self._repeated_ruleset = _Repeated(pa.array([ruleset.identity], type=pa.string()), 0)
         self._repeated_mode = _Repeated(pa.array(MODES, type=pa.string()), MODES.index(mode))
 
@@ -63,28 +83,38 @@ class ColumnWriter:
         order_ids  those of its batch
         reasons    i64[reasons there are], to which the changes are added
         """
-        n = changes.size
-        offsets, data = _NO_IDS if order_ids is None else offsets_and_data(order_ids)
-        keys = np.empty(n, dtype=np.int64)
-        ascending, customer_bytes, order_bytes = order_keys(changes, offsets, keys, reasons)
-        order = np.arange(n) if ascending else np.argsort(keys, kind="stable")
-        ids = (customer_bytes + SPARE_BYTES, order_bytes + SPARE_BYTES)
-        room = Slab.room(*output_sizes(CHANGE_OUTPUTS, n), *[_bits(n)] * len(ChangeValidity._fields))
-        room += Slab.room(4 * (n + 1), 4 * (n + 1), *ids)
-        slab = shard.slabs.take(room, touch_ahead=shard.touches_ahead)
-        out = ChangeColumns(*(slab.take((n,), column.dtype) for column in CHANGE_OUTPUTS))
-        valid = ChangeValidity(*(slab.take((_bits(n),), np.uint8) for _ in ChangeValidity._fields))
-        customer_ids, named = ((slab.take((n + 1,), np.int32), slab.take((size,), np.uint8)) for size in ids)
-        write_changes(
-            changes, order, shard.customer_records()[1], offsets, data, out, valid, customer_ids, named
-        )
-        columns = self._columns(self.change_schema, out, valid) | {
-            "customer_id": _strings(*customer_ids),
-            "order_id": _strings(*named, valid.order_id),
-            "ruleset": self._repeated_ruleset(n),
-            "mode": self._repeated_mode(n),
+        made = _Laid(CHANGE_OUTPUTS, ChangeColumns, ChangeValidity)
+        made.write(shard, changes, order_ids, (order_keys, reasons), write_changes)
+        columns = self._columns(self.change_schema, made.out, made.valid) | {
+            "customer_id": _strings(*made.customer_ids),
+            "order_id": _strings(*made.order_ids, made.valid.order_id),
+            "ruleset": self._repeated_ruleset(changes.size),
+            "mode": self._repeated_mode(changes.size),
+            "holdout": self._holdout(made.customer_ids, made.out.to_tier),
         }
         return _batch(columns, self.change_schema)
+
+    def signals(
+        self,
+        shard: Shard,
+        signals: NDArray[Any],
+        order_ids: pa.StringArray | None,
+        kinds: NDArray[np.int64],
+    ) -> pa.RecordBatch:
+        """Build the signals SIGNAL[n] of a shard, in order of time, and count them by kind, as `changes` does."""
+        n = signals.size
+        made = _Laid(SIGNAL_OUTPUTS, SignalColumns, SignalValidity)
+        made.write(shard, signals, order_ids, (signal_keys, kinds), write_signals)
+        columns = self._columns(self.signal_schema, made.out, made.valid) | {
+            "customer_id": _strings(*made.customer_ids),
+            "order_id": _strings(*made.order_ids, made.valid.order_id),
+            "view": self._repeated_view(n),
+            "population": pa.nulls(n, pa.string()),
+            "ruleset": self._repeated_ruleset(n),
+            "mode": self._repeated_mode(n),
+            "holdout": self._holdout(made.customer_ids, made.out.tier),
+        }
+        return _batch(columns, self.signal_schema)
 
     def snapshot(self, shard: Shard, as_of_us: int, first: int, end: int) -> pa.RecordBatch:
         """Build the snapshot rows of a shard's customers of handles [first, end)."""
@@ -102,6 +132,14 @@ class ColumnWriter:
         batch = _batch(columns, self.snapshot_schema)
         return batch.filter(pa.array(~shard.hidden(first, end))) if shard.erased else batch
 
+    def _holdout(self, ids: tuple[NDArray[np.int32], NDArray[np.uint8]], tiers: NDArray[np.int8]) -> pa.Array:
+        """Tell of each row whether its customer is held out, docs/semantics.md 11; null: its playbook does not say."""
+        if not self._holds_out:
+            return pa.nulls(tiers.size, pa.bool_())
+        held = np.empty(tiers.size, dtype=np.int8)
+        hold_out(*ids, tiers, self._holdout_parts, self._holdout_seeds, held)
+        return pa.array(held == 1, mask=held < 0)
+
     def _columns(self, schema: pa.Schema, out: Any, valid: Any) -> dict[str, pa.Array]:  # noqa: ANN401
         """Return what a kernel wrote (named tuples of kernels.outputs) as columns of a schema, by name."""
         columns = {}
@@ -112,11 +150,63 @@ class ColumnWriter:
                 schema.field(name).type,
             )
             if pa.types.is_dictionary(data_type):
-                words = self._reasons if name == "reason" else self._tiers
+                words = self._words.get(name, self._tiers)
                 columns[name] = _words(words, values, bitmap)
             else:
                 columns[name] = _array(data_type, values, bitmap)
         return columns
+
+
+class _Laid:
+    """The memory of the columns of a batch, cut from one block, and what a kernel writes there.
+
+    Fields  out, valid  named tuples of kernels.outputs
+            customer_ids, order_ids  offsets i32[n + 1] and bytes u8
+    """
+
+    def __init__(self, outputs: tuple[Output, ...], columns: Any, validity: Any) -> None:  # noqa: ANN401
+        self._outputs = outputs
+        self.out, self.valid = columns, validity
+
+    def write(
+        self,
+        shard: Shard,
+        records: NDArray[Any],
+        batch_ids: pa.StringArray | None,
+        counting: tuple[Callable[..., Any], NDArray[np.int64]],
+        write: Callable[..., None],
+    ) -> None:
+        """Write the records of a shard in order of time.
+
+        batch_ids  order ids of its batch
+        counting   the kernel that makes sort keys, and where it counts what the records tell
+        """
+        n = records.size
+        offsets, data = _NO_IDS if batch_ids is None else offsets_and_data(batch_ids)
+        keys = np.empty(n, dtype=np.int64)
+        make_keys, counts = counting
+        ascending, customer_bytes, order_bytes = make_keys(records, offsets, keys, counts)
+        order = np.arange(n) if ascending else np.argsort(keys, kind="stable")
+        ids = (customer_bytes + SPARE_BYTES, order_bytes + SPARE_BYTES)
+        room = Slab.room(*_sizes(self._outputs, n), *[_bits(n)] * len(self.valid._fields))
+        room += Slab.room(4 * (n + 1), 4 * (n + 1), *ids)
+        slab = shard.slabs.take(room, touch_ahead=shard.touches_ahead)
+        self.out = self.out(*(slab.take((n,), column.dtype) for column in self._outputs))
+        self.valid = self.valid(*(slab.take((_bits(n),), np.uint8) for _ in self.valid._fields))
+        self.customer_ids, self.order_ids = (
+            (slab.take((n + 1,), np.int32), slab.take((size,), np.uint8)) for size in ids
+        )
+        key_data = shard.customer_records()[1]
+        write(
+            records, order, key_data, offsets, data, self.out, self.valid, self.customer_ids, self.order_ids
+        )
+
+
+def _fnv1a32(data: bytes) -> int:
+    value = 0x811C9DC5
+    for byte in data:
+        value = (value ^ byte) * 0x01000193 & 0xFFFFFFFF
+    return value
 
 
 def _bits(rows: int) -> int:
@@ -124,7 +214,7 @@ def _bits(rows: int) -> int:
     return (rows + 7) // 8
 
 
-def output_sizes(outputs: Iterable[Output], rows: int) -> list[int]:
+def _sizes(outputs: Iterable[Output], rows: int) -> list[int]:
     """Return the bytes of each column that a kernel is to write."""
     return [np.dtype(column.dtype).itemsize * rows for column in outputs]
 

@@ -4,7 +4,6 @@ An engine is one or more shards of one ruleset. It is given batches and instants
 clock and no file, so the same calls give the same tables always.
 """
 
-import os
 from collections import Counter
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -25,6 +24,7 @@ from rfmstream.engine.core.buffers import offsets_and_data, values_of
 from rfmstream.engine.core.columns import ColumnWriter
 from rfmstream.engine.core.guard import Guard
 from rfmstream.engine.core.kernel_records import KernelRecord
+from rfmstream.engine.core.processors import this_process
 from rfmstream.engine.core.rules import compile_rules
 from rfmstream.engine.core.shard import Shard, new_seeds
 from rfmstream.engine.core.touch import has_idle_processor
@@ -39,6 +39,7 @@ from rfmstream.schemas.codes import ID_BYTES_MAX, NEVER_US, NO_TIER, Outcome
 from rfmstream.schemas.errors import ConfigError
 from rfmstream.schemas.orders import ORDER_TYPES, REJECTED_SCHEMA
 from rfmstream.schemas.ruleset import Ruleset, load_ruleset
+from rfmstream.schemas.signals import SIGNAL_KINDS
 
 Mode = Literal["live", "replay"]
 _T = TypeVar("_T")
@@ -70,6 +71,7 @@ class Counters:
     rejected: dict[str, int] = field(default_factory=dict)
     changes: dict[str, int] = field(default_factory=dict)
     input_rows: int = 0
+    signals: dict[str, int] = field(default_factory=dict)
 
     def reject(self, reasons: Iterable[str]) -> None:
         """Count rows that were read and rejected."""
@@ -84,10 +86,22 @@ class StepResult:
 
     Fields  changes   tier changes, schemas.changes
             rejected  rows that changed nothing, schemas.orders.REJECTED_SCHEMA
+            signals   what the ruleset asked for besides, schemas.signals
     """
 
     changes: pa.Table
     rejected: pa.Table
+    signals: pa.Table
+
+
+@dataclass
+class _Brought:
+    """What a shard brings: batches, and how many rows by their word's code."""
+
+    changes: list[pa.RecordBatch] = field(default_factory=list)
+    signals: list[pa.RecordBatch] = field(default_factory=list)
+    reasons: NDArray[np.int64] = field(default_factory=lambda: np.zeros(len(CHANGE_REASONS), dtype=np.int64))
+    kinds: NDArray[np.int64] = field(default_factory=lambda: np.zeros(len(SIGNAL_KINDS), dtype=np.int64))
 
 
 class Engine:
@@ -97,6 +111,9 @@ class Engine:
     threads  shards to spread the customers over, each worked on by a thread; no result depends on it as long as
              rows come in order of time
     mode     what the changes say of themselves; "replay" tells automation not to act on them
+
+    Fields   signals  the signals (schemas.signals) of the last call of step, step_canonical, step_log, advance or
+                      resegment: none where the ruleset asks for none. Each call replaces it
 
     >>> engine = Engine("rfm8")
     >>> result = engine.step(table)        # columns of the contract: customer_id, order_id, occurred_at, amount ...
@@ -121,6 +138,7 @@ class Engine:
         rules = compile_rules(self.ruleset)
         self.shards = [Shard(rules, seeds, number=i, count=threads) for i in range(threads)]
         self._columns = ColumnWriter(self.ruleset, mode)
+        self.signals: pa.Table = self.no_signals
         self.use_threads(threads)
 
     @property
@@ -156,10 +174,15 @@ class Engine:
         """A table of no tier changes."""
         return self._columns.change_schema.empty_table()
 
+    @property
+    def no_signals(self) -> pa.Table:
+        """A table of no signals."""
+        return self._columns.signal_schema.empty_table()
+
     def use_threads(self, threads: int) -> None:
         """Work on the shards with so many threads from now on."""
         self._threads = threads
-        self._process = os.getpid()
+        self._process = this_process()
         self._touch_ahead()
         self._pool = ThreadPoolExecutor(threads) if threads > 1 else None
 
@@ -194,11 +217,12 @@ class Engine:
             for batch in malformed:
                 self.counters.reject(batch["reason"].to_pylist())
             results = [self._step_canonical(canonical) for canonical, _ in judged]
+        self.signals = pa.concat_tables([result.signals for result in results])
         changes = pa.concat_tables([result.changes for result in results])
         rejected = pa.concat_tables([result.rejected for result in results])
         if malformed:
             rejected = pa.concat_tables([pa.Table.from_batches(malformed), rejected]).sort_by("row")
-        return StepResult(changes, rejected)
+        return StepResult(changes, rejected, self.signals)
 
     def step_canonical(self, orders: pa.RecordBatch) -> StepResult:
         """Apply a batch of schemas.orders.CANONICAL_SCHEMA, whose rows are valid in themselves."""
@@ -206,15 +230,17 @@ class Engine:
             return self._step_canonical(orders)
 
     def _step_canonical(self, orders: pa.RecordBatch) -> StepResult:
-        changes, rejected = [], []
+        changes, rejected, signals = [], [], []
         for start in range(0, orders.num_rows, _STEP_ROWS):
             part = orders.slice(start, _STEP_ROWS)
             brought, refused = self._step(part)
             changes += brought
             rejected += refused
+            signals += self._told
         return StepResult(
             pa.Table.from_batches(changes, schema=self._columns.change_schema),
             pa.Table.from_batches(rejected, schema=REJECTED_SCHEMA),
+            self._tell(signals),
         )
 
     def step_log(
@@ -233,18 +259,20 @@ class Engine:
     def _step_log(
         self, orders: pa.RecordBatch, log_us: NDArray[np.int64] | None, tolerance_us: int
     ) -> tuple[pa.Table, NDArray[np.uint8]]:
-        changes, outcomes = [], np.empty(orders.num_rows, dtype=np.uint8)
+        changes, signals, outcomes = [], [], np.empty(orders.num_rows, dtype=np.uint8)
         for start in range(0, orders.num_rows, _STEP_ROWS):
             part = slice(start, start + _STEP_ROWS)
             clock = None if log_us is None else log_us[part]
             brought, outcomes[part] = self._fold(orders.slice(start, _STEP_ROWS), clock, tolerance_us)
             changes += brought
+            signals += self._told
+        self._tell(signals)
         refused = outcomes[outcomes >= Outcome.MALFORMED].tolist()
         self.counters.reject(Outcome(code).name.lower() for code in refused)
         return pa.Table.from_batches(changes, schema=self._columns.change_schema), outcomes
 
     def next_due_us(self, until: Instant) -> int:
-        """Return the earliest instant up to `until` at which time alone may change a tier; FOREVER_US if none.
+        """Return the earliest instant up to `until` at which time alone may bring something; FOREVER_US if none.
 
         No time passes and no result changes by asking; it costs no more for many customers.
         """
@@ -277,7 +305,17 @@ class Engine:
         self.ruleset = ruleset
         self._columns = ColumnWriter(ruleset, self.mode)
         self.for_each(lambda shard: shard.resegment(rules, now_us, tiers), self.shards)
-        return pa.Table.from_batches(self._advance(now_us), schema=self._columns.change_schema)
+        changes = self._advance(now_us)
+        self._tell(self._told)
+        return pa.Table.from_batches(changes, schema=self._columns.change_schema)
+
+    def ask_anew(self) -> None:
+        """Begin to follow the ruleset's signals, or to follow others, in a state that was measured without them.
+
+        As where a ruleset changes: what has passed gives none, what is due is among the signals of the next call.
+        """
+        same = np.arange(len(self.ruleset.tiers), dtype=np.int8)
+        self.for_each(lambda shard: shard.resegment(shard.rules, shard.clock_us, same), self.shards)
 
     def frozen(self) -> "Engine":
         """Return a copy to be written as a checkpoint while this engine goes on; it can do nothing else."""
@@ -295,10 +333,15 @@ class Engine:
         self._touch_ahead()
 
     def advance(self, now: Instant) -> pa.Table:
-        """Let time pass up to `now` and return the tier changes that brings: none if `now` is before the clock."""
+        """Let time pass up to `now` and return the tier changes that brings: none if `now` is before the clock.
+
+        The signals that brings are in `signals` afterwards.
+        """
         now_us = to_us(now)
         with self._guard.changing():
-            return pa.Table.from_batches(self._advance(now_us), schema=self._columns.change_schema)
+            changes = self._advance(now_us)
+            self._tell(self._told)
+            return pa.Table.from_batches(changes, schema=self._columns.change_schema)
 
     def snapshot(self, as_of: Instant | None = None) -> pa.Table:
         """Return one row a customer as of an instant (default: the clock), without changing anything.
@@ -394,23 +437,36 @@ class Engine:
         return changes, outcome
 
     def _advance(self, now_us: int, order_ids: pa.StringArray | None = None) -> list[pa.RecordBatch]:
-        """Advance every shard and collect the changes there are, those of a batch's fold included."""
+        """Advance every shard and collect the changes there are, those of a batch's fold included.
 
-        def advance(shard: Shard) -> tuple[list[pa.RecordBatch], NDArray[np.int64]]:
+        The signals there are go to `_told`.
+        """
+
+        def advance(shard: Shard) -> _Brought:
             if now_us != NEVER_US:
                 shard.advance(now_us)
-            changes = shard.take_changes()
-            reasons = np.zeros(len(CHANGE_REASONS), dtype=np.int64)
-            parts = [changes[i : i + _CHANGES_MAX] for i in range(0, changes.size, _CHANGES_MAX)]
-            return [self._columns.changes(shard, part, order_ids, reasons) for part in parts], reasons
+            made = _Brought()
+            for records, write, batches, counts in (
+                (shard.take_changes(), self._columns.changes, made.changes, made.reasons),
+                (shard.take_signals(), self._columns.signals, made.signals, made.kinds),
+            ):
+                for i in range(0, records.size, _CHANGES_MAX):
+                    batches.append(write(shard, records[i : i + _CHANGES_MAX], order_ids, counts))
+            return made
 
-        batches: list[pa.RecordBatch] = []
-        for made, reasons in self.for_each(advance, self.shards):
-            for code in np.flatnonzero(reasons):
-                reason = CHANGE_REASONS[code]
-                self.counters.changes[reason] = self.counters.changes.get(reason, 0) + int(reasons[code])
-            batches += made
-        return batches
+        changes: list[pa.RecordBatch] = []
+        self._told: list[pa.RecordBatch] = []
+        for made in self.for_each(advance, self.shards):
+            _count(self.counters.changes, CHANGE_REASONS, made.reasons)
+            _count(self.counters.signals, SIGNAL_KINDS, made.kinds)
+            changes += made.changes
+            self._told += made.signals
+        return changes
+
+    def _tell(self, signals: list[pa.RecordBatch]) -> pa.Table:
+        """Make these the signals of a call."""
+        self.signals = pa.Table.from_batches(signals, schema=self._columns.signal_schema)
+        return self.signals
 
     def _kernel_batch(self, orders: pa.RecordBatch) -> KernelRecord:
         customer_offset, customer_data = offsets_and_data(orders.column(0))
@@ -457,7 +513,7 @@ class Engine:
 
     def for_each(self, function: Callable[[Any], _T], items: list[Any]) -> list[_T]:
         """Call a function for each item, on the engine's threads, and return the results in order."""
-        if self._pool is not None and os.getpid() != self._process:
+        if self._pool is not None and this_process() != self._process:
             self.use_threads(self._threads)  # a process that was forked has none of its parent's threads
         if self._pool is None or len(items) < 2:
             return [function(item) for item in items]
@@ -467,6 +523,12 @@ class Engine:
         finally:
             wait(futures)  # nobody may still be at work when an error leaves here, or an interrupt
         return [future.result() for future in futures]
+
+
+def _count(counter: dict[str, int], words: tuple[str, ...], counts: NDArray[np.int64]) -> None:
+    """Add counts by a word's code to a counter by word."""
+    for code in np.flatnonzero(counts):
+        counter[words[code]] = counter.get(words[code], 0) + int(counts[code])
 
 
 def to_table(orders: Any) -> pa.Table:  # noqa: ANN401 - see Engine.step

@@ -1,5 +1,6 @@
 """A ruleset as the kernels read it: arrays of cuts, the zone's table, and which cells of the lookup are settled."""
 
+from itertools import chain
 from typing import Final
 
 import numpy as np
@@ -22,6 +23,7 @@ def compile_rules(ruleset: Ruleset) -> KernelRecord:
         day_can_fall=ruleset.day_unit == "calendar_day" and _day_can_fall(starts, offsets),
         window_days=LIFETIME if ruleset.window_days is None else ruleset.window_days,
         zone_cycle_us=cycle_us,
+        signals_max=_signals_max(ruleset),
     )
     rules.point(
         zone_start_us=starts,
@@ -32,8 +34,24 @@ def compile_rules(ruleset: Ruleset) -> KernelRecord:
         lookup=np.ascontiguousarray(ruleset.lookup, dtype=np.int8).reshape(-1),
         settled=_settled(ruleset.lookup, moving_m=False),
         settled_any=_settled(ruleset.lookup, moving_m=True),
+        order_milestones=np.array(ruleset.milestones.orders, dtype=np.int64),
+        spend_milestones=np.array(ruleset.milestones.spend_minor, dtype=np.int64),
+        single_milestones=np.array(ruleset.milestones.single_order_minor, dtype=np.int64),
     )
+    for name in ("warn", "dwell"):
+        days = [getattr(tier, f"{name}_days") for tier in ruleset.tiers]
+        first = np.cumsum([0, *map(len, days)], dtype=np.int64)
+        flat = np.array(list(chain.from_iterable(days)), dtype=np.int64)
+        rules.point(**{f"{name}_first": first, f"{name}_days": flat})
     return rules
+
+
+def _signals_max(ruleset: Ruleset) -> int:
+    """Return how many signals one look at a customer can give: an order reaches one of the milestones for orders."""
+    if not ruleset.asks_signals:
+        return 0
+    dwells = max((len(tier.dwell_days) for tier in ruleset.tiers), default=0)
+    return len(ruleset.milestones.spend_minor) + len(("orders", "single_order", "warning")) + dwells
 
 
 def _day_can_fall(starts_us: NDArray[np.int64], offsets_us: NDArray[np.int64]) -> bool:

@@ -21,7 +21,7 @@ from rfmstream.kernels.entry_ids import gather_entry_ids, size_entry_ids
 from rfmstream.kernels.erase import purge
 from rfmstream.kernels.fold import BLOCK, ENTRIES_PER_ROW, fold
 from rfmstream.kernels.ids import SPARE_BYTES, gather_customer_ids, size_customer_ids
-from rfmstream.kernels.layout import CHANGE, CUSTOMER, ENTRY, GROUP, STATE
+from rfmstream.kernels.layout import CHANGE, CUSTOMER, ENTRY, EXTRA, GROUP, SIGNAL, STATE
 from rfmstream.kernels.outputs import SNAPSHOT_OUTPUTS, SnapshotColumns, SnapshotValidity
 from rfmstream.kernels.resegment import resegment
 from rfmstream.kernels.restore import BLOCK as RESTORE_BLOCK
@@ -83,6 +83,7 @@ class Shard:
         self._arenas = {name: Arena(dtype, capacity) for name, (dtype, capacity) in _ARENAS.items()}
         self._tables = {name: Table() for name in ("index", "orders")}
         self._changes = np.empty(2 * BLOCK, dtype=CHANGE)
+        self._signals = np.empty(0, dtype=SIGNAL)
         self._rows = np.empty(BLOCK, dtype=np.int64)
         self._handles = np.empty(BLOCK, dtype=np.int64)
         self._hashes = np.empty(BLOCK, dtype=np.uint64)
@@ -94,7 +95,10 @@ class Shard:
             slot_min_us=np.full(layout.BUCKET_SLOTS, FOREVER_US, dtype=np.int64),
             seeds=seeds,
             changes=self._changes,
+            signals=self._signals,
+            extras=np.empty(0, dtype=EXTRA),
         )
+        self._ask(rules)
 
     @property
     def clock_us(self) -> int:
@@ -160,6 +164,7 @@ class Shard:
         """
         is_sorted = not (self.rules.row.day_can_fall or rules.row.day_can_fall)
         self.rules = rules
+        self._ask(rules)
         self.state.row.clock_us = now_us
         first, end = 1, int(self.state.row.n_customers)
         status = layout.GROW
@@ -177,6 +182,27 @@ class Shard:
         self.state.row.n_changes = 0
         return self._changes[:count]
 
+    def take_signals(self) -> NDArray[Any]:
+        """Return SIGNAL[n], the signals since the last call; valid until the next `fold` or `advance`."""
+        count = int(self.state.row.n_signals)
+        self.state.row.n_signals = 0
+        return self._signals[:count]
+
+    def make_extras(self) -> None:
+        """Make room for what a ruleset asks for beyond R, F and M, zeroed; it stays, whatever the ruleset becomes."""
+        if "extras" not in self._arenas:
+            self._arenas["extras"] = Arena(EXTRA, self._arenas["customers"].array.shape[0])
+            self.state.point(extras=self._arenas["extras"].array)
+
+    @property
+    def has_extras(self) -> bool:
+        """Whether there is anything beyond R, F and M."""
+        return "extras" in self._arenas
+
+    def extra_records(self) -> NDArray[Any]:
+        """Return EXTRA[c] by customers' handle; hold it no longer than until the next event."""
+        return self._arenas["extras"].array
+
     def measure(self, as_of_us: int, first: int, end: int) -> tuple[SnapshotColumns, SnapshotValidity]:
         """Measure the customers of handles [first, end) at `as_of_us`; see `kernels.snapshot.write_snapshot`."""
         rows = end - first
@@ -184,8 +210,10 @@ class Shard:
         valid = SnapshotValidity(*(np.empty((rows + 7) // 8, np.uint8) for _ in SnapshotValidity._fields))
         state = self.state.copy()
         state.point(changes=np.zeros(1, dtype=CHANGE))
+        rules = self.rules.copy()
+        rules.row["signals_max"] = 0  # looking ahead tells nobody anything
         scratch, ahead = np.zeros(1, dtype=CUSTOMER), np.empty(SNAPSHOT_BLOCK, dtype=np.int64)
-        write_snapshot(state.rows, self.rules.rows, as_of_us, first, end, scratch, ahead, out, valid)
+        write_snapshot(state.rows, rules.rows, as_of_us, first, end, scratch, ahead, out, valid)
         return out, valid
 
     def load(
@@ -206,6 +234,8 @@ class Shard:
         self._make_room_for(customers[0], entries[0], customers[1], entries[1])
         for batch in customers[2]:
             self._fill("customers", int(self.state.row.n_customers), batch)
+            if self.has_extras:
+                self._fill("extras", int(self.state.row.n_customers), batch)
             load_customer_ids(self.state.rows, *offsets_and_data(batch.column(0)), hashes)
             self._touch_ahead()
         for batch in entries[2]:
@@ -240,7 +270,10 @@ class Shard:
             "id_base": int(state.n_entries) // GROUP + 1,
             "key_data": int(state.key_bytes) + SPARE_BYTES,
         }
-        arenas = {name: Arena(_ARENAS[name][0], size) for name, size in used.items()}
+        dtypes = {name: dtype for name, (dtype, _) in _ARENAS.items()} | {"extras": EXTRA}
+        if self.has_extras:
+            used["extras"] = used["customers"]
+        arenas = {name: Arena(dtypes[name], size) for name, size in used.items()}
         for name, size in used.items():
             arenas[name].array.view(np.uint8)[:] = self._arenas[name].array[:size].view(np.uint8)
         other = copy(self)
@@ -290,7 +323,8 @@ class Shard:
         """Return the bytes in use, by what they hold."""
         state = self.state.row
         entries = int(state.n_entries)
-        return {
+        asked = {"extras": int(state.n_customers) * EXTRA.itemsize} if self.has_extras else {}
+        return asked | {
             "customers": int(state.n_customers) * CUSTOMER.itemsize,
             "customer_index": self._tables["index"].pairs.nbytes,
             "timers": int(state.n_chunks - state.n_free_chunks) * _CHUNK.itemsize,
@@ -299,10 +333,22 @@ class Shard:
             "ids": int(state.id_bytes + state.key_bytes),
         }
 
+    def _ask(self, rules: KernelRecord) -> None:
+        """Have the memory that a ruleset asks for."""
+        if rules.row.signals_max == 0:
+            return
+        self.make_extras()
+        least = max(2 * BLOCK, 2 * int(rules.row.signals_max))
+        if self._signals.size < least:
+            count = int(self.state.row.n_signals)
+            self._signals = np.concatenate([self._signals[:count], np.empty(least - count, dtype=SIGNAL)])
+            self.state.point(signals=self._signals)
+
     def _fill(self, name: str, first: int, batch: pa.RecordBatch) -> None:
+        """Write the fields of a record that are among a batch's columns to the records from `first` on."""
         part = self._arenas[name].array[first : first + batch.num_rows]
-        for field, column in zip(batch.schema.names[1:], batch.columns[1:], strict=True):
-            part[field] = column.to_numpy()
+        for field in set(part.dtype.names) & set(batch.schema.names):
+            part[field] = batch[field].to_numpy()
 
     def _clear_timers(self) -> None:
         """Forget who is due when."""
@@ -324,8 +370,13 @@ class Shard:
 
     def _make_room(self, status: int) -> None:
         if status == layout.OUTPUT_FULL:
-            self._changes = np.concatenate([self._changes, np.empty_like(self._changes)])
-            self.state.point(changes=self._changes)
+            state = self.state.row
+            if state.n_changes >= self._changes.size:
+                self._changes = np.concatenate([self._changes, np.empty_like(self._changes)])
+                self.state.point(changes=self._changes)
+            if state.n_signals + self.rules.row.signals_max > self._signals.size:
+                self._signals = np.concatenate([self._signals, np.empty_like(self._signals)])
+                self.state.point(signals=self._signals)
         elif status == layout.GROW:
             self._make_room_for(BLOCK, _ROOM_ENTRIES, _ROOM_KEY_BYTES, _ROOM_ID_BYTES)
 
@@ -333,6 +384,9 @@ class Shard:
         """Make room for so much more of everything."""
         state = self.state.row
         self._reserve("customers", int(state.n_customers) + customers)
+        if self.has_extras:
+            # The kernels look at the room for customers only.
+            self._reserve("extras", self._arenas["customers"].array.shape[0])
         self._reserve("entries", int(state.n_entries) + entries)
         self._reserve("id_data", int(state.id_bytes) + id_bytes)
         # The kernels look at the room for entries only, so every entry there is room for has a group.
@@ -348,6 +402,8 @@ class Shard:
         state = self.state.row
         self._arenas["entries"].touch_ahead(int(state.n_entries))
         self._arenas["customers"].touch_ahead(int(state.n_customers))
+        if self.has_extras:
+            self._arenas["extras"].touch_ahead(int(state.n_customers))
         self._arenas["id_data"].touch_ahead(int(state.id_bytes))
         for table in self._tables.values():
             table.touch_ahead()

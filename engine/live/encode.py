@@ -63,7 +63,17 @@ REJECTED_BYTES_MAX: Final = 1_000_000
 _REFERENCE: Final = re.compile(r"[!#$%&'()*+,\-./0-9:;=?@A-Z\[\]_a-z~]+")
 _HEADERS_ROOM: Final = 1024
 _WORD_COLUMNS: Final = tuple(column.name for column in CHANGE_COLUMNS if pa.types.is_dictionary(column.type))
+_FLAG_PLACES: Final = tuple(
+    place for place, column in enumerate(CHANGE_COLUMNS) if pa.types.is_boolean(column.type)
+)
 _WORD_PLACES: Final = tuple(map(CHANGE_SCHEMA.get_field_index, _WORD_COLUMNS))
+
+
+def _with_codes(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """Return a batch with codes in place of flags, which then are words like others."""
+    for place in _FLAG_PLACES:
+        batch = batch.set_column(place, batch.schema.names[place], batch.column(place).cast(pa.int8()))
+    return batch
 
 
 class Record(NamedTuple):
@@ -208,6 +218,7 @@ class Encoder:
     def _encode(self, table: pa.Table) -> Iterator[EncodedRecords]:
         for batch in table.to_batches():
             layout = self._layout_of(batch)
+            batch = _with_codes(batch)  # noqa: PLW2901 - it keeps alive what the steps point to
             steps, rows = layout.point(batch), batch.num_rows
             starts, sizes = np.empty((2, rows), dtype=np.int64)
             bytes_max = min(

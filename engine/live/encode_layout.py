@@ -167,6 +167,8 @@ class LayoutBuilder:
             mark = b","
             if pa.types.is_dictionary(column.type):
                 self.word(column.name, b"null", map(orjson.dumps, words[column.name]), group)
+            elif pa.types.is_boolean(column.type):
+                self.word(column.name, b"null", (b"false", b"true"), group)
             else:
                 self.field(_JSON_KINDS[column.type], column.name, group)
 

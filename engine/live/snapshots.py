@@ -108,7 +108,7 @@ def engines_of_store(store: Store, ruleset: Ruleset | None) -> "dict[str, Engine
         if loaded is None:
             raise StateError("holds no whole checkpoint", path=str(source), fix="ask a worker that runs")
         own = loaded.engine.ruleset
-        if ruleset is not None and own.fingerprint != ruleset.fingerprint:
+        if ruleset is not None and own.tier_fingerprint != ruleset.tier_fingerprint:
             raise StateError(f"belongs to the ruleset {own.identity}", path=loaded.name, fix="name that one")
         engines[str(source)] = loaded.engine
     if not engines:

@@ -318,11 +318,12 @@ class _ForeignError(StateError):
 def _as_made(manifest: dict[str, Any], tiers: Iterable[str], ruleset: Ruleset | None) -> Ruleset:
     """Return the ruleset to read a checkpoint with."""
     made_by = manifest["ruleset"], manifest["fingerprint"]
+    decided_by = manifest.get("tier_fingerprint", manifest["fingerprint"])
     if ruleset is None:
         name, zone, currency = (manifest[key] for key in ("ruleset_name", "time_zone", "currency"))
         with suppress(ConfigError):
             ruleset = load_ruleset(name, time_zone=zone, currency=currency)
-        if ruleset is None or (ruleset.identity, ruleset.fingerprint) != made_by:
+        if ruleset is None or (ruleset.identity, ruleset.tier_fingerprint) != (made_by[0], decided_by):
             raise _ForeignError(
                 f"the checkpoint's ruleset {manifest['ruleset']} is not a built-in one",
                 fix="name its file with the ruleset option",
@@ -333,6 +334,7 @@ def _as_made(manifest: dict[str, Any], tiers: Iterable[str], ruleset: Ruleset | 
         ruleset,
         identity=manifest["ruleset"],
         fingerprint=manifest["fingerprint"],
+        tier_fingerprint=decided_by,
         currency=manifest["currency"],
         tiers=tuple(replace(ruleset.tiers[0], id=tier) for tier in tiers),
     )

@@ -33,6 +33,7 @@ from rfmstream.schemas.errors import ConfigError, InputError, StateError
 from rfmstream.schemas.mapping import InputFormat, InputMap
 from rfmstream.schemas.orders import EXCLUDED_SCHEMA, REJECTED_SCHEMA
 from rfmstream.schemas.ruleset import Ruleset
+from rfmstream.schemas.signals import signal_schema
 from rfmstream.schemas.snapshots import snapshot_schema
 
 REJECTED_NAMED: Final = 5
@@ -49,6 +50,7 @@ class Outputs:
     snapshot: Path | None = None
     rejected: Path | None = None
     excluded: Path | None = None
+    signals: Path | None = None
 
     def paths(self) -> dict[str, Path]:
         """Return the files that are to be written, by what they hold."""
@@ -146,6 +148,7 @@ def replay(  # noqa: PLR0913 - the options of one command
     started_s = time.monotonic()
     outputs = outputs or Outputs()
     as_of_us = until_us if as_of_us is None else as_of_us
+    _check_signals(engine, outputs)
     _check_as_of(engine, as_of_us)
     dates = _Dates(until_us)
     files = find_files(inputs, InputFormat() if input_map is None else input_map.input)
@@ -166,19 +169,22 @@ def replay(  # noqa: PLR0913 - the options of one command
             on_excluded=made["excluded"].write if "excluded" in made else None,
         )
         rejections = _Rejections(made.get("rejected"), files)
-        with WriteBehind(made["changes"].write if "changes" in made else _drop) as changes:
+        with (
+            WriteBehind(made["changes"].write if "changes" in made else _drop) as changes,
+            WriteBehind(made["signals"].write if "signals" in made else _drop) as signals,
+        ):
             for batch, malformed in read_ahead(orders, listener.stop):
                 engine.counters.reject(malformed["reason"].to_pylist())
                 step = engine.step_canonical(dates.before(batch))
                 for rejected in (malformed, *step.rejected.to_batches()):
                     rejections.add(rejected)
-                for part in step.changes.to_batches():
-                    changes.put(part)
+                _put(changes, step.changes)
+                _put(signals, step.signals)
             engine.counters.input_rows += orders.rows_read
             if as_of_us is not None:
                 _check_as_of(engine, as_of_us)
-                for part in engine.advance(as_of_us).to_batches():
-                    changes.put(part)
+                _put(changes, engine.advance(as_of_us))
+                _put(signals, engine.signals)
         counters = _difference(engine.counters, before)
         if strict and counters.rejected:
             raise rejections.refusal(counters)
@@ -299,6 +305,7 @@ def _open_outputs(stack: ExitStack, outputs: Outputs, ruleset: Ruleset) -> dict[
         "snapshot": snapshot_schema(ruleset),
         "rejected": REJECTED_SCHEMA,
         "excluded": EXCLUDED_SCHEMA,
+        "signals": signal_schema(ruleset),
     }
     made = {}
     for name, path in outputs.paths().items():
@@ -322,6 +329,20 @@ def _drop(_: pa.RecordBatch) -> None:
     """Write nowhere: nobody asked for the changes."""
 
 
+def _put(out: WriteBehind[pa.RecordBatch], table: pa.Table) -> None:
+    for batch in table.to_batches():
+        out.put(batch)
+
+
+def _check_signals(engine: Engine, outputs: Outputs) -> None:
+    if outputs.signals is not None and not engine.ruleset.asks_signals:
+        raise ConfigError(
+            f"ruleset {engine.ruleset.identity} asks for no signals",
+            key="signals",
+            fix="give it warn_days, dwell_days or [milestones]: docs/rulesets.md, or leave the file out",
+        )
+
+
 def _check_as_of(engine: Engine, as_of_us: int | None) -> None:
     if as_of_us is not None and engine.clock_us != NEVER_US and as_of_us < engine.clock_us:
         raise ConfigError(
@@ -340,6 +361,7 @@ def _copied(counters: Counters) -> Counters:
         dict(counters.rejected),
         dict(counters.changes),
         counters.input_rows,
+        dict(counters.signals),
     )
 
 
@@ -351,6 +373,7 @@ def _difference(after: Counters, before: Counters) -> Counters:
         _less(after.rejected, before.rejected),
         _less(after.changes, before.changes),
         after.input_rows - before.input_rows,
+        _less(after.signals, before.signals),
     )
 
 

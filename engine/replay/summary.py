@@ -5,7 +5,7 @@ Money and counts are exact integers throughout; only shares and rates are floats
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -17,6 +17,7 @@ from rfmstream.schemas.changes import CHANGE_REASONS
 from rfmstream.schemas.codes import NEVER_US
 from rfmstream.schemas.orders import REJECTION_REASONS
 from rfmstream.schemas.ruleset import Ruleset
+from rfmstream.schemas.signals import SIGNAL_KINDS
 
 _EXACT = pa.decimal128(38, 0)
 """Sums of int64 columns, which one more customer could take past int64."""
@@ -47,6 +48,9 @@ class TierRow:
     def average_order_minor(self) -> int | None:
         """Revenue an order, rounded down; None without orders."""
         return self.revenue_minor // self.orders if self.orders else None
+
+
+_OF_CUSTOMERS: Final = ("customers", "extras", "customer_index", "timers")
 
 
 @dataclass(frozen=True)
@@ -93,9 +97,9 @@ class Summary:
 
     @property
     def bytes_per_customer(self) -> float | None:
-        """What a customer takes besides its orders and ids: record, index and timer."""
-        used = self.memory_bytes
-        return _ratio(used["customers"] + used["customer_index"] + used["timers"], self.customers)
+        """What a customer takes besides its orders and ids: records, index and timer."""
+        used = sum(self.memory_bytes.get(name, 0) for name in _OF_CUSTOMERS)
+        return _ratio(used, self.customers)
 
     @property
     def bytes_per_order(self) -> float | None:
@@ -138,6 +142,10 @@ class Summary:
             "changes": {
                 "total": sum(rows.changes.values()),
                 "by_reason": in_order(rows.changes, CHANGE_REASONS),
+            },
+            "signals": {
+                "total": sum(rows.signals.values()),
+                "by_kind": in_order(rows.signals, SIGNAL_KINDS),
             },
             "customers": self.customers,
             "tiers": [

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -55,6 +55,10 @@ def read_timeline(path: Path, customer_id: str | None = None) -> Timeline:
     return Timeline(chosen, tuple(found))
 
 
+_OLD_COLUMNS: Final = CHANGE_SCHEMA.get_field_index("holdout")
+"""Columns of a file of changes before there was a holdout."""
+
+
 def _scan(path: Path, **options: Any) -> ds.Scanner:  # noqa: ANN401 - the scanner's own
     """Return a scanner of a file of changes.
 
@@ -83,13 +87,21 @@ def _scan(path: Path, **options: Any) -> ds.Scanner:  # noqa: ANN401 - the scann
         )
     form = formats[path.suffix.lower()]
     # A snapshot holds all of these columns and more.
-    if list(form.inspect(str(path), LocalFileSystem()).names) != CHANGE_SCHEMA.names:
+    names = list(form.inspect(str(path), LocalFileSystem()).names)
+    if names not in (CHANGE_SCHEMA.names, CHANGE_SCHEMA.names[:_OLD_COLUMNS]):
         raise InputError("is not a file of tier changes", source=path, fix="name one of replay --changes")
     if path.suffix.lower() == ".arrow":
         # Arrow itself follows the offsets of a damaged file wherever they lead.
-        batches = (batch.cast(plain) for _, batch, _ in read_arrow(path, plain.names))
+        # What is missing is null: the columns to come are the last ones, and may be.
+        batches = (_completed(batch, plain) for _, batch, _ in read_arrow(path, names))
         return ds.Scanner.from_batches(batches, schema=plain, **options)
     return ds.dataset(path, schema=plain, format=form).scanner(**options)
+
+
+def _completed(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
+    for field in list(schema)[batch.num_columns :]:
+        batch = batch.append_column(field, pa.nulls(batch.num_rows, field.type))
+    return batch.cast(schema)
 
 
 def _busiest(path: Path) -> str | None:

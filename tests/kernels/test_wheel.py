@@ -32,7 +32,7 @@ class Calendar:
 
     def __init__(self, size: int, start_us: int) -> None:
         # By durations a deadline is any instant: thirty days after the newest order.
-        ruleset = load_ruleset("rfm8")
+        ruleset = load_ruleset("rfm8").without_signals()
         self.engine = Engine(replace(ruleset, day_unit="duration"))
         self.shard = shard_in(self.engine)
         fold_events(self.engine, [event(f"c{i}", "o", start_us) for i in range(size)])

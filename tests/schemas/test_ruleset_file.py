@@ -91,7 +91,7 @@ def test_the_documented_extension_loads(tmp_path: Path) -> None:
     path = tmp_path / "groceries.toml"
     path.write_text(documented()[1], encoding="utf-8")
     ruleset, base = load_ruleset(path), load_ruleset("rfm8")
-    assert ruleset.identity == f"rfm8-groceries@{ruleset.fingerprint[:8]}"
+    assert ruleset.identity == f"rfm8-groceries@{ruleset.tier_fingerprint[:8]}"
     cuts = ruleset.recency_cuts_days, ruleset.frequency_cuts, ruleset.monetary_cuts_minor
     assert cuts == ((10,), (8,), (40_000,))
     assert ruleset.window_days == 90

@@ -343,6 +343,7 @@ class Oracle:
                 "next_tier": next_tier,
                 "ruleset": self.rules.identity,
                 "mode": self.mode,
+                "holdout": None,
             }
             self.changes.append(row)
             customer.newest_change = row

@@ -4,12 +4,14 @@ Few customers and few order ids, so that refunds, cancellations, duplicates and 
 mostly made from those before: two things happen at once, or one a microsecond before the other expires.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from datetime import date
+from itertools import product
 
 from hypothesis import strategies as st
 from oracle import BUILT_IN, Event, Rules, place
 from oracle_days import DAY_US, FIRST_US, LAST_US, local_midnight_us
+from oracle_signals import SignalRules
 
 EPOCH_DAY = date(1970, 1, 1)
 HOUR_US = DAY_US // 24
@@ -87,6 +89,35 @@ def shipped_rules(draw: st.DrawFn) -> Rules:
         time_zone=draw(st.sampled_from(sorted(ZONE_DAYS))),
         day_unit=draw(st.sampled_from(["calendar_day", "duration"])),
     )
+
+
+@st.composite
+def signal_rules(draw: st.DrawFn) -> SignalRules:
+    """Rules of any kind that ask for signals."""
+    base = draw(rules())
+    shape = [
+        len(cuts) + 1 for cuts in (base.recency_cuts_days, base.frequency_cuts, base.monetary_cuts_minor)
+    ]
+    tiers = sorted(
+        {base.tier(*bands, bool(first)) for first, *bands in product(range(2), *map(range, shape))}
+    )
+    days = cuts(st.integers(1, 12) | st.sampled_from([29, 30, 90, 365]))
+    amount = cuts(st.integers(1, 300) | st.sampled_from([100_000, 100_001, 250_000]))
+    return SignalRules(
+        **{field.name: getattr(base, field.name) for field in fields(Rules)},
+        warn_days={tier: draw(days) for tier in tiers},
+        dwell_days={tier: draw(days) for tier in tiers},
+        orders=draw(cuts(st.integers(1, 5))),
+        spend_minor=draw(amount),
+        single_order_minor=draw(amount),
+    )
+
+
+@st.composite
+def signal_cases(draw: st.DrawFn, max_size: int = 16) -> "Case":
+    """Rules that ask for signals, and a history for them."""
+    drawn = draw(signal_rules())
+    return Case(drawn, draw(histories(drawn, max_size)))
 
 
 def rules() -> st.SearchStrategy[Rules]:

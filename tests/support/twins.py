@@ -13,7 +13,7 @@ from oracle import Event, Oracle, Row, Rules
 from rfmstream import Engine
 from rfmstream.schemas.codes import OrderType
 from rfmstream.schemas.orders import CANONICAL_SCHEMA
-from rfmstream.schemas.ruleset import Ruleset, load_ruleset
+from rfmstream.schemas.ruleset import Milestones, Ruleset, load_ruleset
 
 
 def ruleset_of(rules: Rules) -> Ruleset:
@@ -31,14 +31,26 @@ def ruleset_of(rules: Rules) -> Ruleset:
         name=rules.identity,
         identity=rules.identity,
         fingerprint=hashlib.sha256(repr((decides, cells)).encode()).hexdigest(),
+        tier_fingerprint="",
         time_zone=rules.time_zone,
         day_unit=rules.day_unit,
         window_days=rules.window_days,
         recency_cuts_days=rules.recency_cuts_days,
         frequency_cuts=rules.frequency_cuts,
         monetary_cuts_minor=rules.monetary_cuts_minor,
-        tiers=tuple(replace(rfm8.tiers[0], id=tier) for tier in ids),
+        tiers=tuple(
+            replace(
+                rfm8.tiers[0],
+                id=tier,
+                warn_days=getattr(rules, "warn_days", {}).get(tier, ()),
+                dwell_days=getattr(rules, "dwell_days", {}).get(tier, ()),
+            )
+            for tier in ids
+        ),
         lookup=lookup,
+        milestones=Milestones(
+            *(getattr(rules, name, ()) for name in ("orders", "spend_minor", "single_order_minor"))
+        ),
     )
 
 
@@ -84,6 +96,7 @@ class Driven:
         self.ruleset = ruleset_of(rules)
         self.engine = Engine(self.ruleset, **options)
         self.changes: list[Row] = []
+        self.signals: list[Row] = []
         self.rejected: list[tuple[int, str]] = []
         self.rows_read = 0
 
@@ -91,10 +104,12 @@ class Driven:
         result = self.engine.step_canonical(canonical_batch(events, self.rows_read))
         self.rows_read += len(events)
         self.changes += plain_rows(result.changes)
+        self.signals += plain_rows(result.signals)
         self.rejected += [(row["row"], row["reason"]) for row in plain_rows(result.rejected)]
 
     def advance(self, now_us: int) -> None:
         self.changes += plain_rows(self.engine.advance(now_us))
+        self.signals += plain_rows(self.engine.signals)
 
     def snapshot(self, as_of_us: int | None = None) -> list[Row]:
         return sorted(plain_rows(self.engine.snapshot(as_of_us)), key=lambda row: row["customer_id"])
@@ -119,6 +134,14 @@ class Driven:
             "rejected": {reason: count for reason, count in counters.rejected.items() if count},
             "changes": {reason: count for reason, count in counters.changes.items() if count},
         }
+
+
+def by_customer(signals: Iterable[Row]) -> dict[str, list[Row]]:
+    """Return signals by customer, those of each in the order in which they came."""
+    found: dict[str, list[Row]] = {}
+    for row in signals:
+        found.setdefault(row["customer_id"], []).append(row)
+    return found
 
 
 def rejected_rows(oracle: Oracle) -> list[tuple[int, str]]:

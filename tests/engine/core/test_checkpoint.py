@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import wait
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from twins import canonical_batch, in_order, plain_rows
 from rfmstream import ConfigError, Engine, InputError, RfmError, StateError, load_ruleset
 from rfmstream.engine.core import checkpoint as module
 from rfmstream.engine.replay.replay import open_engine
+from rfmstream.schemas.ruleset import Milestones
 
 
 def history(size: int, first: int = 0) -> list[dict[str, Any]]:
@@ -203,7 +205,7 @@ def test_where_there_is_no_checkpoint(tmp_path: Path, make: Any) -> None:  # noq
 
 @pytest.mark.parametrize(
     ("field", "value", "words"),
-    [("version", 2, "version 2"), ("version", None, "version"), ("format", "other", "manifest")],
+    [("version", 3, "version 3"), ("version", None, "version"), ("format", "other", "manifest")],
 )
 def test_another_format_is_refused(saved: Path, field: str, value: object, words: str) -> None:
     path = saved / module.MANIFEST
@@ -591,3 +593,76 @@ def test_a_file_system_that_takes_no_hints(tmp_path: Path, monkeypatch: pytest.M
 def test_a_refused_checkpoint_is_an_error_of_ours() -> None:
     assert issubclass(StateError, RfmError)
     assert not issubclass(StateError, ConfigError | InputError)
+
+
+ASKED = replace(
+    load_ruleset("rfm8-annual"),
+    fingerprint="another",
+    tiers=tuple(
+        replace(tier, warn_days=(25,), dwell_days=(30, 90)) for tier in load_ruleset("rfm8-annual").tiers
+    ),
+    milestones=Milestones((1, 2, 4), (50_000,), (31_000,)),
+)
+
+
+def test_signals_begin_where_a_state_without_them_goes_on(tmp_path: Path) -> None:
+    plain = replace(ASKED.without_signals(), fingerprint=ASKED.tier_fingerprint)
+    grown(ruleset=plain).checkpoint(tmp_path)
+    engine = Engine.restore(tmp_path, ruleset=ASKED)
+    assert told(engine) == told(grown(ruleset=plain))
+    more = canonical_batch(history(300, first=500))
+    result = engine.step_canonical(more)
+    # What was reached before gives nothing: everybody had more than four orders.
+    assert set(result.signals["kind"].to_pylist()) <= {"warning", "dwell", "single_order"}
+    assert engine.counters.signals["warning"] > 0
+    # And by a ruleset without signals it goes on again, keeping what it remembers.
+    engine.checkpoint(tmp_path)
+    quiet = Engine.restore(tmp_path, ruleset=plain)
+    quiet.advance(quiet.clock_us + 400 * DAY_US)
+    assert quiet.signals.num_rows == 0
+    engine.advance(engine.clock_us + 400 * DAY_US)
+    assert told(quiet) == told(engine)
+
+
+def rewritten(folder: Path, number: int, table: pa.Table) -> None:
+    """Put another table in the place of a file of a checkpoint, whose manifest then says so."""
+    manifest = orjson.loads((folder / module.MANIFEST).read_bytes())["manifest"]
+    file = manifest["files"][number]
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    whole = sink.getvalue().to_pybytes()
+    put(folder / file["name"], whole)
+    file |= {"bytes": len(whole), "xxh3_128": xxhash.xxh3_128_hexdigest(whole)}
+    seal(folder, manifest)
+
+
+def customers_of(folder: Path) -> pa.Table:
+    name = orjson.loads((folder / module.MANIFEST).read_bytes())["manifest"]["files"][0]["name"]
+    with pa.ipc.open_stream(folder / name) as reader:
+        return reader.read_all()
+
+
+def test_a_column_that_an_older_program_did_not_write_has_its_default(tmp_path: Path) -> None:
+    engine = grown(ruleset=ASKED)
+    engine.checkpoint(tmp_path)
+    assert set(customers_of(tmp_path)["warned_days"].to_pylist()) == {25}
+    rewritten(tmp_path, 0, customers_of(tmp_path).drop_columns(["warned_us", "warned_days"]))
+    again = Engine.restore(tmp_path, ruleset=ASKED)
+    again.checkpoint(tmp_path)
+    assert set(customers_of(tmp_path)["warned_days"].to_pylist()) == {0}
+    assert told(again) == told(engine)
+
+
+def test_a_column_of_a_newer_program_is_refused_by_its_name(saved: Path) -> None:
+    table = customers_of(saved)
+    rewritten(saved, 0, table.append_column("mood", pa.array([1] * table.num_rows)))
+    with pytest.raises(StateError, match="column mood") as caught:
+        Engine.restore(saved)
+    assert "newer" in str(caught.value.fix)
+
+
+def test_a_column_that_every_program_wrote_is_missed(saved: Path) -> None:
+    rewritten(saved, 0, customers_of(saved).drop_columns(["seq"]))
+    with pytest.raises(StateError, match="other columns"):
+        Engine.restore(saved)

@@ -72,6 +72,7 @@ CHANGES = st.fixed_dictionaries(
         "next_tier": TIER,
         "ruleset": st.just(RULESET.identity),
         "mode": st.sampled_from(MODES),
+        "holdout": st.none() | st.booleans(),
     }
 )
 Row = dict[str, Any]
@@ -109,7 +110,10 @@ def event_id(row: Row) -> str:
 def data_of(row: Row) -> Row:
     before, after = TIERS.get(row["from_tier"]), TIERS.get(row["to_tier"])
     return {
-        **{name: instant(row[name]) if name.endswith("_at") else row[name] for name in CHANGE_SCHEMA.names},
+        **{
+            name: instant(row[name]) if name.endswith("_at") else row.get(name)
+            for name in CHANGE_SCHEMA.names
+        },
         "currency": "GBP",
         "from_tier_zh": before and before.label_zh,
         "from_tier_en": before and before.label_en,
@@ -244,7 +248,7 @@ def test_a_record_as_it_is_sent() -> None:
         '"to_tier":"100","reason":"first_order","order_id":"o1","r_band":1,"f_band":0,"m_band":0,'
         '"last_paid_at":"2026-01-31T00:00:00.000000Z","frequency":1,"monetary_minor":9990,'
         '"next_change_at":"2026-01-31T00:00:00.000000Z","next_tier":"000",'
-        '"ruleset":"rfm8[currency=GBP,time_zone=Europe/London]","mode":"live","currency":"GBP",'
+        '"ruleset":"rfm8[currency=GBP,time_zone=Europe/London]","mode":"live","holdout":null,"currency":"GBP",'
         '"from_tier_zh":null,"from_tier_en":null,"to_tier_zh":"一般发展客户","to_tier_en":"Recent Low-value",'
         '"playbook":"second_order"}'
     )

@@ -8,7 +8,7 @@ import pytest
 from oracle_days import DAY_US
 from twins import in_order, plain_rows
 
-from rfmstream import Engine
+from rfmstream import Engine, load_ruleset
 from rfmstream.engine.events.instants import to_text
 from rfmstream.engine.live.decode import Decoder
 from rfmstream.engine.live.model import LogBatch, RawRecords, Step, Tick
@@ -42,8 +42,10 @@ def batch_of(*values: bytes | None, times_us: list[int] | None = None, first: in
 
 
 def partition_of(ruleset: str = "rfm8", **options: int) -> Partition:
+    # Tier changes alone: how many steps a way takes is counted by them.
+    rules = load_ruleset(ruleset).without_signals()
     return Partition(
-        Engine(ruleset, mode="live"), clock="log", **{"tolerance_us": 0, "position": 10, **options}
+        Engine(rules, mode="live"), clock="log", **{"tolerance_us": 0, "position": 10, **options}
     )
 
 

@@ -2,8 +2,10 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from rfmstream.engine.files.output import OutputFile
 from rfmstream.engine.replay.replay import Outputs, open_engine, replay
 from rfmstream.engine.replay.timeline import read_timeline
 from rfmstream.schemas.errors import InputError
@@ -27,6 +29,27 @@ def test_the_changes_of_one_customer(changes: Path) -> None:
     assert story.changes[0]["effective_at"].isoformat() == "2026-01-06T10:00:00+00:00"
     assert story.changes[1]["to_tier"] is None
     assert story.identity == "rfm8"
+
+
+def test_a_file_from_before_there_were_holdouts(changes: Path) -> None:
+    expected = read_timeline(changes, "00042")
+    table = pq.read_table(changes) if changes.suffix == ".parquet" else None
+    if changes.suffix == ".arrow":
+        table = pa.ipc.open_file(changes).read_all()
+    if table is None:
+        if changes.suffix == ".csv":
+            text = changes.read_text(encoding="utf-8")
+            old = "".join(line.rpartition(",")[0] + "\n" for line in text.splitlines())
+        else:
+            old = changes.read_text(encoding="utf-8").replace(',"holdout":null', "")
+        changes.write_text(old, encoding="utf-8")
+    else:
+        out = OutputFile(changes, table.drop_columns(["holdout"]).schema)
+        with out:
+            for batch in table.drop_columns(["holdout"]).to_batches():
+                out.write(batch)
+            out.publish()
+    assert read_timeline(changes, "00042") == expected
 
 
 def test_by_default_one_with_the_most_changes(changes: Path) -> None:
