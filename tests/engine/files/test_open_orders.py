@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 from decimal import Decimal
 from pathlib import Path
 
@@ -272,6 +273,12 @@ def test_missing_and_empty_inputs(tmp_path: Path) -> None:
         open_orders([], currency="CNY")
     with pytest.raises(ConfigError, match="Mars"):
         open_orders([tmp_path], currency="CNY", time_zone="Mars")
+
+
+def test_a_pipe_is_refused_and_does_not_hang(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "o.csv")
+    with pytest.raises(InputError, match="is a pipe or a device, which cannot be read twice"):
+        orders(tmp_path / "o.csv")
 
 
 def test_a_header_alone_gives_nothing(tmp_path: Path) -> None:
