@@ -32,7 +32,10 @@ def open_parquet(path: Path, columns: Sequence[str], rows_max: int) -> tuple[pq.
             if chunk.path_in_schema.split(".")[0] not in columns:
                 continue
             size += chunk.total_uncompressed_size
+            # One text of the chunk's size in each row is the worst that it can stand for.
+            worst = chunk.total_uncompressed_size * min(chunk.num_values, rows_max)
             is_shared = chunk.total_uncompressed_size < _SHARED_BYTES * chunk.num_values
+            is_shared = is_shared and worst > _BATCH_BYTES_MAX
             if is_shared and chunk.physical_type == "BYTE_ARRAY":
                 shared.add(chunk.path_in_schema)
         bytes_max = max(bytes_max, size)
