@@ -28,6 +28,10 @@ _NAMES: Final = {
 }
 
 
+_CONTROL: Final = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
+"""Control characters but for tab, line feed and carriage return."""
+
+
 def read_toml(path: Path) -> dict[str, Any]:
     """Read a TOML file into plain dicts.
 
@@ -59,6 +63,11 @@ def _check_bounds(value: object, path: Path, depth: int) -> None:
             _check_bounds(inner, path, depth - 1)
     elif isinstance(value, int) and not -(2**63) <= value < 2**63:
         raise ConfigError("holds an integer beyond 64 bits", file=path, fix="write one of at most 18 digits")
+    elif isinstance(value, str) and (found := _CONTROL.search(value)):
+        # Titles and labels are printed: an escape sequence in them would command the reader's terminal.
+        raise ConfigError(
+            f"holds the control character U+{ord(found[0]):04X} in a text", file=path, fix="leave it out"
+        )
 
 
 class TomlTable:

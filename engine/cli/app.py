@@ -7,6 +7,7 @@ import signal
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
+from io import TextIOWrapper
 from types import FrameType, ModuleType
 from typing import Any, Final, NoReturn
 
@@ -138,6 +139,10 @@ class _Unused:
 def main() -> None:
     """Run the command line of this process."""
     sys.meta_path.insert(0, _Unused)
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal in Big5 or ASCII: what it cannot show must not end a run whose files are written.
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     # Ended politely, a run cleans up as it does after Ctrl-C.
     for number in ending_signals():
         signal.signal(number, _terminate)

@@ -46,7 +46,8 @@ Examples:
 
 \b
 Files:
-  INPUT  Parquet, Arrow IPC, CSV or JSON lines, plain, gzip or zstd; a directory stands for all files below it.
+  INPUT  Parquet, Arrow IPC, CSV, JSON or a workbook (XLSX, XLS, ODS), plain, gzip or zstd, or in a ZIP archive; a
+         directory stands for all files below it.
          Any order of rows will do: they are sorted by time first. Columns, unless a map says otherwise:
          customer_id, order_id, occurred_at, amount (or amount_minor); optional: type (paid, refunded,
          cancelled, adjusted, refunded_total, erased), currency, event_id. At one instant paid rows come first.

@@ -8,7 +8,15 @@ import pyarrow as pa
 
 from rfmstream.engine.events.text import text_buffers
 from rfmstream.engine.files.chunks import Chunk
-from rfmstream.engine.files.headers import RECORD_BYTES_MAX, Layout, find_layout, places, stripped
+from rfmstream.engine.files.headers import (
+    RECORD_BYTES_MAX,
+    Layout,
+    check_cells,
+    find_layout,
+    is_utf8_by_default,
+    places,
+    stripped,
+)
 from rfmstream.engine.files.input_files import InputFile, read_blocks
 from rfmstream.kernels.delimited import BLANKS, RECORD_OK, copy_cells, find_cells
 from rfmstream.schemas.errors import InputError
@@ -76,6 +84,7 @@ class _Scanner:
         # Two wanted names may be one column, with blanks around it and without.
         self._slot_of_wanted = [int(self._slots[place]) for place in found.values()]
         self._delimiter = BLANKS if layout.delimiter == "whitespace" else ord(layout.delimiter)
+        self._is_unsure = is_utf8_by_default(file)
         self._next_row = first_row
         count = max(len(self._wanted), 1)
         self._starts = np.empty((count, _ROWS_MAX), np.int64)
@@ -131,6 +140,9 @@ class _Scanner:
         ordinals = np.arange(self._next_row, self._next_row + count, dtype=np.int64)
         self._next_row += count
         columns = [self._column(data, slot, good) for slot in self._slot_of_wanted]
+        if self._is_unsure and count:
+            self._is_unsure = False
+            self._check_texts(columns)
         batch = (
             pa.RecordBatch.from_arrays(columns, names=self._wanted)
             if columns
@@ -144,6 +156,16 @@ class _Scanner:
             for at in damaged
         )
         return Chunk(self._file.name, self._header, batch, ordinals[good], ordinals[damaged], raw)
+
+    def _check_texts(self, columns: Sequence[pa.Array]) -> None:
+        """Look at the first rows whether their texts are UTF-8 at all."""
+        cells: list[bytes] = []
+        for column in columns:
+            _, _, data = column.buffers()
+            if data is not None and len(data) and np.frombuffer(data, np.uint8).max() > 127:
+                cells += pa.Array.from_buffers(pa.binary(), len(column), column.buffers()).to_pylist()
+        if cells:
+            check_cells(self._file, cells)
 
     def _column(self, data: np.ndarray[Any, Any], slot: int, good: np.ndarray[Any, Any]) -> pa.Array:
         starts, ends = self._starts[slot], self._ends[slot]

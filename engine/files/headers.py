@@ -15,6 +15,8 @@ RECORD_BYTES_MAX: Final = 16 << 20
 
 LINES_SEARCHED: Final = 64
 _BYTES_SEARCHED: Final = 1 << 20
+_CELLS_ALIKE: Final = 3
+_THREE_BYTES: Final = "\u0800"
 _DELIMITERS: Final = (",", ";", "\t", "|")
 _SEP_LINE: Final = re.compile(rb'"?sep=([\t!#-/:-@|])"?[;,]*\r?\n?', re.IGNORECASE)
 _FIX: Final = "the first line must name the columns"
@@ -179,15 +181,41 @@ def _without_header(
 
 def _check_encoding(file: InputFile, header: bytes) -> None:
     """Refuse a header that is no UTF-8 and names no column, with what it may be written in."""
-    if file.form.encoding.lower().replace("_", "-") not in ("utf-8", "utf8"):
+    if is_utf8_by_default(file) and not _is_utf8(header):
+        raise _not_utf8(file, "its header is no UTF-8 text and reads", guess_encoding(header))
+
+
+def check_cells(file: InputFile, cells: Sequence[bytes]) -> None:
+    """Refuse a file whose first texts beyond ASCII are none of them UTF-8, if it is likely what they are written in.
+
+    Otherwise each is the fault of its row.
+    """
+    beyond = [cell for cell in dict.fromkeys(cells) if not cell.isascii()]
+    read = [cell.decode() for cell in beyond if _is_utf8(cell)]
+    # A pair of bytes of another encoding may happen to be a letter in UTF-8, but three are no accident.
+    if len(beyond) < _CELLS_ALIKE * (1 + len(read)) or any(max(text) >= _THREE_BYTES for text in read):
         return
+    if guess := guess_encoding(b"\n".join(beyond)):
+        raise _not_utf8(file, "its texts are no UTF-8 and read", guess)
+
+
+def is_utf8_by_default(file: InputFile) -> bool:
+    """Return whether a text is read as UTF-8."""
+    return file.form.encoding.lower().replace("_", "-") in ("utf-8", "utf8")
+
+
+def _is_utf8(text: bytes) -> bool:
     try:
-        header.decode()
-    except UnicodeDecodeError as error:
-        guess = guess_encoding(header)
-        words = f" and reads as {guess.upper() if guess == 'gbk' else 'Big5'}" if guess else ""
-        raise InputError(
-            f"its header is no UTF-8 text{words}",
-            source=file.name,
-            fix=f'set encoding = "{guess or "..."}" in the [input] section of a map',
-        ) from error
+        text.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _not_utf8(file: InputFile, problem: str, guess: str | None) -> InputError:
+    words = f"{problem} as {'GBK' if guess == 'gbk' else 'Big5'}" if guess else problem.partition(" and ")[0]
+    return InputError(
+        words,
+        source=file.name,
+        fix=f'set encoding = "{guess or "..."}" in the [input] section of a map',
+    )

@@ -196,6 +196,10 @@ def reading(path: Path | str) -> Iterator[None]:
     """Turn what Arrow and the operating system say of a damaged or unreadable file into an InputError."""
     try:
         yield
+    except MemoryError as error:  # Arrow's own is one, too
+        raise InputError(
+            "asks for more memory than there is", source=path, fix="write it in smaller row groups or batches"
+        ) from error
     except (pa.ArrowException, OSError, EOFError, UnicodeError) as error:
         # Both kinds overlap: Arrow raises plain OSError for truncated streams. Names may be no UTF-8.
         words = getattr(error, "strerror", None) or str(error)

@@ -6,10 +6,11 @@ well; any failure, Ctrl-C included, removes it and leaves what was there before.
 
 import errno
 import os
+import secrets
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
-from stat import S_ISDIR, S_ISREG
+from stat import S_IMODE, S_ISDIR, S_ISREG, S_IWUSR
 from types import TracebackType
 from typing import Any, Final, Protocol, Self
 
@@ -44,7 +45,7 @@ class OutputFile:
         self.path = check_output(path)
         self.rows = 0
         self._target = target_of(self.path)
-        self._part: Path | None = self._target.with_name(f".{self._target.name}.{os.getpid()}.part")
+        self._part: Path | None = self._target.with_name(f".{self._target.name}.{secrets.token_hex(4)}.part")
         self._schema = schema
         self._sink: _Sink | None = None
 
@@ -54,6 +55,7 @@ class OutputFile:
         try:
             if self._target.is_dir():
                 raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+            _create(self._part, like=self._target)
             self._sink = _SINKS[self.path.suffix.lower()](self._part, self._schema)
         except OSError as error:
             raise ConfigError(
@@ -196,6 +198,20 @@ def _same(target: Path, source: Path) -> bool:
         return target == source or target.samefile(source)
     except OSError:
         return False
+
+
+def _create(path: Path, *, like: Path) -> None:
+    """Create an empty file that nobody else has, open to those that the file it will replace is open to."""
+    mode = None
+    with suppress(OSError):
+        mode = S_IMODE(like.stat().st_mode)
+    # Never through a link that somebody laid there, and never readable for a moment to those it is not for.
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666 if mode is None else mode & 0o700)
+    try:
+        if mode is not None:
+            os.fchmod(descriptor, mode | S_IWUSR)
+    finally:
+        os.close(descriptor)
 
 
 def _force(path: Path) -> None:

@@ -14,6 +14,7 @@ from rfmstream.engine.files.chunks import Chunk
 from rfmstream.engine.files.delimited import read_delimited
 from rfmstream.engine.files.input_files import InputFile, naming, reading, unpacked
 from rfmstream.engine.files.jsonlines import read_json_lines
+from rfmstream.engine.files.parquet import bounded, open_parquet
 from rfmstream.engine.files.workbooks import read_workbook
 from rfmstream.schemas.errors import InputError
 from rfmstream.schemas.mapping import EACH
@@ -85,18 +86,22 @@ def _no_rows(schema: pa.Schema, wanted: Sequence[str]) -> pa.RecordBatch:
 
 
 def _parquet(path: Path, wanted: Sequence[str]) -> _Read:
-    with pq.ParquetFile(path) as file:
+    heads = _heads(wanted, pq.read_schema(path).names)
+    file, rows = open_parquet(path, heads, CHUNK_ROWS)
+    with file:
         names = tuple(file.schema_arrow.names)
         row_count, done = file.metadata.num_rows, 0
         yield names, _no_rows(file.schema_arrow, wanted), 0.0
-        for batch in file.iter_batches(CHUNK_ROWS, columns=_heads(wanted, names)):
-            done += batch.num_rows
-            yield names, batch, done / row_count
+        for whole in file.iter_batches(rows, columns=heads):
+            for batch in bounded(whole):
+                done += batch.num_rows
+                yield names, batch, done / row_count
 
 
 def read_arrow(path: Path, wanted: Sequence[str]) -> _Read:
     """Yield the names of all columns, a batch of the wanted ones, checked, and which share of the file is read."""
-    with pa.memory_map(str(path)) as source:
+    # Not mapped into memory: a file that another process cuts meanwhile would end this one by a signal.
+    with pa.OSFile(str(path)) as source:
         if source.read(6) == b"ARROW1":
             yield from _arrow_file(source, wanted)
         else:

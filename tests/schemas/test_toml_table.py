@@ -1,12 +1,13 @@
 from decimal import Decimal
 from fractions import Fraction
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from rfmstream.schemas.errors import ConfigError
-from rfmstream.schemas.toml_table import TomlTable, show_decimal
+from rfmstream.schemas.toml_table import TomlTable, read_toml, show_decimal
 
 
 @pytest.mark.parametrize(
@@ -33,3 +34,17 @@ def test_what_is_no_decimal_is_refused(value: object) -> None:
         TomlTable({"x": value}, "f.toml", "weights").decimal("x")
     assert (caught.value.file, caught.value.key) == ("f.toml", "weights.x")
     assert caught.value.fix
+
+
+@pytest.mark.parametrize("escape", ["\\u001b[31m", "\\u0000", "\\u009b", "\\u007f"])
+def test_a_text_that_would_command_a_terminal_is_refused(tmp_path: Path, escape: str) -> None:
+    path = tmp_path / "a.toml"
+    path.write_text(f'a = {{ b = ["red{escape}"] }}\n')
+    with pytest.raises(ConfigError, match=r"a\.toml: holds the control character U\+00"):
+        read_toml(path)
+
+
+def test_tabs_and_line_ends_in_a_text_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "a.toml"
+    path.write_text('a = "one\\ttwo\\r\\nthree"\n')
+    assert read_toml(path) == {"a": "one\ttwo\r\nthree"}

@@ -124,3 +124,16 @@ def test_help_loads_neither_arrow_nor_the_compiler() -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "big5", "latin-1"])
+def test_a_terminal_that_cannot_show_a_label_ends_no_run(tmp_path: Path, encoding: str) -> None:
+    orders = tmp_path / "orders.csv"
+    orders.write_text("customer_id,order_id,occurred_at,amount\n\u00fc\u5f20,1,2024-01-01,5\n")
+    state, changes = tmp_path / "state", tmp_path / "changes.csv"
+    command = [*COMMAND, "replay", str(orders), "--checkpoint", str(state), "--changes", str(changes)]
+    environment = {**os.environ, "PYTHONIOENCODING": encoding}
+    ended = subprocess.run(command, capture_output=True, check=False, env=environment)
+    assert (ended.returncode, b"Traceback" in ended.stderr) == (0, False), ended.stderr
+    assert ended.stdout
+    assert changes.read_text().count("\n") == 2

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 from decimal import Decimal
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pytest
 
 from rfmstream.engine.files.input_files import find_files
 from rfmstream.engine.files.jsonlines import read_json_lines
+from rfmstream.engine.files.readers import read_chunks
 from rfmstream.engine.files.source import open_orders
 from rfmstream.schemas.errors import ConfigError, InputError
 from rfmstream.schemas.mapping import InputFormat
@@ -272,6 +274,50 @@ def test_missing_and_empty_inputs(tmp_path: Path) -> None:
         open_orders([], currency="CNY")
     with pytest.raises(ConfigError, match="Mars"):
         open_orders([tmp_path], currency="CNY", time_zone="Mars")
+
+
+@pytest.mark.parametrize("use_dictionary", [True, False])
+def test_parquet_that_asks_for_gigabytes_is_read_in_pieces(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, use_dictionary: bool
+) -> None:
+    monkeypatch.setattr("rfmstream.engine.files.parquet._BATCH_BYTES_MAX", 1 << 20)
+    copies = 200 if use_dictionary else 5
+    ids = ["x" * 100_000, *["short"] * 99] * copies
+    count = len(ids)
+    table = pa.table(
+        {
+            "customer_id": ids,
+            "order_id": [f"o{at}" for at in range(count)],
+            "occurred_at": ["2024-01-01"] * count,
+            "amount": ["1"] * count,
+        }
+    )
+    pq.write_table(table, tmp_path / "o.parquet", use_dictionary=use_dictionary, compression="zstd")
+    sizes = []
+    [file] = find_files([tmp_path / "o.parquet"], InputFormat())
+    for chunk in read_chunks(file, table.column_names, first_row=0, tick=lambda _: None):
+        texts = chunk.batch.column("customer_id")
+        sizes.append(len(texts) * 100_000 if use_dictionary else texts.nbytes)
+    assert max(sizes) <= 1 << 20
+    found, rejected = orders(tmp_path / "o.parquet")
+    assert (len(found), len(rejected)) == (99 * copies, copies)
+
+
+def test_an_arrow_file_that_is_cut_while_it_is_read_is_refused(tmp_path: Path) -> None:
+    path = write(history(in_order=True), tmp_path / "o.arrow")
+    [file] = find_files([path], InputFormat())
+    chunks = read_chunks(file, ["customer_id"], first_row=0, tick=lambda _: None)
+    assert next(chunks).row_count == 0
+    assert next(chunks).row_count == 700
+    os.truncate(path, 4096)
+    with pytest.raises(InputError, match="cannot be read"):
+        list(chunks)
+
+
+def test_a_pipe_is_refused_and_does_not_hang(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "o.csv")
+    with pytest.raises(InputError, match="is a pipe or a device, which cannot be read twice"):
+        orders(tmp_path / "o.csv")
 
 
 def test_a_header_alone_gives_nothing(tmp_path: Path) -> None:

@@ -197,3 +197,38 @@ def test_outputs_may_not_overwrite(tmp_path: Path) -> None:
     ):
         with pytest.raises(ConfigError, match=words):
             check_outputs(outputs, [source, folder])
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize("mode", [0o600, 0o640, 0o400])
+def test_a_file_stays_open_to_those_it_was_open_to(tmp_path: Path, suffix: str, mode: int) -> None:
+    path = tmp_path / f"out{suffix}"
+    path.touch()
+    path.chmod(mode)
+    with OutputFile(path, TABLE.schema) as out:
+        [part] = tmp_path.glob(".out*")
+        assert part.stat().st_mode & 0o777 == mode | 0o200
+        out.write(TABLE.to_batches()[0])
+        out.publish()
+    assert path.stat().st_mode & 0o777 == mode | 0o200
+    assert len(read(path)) == 2
+
+
+def test_a_new_file_has_the_mode_that_the_umask_leaves(tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        write_table(tmp_path / "out.csv", TABLE)
+    finally:
+        os.umask(before)
+    assert (tmp_path / "out.csv").stat().st_mode & 0o777 == 0o640
+
+
+def test_a_link_laid_under_the_temporary_name_is_not_followed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rfmstream.engine.files.output.secrets.token_hex", lambda _: "known")
+    (tmp_path / "theirs").write_text("kept")
+    (tmp_path / ".out.csv.known.part").symlink_to(tmp_path / "theirs")
+    with pytest.raises(ConfigError, match="cannot be written: File exists"):
+        write_table(tmp_path / "out.csv", TABLE)
+    assert (tmp_path / "theirs").read_text() == "kept"
