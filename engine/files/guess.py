@@ -1,7 +1,7 @@
 """Which shipped map fits a file, told by its columns."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -48,7 +48,9 @@ def guess_map(path: Path) -> tuple[Fit, ...]:
     for name in list_maps():
         input_map = load_map(name)
         if input_map.input.format in (None, file.format):
-            needs = tuple(dict.fromkeys(_needs(input_map)))
+            # In JSON what does not apply is left out, such as refunds: the first section's columns are the order's.
+            events = input_map.events[: 1 if file.format == "jsonl" else None]
+            needs = tuple(dict.fromkeys(_needs(replace(input_map, events=events))))
             fits.append(_fit(name, needs, _names_as(path, input_map)))
     return tuple(sorted(fits, key=lambda fit: (-fit.share, -fit.needed)))
 
