@@ -84,7 +84,9 @@ def _of_message(data, message, start, body, end):
         return DAMAGED
     total = 0
     for i in range(count):
-        at = body + _integer(data, buffers + 4 + 16 * i, 8, body)
+        offset = _integer(data, buffers + 4 + 16 * i, 8, body)
+        # Before they are added: their sum may lie beyond int64.
+        at = body + offset if 0 <= offset <= end - body else np.int64(-1)
         if _integer(data, buffers + 12 + 16 * i, 8, body) >= 8:
             if at < body or at > end - 8:
                 return DAMAGED

@@ -9,7 +9,7 @@ from typing import Final
 
 import numpy as np
 
-from rfmstream.kernels._jit import jit, part
+from rfmstream.kernels._jit import inline, jit, keep_apart, part
 
 RECORD_OK: Final = 0
 RECORD_DAMAGED: Final = 1
@@ -112,12 +112,62 @@ def find_cells(
     return count, start
 
 
+@inline
+def _space_after(data, first, last):
+    """Return how many bytes of data[first:last] are one white space character at its beginning: 0 for none."""
+    byte = data[first]
+    if byte == 32 or 9 <= byte <= 13 or 28 <= byte <= 31:
+        return 1
+    if byte < 0xC2:
+        return 0
+    if byte == 0xC2:  # U+0085, U+00A0
+        return 2 if last - first > 1 and data[first + 1] in (0x85, 0xA0) else 0
+    return _wide_space(data, first) if last - first > 2 else 0
+
+
+@part
+def _wide_space(data, first):
+    keep_apart()
+    code = (np.int64(data[first]) << 16) | (np.int64(data[first + 1]) << 8) | np.int64(data[first + 2])
+    # U+1680, U+2000 to U+200A, U+2028, U+2029, U+202F, U+205F, U+3000
+    is_space = code in (0xE19A80, 0xE280A8, 0xE280A9, 0xE280AF, 0xE2819F, 0xE38080)
+    return 3 if is_space or 0xE28080 <= code <= 0xE2808A else 0
+
+
+@inline
+def _space_before(data, first, last):
+    """Return how many bytes of data[first:last] are one white space character at its end: 0 for none."""
+    if data[last - 1] < 0x80:
+        return _space_after(data, last - 1, last)
+    for size in range(2, min(4, last - first + 1)):
+        if data[last - size] >= 0xC2:
+            return size if _space_after(data, last - size, last) == size else 0
+    return 0
+
+
+@part
+def _is_absent(data, first, last, word_offsets, word_data):
+    """Tell whether a cell is one of the words that stand for none."""
+    keep_apart()
+    for k in range(len(word_offsets) - 1):
+        start = np.int64(word_offsets[k])
+        size = np.int64(word_offsets[k + 1]) - start
+        at = 0
+        if size == last - first:
+            while at < size and data[first + at] == word_data[start + at]:
+                at += 1
+        if size > 0 and at == size:
+            return True
+    return False
+
+
 @jit
-def copy_cells(data, records, starts, ends, doubled, offsets, out):
-    """Gather the cells of one column into Arrow string buffers, doubled quotes made single.
+def copy_cells(data, records, starts, ends, doubled, words, longest, offsets, out):
+    """Gather the cells of one column into Arrow string buffers: trimmed, absent ones empty, doubled quotes single.
 
     In      data u8[], records i64[n]  ro   which records
             starts, ends i64[capacity], doubled bool[capacity]  ro
+            words  (offsets i32[w+1], u8[]) of the words that stand for no value; longest of them, in bytes
     Out     offsets i32[n+1], out u8[] of at least the cells' total length
     """
     at = 0
@@ -125,6 +175,18 @@ def copy_cells(data, records, starts, ends, doubled, offsets, out):
     for i in range(len(records)):
         record = records[i]
         first, last = starts[record], ends[record]
+        while first < last and (data[first] <= 32 or data[first] >= 0xC2):
+            size = _space_after(data, first, last)
+            if size == 0:
+                break
+            first += size
+        while first < last and (data[last - 1] <= 32 or data[last - 1] >= 0x80):
+            size = _space_before(data, first, last)
+            if size == 0:
+                break
+            last -= size
+        if last - first <= longest and _is_absent(data, first, last, words[0], words[1]):
+            last = first
         if doubled[record]:
             while first < last:
                 out[at] = data[first]

@@ -77,6 +77,11 @@ Exit codes: 0 done · 1 the brokers failed · 2 usage or configuration · 3 inpu
     "setting, or CNY]",
 )
 @click.option(
+    "--time-zone",
+    metavar="ZONE",
+    help="Where times without one are local, unless the map says it. [default: the worker's setting, or UTC]",
+)
+@click.option(
     "--partitions", metavar="N", type=click.IntRange(1, 10_000), help="Create the topic if it is absent."
 )
 @click.option(
@@ -134,6 +139,7 @@ def produce(
     map_name: str | None,
     ids: Path | None,
     currency: str | None,
+    time_zone: str | None,
     partitions: int | None,
     replication_factor: int,
     rate: float | None,
@@ -163,13 +169,16 @@ def produce(
 
     currency = resolve_one("currency", flags={"currency": currency}, file=config) or "CNY"
     currency_exponent(currency)
+    time_zone = resolve_one("time_zone", flags={"time_zone": time_zone}, file=config)
     client = load_client_config(flags, file=config)
     to = topic or resolve_one("input_topics", flags={}, file=config)[0]
     input_map = None if map_name is None else load_map(map_name)
     identities = None if ids is None else load_identities(ids)
 
     def opened() -> "OrderStream":
-        return open_orders(inputs, input_map=input_map, currency=currency, identities=identities)
+        return open_orders(
+            inputs, input_map=input_map, currency=currency, time_zone=time_zone, identities=identities
+        )
 
     # A missing file is known before the brokers are asked.
     orders = opened()

@@ -31,6 +31,8 @@ Examples:
       --changes changes.parquet --snapshot tiers.parquet --rejected rejected.csv
   # a Shopify export, as of the end of the year
   rfmstream replay export.csv --map shopify-orders --currency USD --as-of 2026-12-31T23:59:59Z
+  # the state of the first nine months, whatever came later
+  rfmstream replay orders.csv --until 1997-10-01
   # day by day: the second run goes on where the first one stopped
   rfmstream replay monday.jsonl  --checkpoint state --changes monday.parquet
   rfmstream replay tuesday.jsonl --checkpoint state --changes tuesday.parquet
@@ -40,7 +42,7 @@ Files:
   INPUT  Parquet, Arrow IPC, CSV or JSON lines, plain, gzip or zstd; a directory stands for all files below it.
          Any order of rows will do: they are sorted by time first. Columns, unless a map says otherwise:
          customer_id, order_id, occurred_at, amount (or amount_minor); optional: type (paid, refunded,
-         cancelled, adjusted), currency, event_id.
+         cancelled, adjusted, refunded_total, erased), currency, event_id. At one instant paid rows come first.
   FILE   its suffix chooses the format: {SUFFIXES}. It appears whole or not at all.
 
 \b
@@ -57,7 +59,13 @@ Exit codes:
     "--as-of",
     metavar="INSTANT",
     help="Let time pass up to here after the last event, ISO 8601. A date alone or a time without an offset is local "
-    "in the ruleset's time zone. [default: the last event's time]",
+    "in the ruleset's time zone. [default: --until, or the last event's time]",
+)
+@click.option(
+    "--until",
+    metavar="INSTANT",
+    help="Leave out the rows dated at or after it, written as --as-of is. A typo of a year (2204 for 2024) would move "
+    "the clock and let everybody age.",
 )
 @click.option(
     "--changes", metavar="FILE", type=FILE, help="Write every tier change; those of a customer in order."
@@ -109,6 +117,7 @@ def replay(
     time_zone: str | None,
     currency: str | None,
     as_of: str | None,
+    until: str | None,
     changes: Path | None,
     snapshot: Path | None,
     rejected: Path | None,
@@ -160,6 +169,9 @@ def replay(
                 as_of_us=None
                 if as_of is None
                 else parse_instant(as_of, engine.ruleset.time_zone, key="--as-of"),
+                until_us=None
+                if until is None
+                else parse_instant(until, engine.ruleset.time_zone, key="--until"),
                 outputs=Outputs(changes=changes, snapshot=snapshot, rejected=rejected, excluded=excluded),
                 checkpoint=checkpoint,
                 strict=strict,

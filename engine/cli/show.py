@@ -63,8 +63,9 @@ def print_summary(summary: Summary) -> None:
     rejected = sum(rows.rejected.values())
     console = _console()
     if summary.input_rows != rows.read:
+        after_until = f", {summary.rows_after_until:,} by --until" if summary.rows_after_until else ""
         console.print(
-            f"{summary.input_rows:,} input rows, {summary.rows_excluded:,} of them left out by the map"
+            f"{summary.input_rows:,} input rows, {summary.rows_excluded:,} of them left out by the map{after_until}"
             f" → {rows.read:,} order events"
         )
     if summary.lines_repeated:
@@ -72,6 +73,11 @@ def print_summary(summary: Summary) -> None:
     for why, left_out in summary.excluded:
         if left_out:
             console.print(Text(f"  {left_out:,} left out: {why}"), soft_wrap=True)
+    if summary.rows_ahead:
+        console.print(
+            f"[bold red]{summary.rows_ahead:,} rows are dated after now[/], "
+            f"the newest {to_text(summary.newest_ahead_us)}: they let everybody age · --until INSTANT leaves them out"
+        )
     console.print(
         f"[bold]{rows.read:,}[/] rows read = {rows.applied:,} applied + {rows.duplicates:,} duplicates"
         f" + {rejected:,} rejected{_listed(in_order(rows.rejected, REJECTION_REASONS))}"

@@ -42,24 +42,37 @@ class Arena:
             self._touching = touch(self._mapping, address + first, last - first)
 
     def grow(self, capacity: int) -> None:
-        """Make room for at least `capacity` elements, or double it, whichever is more; the content stays."""
+        """Make room for at least `capacity` elements, or double it, whichever is more; the content stays.
+
+        Who still holds the old array keeps the old memory: the content is copied then. Where there is no memory for
+        more, everything stays as it was.
+        """
+        before = self.array.shape[0]
         capacity = max(capacity, 2 * self.array.shape[0])
         size = _whole(self._dtype.itemsize * capacity)
         used = self._dtype.itemsize * self.array.shape[0]
         if self._touching is not None and not self._touching.cancel():
             self._touching.result()
-        del self.array
+        grown = before
         try:
-            self._mapping.resize(size)
-            _advise(self._mapping)
-        except (SystemError, OSError):
-            larger = _map(size)
-            larger[:used] = self._mapping[:used]
-            self._mapping = larger
-        self.array = self._view(capacity)
+            del self.array
+            try:
+                self._mapping.resize(size)
+                _advise(self._mapping)
+            except (SystemError, OSError, BufferError):
+                larger = _map(size)
+                _bytes_of(larger)[:used] = _bytes_of(self._mapping)[:used]
+                self._mapping = larger
+            grown = capacity
+        finally:
+            self.array = self._view(grown)
 
     def _view(self, capacity: int) -> np.ndarray[Any, Any]:
         return np.frombuffer(self._mapping, dtype=self._dtype, count=capacity)
+
+
+def _bytes_of(mapping: mmap.mmap) -> np.ndarray[Any, Any]:
+    return np.frombuffer(mapping, dtype=np.uint8)
 
 
 def _whole(size: int) -> int:

@@ -29,8 +29,9 @@ from rfmstream.engine.core.shard import Shard
 from rfmstream.engine.events.arrow_buffers import check_buffers
 from rfmstream.kernels import layout
 from rfmstream.kernels.layout import CUSTOMER, ENTRY
+from rfmstream.kernels.verify import verify_ids
 from rfmstream.schemas.changes import CHANGE_REASONS, MODES
-from rfmstream.schemas.codes import FOREVER_US, NEVER_US, NO_TIER, OrderType
+from rfmstream.schemas.codes import FOREVER_US, ID_BYTES_MAX, NEVER_US, NO_TIER, OrderType
 from rfmstream.schemas.errors import ConfigError, StateError
 from rfmstream.schemas.ruleset import Ruleset, load_ruleset
 
@@ -208,7 +209,19 @@ def read_checkpoint(
 ) -> Engine:
     """Return the engine a checkpoint holds; see `Engine.restore`."""
     folder = Path(directory)
-    manifest = _read_manifest(folder)
+    while True:
+        manifest = _read_manifest(folder)
+        try:
+            return _read(folder, manifest, ruleset, threads)
+        except StateError:
+            # While it was read another one may have taken its place, whose manifest names other files.
+            if _read_manifest(folder) == manifest:
+                raise
+
+
+def _read(
+    folder: Path, manifest: dict[str, Any], ruleset: Ruleset | str | None, threads: int | None
+) -> Engine:
     own = _own_ruleset(manifest, ruleset, folder)
     engine = Engine(own, threads=len(manifest["shards"]), mode=manifest["mode"])
     if threads is not None:
@@ -237,6 +250,9 @@ def read_checkpoint(
             ),
             (entries["rows"], entries["id_bytes"], _read_columns(folder, entries, _ENTRY_SCHEMA, of_entries)),
         )
+        if fault := shard.fault(len(own.tiers)):
+            raise StateError(f"the checkpoint is damaged: {fault}", path=folder, fix=_FIX_DAMAGE)
+        shard.arm()
 
     engine.for_each(load, parts)
     engine.counters = Counters(**manifest["counters"])
@@ -346,6 +362,11 @@ def _id_bytes(batch: pa.RecordBatch) -> int:
 
 def _is_within(batch: pa.RecordBatch, highest: dict[str, int]) -> bool:
     if any(column.null_count for column in batch.columns):
+        return False
+    has_id = np.ones(batch.num_rows, np.bool_)
+    if batch.schema.names[0] == "id":
+        has_id = ~np.isin(batch["marks"].to_numpy() & layout.KIND_MASK, _WITHOUT_ID)
+    if not verify_ids(offsets_and_data(batch.column(0))[0], has_id, ID_BYTES_MAX):
         return False
     bounds = [(pc.min_max(batch[name]).as_py(), limit) for name, limit in highest.items() if batch.num_rows]
     return all(found["min"] >= NO_TIER and found["max"] <= limit for found, limit in bounds)

@@ -4,6 +4,7 @@ An engine is one or more shards of one ruleset. It is given batches and instants
 clock and no file, so the same calls give the same tables always.
 """
 
+import os
 from collections import Counter
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -22,10 +23,12 @@ from numpy.typing import NDArray
 
 from rfmstream.engine.core.buffers import offsets_and_data, values_of
 from rfmstream.engine.core.columns import ColumnWriter
+from rfmstream.engine.core.guard import Guard
 from rfmstream.engine.core.kernel_records import KernelRecord
 from rfmstream.engine.core.rules import compile_rules
 from rfmstream.engine.core.shard import Shard, new_seeds
 from rfmstream.engine.core.touch import has_idle_processor
+from rfmstream.engine.events.arrow_buffers import check_table
 from rfmstream.engine.events.instants import Instant, to_datetime, to_text, to_us
 from rfmstream.engine.events.normalise import normalise
 from rfmstream.kernels.ids import hash_ids
@@ -113,6 +116,7 @@ class Engine:
         self.ruleset = ruleset if isinstance(ruleset, Ruleset) else load_ruleset(ruleset)
         self.mode = mode
         self.counters = Counters()
+        self._guard = Guard()
         seeds = new_seeds()
         rules = compile_rules(self.ruleset)
         self.shards = [Shard(rules, seeds, number=i, count=threads) for i in range(threads)]
@@ -155,6 +159,7 @@ class Engine:
     def use_threads(self, threads: int) -> None:
         """Work on the shards with so many threads from now on."""
         self._threads = threads
+        self._process = os.getpid()
         self._touch_ahead()
         self._pool = ThreadPoolExecutor(threads) if threads > 1 else None
 
@@ -163,20 +168,32 @@ class Engine:
 
         orders  a table of the columns of the contract: a pyarrow Table or RecordBatch, or anything with the Arrow
                 PyCapsule interface (Polars, pandas, DuckDB)
-        Raises  InputError where a column is missing or of a type that cannot be read exactly
+        Raises  InputError where a column is missing, damaged or of a type that cannot be read exactly
+                StateError where an earlier step was broken off: by an interrupt, or for want of memory
         """
         table = to_table(orders)
+        with self._guard.reading():
+            return self._step_table(table)
+
+    def _step_table(self, table: pa.Table) -> StepResult:
         first_row = self.counters.read
 
         def judge(span: tuple[int, int]) -> tuple[pa.RecordBatch, pa.RecordBatch]:
             part = table.slice(span[0], span[1] - span[0])
-            return normalise(part, currency=self.ruleset.currency, first_row=first_row + span[0])
+            check_table(part)
+            return normalise(
+                part,
+                currency=self.ruleset.currency,
+                time_zone=self.ruleset.time_zone,
+                first_row=first_row + span[0],
+            )
 
         judged = self.for_each(judge, self._spans(table.num_rows))
         malformed = [rejected for _, rejected in judged if rejected.num_rows]
-        for batch in malformed:
-            self.counters.reject(batch["reason"].to_pylist())
-        results = [self.step_canonical(canonical) for canonical, _ in judged]
+        with self._guard.changing():
+            for batch in malformed:
+                self.counters.reject(batch["reason"].to_pylist())
+            results = [self._step_canonical(canonical) for canonical, _ in judged]
         changes = pa.concat_tables([result.changes for result in results])
         rejected = pa.concat_tables([result.rejected for result in results])
         if malformed:
@@ -185,6 +202,10 @@ class Engine:
 
     def step_canonical(self, orders: pa.RecordBatch) -> StepResult:
         """Apply a batch of schemas.orders.CANONICAL_SCHEMA, whose rows are valid in themselves."""
+        with self._guard.changing():
+            return self._step_canonical(orders)
+
+    def _step_canonical(self, orders: pa.RecordBatch) -> StepResult:
         changes, rejected = [], []
         for start in range(0, orders.num_rows, _STEP_ROWS):
             part = orders.slice(start, _STEP_ROWS)
@@ -206,6 +227,12 @@ class Engine:
         tolerance_us  how far beyond the log's clock a row may be dated: else it is rejected as `future_time`
         Returns       tier changes, schemas.changes; and u8[n], the Outcome of each row
         """
+        with self._guard.changing():
+            return self._step_log(orders, log_us, tolerance_us)
+
+    def _step_log(
+        self, orders: pa.RecordBatch, log_us: NDArray[np.int64] | None, tolerance_us: int
+    ) -> tuple[pa.Table, NDArray[np.uint8]]:
         changes, outcomes = [], np.empty(orders.num_rows, dtype=np.uint8)
         for start in range(0, orders.num_rows, _STEP_ROWS):
             part = slice(start, start + _STEP_ROWS)
@@ -222,7 +249,8 @@ class Engine:
         No time passes and no result changes by asking; it costs no more for many customers.
         """
         until_us = to_us(until)
-        return min(shard.next_due_us(until_us) for shard in self.shards)
+        with self._guard.changing():  # timers may be filed anew
+            return min(shard.next_due_us(until_us) for shard in self.shards)
 
     def resegment(self, ruleset: Ruleset, now: Instant | None = None) -> pa.Table:
         """Go on by another ruleset: measure every customer by it at `now`, and return the changes, `rules_changed`.
@@ -239,7 +267,10 @@ class Engine:
                 key="ruleset",
                 fix=f"use a ruleset in {self.ruleset.currency}, or begin anew",
             )
-        now_us = self.clock_us if now is None else max(to_us(now), self.clock_us)
+        with self._guard.changing():
+            return self._resegment(ruleset, self.clock_us if now is None else max(to_us(now), self.clock_us))
+
+    def _resegment(self, ruleset: Ruleset, now_us: int) -> pa.Table:
         codes = {tier.id: code for code, tier in enumerate(ruleset.tiers)}
         tiers = np.array([codes.get(tier.id, NO_TIER) for tier in self.ruleset.tiers], dtype=np.int8)
         rules = compile_rules(ruleset)
@@ -250,10 +281,12 @@ class Engine:
 
     def frozen(self) -> "Engine":
         """Return a copy to be written as a checkpoint while this engine goes on; it can do nothing else."""
-        other = copy(self)
-        other.shards = self.for_each(Shard.frozen, self.shards)
-        other.counters = deepcopy(self.counters)
-        return other
+        with self._guard.reading():
+            other = copy(self)
+            other._guard = Guard()  # noqa: SLF001 - of this class; who writes the copy does not keep this engine waiting
+            other.shards = self.for_each(Shard.frozen, self.shards)
+            other.counters = deepcopy(self.counters)
+            return other
 
     def use_mode(self, mode: Mode) -> None:
         """Let the changes from now on say this mode."""
@@ -263,13 +296,20 @@ class Engine:
 
     def advance(self, now: Instant) -> pa.Table:
         """Let time pass up to `now` and return the tier changes that brings: none if `now` is before the clock."""
-        return pa.Table.from_batches(self._advance(to_us(now)), schema=self._columns.change_schema)
+        now_us = to_us(now)
+        with self._guard.changing():
+            return pa.Table.from_batches(self._advance(now_us), schema=self._columns.change_schema)
 
     def snapshot(self, as_of: Instant | None = None) -> pa.Table:
         """Return one row a customer as of an instant (default: the clock), without changing anything.
 
         Raises  ConfigError where `as_of` lies before the clock
+                StateError where a step was broken off
         """
+        with self._guard.reading():
+            return self._snapshot(as_of)
+
+    def _snapshot(self, as_of: Instant | None) -> pa.Table:
         clock_us = self.clock_us
         as_of_us = clock_us if as_of is None else to_us(as_of)
         if as_of_us < clock_us:
@@ -292,7 +332,8 @@ class Engine:
         """Write the whole state to a directory, replacing the checkpoint there in one step."""
         from rfmstream.engine.core.checkpoint import write_checkpoint  # noqa: PLC0415 - checkpoints know the engine
 
-        write_checkpoint(self, directory)
+        with self._guard.reading():
+            write_checkpoint(self, directory)
 
     @classmethod
     def restore(
@@ -407,6 +448,8 @@ class Engine:
 
     def for_each(self, function: Callable[[Any], _T], items: list[Any]) -> list[_T]:
         """Call a function for each item, on the engine's threads, and return the results in order."""
+        if self._pool is not None and os.getpid() != self._process:
+            self.use_threads(self._threads)  # a process that was forked has none of its parent's threads
         if self._pool is None or len(items) < 2:
             return [function(item) for item in items]
         futures = [self._pool.submit(function, item) for item in items]

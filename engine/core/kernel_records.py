@@ -30,7 +30,7 @@ class KernelRecord:
 
     def release(self, name: str) -> None:
         """Forget an array, so that its memory can be moved."""
-        del self._kept[name]
+        self._kept.pop(name, None)
 
     def copy(self) -> "KernelRecord":
         """Return a record of its own that points to the same arrays."""

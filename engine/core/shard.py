@@ -27,6 +27,7 @@ from rfmstream.kernels.restore import BLOCK as RESTORE_BLOCK
 from rfmstream.kernels.restore import load_customer_ids, load_entry_ids
 from rfmstream.kernels.snapshot import BLOCK as SNAPSHOT_BLOCK
 from rfmstream.kernels.snapshot import write_snapshot
+from rfmstream.kernels.verify import verify_clock, verify_customers, verify_entries
 from rfmstream.kernels.wheel import PUSH_RESERVE, advance, next_due, rearm
 from rfmstream.schemas.codes import FOREVER_US, ID_BYTES_MAX, NEVER_US, ChangeReason
 
@@ -214,6 +215,22 @@ class Shard:
             self._fill("entries", int(self.state.row.n_entries), batch)
             load_entry_ids(self.state.rows, *offsets_and_data(batch.column(0)), hashes, scratch)
             self._touch_ahead()
+
+    def fault(self, tiers: int) -> str | None:
+        """Return what is wrong with the records just loaded, None if they fit together: see `kernels.verify`.
+
+        tiers  how many the ruleset has
+        """
+        if not verify_clock(self.state.rows):
+            return "the clock stands where it cannot"
+        if handle := verify_customers(self.state.rows, tiers):
+            return f"customer {handle} contradicts itself"
+        if handle := verify_entries(self.state.rows, self.rules.rows):
+            return f"entry {handle} contradicts the others"
+        return None
+
+    def arm(self) -> None:
+        """File every customer that was loaded under its deadline."""
         self._rearm()
 
     def frozen(self) -> "Shard":

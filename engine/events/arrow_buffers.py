@@ -2,7 +2,10 @@
 
 from typing import Final
 
+import numpy as np
 import pyarrow as pa
+
+from rfmstream.schemas.errors import InputError
 
 STREAM_END: Final = b"\xff\xff\xff\xff\0\0\0\0"
 """How an Arrow stream ends. One without it may have been cut off between two batches, which nothing else would show."""
@@ -21,12 +24,38 @@ def check_buffers(batch: pa.RecordBatch) -> None:
     for column in batch.columns:
         if not (pa.types.is_primitive(column.type) or pa.types.is_decimal(column.type)):
             _as_bytes(column).validate(full=True)
+        else:
+            column.validate()
+
+
+def check_table(table: pa.Table) -> None:
+    """Check the buffers of a table that a caller has put together, as `check_buffers` does.
+
+    Errors  InputError  they lead astray
+    """
+    try:
+        for batch in table.to_batches():
+            batch.validate()
+            check_buffers(batch)
+    except pa.ArrowException as error:
+        raise InputError(
+            f"the table is damaged: {error}", fix="read it anew from what it came from"
+        ) from error
 
 
 def _as_bytes(column: pa.Array) -> pa.Array:
     """Return a column of text as one of bytes, others as they are."""
+    if isinstance(column, pa.ExtensionArray):
+        return _as_bytes(column.storage)
     if pa.types.is_dictionary(column.type):
         return pa.DictionaryArray.from_arrays(column.indices, _as_bytes(column.dictionary), safe=False)
+    if pa.types.is_run_end_encoded(column.type):
+        column.validate()
+        _as_bytes(column.values).validate(full=True)
+        ends = column.run_ends.to_numpy()
+        if (np.diff(ends, prepend=0) <= 0).any() or (len(column) and ends[-1] < column.offset + len(column)):
+            raise pa.ArrowInvalid("run ends do not ascend to the end of their column")
+        return column.run_ends
     raw = _BYTES.get(column.type)
     if raw is None:
         return column

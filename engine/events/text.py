@@ -4,7 +4,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from rfmstream.schemas.errors import InputError
 
@@ -23,7 +22,7 @@ def text_buffers(text: pa.Array) -> Buffers:
         edges = np.zeros(1, dtype=np.int32)
         edges.flags.writeable = False
         return edges, _NO_BYTES, _NO_MASK
-    edges = np.frombuffer(offsets, dtype=np.int32)[text.offset : text.offset + len(text) + 1]
+    edges = np.frombuffer(offsets, np.int32, text.offset + len(text) + 1)[text.offset :]
     return edges, _NO_BYTES if not data else np.frombuffer(data, dtype=np.uint8), validity(text)
 
 
@@ -43,7 +42,8 @@ def fixed_width(array: pa.Array, dtype: str) -> np.ndarray[Any, Any]:
         values = np.zeros(0, dtype=dtype)
         values.flags.writeable = False
         return values
-    return np.frombuffer(data, dtype=dtype)[array.offset : array.offset + len(array)]
+    # A buffer may end amidst a value that is not the column's.
+    return np.frombuffer(data, dtype, array.offset + len(array))[array.offset :]
 
 
 def nulls(count: int) -> pa.Array:
@@ -57,7 +57,23 @@ def repeat(text: str, count: int) -> pa.Array:
 
 
 def plain(array: pa.Array | pa.ChunkedArray) -> pa.Array:
-    """Return one contiguous array without dictionary, run-end or extension wrapping."""
+    """Return one contiguous array without dictionary, run-end or extension wrapping.
+
+    Errors  InputError  its values are more than fit into one array, or of a type that cannot be unwrapped
+    """
+    try:
+        return _plain(array)
+    except (pa.ArrowNotImplementedError, pa.ArrowCapacityError, pa.ArrowInvalid) as error:
+        raise InputError(
+            f"a column of type {array.type} cannot be read: {error}",
+            fix="write it as text, numbers or timestamps, in smaller batches if it holds more than 2 GiB",
+        ) from error
+
+
+def _plain(array: pa.Array | pa.ChunkedArray) -> pa.Array:
+    if isinstance(array, pa.ChunkedArray) and array.num_chunks > 1 and _is_wrapped(array.type):
+        # Dictionaries of different chunks differ, and those of views cannot be unified.
+        array = pa.chunked_array([_plain(chunk) for chunk in array.chunks])
     if isinstance(array, pa.ChunkedArray):
         # Arrow copies even a single chunk when it combines them.
         array = array.chunk(0) if array.num_chunks == 1 else array.combine_chunks()
@@ -68,13 +84,46 @@ def plain(array: pa.Array | pa.ChunkedArray) -> pa.Array:
     if isinstance(array, pa.ExtensionArray):
         array = array.storage
     if pa.types.is_dictionary(array.type):
-        array = array.dictionary_decode()
+        # Arrow picks no rows out of views.
+        array = pa.DictionaryArray.from_arrays(
+            array.indices, _plain(array.dictionary), safe=False
+        ).dictionary_decode()
     elif pa.types.is_run_end_encoded(array.type):
-        array = pc.run_end_decode(array)
+        array = _run_end_decoded(array)
     if pa.types.is_string_view(array.type) or pa.types.is_binary_view(array.type):
         # Views have few compute functions: a rejected row could not be picked out of them.
-        array = array.cast(pa.string() if pa.types.is_string_view(array.type) else pa.binary())
+        array = _with_blank_nulls(array).cast(
+            pa.string() if pa.types.is_string_view(array.type) else pa.binary()
+        )
     return array
+
+
+def _is_wrapped(kind: pa.DataType) -> bool:
+    return (
+        isinstance(kind, pa.BaseExtensionType)
+        or pa.types.is_dictionary(kind)
+        or pa.types.is_run_end_encoded(kind)
+        or kind in (pa.string_view(), pa.binary_view())
+    )
+
+
+def _run_end_decoded(array: pa.Array) -> pa.Array:
+    """Return the rows of runs one after another, whatever the runs' values are."""
+    ends = np.clip(array.run_ends.to_numpy().astype(np.int64), array.offset, array.offset + len(array))
+    lengths = np.diff(ends, prepend=array.offset)
+    return _plain(array.values).take(pa.array(np.repeat(np.arange(len(ends)), lengths)))
+
+
+def _with_blank_nulls(views: pa.Array) -> pa.Array:
+    """Return views whose null slots show nothing: Arrow's cast follows what stands there, unchecked."""
+    if views.null_count == 0:
+        return views
+    mask, places, *texts = views.buffers()
+    shown = np.frombuffer(places, np.int64)[: 2 * (views.offset + len(views))].reshape(-1, 2).copy()
+    shown[views.offset :][~validity(views)] = 0
+    return pa.Array.from_buffers(
+        views.type, len(views), [mask, pa.py_buffer(shown), *texts], views.null_count, views.offset
+    )
 
 
 def to_text(array: pa.Array, name: str) -> pa.Array:
@@ -106,7 +155,8 @@ def to_text(array: pa.Array, name: str) -> pa.Array:
         return nulls(len(array))
     if pa.types.is_timestamp(kind) and kind.tz is not None:
         array = array.cast(pa.timestamp(kind.unit, "UTC"))
-    if pa.types.is_integer(kind) or pa.types.is_boolean(kind) or pa.types.is_temporal(kind):
+    is_time = pa.types.is_timestamp(kind) or pa.types.is_date(kind) or pa.types.is_time(kind)
+    if pa.types.is_integer(kind) or pa.types.is_boolean(kind) or is_time:
         return array.cast(pa.string())
     if pa.types.is_decimal(kind) and kind.scale == 0:
         return array.cast(pa.string())

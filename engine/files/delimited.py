@@ -6,6 +6,7 @@ from typing import Any, Final
 import numpy as np
 import pyarrow as pa
 
+from rfmstream.engine.events.text import text_buffers
 from rfmstream.engine.files.chunks import Chunk
 from rfmstream.engine.files.headers import RECORD_BYTES_MAX, Layout, find_layout, places, stripped
 from rfmstream.engine.files.input_files import InputFile, read_blocks
@@ -14,12 +15,21 @@ from rfmstream.schemas.errors import InputError
 
 _ROWS_MAX: Final = 1 << 16
 
+ABSENT_WORDS: Final = ("NULL", "null", "\\N", "None", "NaN", "nan", "N/A", "#N/A")
+"""Whole cells of text files that stand for no value.  Source  docs/semantics.md section 1"""
+
 
 def read_delimited(
-    file: InputFile, wanted: Sequence[str], *, first_row: int, tick: Callable[[int], None]
+    file: InputFile,
+    wanted: Sequence[str],
+    *,
+    first_row: int,
+    tick: Callable[[int], None],
+    absent: Sequence[str] = ABSENT_WORDS,
 ) -> Iterator[Chunk]:
-    """Yield the wanted columns of a delimited file as text.
+    """Yield the wanted columns of a delimited file as text, without the white space around cells.
 
+    In      absent  whole cells that stand for no value: they come as empty text
     Damaged rows  another number of cells than the header, text after a closing quote, a quote never closed
     Errors  InputError  no header, or it or a line is longer than 16 MiB
     """
@@ -33,7 +43,7 @@ def read_delimited(
             if layout is None:
                 continue
             pending = pending[layout.start :]
-            scanner = _Scanner(file, layout, wanted, first_row)
+            scanner = _Scanner(file, layout, wanted, first_row, absent)
             yield scanner.no_rows()
         pending = yield from scanner.scan(pending, final=final)
 
@@ -54,8 +64,17 @@ def _blocks(file: InputFile, tick: Callable[[int], None]) -> Iterator[bytes | No
 class _Scanner:
     """Splits blocks into chunks; keeps the ordinal of the next row and the space the kernel writes to."""
 
-    def __init__(self, file: InputFile, layout: Layout, wanted: Sequence[str], first_row: int) -> None:
+    def __init__(
+        self,
+        file: InputFile,
+        layout: Layout,
+        wanted: Sequence[str],
+        first_row: int,
+        absent: Sequence[str],
+    ) -> None:
         self._file = file
+        self._absent = text_buffers(pa.array(absent, pa.string()))[:2]
+        self._absent_bytes_max = max((len(word.encode()) for word in absent), default=-1)
         self._header = tuple(stripped(name) for name in layout.names)
         found = places(layout.names, wanted, file)
         self._wanted = list(found)
@@ -138,5 +157,8 @@ class _Scanner:
         starts, ends = self._starts[slot], self._ends[slot]
         offsets = np.empty(len(good) + 1, np.int32)
         out = np.empty(int((ends[good] - starts[good]).sum()), np.uint8)
-        copy_cells(data, good, starts, ends, self._doubled[slot], offsets, out)
+        copy_cells(
+            *(data, good, starts, ends, self._doubled[slot], self._absent, self._absent_bytes_max),
+            *(offsets, out),
+        )
         return pa.Array.from_buffers(pa.string(), len(good), [None, pa.py_buffer(offsets), pa.py_buffer(out)])

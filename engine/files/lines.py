@@ -98,6 +98,8 @@ class LineSums:
         self._currency = currency
         self._budget_bytes = memory_budget_bytes
         self._held_bytes = 0
+        self._apart: list[pa.RecordBatch] = []
+        """Events that are right without what a line needs: erasures, which need not name an order."""
         self._lines: dict[int, list[_Held]] = {}
         self._spoiled: list[_Spoiled] = []
         self._damaged: list[_Damaged] = []
@@ -112,7 +114,7 @@ class LineSums:
             fields, section = mapped.fields, self._mapper.input_map.events.index(mapped.event)
             doubtful = _doubtful(fields)
             if doubtful.any():
-                out, doubtful = self._refused(mapped, doubtful, section)
+                out = self._refused(mapped, doubtful, section)
                 rejected.append(out)
                 fields = _taken(fields, np.flatnonzero(~doubtful))
             kept = mapped.source_rows.take(~doubtful) if doubtful.any() else mapped.source_rows
@@ -140,7 +142,7 @@ class LineSums:
                 if spoiled.section in (None, at):
                     section.refused |= _holds(section, spoiled.customer_id, spoiled.order_id)[0]
         rejected = [_attributed(damaged, list(sections.values())) for damaged in self._damaged]
-        done: list[tuple[pa.RecordBatch, pa.RecordBatch]] = []
+        done = [(good, NO_REJECTED) for good in self._apart]
         for section in sections.values():
             if section.file.max(initial=0) > section.file.min(initial=0):
                 rejected.append(self._across_files(section))
@@ -148,13 +150,13 @@ class LineSums:
         orders = by_row([good for good, _ in done]) if done else _NO_ORDERS
         return orders, by_row([NO_REJECTED, *(bad for _, bad in done), *rejected])
 
-    def _refused(
-        self, mapped: MappedEvent, doubtful: np.ndarray[Any, Any], section: int
-    ) -> tuple[pa.RecordBatch, np.ndarray[Any, Any]]:
-        """Return those of the doubtful lines that are rejected, and bool[n] which they are; note their orders."""
+    def _refused(self, mapped: MappedEvent, doubtful: np.ndarray[Any, Any], section: int) -> pa.RecordBatch:
+        """Return those of the doubtful lines that are rejected, and note their orders; the others are put apart."""
         at = np.flatnonzero(doubtful)
         apart = _taken(mapped.fields, at)
-        _, out, bad = self._judged(apart, mapped.rows[at], mapped.source_rows.source)
+        good, out, bad = self._judged(apart, mapped.rows[at], mapped.source_rows.source)
+        if good.num_rows:
+            self._apart.append(good)
         types = None if apart.types is None else apart.types[bad]
         known = None if types is None or not (types == UNKNOWN_WORD).any() else types != UNKNOWN_WORD
         ids = [_sound(text.take(pa.array(bad))) for text in (apart.customer_id, apart.order_id)]
@@ -168,7 +170,7 @@ class LineSums:
             self._spoiled.append(spoiled)
         mask = np.zeros(len(mapped.rows), np.bool_)
         mask[at[bad]] = True
-        return _with_raw(out, mapped.source_rows.take(mask)), mask
+        return _with_raw(out, mapped.source_rows.take(mask))
 
     def _judged(
         self, fields: Fields, rows: np.ndarray[Any, Any], source: str | None

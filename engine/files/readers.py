@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from rfmstream.engine.events.arrow_buffers import STREAM_END, check_buffers
 from rfmstream.engine.events.json_scan import OrderScanner
 from rfmstream.engine.files.chunks import Chunk
-from rfmstream.engine.files.delimited import read_delimited
+from rfmstream.engine.files.delimited import ABSENT_WORDS, read_delimited
 from rfmstream.engine.files.input_files import InputFile, naming, reading, unpacked
 from rfmstream.engine.files.jsonlines import read_json_lines
 from rfmstream.engine.files.workbooks import read_workbook
@@ -42,7 +42,7 @@ def read_chunks(
     """
     with reading(file.name), naming(file.name):
         if file.format == "csv":
-            yield from read_delimited(file, wanted, first_row=first_row, tick=tick)
+            yield from read_delimited(file, wanted, first_row=first_row, tick=tick, absent=_absent(file))
         elif file.format == "jsonl":
             yield from read_json_lines(file, wanted, first_row=first_row, tick=tick, scanner=scanner)
         elif file.format == "xlsx":
@@ -57,6 +57,11 @@ def read_chunks(
                     tick(int(file.size * share))
                     yield Chunk(file.name, names, batch, rows)
     tick(file.size)
+
+
+def _absent(file: InputFile) -> tuple[str, ...]:
+    """Return the cells that mean absent whatever reads them; a map's own list is the business of its values."""
+    return ABSENT_WORDS if file.form.absent is None else ()
 
 
 _Read = Iterator[tuple[tuple[str, ...], pa.RecordBatch, float]]

@@ -86,13 +86,13 @@ class Streams:
         group.tables[record] = table
         return True
 
-    def judge(self, currency: str) -> list[Judged]:
+    def judge(self, currency: str, time_zone: str) -> list[Judged]:
         """Judge the rows of all records, those of one schema together, which costs hardly more than one does.
 
         In none of the results is a record that lacks a column of the contract, or has one of another kind or one that
         would lead a kernel outside its buffers.
         """
-        return [done for group in self._groups.values() for done in group.judge(currency)]
+        return [done for group in self._groups.values() for done in group.judge(currency, time_zone)]
 
     def _make_room(self, record: int, size: int) -> None:
         if size > HELD_BYTES_MAX:
@@ -125,24 +125,28 @@ class _Group:
     def unwrapped_bytes(self, table: pa.Table) -> int:
         return sum(unwrapped_bytes(chunk) for at in self._wrapped for chunk in table.column(at).chunks)
 
-    def judge(self, currency: str) -> list[Judged]:
+    def judge(self, currency: str, time_zone: str) -> list[Judged]:
         records = list(self.tables)
         try:
             self._whole(records).validate(full=True)
         except pa.ArrowException:
             # One is damaged, or holds a text that is no UTF-8, for which only its row is to blame.
             records = [record for record in records if self._is_sound(record)]
-        return self._judge(records, currency)
+        return self._judge(records, currency, time_zone)
 
-    def _judge(self, records: list[int], currency: str) -> list[Judged]:
+    def _judge(self, records: list[int], currency: str, time_zone: str) -> list[Judged]:
         if not records:
             return []
         try:
             sizes = [self.tables[record].num_rows for record in records]
-            return [_judged(records, sizes, self._whole(records).select(self._wanted), currency)]
+            return [_judged(records, sizes, self._whole(records).select(self._wanted), currency, time_zone)]
         except _UNREADABLE:
             # One of them may be to blame alone, such as for a dictionary that grows beyond what a column can hold.
-            return [] if len(records) == 1 else [one for r in records for one in self._judge([r], currency)]
+            return (
+                []
+                if len(records) == 1
+                else [one for r in records for one in self._judge([r], currency, time_zone)]
+            )
 
     def _whole(self, records: Sequence[int]) -> pa.Table:
         return pa.concat_tables([self.tables[record] for record in records])
@@ -172,8 +176,8 @@ def read_stream(value: bytes) -> pa.Table:
     return table
 
 
-def _judged(records: list[int], sizes: list[int], table: pa.Table, currency: str) -> Judged:
-    orders, rejected = normalise(table, currency=currency)
+def _judged(records: list[int], sizes: list[int], table: pa.Table, currency: str, time_zone: str) -> Judged:
+    orders, rejected = normalise(table, currency=currency, time_zone=time_zone)
     places = rejected.column("row")
     reasons = rejected.column("reason").to_pylist()
     refused = []

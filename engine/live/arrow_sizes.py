@@ -37,6 +37,7 @@ def unwrapped_bytes(column: pa.Array) -> int:
     if not is_dictionary and not pa.types.is_run_end_encoded(column.type):
         return int(_lengths(column).sum())
     values = column.dictionary if is_dictionary else column.values
+    values.validate()  # the ends of its offsets, which its size is told by
     bound: int = len(column) * values.nbytes
     if bound <= _LITTLE:
         return bound

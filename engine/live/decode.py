@@ -88,13 +88,14 @@ class _Found:
 class Decoder:
     """Decodes records of orders in one currency; keeps nothing between calls, so any thread may call it.
 
-    In      currency  the ruleset's
+    In      currency, time_zone  the ruleset's: what amounts are in, and where times without a zone are local
             record_bytes_max  a longer value is refused unread
-    Errors  ConfigError  an unknown currency
+    Errors  ConfigError  an unknown currency or zone
     """
 
-    def __init__(self, *, currency: str, record_bytes_max: int = 16 << 20) -> None:
-        self._scanner = OrderScanner(currency=currency)
+    def __init__(self, *, currency: str, time_zone: str = "UTC", record_bytes_max: int = 16 << 20) -> None:
+        self._scanner = OrderScanner(currency=currency, time_zone=time_zone)
+        self._time_zone = time_zone
         self._currency = currency
         self._record_bytes_max = record_bytes_max
 
@@ -190,7 +191,7 @@ class Decoder:
             elif form is not Form.REFUSED:
                 rows = rows_of(value, form)
             _add(found, r, [Row(value, None)] if rows is None else rows)
-        found.judged = streams.judge(self._currency)
+        found.judged = streams.judge(self._currency, self._time_zone)
         for done in found.judged:
             found.counts[done.records] = done.sizes
             read.difference_update(done.records)
@@ -204,7 +205,9 @@ class Decoder:
         texts = {int(firsts[r]) + place: row.text for r, place, row in found.parsed}
         ordinals = np.fromiter(texts, np.int64, len(texts))
         batch, good = text_rows([row.record for _, _, row in found.parsed], CONTRACT_COLUMNS)
-        orders, rejected = normalise(batch, currency=self._currency, rows=ordinals[good])
+        orders, rejected = normalise(
+            batch, currency=self._currency, time_zone=self._time_zone, rows=ordinals[good]
+        )
         reasons = dict.fromkeys(np.delete(ordinals, good).tolist(), _MALFORMED)
         reasons |= zip(rejected.column("row").to_pylist(), rejected.column("reason").to_pylist(), strict=True)
         return orders, [(ordinal, reason, texts[ordinal]) for ordinal, reason in reasons.items()]

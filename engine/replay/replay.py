@@ -25,6 +25,7 @@ from rfmstream.engine.files.input_files import InputFile, find_files
 from rfmstream.engine.files.interrupts import uninterrupted
 from rfmstream.engine.files.output import OutputFile, check_outputs
 from rfmstream.engine.files.rates import Rates
+from rfmstream.engine.files.sorting import times_us
 from rfmstream.engine.files.source import Progress, open_orders
 from rfmstream.schemas.changes import change_schema
 from rfmstream.schemas.codes import NEVER_US
@@ -63,6 +64,9 @@ class ReplayResult:
             input_rows     rows read from the files; with a map that sums lines there are fewer orders
             excluded       those of them the map left out: why, and how many, by its [[exclude]] sections
             lines_repeated  order lines that repeated one of an earlier file
+            rows_after_until  orders left out because they are dated at or after the end asked for
+            rows_ahead     orders dated after the wall clock, which let everybody age
+            newest_ahead_us  the newest of them; NEVER_US without any
             rejected       the first few rejected rows, as dicts of REJECTED_SCHEMA
             as_of_us       the clock at the end, the instant of the snapshot; NEVER_US without any event
             snapshot       one row a customer
@@ -75,6 +79,9 @@ class ReplayResult:
     input_rows: int
     excluded: tuple[tuple[str, int], ...]
     lines_repeated: int
+    rows_after_until: int
+    rows_ahead: int
+    newest_ahead_us: int
     rejected: tuple[dict[str, Any], ...]
     as_of_us: int
     snapshot: pa.Table
@@ -110,6 +117,7 @@ def replay(  # noqa: PLR0913 - the options of one command
     *,
     input_map: InputMap | None = None,
     as_of_us: int | None = None,
+    until_us: int | None = None,
     outputs: Outputs | None = None,
     checkpoint: Path | None = None,
     strict: bool = False,
@@ -122,7 +130,8 @@ def replay(  # noqa: PLR0913 - the options of one command
 
     In      inputs       files and directories, see `engine.files.source.open_orders`
             input_map    None: the columns are those of the contract
-            as_of_us     where time ends, µs since 1970 UTC; None: at the newest event
+            as_of_us     where time ends, µs since 1970 UTC; None: at `until_us`, or else at the newest event
+            until_us     rows dated at or after it are left out; None: none are
             checkpoint   directory whose checkpoint is replaced at the end
             strict       refuse the whole input if any row is rejected; only `outputs.rejected` is then written
             on_progress  called by the reading thread
@@ -136,7 +145,9 @@ def replay(  # noqa: PLR0913 - the options of one command
     """
     started_s = time.monotonic()
     outputs = outputs or Outputs()
+    as_of_us = until_us if as_of_us is None else as_of_us
     _check_as_of(engine, as_of_us)
+    dates = _Dates(until_us)
     files = find_files(inputs, InputFormat() if input_map is None else input_map.input)
     check_outputs(outputs.paths().values(), [*inputs, *(file.path for file in files)])
     before = _copied(engine.counters)
@@ -148,6 +159,7 @@ def replay(  # noqa: PLR0913 - the options of one command
             input_map=input_map,
             currency=engine.ruleset.currency,
             rows_before=engine.counters.input_rows,
+            time_zone=engine.ruleset.time_zone,
             on_progress=listener,
             identities=identities,
             rates=rates,
@@ -157,7 +169,7 @@ def replay(  # noqa: PLR0913 - the options of one command
         with WriteBehind(made["changes"].write if "changes" in made else _drop) as changes:
             for batch, malformed in read_ahead(orders, listener.stop):
                 engine.counters.reject(malformed["reason"].to_pylist())
-                step = engine.step_canonical(batch)
+                step = engine.step_canonical(dates.before(batch))
                 for rejected in (malformed, *step.rejected.to_batches()):
                     rejections.add(rejected)
                 for part in step.changes.to_batches():
@@ -185,12 +197,43 @@ def replay(  # noqa: PLR0913 - the options of one command
         input_rows=counters.input_rows,
         excluded=orders.excluded,
         lines_repeated=orders.lines_repeated,
+        rows_after_until=dates.after_until,
+        rows_ahead=dates.ahead,
+        newest_ahead_us=dates.newest_ahead_us,
         rejected=tuple(rejections.first),
         as_of_us=engine.clock_us,
         snapshot=snapshot,
         files={out.path: out.rows for out in made.values()},
         elapsed_s=time.monotonic() - started_s,
     )
+
+
+class _Dates:
+    """Leaves out what is dated at or after an instant, and counts what is dated after the wall clock.
+
+    Results do not depend on the wall clock: it is read for the summary alone.
+    """
+
+    def __init__(self, until_us: int | None) -> None:
+        self._until_us = until_us
+        self._now_us = time.time_ns() // 1000
+        self.after_until = self.ahead = 0
+        self.newest_ahead_us = NEVER_US
+
+    def before(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """Return the orders of a batch that are to be applied."""
+        if batch.num_rows == 0:
+            return batch
+        us = times_us(batch)
+        if self._until_us is not None and us.max() >= self._until_us:
+            wanted = us < self._until_us
+            batch, us = batch.filter(pa.array(wanted)), us[wanted]
+            self.after_until += len(wanted) - len(us)
+        ahead = us[us > self._now_us]
+        if len(ahead):
+            self.ahead += len(ahead)
+            self.newest_ahead_us = max(self.newest_ahead_us, int(ahead.max()))
+        return batch
 
 
 class _Listener:

@@ -56,6 +56,8 @@ class Summary:
     Fields  input_rows    rows in the files
             excluded      those the map left out: why, and how many, by its [[exclude]] sections
             lines_repeated  order lines that repeated one of an earlier file
+            rows_after_until  orders left out because they are dated at or after --until
+            rows_ahead, newest_ahead_us  orders dated after the wall clock, and the newest of them
             rows          what became of the order events: read = applied + duplicates + rejected
             tiers         in the ruleset's order; customers without a tier come last
             retained_orders  orders, refunded and void ones included, that the state still knows
@@ -68,6 +70,9 @@ class Summary:
     input_rows: int
     excluded: tuple[tuple[str, int], ...]
     lines_repeated: int
+    rows_after_until: int
+    rows_ahead: int
+    newest_ahead_us: int
     rows: Counters
     tiers: tuple[TierRow, ...]
     customers: int
@@ -117,6 +122,11 @@ class Summary:
                 "excluded": self.rows_excluded,
                 "excluded_by_rule": [{"why": why, "rows": rows} for why, rows in self.excluded],
                 "repeated_lines": self.lines_repeated,
+                "after_until": self.rows_after_until,
+            },
+            "dated_ahead": {
+                "rows": self.rows_ahead,
+                "newest": to_text(self.newest_ahead_us) if self.rows_ahead else None,
             },
             "rows": {
                 "read": rows.read,
@@ -166,6 +176,9 @@ def summarise(result: ReplayResult) -> Summary:
         input_rows=result.input_rows,
         excluded=result.excluded,
         lines_repeated=result.lines_repeated,
+        rows_after_until=result.rows_after_until,
+        rows_ahead=result.rows_ahead,
+        newest_ahead_us=result.newest_ahead_us,
         rows=result.counters,
         tiers=count_tiers(result.snapshot, engine.ruleset),
         customers=result.snapshot.num_rows,

@@ -40,8 +40,43 @@ def test_reads_what_csv_writes(
     csv.writer(text, lineterminator=end, quoting=csv.QUOTE_ALL).writerows([("a", "b"), *rows])
     data = text.getvalue() if closed else text.getvalue().removesuffix(end)
     found, damaged = read(tmp_path / "x.csv", data.encode())
-    assert found == [(at, list(row)) for at, row in enumerate(rows)]
+    assert found == [(at, [cell.strip() for cell in row]) for at, row in enumerate(rows)]
     assert damaged == []
+
+
+SPACES = [chr(code) for code in range(0x110000) if chr(code).isspace()]
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.lists(
+        st.tuples(
+            st.text(st.sampled_from(SPACES), max_size=3),
+            st.sampled_from(
+                ["", "x", "é", "客 户", "\u200bz", "\u2060", "NULL", "nul", "N/A", "#N/A", "\\N", "NaN ."]
+            ),
+            st.text(st.sampled_from(SPACES), max_size=3),
+        ),
+        min_size=1,
+        max_size=8,
+    )
+)
+def test_white_space_of_any_kind_around_a_cell_is_no_part_of_it(
+    tmp_path: Path, cells: list[tuple[str, str, str]]
+) -> None:
+    data = "a,b\n" + "".join(f'"{before}{cell}{after}",1\n' for before, cell, after in cells)
+    found, damaged = read(tmp_path / "x.csv", data.encode())
+    absent = {"NULL", "N/A", "#N/A", "\\N"}
+    assert [row[0] for _, row in found] == ["" if cell in absent else cell for _, cell, _ in cells]
+    assert damaged == []
+
+
+def test_whole_cells_that_stand_for_none_come_empty(tmp_path: Path) -> None:
+    words = ["NULL", "null", "\\N", "None", "NaN", "nan", "N/A", "#N/A"]
+    others = ["Null", "NULLs", "none", "NAN", "n/a", "N", "0", "-", "xNULL"]
+    text = "".join(f'{word},"{word}"\n' for word in words + others)
+    rows, _ = read(tmp_path / "x.csv", f"a,b\n{text}".encode())
+    assert [cells for _, cells in rows] == [["", ""]] * len(words) + [[word, word] for word in others]
 
 
 def test_ragged_lines_keep_their_ordinals_and_text(tmp_path: Path) -> None:

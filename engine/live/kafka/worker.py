@@ -85,7 +85,11 @@ class Worker:
         self._config = config
         self._board = Board(config.ruleset, config.clock)
         self._pool = ThreadPoolExecutor(config.threads, thread_name_prefix="step")
-        self._decoder = Decoder(currency=config.ruleset.currency, record_bytes_max=config.record_bytes_max)
+        self._decoder = Decoder(
+            currency=config.ruleset.currency,
+            time_zone=config.ruleset.time_zone,
+            record_bytes_max=config.record_bytes_max,
+        )
         self._store = Store(config.checkpoints, app_id=config.app_id, keep=config.checkpoints_kept)
         self._reading = Reading(config, self._fail)
         self._transactions = Transactions(config.client, config.app_id)

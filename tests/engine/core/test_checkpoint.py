@@ -4,7 +4,7 @@ import os
 import random
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import wait
 from contextlib import contextmanager, suppress
 from itertools import count
@@ -273,23 +273,125 @@ def test_a_manifest_that_leads_astray_is_refused(
     ],
 )
 def test_a_file_that_leads_astray_is_refused(saved: Path, number: int, column: str, value: object) -> None:
-    manifest = orjson.loads((saved / module.MANIFEST).read_bytes())["manifest"]
-    file = manifest["files"][number]
-    with pa.ipc.open_stream(saved / file["name"]) as reader:
-        table = reader.read_all()
-    values = table[column].to_pylist()
-    values[3] = value
-    field = table.schema.field(column)
-    table = table.set_column(table.schema.get_field_index(column), field, pa.array(values, field.type))
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, table.schema) as writer:
-        writer.write_table(table)
-    whole = sink.getvalue().to_pybytes()
-    put(saved / file["name"], whole)
-    file |= {"bytes": len(whole), "xxh3_128": xxhash.xxh3_128_hexdigest(whole)}
-    seal(saved, manifest)
+    forge(saved, number, lambda rows: rows[3].update({column: value}))
     with pytest.raises(StateError, match="cannot be read"):
         Engine.restore(saved)
+
+
+Forge = Callable[[list[dict[str, Any]]], object]
+
+
+def forge(folder: Path, number: int, change: Forge) -> None:
+    """Change the rows of a file of a checkpoint, whose checksums are then right again."""
+    manifest = orjson.loads((folder / module.MANIFEST).read_bytes())["manifest"]
+    file = manifest["files"][number]
+    with pa.ipc.open_stream(folder / file["name"]) as reader:
+        table = reader.read_all()
+    rows = table.to_pylist()
+    change(rows)
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(pa.Table.from_pylist(rows, schema=table.schema))
+    whole = sink.getvalue().to_pybytes()
+    put(folder / file["name"], whole)
+    file |= {"bytes": len(whole), "xxh3_128": xxhash.xxh3_128_hexdigest(whole)}
+    seal(folder, manifest)
+
+
+def listed(rows: list[dict[str, Any]]) -> list[int]:
+    """Return the handles of a customer's entries, three or more, oldest first."""
+    tails = [handle for handle, row in enumerate(rows, 1) if row["next"] and row["marks"] & 15 == 0]
+    for tail in tails:
+        found = [tail]
+        while rows[found[-1] - 1]["next"]:
+            found.append(rows[found[-1] - 1]["next"])
+        if len(found) > 3:
+            return found
+    raise AssertionError("the history has no such customer")
+
+
+def in_a_circle(rows: list[dict[str, Any]]) -> None:
+    first, *_, last = listed(rows)
+    rows[first - 1]["previous"] = last
+    rows[last - 1]["next"] = first
+
+
+def back_and_forth(rows: list[dict[str, Any]]) -> None:
+    _, second, third, *_ = listed(rows)
+    rows[third - 1]["next"] = second
+
+
+def of_somebody_else(rows: list[dict[str, Any]]) -> None:
+    second = listed(rows)[1]
+    rows[second - 1]["customer"] = 1 + rows[second - 1]["customer"] % 80
+
+
+NONE, ORIGINAL, EVENT = 7, 4, 3
+
+FORGED: dict[str, tuple[int, Forge]] = {
+    "links in a circle": (1, in_a_circle),
+    "links that turn back": (1, back_and_forth),
+    "an entry in another's list": (1, of_somebody_else),
+    "a link to itself": (1, lambda rows: rows[listed(rows)[1] - 1].update(previous=listed(rows)[1])),
+    "an entry of nobody": (1, lambda rows: rows[3].update(customer=0)),
+    "an entry of no kind": (1, lambda rows: rows[3].update(marks=NONE)),
+    "an entry before all time": (1, lambda rows: rows[listed(rows)[1] - 1].update(at_us=-(2**63))),
+    "an entry without an id": (1, lambda rows: rows[listed(rows)[1] - 1].update(id="")),
+    "a note of nothing": (1, lambda rows: [r.update(previous=0) for r in rows if r["marks"] == ORIGINAL]),
+    "a note of no type": (1, lambda rows: [r.update(next=77) for r in rows if r["marks"] & 7 == EVENT]),
+    "a deadline that has passed": (0, lambda rows: rows[3].update(deadline_us=0)),
+    "a deadline before all time": (0, lambda rows: rows[3].update(deadline_us=-(2**63))),
+    "a payment after all time": (0, lambda rows: rows[3].update(last_paid_us=2**62)),
+    "a tier without orders": (0, lambda rows: rows[3].update(tail=0, head=0)),
+    "the list of another": (0, lambda rows: rows[3].update(tail=rows[4]["tail"])),
+    "a window of another": (0, lambda rows: rows[3].update(head=rows[4]["tail"])),
+    "a customer without an id": (0, lambda rows: rows[3].update(customer_id="")),
+}
+
+
+@pytest.mark.parametrize("name", FORGED)
+def test_records_that_contradict_each_other_are_refused(saved: Path, name: str) -> None:
+    forge(saved, *FORGED[name])
+    with pytest.raises(StateError, match=r"is damaged|cannot be read"):
+        Engine.restore(saved)
+
+
+def test_a_next_tier_that_the_ruleset_has_not_is_refused(tmp_path: Path) -> None:
+    grown(ruleset="groups3").checkpoint(tmp_path)
+    forge(tmp_path, 0, lambda rows: rows[3].update(marks=rows[3]["marks"] & ~14 | 7 << 1))
+    with pytest.raises(StateError, match="customer 4 contradicts itself"):
+        Engine.restore(tmp_path)
+
+
+@pytest.mark.parametrize("clock_us", [2**63 - 1, 2**62, -(2**62), -(2**63)])
+def test_a_clock_that_stands_where_it_cannot_is_refused(saved: Path, clock_us: int) -> None:
+    manifest = orjson.loads((saved / module.MANIFEST).read_bytes())["manifest"]
+    manifest["shards"][0]["clock_us"] = clock_us
+    seal(saved, manifest)
+    with pytest.raises(StateError):
+        Engine.restore(saved)
+
+
+def test_a_checkpoint_that_is_replaced_while_it_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = grown(100)
+    engine.checkpoint(tmp_path)
+    read, others = module._read_manifest, [grown(200), grown(300)]
+
+    def replaced(folder: Path) -> dict[str, Any]:
+        manifest = read(folder)
+        if others:
+            others.pop().checkpoint(folder)
+        return manifest
+
+    monkeypatch.setattr(module, "_read_manifest", replaced)
+    assert told(Engine.restore(tmp_path)) == told(grown(200))
+    (
+        tmp_path / orjson.loads((tmp_path / module.MANIFEST).read_bytes())["manifest"]["files"][0]["name"]
+    ).unlink()
+    with pytest.raises(StateError, match="a file is missing"):
+        Engine.restore(tmp_path)
 
 
 def test_a_file_that_is_no_arrow_is_refused(saved: Path) -> None:

@@ -510,6 +510,35 @@ def test_an_amount_once_an_order_is_added_to_its_lines_once(tmp_path: Path) -> N
 
 def test_an_amount_once_an_order_needs_lines(tmp_path: Path) -> None:
     with pytest.raises(
-        ConfigError, match=r"event\[0\]\.amount_once: is for order lines; add a section \[lines\]"
+        ConfigError, match=r"event\[1\]\.amount_once: is for order lines; add a section \[lines\]"
     ):
         run(tmp_path, f'{EVENT}amount = "a"\namount_once = "a"\n', {"a": ["1"]})
+
+
+@pytest.mark.parametrize("lines", [False, True])
+def test_an_erasure_needs_neither_order_nor_amount(tmp_path: Path, *, lines: bool) -> None:
+    toml = f"""
+        {"[lines]" if lines else ""}
+        {"sum = true" if lines else ""}
+        [[event]]
+        when = {{ column = "k", equals = "sale" }}
+        {IDS}occurred_at = "t"
+        amount = "a"
+        [[event]]
+        type = "erased"
+        when = {{ column = "k", equals = "gone" }}
+        customer_id = "c"
+        occurred_at = "t"
+    """
+    columns = {
+        "k": ["sale", "gone"],
+        "o": ["1", None],
+        "a": ["1.50", None],
+        "t": ["2024-01-01T00:00:00Z", "2024-01-02T00:00:00Z"],
+    }
+    good, bad = run(tmp_path, toml, columns)
+    assert bad == []
+    assert [(row["row"], row["type"], row["order_id"], row["amount_minor"]) for row in good] == [
+        (0, 0, "1", 150),
+        (1, 5, "", 0),
+    ]

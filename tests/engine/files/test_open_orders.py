@@ -381,6 +381,44 @@ def test_naive_times_take_the_zone_of_the_run(tmp_path: Path) -> None:
     assert order[0].startswith("2024-06-30 23:00")
 
 
+def test_null_ids_are_absent_in_text_and_words_elsewhere(tmp_path: Path) -> None:
+    table = pa.table(
+        {
+            "customer_id": ["NULL", "nan", " ann ", "\u00a0bob\u3000", "1.23E+15", "1.23e+15", "17850.0"],
+            "order_id": [f"o{at}" for at in range(7)],
+            "occurred_at": ["2024-01-01T00:00:00Z"] * 7,
+            "amount": ["1"] * 7,
+        }
+    )
+    ids, reasons = {}, {}
+    for suffix in (".csv", ".jsonl", ".json", ".parquet", ".arrow"):
+        found, rejected = orders(write(table, tmp_path / f"o{suffix}"))
+        ids[suffix] = [row[1] for row in found]
+        reasons[suffix] = [(row["row"], row["reason"]) for row in rejected]
+    assert ids.pop(".csv") == ["ann", "bob", "1.23e+15", "17850.0"]
+    assert reasons.pop(".csv") == [
+        (0, "missing_customer_id"),
+        (1, "missing_customer_id"),
+        (4, "rounded_id"),
+    ]
+    as_they_are = ["NULL", "nan", " ann ", "\u00a0bob\u3000", "1.23e+15", "17850.0"]
+    assert all(found == as_they_are for found in ids.values())
+    assert all(found == [(4, "rounded_id")] for found in reasons.values())
+
+
+@pytest.mark.parametrize("id_", ["1.5E+3", "00.0E+0", "1234567890.123E+123"])
+@pytest.mark.parametrize("column", ["customer_id", "order_id", "event_id"])
+def test_an_id_that_a_spreadsheet_has_rounded_is_rejected(tmp_path: Path, column: str, id_: str) -> None:
+    row = {"customer_id": "c", "order_id": "o", "occurred_at": "2024-01-01T00:00:00Z", "amount": "1"}
+    near = [id_.lower(), id_[:-1] + "x", "x" + id_, id_.replace("+", "-"), id_.replace(".", ""), f"-{id_}"]
+    rows = [{**row, column: text} for text in (id_, *near)]
+    path = tmp_path / "o.jsonl"
+    path.write_text("\n".join(json.dumps(row) for row in rows))
+    found, rejected = orders(path)
+    assert [(row["row"], row["reason"]) for row in rejected] == [(0, "rounded_id")]
+    assert len(found) == len(near)
+
+
 def test_nested_and_flat_json_paths(tmp_path: Path) -> None:
     (tmp_path / "o.jsonl").write_text('{"a": {"b": 1.10}}\n{"a.b": "2"}\n{"a": 3}\n{}\n')
     (file,) = find_files([tmp_path / "o.jsonl"], InputFormat())

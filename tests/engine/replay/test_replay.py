@@ -3,6 +3,8 @@ import signal
 from datetime import UTC, datetime
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 from little_history import CHANGES
@@ -10,6 +12,7 @@ from little_history import CHANGES
 from rfmstream import Engine
 from rfmstream.engine.core.checkpoint import write_checkpoint
 from rfmstream.engine.replay.replay import Outputs, open_engine, replay
+from rfmstream.engine.replay.summary import summarise
 from rfmstream.schemas.errors import ConfigError, InputError, StateError
 from rfmstream.schemas.ruleset import load_ruleset
 
@@ -180,3 +183,51 @@ def test_no_orders_at_all(tmp_path: Path) -> None:
     result = replay(open_engine(), [source], outputs=outputs)
     assert result.counters.read == 0
     assert all(len(path.read_text().splitlines()) == 1 for path in outputs.paths().values())
+
+
+def test_rows_at_or_after_until_are_left_out_and_counted(tmp_path: Path) -> None:
+    path = tmp_path / "o.csv"
+    path.write_text(
+        "customer_id,order_id,occurred_at,amount\n"
+        "ann,1,2024-06-01,600\nann,2,2024-06-03,600\nann,3,2024-06-04,600\nbob,4,2204-06-05,10\nbob,5,2024-06-30,1\n"
+    )
+    until_us = us(2024, 6, 30)
+    result = replay(open_engine(), [path], until_us=until_us)
+    assert (result.counters.read, result.rows_after_until, result.rows_ahead) == (3, 2, 0)
+    assert result.as_of_us == until_us
+    assert [(row["customer_id"], row["tier"]) for row in result.snapshot.to_pylist()] == [("ann", "111")]
+    later = replay(open_engine(), [path], until_us=until_us, as_of_us=us(2024, 8, 1))
+    assert [row["tier"] for row in later.snapshot.to_pylist()] == ["011"]
+    with pytest.raises(ConfigError, match="lies before the clock"):
+        replay(open_engine(), [path], until_us=until_us, as_of_us=us(2024, 6, 2))
+
+
+def test_rows_dated_after_now_are_applied_and_told(tmp_path: Path) -> None:
+    path = tmp_path / "o.csv"
+    path.write_text(
+        "customer_id,order_id,occurred_at,amount\nann,1,2024-06-01,600\nbob,2,2204-06-05,10\nbob,3,2203-06-05,10\n"
+    )
+    result = replay(open_engine(), [path])
+    assert (result.counters.applied, result.rows_ahead) == (3, 2)
+    assert result.newest_ahead_us == us(2204, 6, 5)
+    assert summarise(result).as_dict()["dated_ahead"] == {"rows": 2, "newest": "2204-06-05T00:00:00Z"}
+    assert summarise(replay(open_engine(), [path], until_us=us(2024, 7, 1))).as_dict()["dated_ahead"] == {
+        "rows": 0,
+        "newest": None,
+    }
+
+
+def test_a_time_without_a_zone_is_local_in_the_zone_of_the_ruleset(tmp_path: Path) -> None:
+    path = tmp_path / "o.csv"
+    path.write_text(
+        "customer_id,order_id,occurred_at,amount\nann,1,2024-06-01,600\nbob,2,2024-06-01 12:00,10\n"
+    )
+    engine = open_engine(load_ruleset("rfm8", time_zone="Asia/Shanghai"))
+    result = replay(engine, [path])
+    assert [row["last_paid_at"].isoformat() for row in result.snapshot.to_pylist()] == [
+        "2024-05-31T16:00:00+00:00",
+        "2024-06-01T04:00:00+00:00",
+    ]
+    other = Engine(load_ruleset("rfm8", time_zone="Asia/Shanghai"))
+    other.step(pa.csv.read_csv(path))
+    assert other.snapshot().equals(result.snapshot)
