@@ -85,7 +85,7 @@ class _Parser:
                 "add one that says which columns make an order event",
             )
         if "lines" not in document:
-            for at, section in enumerate(events):
+            for at, section in enumerate(events, 1):
                 if isinstance(section, dict) and "amount_once" in section:
                     raise self._error(
                         f"event[{at}].amount_once", "is for order lines", "add a section [lines], or use sum"

@@ -52,6 +52,13 @@ class ElementRows(SourceRows):
             self._columns[name] = found.take(pa.array(self._places(depth)))
         return self._columns[name]
 
+    def shown(self) -> pa.Array:
+        """Return the row of each element as the text of a JSON object."""
+        parents, place = np.unique(self.parents, return_inverse=True)
+        mask = np.zeros(self._base.count, np.bool_)
+        mask[parents] = True
+        return self._base.take(mask).shown().take(pa.array(place))
+
     def _places(self, depth: int) -> np.ndarray[Any, Any]:
         """Return which element of the lists at a depth each of these lies in; of depth 0, which row."""
         at = self._at

@@ -28,7 +28,6 @@ from rfmstream.engine.files.line_files import repeated_lines, spread_lines
 from rfmstream.engine.files.mapping import MappedEvent, Mapper, by_row
 from rfmstream.engine.files.numbers import Number, NumberAmount
 from rfmstream.kernels.parse import OK, UNKNOWN_WORD
-from rfmstream.schemas.codes import OrderType
 from rfmstream.schemas.errors import InputError
 from rfmstream.schemas.mapping import Event
 from rfmstream.schemas.orders import CANONICAL_SCHEMA, ORDER_TYPES, REJECTED_SCHEMA
@@ -99,10 +98,11 @@ class LineSums:
         self._currency = currency
         self._budget_bytes = memory_budget_bytes
         self._held_bytes = 0
+        self._apart: list[pa.RecordBatch] = []
+        """Events that are right without what a line needs: erasures, which need not name an order."""
         self._lines: dict[int, list[_Held]] = {}
         self._spoiled: list[_Spoiled] = []
         self._damaged: list[_Damaged] = []
-        self._erasures: list[pa.RecordBatch] = []
 
     def add(self, source_rows: SourceRows, file: int) -> pa.RecordBatch:
         """Take the lines of a batch of the file of this number; return those that are rejected.
@@ -111,18 +111,11 @@ class LineSums:
         """
         rejected = [NO_REJECTED]
         for mapped in self._mapper.events(source_rows):
-            if mapped.fields.types is not None and (mapped.fields.types == OrderType.ERASED).all():
-                # An erasure is no line of an order, which it need not name.
-                good, out = self._judged(mapped.fields, mapped.rows, source_rows.source)
-                self._erasures.append(good)
-                rejected.append(out)
-                continue
             fields, section = mapped.fields, self._mapper.input_map.events.index(mapped.event)
             doubtful = _doubtful(fields)
             if doubtful.any():
                 out = self._refused(mapped, doubtful, section)
                 rejected.append(out)
-                doubtful &= np.isin(mapped.rows, out.column("row").to_numpy())
                 fields = _taken(fields, np.flatnonzero(~doubtful))
             kept = mapped.source_rows.take(~doubtful) if doubtful.any() else mapped.source_rows
             once = None if mapped.once is None else mapped.once.take(np.flatnonzero(~doubtful))
@@ -149,25 +142,24 @@ class LineSums:
                 if spoiled.section in (None, at):
                     section.refused |= _holds(section, spoiled.customer_id, spoiled.order_id)[0]
         rejected = [_attributed(damaged, list(sections.values())) for damaged in self._damaged]
-        done: list[tuple[pa.RecordBatch, pa.RecordBatch]] = []
+        done = [(good, NO_REJECTED) for good in self._apart]
         for section in sections.values():
             if section.file.max(initial=0) > section.file.min(initial=0):
                 rejected.append(self._across_files(section))
             done += self._summed(section)
-        done += [(good, NO_REJECTED) for good in self._erasures if good.num_rows]
         orders = by_row([good for good, _ in done]) if done else _NO_ORDERS
         return orders, by_row([NO_REJECTED, *(bad for _, bad in done), *rejected])
 
     def _refused(self, mapped: MappedEvent, doubtful: np.ndarray[Any, Any], section: int) -> pa.RecordBatch:
-        """Return the doubtful lines that are to be rejected, and note their orders."""
+        """Return those of the doubtful lines that are rejected, and note their orders; the others are put apart."""
         at = np.flatnonzero(doubtful)
         apart = _taken(mapped.fields, at)
-        source = mapped.source_rows.source
-        _, out = self._judged(apart, mapped.rows[at], source)
-        bad = np.isin(mapped.rows[at], out.column("row").to_numpy())
+        good, out, bad = self._judged(apart, mapped.rows[at], mapped.source_rows.source)
+        if good.num_rows:
+            self._apart.append(good)
         types = None if apart.types is None else apart.types[bad]
         known = None if types is None or not (types == UNKNOWN_WORD).any() else types != UNKNOWN_WORD
-        ids = [_sound(text.filter(pa.array(bad))) for text in (apart.customer_id, apart.order_id)]
+        ids = [_sound(text.take(pa.array(bad))) for text in (apart.customer_id, apart.order_id)]
         for where, of_section in ((known, section), (None if known is None else ~known, None)):
             if where is None and of_section is None:
                 continue
@@ -176,18 +168,23 @@ class LineSums:
             spoiled = _Spoiled(of_section, customer.filter(named), order.filter(named))
             self._count(spoiled.customer_id.nbytes + spoiled.order_id.nbytes)
             self._spoiled.append(spoiled)
-        return _with_raw(out, mapped.source_rows, mapped.rows)
+        mask = np.zeros(len(mapped.rows), np.bool_)
+        mask[at[bad]] = True
+        return _with_raw(out, mapped.source_rows.take(mask))
 
     def _judged(
         self, fields: Fields, rows: np.ndarray[Any, Any], source: str | None
-    ) -> tuple[pa.RecordBatch, pa.RecordBatch]:
-        return canonicalise(
+    ) -> tuple[pa.RecordBatch, pa.RecordBatch, np.ndarray[Any, Any]]:
+        """Return the canonical events, those rejected, and the places of the latter: several may be of one row."""
+        good, bad = canonicalise(
             fields,
             currency=self._currency,
-            rows=rows,
+            rows=np.arange(len(rows)),
             source=source,
             keeps_foreign=self._mapper.keeps_foreign,
         )
+        places: np.ndarray[Any, Any] = bad.column("row").to_numpy()
+        return _renumbered(good, rows), _renumbered(bad, rows), places
 
     def _hold(self, section: int, held: _Held) -> None:
         # What a rejected order shows is put together from its sum; the lines' own texts need not be held.
@@ -276,15 +273,9 @@ class LineSums:
             shown = {"customer_id": fields.customer_id, "order_id": fields.order_id, "amount": sums.text()}
             optional = {"currency": fields.currency, "event_id": fields.event_id}
             shown |= {name: text for name, text in optional.items() if text is not None}
-            good, bad = canonicalise(
-                replace(fields, shown=shown),
-                currency=self._currency,
-                rows=section.rows[chosen],
-                source=source,
-                keeps_foreign=self._mapper.keeps_foreign,
-            )
+            good, bad, places = self._judged(replace(fields, shown=shown), section.rows[chosen], source)
             if bad.num_rows:
-                at = chosen[np.isin(section.rows[chosen], bad.column("row").to_numpy())]
+                at = chosen[places]
                 for name, text in (("type", _types(section, at)), ("occurred_at", _times(section, at))):
                     place = bad.schema.get_field_index(name)
                     bad = bad.set_column(place, REJECTED_SCHEMA.field(place), text)
@@ -317,14 +308,21 @@ def _sound(ids: pa.Array) -> pa.Array:
     return ids if faults is None else pc.if_else(pa.array(faults == 0), ids, pa.scalar(None, pa.string()))
 
 
-def _with_raw(out: pa.RecordBatch, source_rows: SourceRows, rows: np.ndarray[Any, Any]) -> pa.RecordBatch:
+def _renumbered(batch: pa.RecordBatch, rows: np.ndarray[Any, Any]) -> pa.RecordBatch:
+    """Return a batch whose `row` is a place in `rows`, with those."""
+    at = batch.schema.get_field_index("row")
+    return batch.set_column(
+        at, batch.schema.field(at), pa.array(rows[batch.column(at).to_numpy()], pa.int64())
+    )
+
+
+def _with_raw(out: pa.RecordBatch, source_rows: SourceRows) -> pa.RecordBatch:
     """Add the columns that the map reads to the rejected lines whose fault is in one of them."""
     told = ~pc.is_in(out.column("reason"), value_set=_WITHOUT_RAW).to_numpy(zero_copy_only=False)
     if not told.any():
         return out
-    mask = np.isin(rows, out.column("row").to_numpy()[told])
     texts = np.full(out.num_rows, None, object)
-    texts[told] = source_rows.take(mask).shown().to_pylist()
+    texts[told] = source_rows.take(told).shown().to_pylist()
     place = out.schema.get_field_index("raw")
     return out.set_column(place, REJECTED_SCHEMA.field(place), pa.array(texts, pa.string()))
 

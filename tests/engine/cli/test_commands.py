@@ -281,6 +281,39 @@ def test_maps(tmp_path: Path) -> None:
     refused(2, "there is no such input map", "maps", "show", "nope")
 
 
+def test_guess_names_the_map_that_fits_and_what_is_missing(tmp_path: Path) -> None:
+    def fits(text: str, name: str) -> list[dict]:
+        path = tmp_path / name
+        path.write_text(text)
+        return json.loads(run("maps", "guess", path, "--json").stdout)["fits"]
+
+    shopify = (
+        "Name,Email,Financial Status,Paid at,Currency,Total,Created at,Cancelled at,Refunded Amount,Id\n"
+    )
+    best = fits(shopify, "a.csv")[0]
+    assert (best["name"], best["missing"]) == ("shopify-orders", [])
+    best = fits(shopify.replace("Total,", ""), "b.csv")[0]
+    assert (best["name"], best["missing"]) == ("shopify-orders", ["Total"])
+    retail = "InvoiceNo,StockCode,Description,Quantity,InvoiceDate,UnitPrice,CustomerID,Country\n"
+    assert fits(retail, "c.csv")[0]["name"] == "online-retail"
+    retail = "Invoice,StockCode,Description,Quantity,InvoiceDate,Price,Customer ID,Country\n"
+    assert fits(retail, "d.csv")[0]["name"] == "online-retail-ii"
+    assert fits("customer_id,order_id,occurred_at,amount\n", "e.csv")[0] == {
+        "name": None,
+        "needed": 4,
+        "missing": [],
+        "share": 1.0,
+    }
+    track = '{"type":"track","event":"Order Completed","userId":"u","timestamp":"2024-01-01T00:00:00Z",'
+    track += '"properties":{"order_id":"1","total":5,"currency":"USD"}}\n'
+    assert fits(track, "f.jsonl")[0]["name"] == "segment-orders"
+    shown = run("maps", "guess", tmp_path / "b.csv").output
+    assert "rfmstream replay --map shopify-orders fits best, but these columns are missing: Total" in shown
+    (tmp_path / "g.csv").write_text("a,b\n1,2\n")
+    assert "no shipped map fits" in run("maps", "guess", tmp_path / "g.csv").output
+    refused(3, "there is no such file", "maps", "guess", tmp_path / "nope.csv")
+
+
 def test_what_a_map_leaves_out_is_counted_by_rule_and_written(tmp_path: Path) -> None:
     own = tmp_path / "own.toml"
     own.write_text(
@@ -306,6 +339,7 @@ def test_what_a_map_leaves_out_is_counted_by_rule_and_written(tmp_path: Path) ->
             {"why": "exclude[3]", "rows": 0},
         ],
         "repeated_lines": 0,
+        "after_until": 0,
     }
     assert told["files"] == {str(left_out): 3}
     with left_out.open() as file:

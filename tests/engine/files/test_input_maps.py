@@ -510,7 +510,7 @@ def test_an_amount_once_an_order_is_added_to_its_lines_once(tmp_path: Path) -> N
 
 def test_an_amount_once_an_order_needs_lines(tmp_path: Path) -> None:
     with pytest.raises(
-        ConfigError, match=r"event\[0\]\.amount_once: is for order lines; add a section \[lines\]"
+        ConfigError, match=r"event\[1\]\.amount_once: is for order lines; add a section \[lines\]"
     ):
         run(tmp_path, f'{EVENT}amount = "a"\namount_once = "a"\n', {"a": ["1"]})
 

@@ -147,3 +147,25 @@ def test_one_pass_is_many_for_whole_orders(tmp_path: Path) -> None:
     replay(engine, paths[1:], input_map=input_map, outputs=Outputs(snapshot=tmp_path / "many.csv"))
     assert (tmp_path / "one.csv").read_text() == (tmp_path / "many.csv").read_text()
     assert engine.counters.duplicates == 1
+
+
+def test_lines_in_a_list_of_the_order(tmp_path: Path) -> None:
+    (tmp_path / "map.toml").write_text(
+        'name = "m"\n[lines]\n[[event]]\ncustomer_id = "who"\norder_id = "id"\noccurred_at = "at"\n'
+        'amount = { product = ["items[*].n", "items[*].price"] }\n'
+    )
+    orders = [
+        '{"id":1,"who":"ann","at":"2024-01-01","items":[{"n":2,"price":"1.50"},{"n":1,"price":"4"}]}',
+        '{"id":2,"who":"ann","at":"2024-01-02","items":[{"n":2,"price":"1.50"},{"n":1,"price":"x"},{"n":1,"price":"y"}]}',
+        '{"id":3,"who":"bob","at":"2024-01-03","items":[{"n":-2,"price":"1.50"}]}',
+    ]
+    (tmp_path / "orders.jsonl").write_text("\n".join(orders))
+    stream = open_orders(
+        [tmp_path / "orders.jsonl"], input_map=load_map(tmp_path / "map.toml"), currency="USD"
+    )
+    batches = list(stream)
+    assert [(row["order_id"], row["amount_minor"]) for good, _ in batches for row in good.to_pylist()] == [
+        ("1", 700)
+    ]
+    rejected = [(row["row"], row["reason"]) for _, bad in batches for row in bad.to_pylist()]
+    assert sorted(rejected) == [(1, "bad_amount"), (1, "bad_amount"), (2, "negative_amount")]

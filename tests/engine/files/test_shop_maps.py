@@ -1,0 +1,304 @@
+"""The maps of shops and payment services, each on a small sample of the documented form."""
+
+import json
+from pathlib import Path
+
+from rfmstream import Engine
+from rfmstream.engine.files.mapping import load_map
+from rfmstream.engine.files.source import open_orders
+from rfmstream.engine.replay.replay import replay
+from rfmstream.schemas.ruleset import load_ruleset
+
+PAID, REFUNDED, CANCELLED, ADJUSTED, TOTAL = range(5)
+
+
+def run(path: Path, name: str, currency: str) -> tuple[list[tuple], list[tuple], int]:
+    stream = open_orders([path], input_map=load_map(name), currency=currency)
+    good, bad = [], []
+    for orders, rejected in stream:
+        for row in orders.to_pylist():
+            at = str(row["occurred_at"])[:16]
+            good.append((row["customer_id"], row["order_id"], row["type"], at, row["amount_minor"]))
+        bad += [(row["row"], row["reason"]) for row in rejected.to_pylist()]
+    return good, bad, stream.rows_excluded
+
+
+def test_online_retail_ii(tmp_path: Path) -> None:
+    path = tmp_path / "online_retail_II.csv"
+    path.write_text(
+        "Invoice,StockCode,Description,Quantity,InvoiceDate,Price,Customer ID,Country\n"
+        "489434,85048,LIGHTS,12,2009-12-01 07:45:00,6.95,13085.0,United Kingdom\n"
+        "489434,79323P,CHERRY,12,2009-12-01 07:45:00,6.75,13085.0,United Kingdom\n"
+        "C489449,22087,CHAINS,-12,2009-12-01 10:33:00,2.95,16321.0,Australia\n"
+        "489525,85226C,,1,2009-12-01 11:34:00,0,,United Kingdom\n"
+        "A506401,B,Adjust bad debt,1,2010-04-29 13:36:00,-53594.36,,United Kingdom\n"
+    )
+    assert run(path, "online-retail-ii", "GBP") == (
+        [
+            ("13085", "489434", PAID, "2009-12-01 07:45", 16440),
+            ("16321", "C489449", ADJUSTED, "2009-12-01 10:33", -3540),
+        ],
+        [(3, "missing_customer_id")],
+        1,
+    )
+
+
+def test_complete_journey_raw(tmp_path: Path) -> None:
+    path = tmp_path / "transaction_data.csv"
+    path.write_text(
+        "household_key,BASKET_ID,DAY,PRODUCT_ID,QUANTITY,SALES_VALUE,STORE_ID,RETAIL_DISC,TRANS_TIME,WEEK_NO,"
+        "COUPON_DISC,COUPON_MATCH_DISC\n"
+        "2375,26984851472,1,1004906,1,1.39,364,-0.6,1631,1,0,0\n"
+        "2375,26984851472,1,1033142,1,0.82,364,0,1631,1,0,0\n"
+        "1364,26984896261,711,842930,1,2.19,31742,0,1520,1,0,0\n"
+    )
+    assert run(path, "complete-journey-raw", "USD")[0] == [
+        ("2375", "26984851472", PAID, "2015-01-01 00:00", 221),
+        ("1364", "26984896261", PAID, "2016-12-11 00:00", 219),
+    ]
+
+
+def test_woocommerce_orders(tmp_path: Path) -> None:
+    path = tmp_path / "orders.csv"
+    path.write_text(
+        "order_id,order_number,order_date,status,order_total,refunded_total,order_currency,customer_id,billing_email\n"
+        "101,101,2024-03-01 10:00:00,completed,600.00,0.00,USD,0,Ann@example.com\n"
+        "102,102,2024-03-02 10:00:00,wc-processing,0.00,0,USD,0,bob@example.com\n"
+        "103,103,2024-03-03 10:00:00,refunded,40.00,40.00,USD,17,cy@example.com\n"
+        "104,104,2024-03-04 10:00:00,on-hold,40.00,0.00,USD,17,cy@example.com\n"
+        "105,105,2024-03-05 10:00:00,shipped,40.00,5.00,USD,17,cy@example.com\n"
+    )
+    assert run(path, "woocommerce-orders", "USD") == (
+        [
+            ("ann@example.com", "101", PAID, "2024-03-01 10:00", 60_000),
+            ("bob@example.com", "102", PAID, "2024-03-02 10:00", 0),
+            ("17", "103", PAID, "2024-03-03 10:00", 4000),
+            ("17", "103", TOTAL, "2024-03-03 10:00", 4000),
+        ],
+        [(4, "unknown_type")],
+        1,
+    )
+
+
+def test_woocommerce_rest(tmp_path: Path) -> None:
+    order = {
+        "id": 727,
+        "status": "processing",
+        "currency": "USD",
+        "date_created_gmt": "2024-03-22T16:28:02",
+        "date_paid_gmt": "2024-03-22T16:28:08",
+        "total": "29.35",
+        "customer_id": 0,
+        "billing": {"email": "John.Doe@example.com"},
+        "refunds": [
+            {"id": 1, "reason": "", "total": "-10.00"},
+            {"id": 2, "reason": "", "total": "-4.35"},
+        ],
+    }
+    waiting = {**order, "id": 728, "status": "on-hold", "date_paid_gmt": None, "refunds": []}
+    known = {**order, "id": 729, "customer_id": 26, "refunds": [], "total": "0.00"}
+    path = tmp_path / "orders.json"
+    path.write_text(json.dumps([order, waiting, known]))
+    assert run(path, "woocommerce-rest", "USD") == (
+        [
+            ("john.doe@example.com", "727", PAID, "2024-03-22 16:28", 2935),
+            ("26", "729", PAID, "2024-03-22 16:28", 0),
+            ("john.doe@example.com", "727", REFUNDED, "2024-03-22 16:28", 1000),
+            ("john.doe@example.com", "727", REFUNDED, "2024-03-22 16:28", 435),
+        ],
+        [],
+        1,
+    )
+    engine = Engine(load_ruleset("rfm8", currency="USD"))
+    replay(engine, [path], input_map=load_map("woocommerce-rest"))
+    assert engine.counters.rejected == {}
+    assert sorted(engine.snapshot()["monetary_minor"].to_pylist()) == [0, 1500]
+
+
+def test_shopify_api_orders_in_their_envelope_and_as_webhooks(tmp_path: Path) -> None:
+    refund = {
+        "id": 509562969,
+        "created_at": "2024-03-10T11:00:00-04:00",
+        "transactions": [
+            {"id": 1, "kind": "refund", "status": "success", "amount": "41.94"},
+            {"id": 2, "kind": "refund", "status": "failure", "amount": "41.94"},
+        ],
+    }
+    order = {
+        "id": 450789469,
+        "name": "#1001",
+        "test": False,
+        "email": "bob@example.com",
+        "customer": {"id": 207119551},
+        "financial_status": "partially_refunded",
+        "created_at": "2024-01-10T11:00:00-05:00",
+        "processed_at": "2024-01-10T11:00:00-05:00",
+        "cancelled_at": None,
+        "currency": "USD",
+        "total_price": "598.94",
+        "total_outstanding": "0.00",
+        "refunds": [refund],
+    }
+    guest = {**order, "id": 2, "customer": None, "email": "Eve@example.com", "total_outstanding": "98.94"}
+    guest |= {"financial_status": "partially_paid", "refunds": [], "cancelled_at": "2024-01-11T00:00:00Z"}
+    pending = {**order, "id": 3, "financial_status": "pending"}
+    document = tmp_path / "orders.json"
+    document.write_text(json.dumps({"orders": [order, guest, pending, {**order, "id": 4, "test": True}]}))
+    expected = (
+        [
+            ("207119551", "450789469", PAID, "2024-01-10 16:00", 59_894),
+            ("eve@example.com", "2", PAID, "2024-01-10 16:00", 50_000),
+            ("eve@example.com", "2", CANCELLED, "2024-01-11 00:00", 0),
+            ("207119551", "450789469", REFUNDED, "2024-03-10 15:00", 4194),
+        ],
+        [],
+    )
+    assert run(document, "shopify-api-orders", "USD")[:2] == expected
+    hooks = tmp_path / "hooks.jsonl"
+    hooks.write_text("".join(json.dumps(one) + "\n" for one in (order, guest, pending)))
+    assert run(hooks, "shopify-api-orders", "USD")[:2] == expected
+
+
+def test_square_payments(tmp_path: Path) -> None:
+    payment = {
+        "id": "bP9mAsEMYPUGjjGNaNO5ZDVyLhSZY",
+        "created_at": "2024-10-13T21:14:29.577Z",
+        "updated_at": "2024-10-14T21:14:30.504Z",
+        "amount_money": {"amount": 1000, "currency": "USD"},
+        "total_money": {"amount": 1200, "currency": "USD"},
+        "status": "COMPLETED",
+        "customer_id": "W92WH6P11H4Z77CTET0RNTGFW8",
+    }
+    refunded = {**payment, "id": "r", "refunded_money": {"amount": 300, "currency": "USD"}}
+    guest = {**payment, "id": "g", "customer_id": None, "buyer_email_address": "A@example.com"}
+    path = tmp_path / "payments.json"
+    path.write_text(json.dumps({"payments": [payment, refunded, guest, {**payment, "status": "FAILED"}]}))
+    customer = payment["customer_id"]
+    assert run(path, "square-payments", "USD") == (
+        [
+            (customer, payment["id"], PAID, "2024-10-13 21:14", 1200),
+            (customer, "r", PAID, "2024-10-13 21:14", 1200),
+            ("a@example.com", "g", PAID, "2024-10-13 21:14", 1200),
+            (customer, "r", TOTAL, "2024-10-14 21:14", 300),
+        ],
+        [],
+        1,
+    )
+
+
+def test_paypal_activity(tmp_path: Path) -> None:
+    path = tmp_path / "Download.csv"
+    path.write_text(
+        '"Date","Time","TimeZone","Name","Type","Status","Currency","Gross","Fee","Net","From Email Address",'
+        '"To Email Address","Transaction ID","Reference Txn ID"\n'
+        '"11/09/2026","15:30:00","PST","Bo","Payment Refund","Completed","USD","-1,200.00","0.00","-1,200.00",'
+        '"shop@example.com","Bo@example.com","T4","T3"\n'
+        '"11/09/2026","09:00:00","PST","Bo","Express Checkout Payment","Completed","USD","1,500.00","-3.50","1,496.50",'
+        '"bo@example.com","shop@example.com","T3",""\n'
+        '"10/09/2026","14:30:00","PDT","","General Withdrawal","Completed","USD","-500.00","0.00","-500.00",'
+        '"","","T2",""\n'
+        '"10/09/2026","14:30:00","PDT","Al","Website Payment","Pending","USD","5.00","0.00","5.00",'
+        '"al@example.com","shop@example.com","T1",""\n'
+        '"10/09/2026","14:30:00","PDT","Al","Chargeback Reversal","Completed","USD","5.00","0.00","5.00",'
+        '"al@example.com","shop@example.com","T0",""\n'
+    )
+    assert run(path, "paypal-activity", "USD") == (
+        [
+            ("bo@example.com", "T3", PAID, "2026-11-09 17:00", 150_000),
+            ("bo@example.com", "T3", REFUNDED, "2026-11-09 23:30", 120_000),
+        ],
+        [(4, "unknown_type")],
+        2,
+    )
+
+
+def test_etsy_orders(tmp_path: Path) -> None:
+    path = tmp_path / "EtsySoldOrders2024.csv"
+    path.write_text(
+        '"Sale Date","Order ID","Buyer User ID","Full Name",Currency,"Order Value","Discount Amount",Shipping,'
+        '"Sales Tax","Order Total",Status,"Adjusted Order Total"\n'
+        '"03/01/24","3123","annknits","Ann","USD","1,000.00","0.00","5.00","0.00","1,005.00","Shipped",""\n'
+        '"03/02/24","3124","annknits","Ann","USD","20.00","0.00","5.00","0.00","25.00","Shipped","10.00"\n'
+    )
+    assert run(path, "etsy-orders", "USD") == (
+        [
+            ("annknits", "3123", PAID, "2024-03-01 00:00", 100_500),
+            ("annknits", "3124", PAID, "2024-03-02 00:00", 2500),
+            ("annknits", "3124", TOTAL, "2024-03-02 00:00", 1500),
+        ],
+        [],
+        0,
+    )
+
+
+def test_amazon_shipments(tmp_path: Path) -> None:
+    path = tmp_path / "shipments.txt"
+    columns = (
+        *(
+            "amazon-order-id",
+            "shipment-id",
+            "shipment-item-id",
+            "purchase-date",
+            "payments-date",
+            "buyer-email",
+        ),
+        *("currency", "item-price", "item-tax", "shipping-price", "shipping-tax", "item-promotion-discount"),
+    )
+    start = ("2024-03-01T10:00:00+00:00", "2024-03-01T10:05:00+00:00", "A1@marketplace.amazon.com", "USD")
+    rows = (
+        ("111-1", "S1", "I1", *start, "20.00", "1.60", "5.00", "0.00", "2.00"),
+        ("111-1", "S1", "I2", *start, "10.00", "0.80", "", "", "-1.00"),
+    )
+    path.write_text("".join("\t".join(cells) + "\n" for cells in (columns, *rows)))
+    assert run(path, "amazon-shipments", "USD") == (
+        [("a1@marketplace.amazon.com", "111-1", PAID, "2024-03-01 10:05", 3440)],
+        [],
+        0,
+    )
+
+
+def test_magento_orders(tmp_path: Path) -> None:
+    order = {
+        "increment_id": "000000001",
+        "state": "complete",
+        "customer_id": 5,
+        "customer_email": "roni@example.com",
+        "created_at": "2024-03-01 10:00:00",
+        "updated_at": "2024-03-09 10:00:00",
+        "base_currency_code": "USD",
+        "base_grand_total": 36.39,
+        "base_total_paid": 36.39,
+    }
+    refunded = {**order, "increment_id": "000000002", "customer_id": None, "base_total_refunded": 6.39}
+    unpaid = {**order, "increment_id": "000000003", "state": "new", "base_total_paid": None}
+    path = tmp_path / "orders.json"
+    path.write_text(json.dumps({"items": [order, refunded, unpaid], "total_count": 3}))
+    assert run(path, "magento-orders", "USD") == (
+        [
+            ("5", "000000001", PAID, "2024-03-01 10:00", 3639),
+            ("roni@example.com", "000000002", PAID, "2024-03-01 10:00", 3639),
+            ("roni@example.com", "000000002", TOTAL, "2024-03-09 10:00", 639),
+        ],
+        [],
+        1,
+    )
+
+
+def test_taobao_orders(tmp_path: Path) -> None:
+    path = tmp_path / "ExportOrderList.csv"
+    text = (
+        "订单编号,买家会员名,买家应付货款,买家实际支付金额,订单状态,订单创建时间,订单付款时间,退款金额\n"
+        '="1234567890123456789",小明,100.00,"1,100.00",交易成功,2024-03-01 10:00:00,2024-03-01 10:05:00,0.00\n'
+        '="1234567890123456790",小红,100.00,100.00,交易成功,2024-03-02 10:00:00,2024-03-02 10:05:00,40.00\n'
+        '="1234567890123456791",小红,100.00,0.00,交易关闭,2024-03-02 10:00:00,,无退款申请\n'
+    )
+    path.write_text(text, encoding="gbk")
+    assert run(path, "taobao-orders", "CNY") == (
+        [
+            ("小明", "1234567890123456789", PAID, "2024-03-01 02:05", 110_000),
+            ("小红", "1234567890123456790", PAID, "2024-03-02 02:05", 10_000),
+            ("小红", "1234567890123456790", TOTAL, "2024-03-02 02:05", 4000),
+        ],
+        [],
+        1,
+    )
