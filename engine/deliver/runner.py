@@ -15,13 +15,12 @@ import time
 from collections import Counter, deque
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Final
 
 from rfmstream.engine.deliver.broker import BrokerConfig
 from rfmstream.engine.deliver.client import HttpClient
 from rfmstream.engine.deliver.config import Destination
-from rfmstream.engine.deliver.kafka.admin import committed, partition_counts, retention_ms
+from rfmstream.engine.deliver.kafka.admin import committed, partition_counts
 from rfmstream.engine.deliver.kafka.group import GroupConsumer
 from rfmstream.engine.deliver.kafka.plain import PlainConsumer
 from rfmstream.engine.deliver.kafka.producer import Producer
@@ -29,6 +28,7 @@ from rfmstream.engine.deliver.lanes import Commit
 from rfmstream.engine.deliver.model import Event, Item, Place
 from rfmstream.engine.deliver.progress import decode_finished
 from rfmstream.engine.deliver.records import Record, UnreadableError, read_event, unread_event
+from rfmstream.engine.deliver.retention import Facts, watch_retention
 from rfmstream.engine.deliver.scout import Scout
 from rfmstream.engine.deliver.sender import Sender
 from rfmstream.schemas.errors import TransportError
@@ -40,21 +40,7 @@ WAITING_MAX: Final = 20_000
 
 COMMIT_S: Final = 0.02
 _TOPICS_S: Final = 15.0
-_RETENTION_S: Final = 30.0
 _REVOKE_S: Final = 5.0
-_TOO_OLD: Final = 0.5
-"""Share of a topic's retention from which on the age of an undelivered event is told."""
-
-
-@dataclass
-class Facts:
-    """What is shown of a destination beside its lanes."""
-
-    lag: int = 0
-    oldest_ms: int | None = None
-    retention_left_s: float | None = None
-    lost: int = 0
-    has_joined: bool = False
 
 
 class Runner:
@@ -144,7 +130,7 @@ class Runner:
                 sender.run(),
                 self._commit(),
                 self._watch_topics(),
-                self._watch_retention(),
+                watch_retention(self.facts, self._unfinished, self._broker, self.destination.name),
                 *((self.scout.run(), self._watch_guard(self.scout)) if self.scout else ()),
             )
         ]
@@ -374,6 +360,10 @@ class Runner:
             self._unstage()
             self._sender().wake.set()
 
+    def _unfinished(self) -> list[Event]:
+        waiting = [item.event for item in self._sender().lanes.waiting()]
+        return waiting + [item.event for _, item in self._staged]
+
     # Commits
 
     async def _commit(self) -> None:
@@ -409,37 +399,3 @@ class Runner:
         self._last_commits |= commits
         lanes.settled(counts)
         return True
-
-    # Retention
-
-    async def _watch_retention(self) -> None:
-        while True:
-            waiting = [item.event for item in self._sender().lanes.waiting()] + [
-                item.event for _, item in self._staged
-            ]
-            oldest: dict[str, int] = {}
-            for event in waiting:
-                topic = event.place.topic
-                oldest[topic] = min(oldest.get(topic, event.timestamp_ms), event.timestamp_ms)
-            self.facts.oldest_ms = min(oldest.values(), default=None)
-            await self._tell_retention(oldest)
-            await asyncio.sleep(_RETENTION_S if not oldest else 2.0)
-
-    async def _tell_retention(self, oldest: Mapping[str, int]) -> None:
-        now_ms = time.time_ns() // 1_000_000
-        self.facts.retention_left_s = None
-        if not oldest or now_ms - min(oldest.values()) < 60_000:
-            return
-        try:
-            kept = await retention_ms(self._broker, list(oldest))
-        except TransportError:
-            return
-        for topic, whole_ms in kept.items():
-            left_ms = whole_ms - (now_ms - oldest[topic])
-            if self.facts.retention_left_s is None or left_ms / 1000 < self.facts.retention_left_s:
-                self.facts.retention_left_s = left_ms / 1000
-            if left_ms < whole_ms * (1 - _TOO_OLD):
-                _log.error(
-                    "undelivered events will be deleted by the topic's retention",
-                    extra={"destination": self.destination.name, "topic": topic, "left_s": left_ms // 1000},
-                )

@@ -349,6 +349,19 @@ def test_status_pages_say_how_destinations_fare(cluster: Cluster, tmp_path: Path
         assert SECRET.removeprefix("whsec_") not in (tmp_path / "deliver.log").read_text()
 
 
+def test_retention_that_is_about_to_delete_what_waits_is_told(cluster: Cluster, tmp_path: Path) -> None:
+    asyncio.run(cluster.create(f"{cluster.name}.changes", 1, retention_ms=str(3 * 3_600_000)))
+    two_hours_ago_ms = int(time.time() * 1000) - 2 * 3_600_000
+    asyncio.run(send_events(cluster, history(2, 2), 1, when_ms=two_hours_ago_ms))
+    with receiver() as there:
+        nobody = webhook(there).replace(str(there.port), "9")
+        config = write_config(tmp_path, cluster, nobody)
+        with delivering(config, tmp_path / "deliver.log") as process:
+            process.wait_for("undelivered events will be deleted by the topic's retention")
+            process.terminate()
+            assert process.exit_code() == 0
+
+
 def test_a_broker_that_restarts_costs_nothing(own_broker: Broker, tmp_path: Path) -> None:
     cluster = Cluster(own_broker.bootstrap, "t")
     asyncio.run(create(cluster, 1))
