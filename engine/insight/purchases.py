@@ -19,7 +19,7 @@ from rfmstream.schemas.orders import ORDER_TYPES
 _TYPES: Final = {word: code for code, word in enumerate(ORDER_TYPES)}
 _ABSENT: Final = 255
 DAY_US: Final = 86_400_000_000
-_COLUMNS: Final = ("customer_id", "order_id", "type", "occurred_at", "amount_minor")
+_COLUMNS: Final = ("customer_id", "order_id", "type", "occurred_at", "amount_minor", "event_id")
 
 
 class Purchases:
@@ -73,12 +73,23 @@ class Purchases:
         # Of several payments of one order the first is the order, and the others are duplicates.
         paid_row = np.full(count, kind.size, np.int64)
         np.minimum.at(paid_row, order[is_paid], np.flatnonzero(is_paid))
-        taken_minor = np.zeros(count, np.int64)
-        np.add.at(taken_minor, order[is_kind("refunded")], amount_minor[is_kind("refunded")])
-        in_all = is_kind("refunded_total")
-        np.maximum.at(taken_minor, order[in_all], amount_minor[in_all])
+        # What takes an amount off counts once, and only if the order was there.
+        takes = is_kind("refunded") | is_kind("refunded_total") | is_kind("cancelled")
+        takes &= np.arange(kind.size) > paid_row[order]
+        (event_id,), _ = encode(events["event_id"])
+        has_id = event_id >= 0
+        identity = (
+            np.where(has_id, customer, order),
+            event_id,
+            np.where(has_id, 0, kind),
+            np.where(has_id, 0, at_us),
+        )
+        takes = _firsts(takes, *identity)
+        taken_minor = _taken_minor(
+            order, amount_minor, is_kind("refunded") & takes, is_kind("refunded_total") & takes, count
+        )
         is_void = np.zeros(count, np.bool_)
-        is_void[order[is_kind("cancelled")]] = True
+        is_void[order[is_kind("cancelled") & takes]] = True
         erased_us = np.full(len(customers), NEVER_US, np.int64)
         np.maximum.at(erased_us, customer[is_kind("erased")], at_us[is_kind("erased")])
         rows = paid_row[paid_row < kind.size]
@@ -130,3 +141,32 @@ class Purchases:
 
     def _keys(self, code: NDArray[np.int64], rank: NDArray[Any]) -> NDArray[np.int64]:
         return np.asarray(code * (self._instants_us.size + 1) + rank, np.int64)
+
+
+def _firsts(wanted: NDArray[np.bool_], *identity: NDArray[Any]) -> NDArray[np.bool_]:
+    """Return which of the wanted rows are the first of their identity."""
+    rows = np.flatnonzero(wanted)
+    _, first = np.unique(np.stack([column[rows] for column in identity]), axis=1, return_index=True)
+    found = np.zeros(wanted.size, np.bool_)
+    found[rows[first]] = True
+    return found
+
+
+def _taken_minor(
+    order: NDArray[np.int64],
+    amount_minor: NDArray[np.int64],
+    is_refund: NDArray[np.bool_],
+    is_total: NDArray[np.bool_],
+    count: int,
+) -> NDArray[np.int64]:
+    """Return what was refunded of each order: single refunds add up, the others say how much it is in all."""
+    taken_minor = np.zeros(count, np.int64)
+    np.add.at(taken_minor, order[is_refund], amount_minor[is_refund])
+    np.maximum.at(taken_minor, order[is_total], amount_minor[is_total])
+    # Where an order has both, which hardly happens, what comes first matters.
+    both = np.intersect1d(order[is_refund], order[is_total])
+    taken_minor[both] = 0
+    for row in np.flatnonzero(np.isin(order, both) & (is_refund | is_total)).tolist():
+        at, amount = order[row], amount_minor[row]
+        taken_minor[at] = max(taken_minor[at], amount) if is_total[row] else taken_minor[at] + amount
+    return taken_minor

@@ -116,8 +116,9 @@ def test_gaps_are_of_local_days() -> None:
             .cast(pa.timestamp("us"))
             .cast(pa.timestamp("us", "UTC")),
             pa.array([1_000] * 5),
+            pa.nulls(5, pa.string()),
         ],
-        names=["customer_id", "order_id", "type", "occurred_at", "amount_minor"],
+        names=["customer_id", "order_id", "type", "occurred_at", "amount_minor", "event_id"],
     )
     purchases = Purchases.of([canonical])
     assert purchases.gap_days("UTC").tolist() == [1, 7]
