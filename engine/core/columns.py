@@ -231,6 +231,9 @@ def _array(data_type: pa.DataType, values: NDArray[Any], valid: NDArray[np.uint8
 def _words(
     words: pa.Array, codes: NDArray[np.int8], valid: NDArray[np.uint8] | None = None
 ) -> pa.DictionaryArray:
+    if valid is not None:
+        # What is null means nothing, but some readers (Polars) look it up all the same.
+        codes = np.maximum(codes, 0)
     return pa.DictionaryArray.from_arrays(_array(pa.int8(), codes, valid), words, safe=False)
 
 

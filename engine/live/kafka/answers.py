@@ -4,7 +4,7 @@ asyncio's StreamReader, which aiokafka (0.14, aiokafka/conn.py) reads from, lets
 a fetch of megabytes is copied some nine times before it is complete, and nobody else runs meanwhile. But the length of
 an answer comes first, so what is long is received into a place of that length.
 
-Whoever imports this module has all connections of aiokafka read so.
+`install` has all connections of aiokafka read so; engine.live.kafka.seams decides about it.
 """
 
 import asyncio
@@ -122,5 +122,26 @@ class _Connection(conn.AIOKafkaConnection):
             del this
 
 
-conn.AIOKafkaProtocol = _Protocol
-conn.AIOKafkaConnection = _Connection
+def install() -> None:
+    """Have all connections that aiokafka makes from now on read so."""
+    conn.AIOKafkaProtocol = _Protocol
+    conn.AIOKafkaConnection = _Connection
+
+
+def receives_alike() -> bool:
+    """Tell whether answers come out whole and in order, wherever what has come is cut; needs an event loop."""
+    answers = [b"", b"short", bytes(range(256)) * 300]
+    data = b"".join(_SIZE.pack(len(each)) + each for each in answers)
+    for piece in (1 << 16, 70_000, 7):
+        loop = asyncio.get_running_loop()
+        protocol = _Protocol(loop.create_future(), asyncio.StreamReader(loop=loop), loop=loop)
+        at = 0
+        while at < len(data):
+            place = protocol.get_buffer(-1)
+            count = min(len(place), piece, len(data) - at)
+            place[:count] = data[at : at + count]
+            protocol.buffer_updated(count)
+            at += count
+        if [each.getvalue() for each in protocol._answers] != answers:  # noqa: SLF001 - of this class
+            return False
+    return True

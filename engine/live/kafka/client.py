@@ -12,7 +12,6 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.conn import create_conn
 from aiokafka.helpers import create_ssl_context
 
-import rfmstream.engine.live.kafka.answers  # noqa: F401 - of all connections
 from rfmstream.engine.live.config import ClientConfig
 from rfmstream.engine.live.model import FencedError
 from rfmstream.schemas.errors import ConfigError, RfmError, TransportError

@@ -30,7 +30,7 @@ from rfmstream.engine.live.http import StatusServer
 from rfmstream.engine.live.kafka.client import as_rfm_error
 from rfmstream.engine.live.kafka.lane import STOP_S_MAX, Lane
 from rfmstream.engine.live.kafka.output import KafkaPartitionLog
-from rfmstream.engine.live.kafka.raw_check import choose_path
+from rfmstream.engine.live.kafka.seams import install_answers, install_fetches, install_lock
 from rfmstream.engine.live.kafka.topics import input_ids, prepare_topics
 from rfmstream.engine.live.kafka.transactions import Transactions
 from rfmstream.engine.live.kafka.transport import App, Fetched, Reading
@@ -42,7 +42,6 @@ from rfmstream.engine.live.runner import Runner
 from rfmstream.engine.live.stats import PartitionStats
 from rfmstream.engine.live.store import Store
 from rfmstream.engine.live.warm import warm_up
-from rfmstream.kernels.gil import keep_gil_on_this_thread
 from rfmstream.schemas.errors import RfmError, TransportError
 
 _T = TypeVar("_T")
@@ -71,7 +70,7 @@ def run_worker(config: WorkerConfig) -> int:
     gc.set_threshold(200_000, 20, 100)
     # Requests are sent between pieces of the steps' Python: the loop gets its turn after this, not after 5 ms.
     sys.setswitchinterval(_SWITCH_S)
-    keep_gil_on_this_thread()  # the loop's: what is large goes to the pool
+    install_lock()  # for the loop's thread: what is large goes to the pool
     asyncio.run(Worker(config).run())
     return 0
 
@@ -113,6 +112,7 @@ class Worker:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, *ending_signals()):
             loop.add_signal_handler(number, self._stop.set)
+        install_answers()
         await self._in_pool(self._store.check)
         partitions = await self._unless_stopped(prepare_topics(self._config))
         if partitions is None:
@@ -141,7 +141,7 @@ class Worker:
             )
             warm = partial(warm_up, self._config.ruleset, self._config.clock)
             await self._unless_stopped(self._in_pool(warm))
-            await self._unless_stopped(self._in_pool(choose_path))
+            await self._unless_stopped(self._in_pool(install_fetches))
             await self._read()
         finally:
             if status is not None:

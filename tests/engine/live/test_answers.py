@@ -10,7 +10,7 @@ from aiokafka.errors import KafkaConnectionError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rfmstream.engine.live.kafka.answers import _SHORT_BYTES, _Protocol
+from rfmstream.engine.live.kafka.answers import _SHORT_BYTES, _Protocol, install
 
 LENGTHS = st.one_of(
     st.integers(0, 40), st.sampled_from([_SHORT_BYTES - 4, _SHORT_BYTES, _SHORT_BYTES + 1, 300_000])
@@ -90,5 +90,8 @@ def test_what_is_no_broker_ends_the_connection(said: bytes) -> None:
     asyncio.run(run())
 
 
-def test_every_connection_of_the_client_is_read_so() -> None:
+def test_every_connection_of_the_client_is_read_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("AIOKafkaProtocol", "AIOKafkaConnection"):
+        monkeypatch.setattr(conn, name, getattr(conn, name))
+    install()
     assert conn.AIOKafkaProtocol is _Protocol
