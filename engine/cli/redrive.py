@@ -7,7 +7,9 @@ import click
 from rfmstream.engine.cli.running import run_async
 from rfmstream.engine.cli.settings import SettingsCommand, setting_options
 from rfmstream.engine.live.settings import CLIENT_SETTINGS
-from rfmstream.schemas.orders import REJECTION_REASONS
+from rfmstream.schemas.codes import REJECTIONS
+
+_REASONS = [outcome.name.lower() for outcome in REJECTIONS]
 
 
 @click.command(
@@ -31,10 +33,10 @@ Exit codes: 0 done · 1 the brokers failed · 2 usage or configuration · 130 in
     "--reason",
     "reasons",
     metavar="WORD",
-    type=click.Choice(REJECTION_REASONS),
+    type=click.Choice(_REASONS),
     multiple=True,
     required=True,
-    help=f"Which rows: {', '.join(REJECTION_REASONS)}; may be given again.",
+    help=f"Which rows: {', '.join(_REASONS)}; may be given again.",
 )
 @click.option(
     "--since",

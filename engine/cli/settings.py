@@ -15,8 +15,8 @@ Settings:
   Each --option of a setting can also be given as an environment variable, {ENVIRONMENT_PREFIX} and its name in
   capitals ({ENVIRONMENT_PREFIX}APP_ID for --app-id), or in the TOML file of --config, by its name
   (app_id = "shop"). The option wins over the environment, the environment over the file.
-  Passwords have no option: {ENVIRONMENT_PREFIX}SASL_PASSWORD and {ENVIRONMENT_PREFIX}TLS_KEY_PASSWORD hold them, or,
-  with _FILE at the end, name a file that does."""
+  Secrets have no option: {ENVIRONMENT_PREFIX}SASL_PASSWORD, {ENVIRONMENT_PREFIX}TLS_KEY_PASSWORD and
+  {ENVIRONMENT_PREFIX}LISTEN_TOKEN hold them, or, with _FILE at the end, name a file that does."""
 
 
 class _SettingOption(click.Option):

@@ -108,7 +108,8 @@ def test_damaged_anywhere(data: st.DataObject, codec: str | None, *, legacy: boo
     assert found >= DAMAGED
     try:
         with pa.ipc.open_stream(bytes(value)) as reader:
-            reader.read_all()
+            table = reader.read_all()
     except (pa.ArrowException, OSError, ValueError):
         return
-    assert found >= 0, "Arrow can read it"
+    # Arrow does not look at the bits of a column without nulls, wherever they are said to be.
+    assert found >= 0 or table.equals(pa.Table.from_batches([batch(8)])), "Arrow can read it"

@@ -11,6 +11,7 @@ from rfmstream.engine.core.shard import Shard
 from rfmstream.kernels.fold import BLOCK, fold
 from rfmstream.kernels.layout import CHANGE, DONE, GROW, OUTPUT_FULL
 from rfmstream.schemas.codes import NEVER_US, ChangeReason
+from rfmstream.schemas.ruleset import load_ruleset
 
 FIELDS = [name for name in CHANGE.names if not name.startswith("pad")]
 REASONS = {reason.value: reason.name.lower() for reason in ChangeReason}
@@ -132,7 +133,8 @@ def test_the_log_is_the_clock_and_the_future_is_refused() -> None:
 @pytest.mark.parametrize("size", [1, BLOCK - 1, BLOCK, BLOCK + 1, 5 * BLOCK + 3])
 def test_goes_on_where_the_output_was_full(size: int) -> None:
     rows = [event(f"c{i % 7}", f"o{i}", i * 40 * DAY_US) for i in range(size)]
-    whole, bit_by_bit = Engine(), Engine()
+    rules = load_ruleset("rfm8").without_signals()  # whose room in the output is another
+    whole, bit_by_bit = Engine(rules), Engine(rules)
     fold_events(whole, rows)
     expected = shard_in(whole).take_changes()[FIELDS].tolist()
     shard, changes = shard_in(bit_by_bit), np.zeros(1, dtype=CHANGE)

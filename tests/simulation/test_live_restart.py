@@ -59,7 +59,7 @@ class Stage:
     def runner(self, ruleset: str = "rfm8", log: ScriptedLog | None = None, **options: Any) -> Runner:  # noqa: ANN401
         return Runner(
             SOURCE,
-            ruleset=load_ruleset(ruleset),
+            ruleset=load_ruleset(ruleset).without_signals(),
             options=replace(OPTIONS, **options),
             log=log or ScriptedLog(self.world),
             store=Store(str(self.root), app_id="app"),

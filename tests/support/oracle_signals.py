@@ -64,6 +64,10 @@ class SignalOracle(Oracle):
             self._warn(customer_id, now_us, event)
             self._dwell(customer_id, now_us, event)
 
+    def _erase(self, event: Event) -> None:
+        super()._erase(event)
+        del self.memories[event["customer_id"]]
+
     def _reach(self, customer_id: str, now_us: int, event: Event) -> None:
         customer, memory = self.customers[customer_id], self.memories[customer_id]
         live = customer.live_orders()
@@ -135,7 +139,7 @@ class SignalOracle(Oracle):
                 "kind": kind,
                 "effective_at": now_us,
                 "tier": customer.tier,
-                "seq": customer.newest_change["seq"] if customer.newest_change else 0,
+                "seq": customer.seq,
                 **dict.fromkeys(nothing),
                 **said,
                 "order_id": event["order_id"] if event else None,

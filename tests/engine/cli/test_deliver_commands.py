@@ -49,7 +49,7 @@ def trying(there: Receiver, folder: Path, *more: str) -> tuple[int, str]:
 
 
 def test_shipped_maps_are_listed_and_shown() -> None:
-    code, text = run("destinations", "list")
+    code, text = run("destinations", "list", COLUMNS="120")
     assert code == 0
     assert "klaviyo-events" in text
     assert "Standard Webhooks" in text

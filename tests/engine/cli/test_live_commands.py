@@ -122,7 +122,7 @@ def test_snapshot_of_nothing_or_of_two_things(tmp_path: Path) -> None:
     for arguments in ((), ("--checkpoint", tmp_path, "--worker", "http://127.0.0.1:1")):
         result = run("snapshot", *arguments, "--out", out)
         assert result.exit_code == 2
-        assert "name one of --checkpoint and --worker" in result.stderr
+        assert "name one of --checkpoint, --worker and --changes" in result.stderr
     worker = ("--worker", "http://127.0.0.1:1", "--out", out)
     assert run("snapshot", *worker, "--ruleset", "rfm8").exit_code == 2
     refused(run("snapshot", *worker), 1, "http://127.0.0.1:1: no snapshot comes from there")

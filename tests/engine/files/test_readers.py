@@ -41,15 +41,17 @@ def test_words_that_are_null_are_read_by_all(tables: dict[str, pa.Table], name: 
     with pa.ipc.new_stream(stream, table.schema) as writer:
         writer.write_table(table)
     for frame in (
-        pl.read_ipc(path, memory_map=False),
+        pl.read_ipc(path),
         pl.scan_ipc(path).collect(),
         pl.read_ipc_stream(io.BytesIO(stream.getvalue())),
     ):
         assert {column: frame[column].cast(pl.String).to_list() for column in words} == expected
     frame = table.to_pandas()
+    connection = duckdb.connect()
+    connection.register("told", table)
     for column in words:
         shown = frame[column].astype(object)
         assert shown.where(shown.notna(), None).tolist() == expected[column]
-        assert duckdb.sql(f"select {column}::varchar from table").fetchall() == [  # noqa: S608
+        assert connection.sql(f"select {column}::varchar from told").fetchall() == [  # noqa: S608
             (value,) for value in expected[column]
         ]

@@ -301,7 +301,8 @@ def run(*arguments: object) -> Result:
 def files(tmp_path: Path) -> tuple[Path, Path]:
     changes, orders = tmp_path / "changes.parquet", tmp_path / "orders.csv"
     held = pa.array([n % 3 == 0 for n in range(complete_journey_changes("rfm8-annual").num_rows)])
-    write_table(changes, complete_journey_changes("rfm8-annual").append_column("holdout", held))
+    table = complete_journey_changes("rfm8-annual")
+    write_table(changes, table.set_column(table.schema.get_field_index("holdout"), "holdout", held))
     canonical = pa.Table.from_batches([complete_journey_orders()])
     write_table(orders, canonical.select(["customer_id", "order_id", "occurred_at", "amount_minor"]))
     return changes, orders
