@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Final
 
 import yaml
-from kafka_cluster import ROOT, broker, require_java
+from kafka_cluster import ROOT, require_java
 
-COMPOSE: Final = ROOT / "tests" / "kafka" / "broker" / "compose.yaml"
+from ops.broker import broker
+
+COMPOSE: Final = ROOT / "ops" / "broker" / "compose.yaml"
 JARS: Final = ROOT / ".kafka" / "jars"
 
 

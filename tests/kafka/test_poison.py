@@ -110,6 +110,7 @@ ALONE: list[Poison] = [
     ("negative_amount", amount("-0.01"), ()),
     ("currency_mismatch", order("x", 1, currency="EUR"), ()),
     ("unknown_type", order("x", 1, type="gift"), ()),
+    ("rounded_id", order("9.23E+11", 1), ()),
 ]
 
 
@@ -127,7 +128,9 @@ def applied_poison(customer: str, later: str) -> list[Poison]:
 def test_poison_is_told_once_and_harms_nothing_else(cluster: Cluster, tmp_path: Path) -> None:
     later = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + 3600))
     poison = {0: ALONE, 1: [*applied_poison("c-1", later), *reversed(ALONE)]}
-    assert {reason for of in poison.values() for reason, *_ in of} == set(REJECTION_REASONS)
+    # Rates of exchange are a replay's; an erasure comes before a rejection by it, see tests/kafka/test_examples.py.
+    others = {"no_rate", "erased_customer"}
+    assert {reason for of in poison.values() for reason, *_ in of} == set(REJECTION_REASONS) - others
     sent, expected = mixed(poison)
     flags = flags_of(cluster, tmp_path / "state", listen="127.0.0.1:0")
     asyncio.run(cluster.create(cluster.orders, PARTITIONS, max_message_bytes=str(16 << 20)))
