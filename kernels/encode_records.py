@@ -4,7 +4,7 @@ Records are written one after another as a batch holds them, each with the times
 record is the same wherever it goes, so it can be taken from here to another batch (kernels/encode_batches.py). The
 steps are laid out by engine/live/encode.py.
 
-Source: Kafka's protocol guide, "Record"; schemas/changes.py.
+Source: Kafka's protocol guide, "Record"; schemas/changes.py and schemas/signals.py.
 """
 
 from typing import Final
@@ -61,11 +61,12 @@ TEXT: Final = 2  # the bytes of an id
 JSON_TEXT: Final = 3  # a JSON string, or null
 ATTRIBUTE: Final = 4  # an id as a CloudEvents attribute
 JSON_ATTRIBUTE: Final = 5  # the same inside a JSON string's quotes
-INTEGER: Final = 6  # i64
+INTEGER: Final = 6  # i64; nothing where it is null
 SMALL: Final = 7  # i16
 INSTANT: Final = 8  # never null
 JSON_INSTANT: Final = 9  # a JSON string, or null
 WORD: Final = 10  # i8 code of a word, which is the step's piece; null: the piece before the first word's
+JSON_INTEGER: Final = 11  # i64, or null
 
 GROUPS: Final = 8
 ESCAPED_BYTES_MAX: Final = 6
@@ -91,7 +92,9 @@ def _word_of(step, place):
 
 @inline
 def _text_of(step, place):
-    """Return the start and size of a row's text."""
+    """Return the start and size of a row's text; of null nothing."""
+    if _is_null(step, place):
+        return np.int64(0), np.int64(0)
     offsets = array_at(step.values_at, (place + 2,), np.int32)
     start = np.int64(offsets[place])
     return start, np.int64(offsets[place + 1]) - start
@@ -110,7 +113,9 @@ def _size_field(step, place, words):
     if kind == WORD:
         word = _word_of(step, place)
         return words[word + 1] - words[word]
-    if kind in (INTEGER, SMALL):
+    if kind in (INTEGER, SMALL, JSON_INTEGER):
+        if _is_null(step, place):
+            return np.int64(NULL_BYTES) if kind == JSON_INTEGER else np.int64(0)
         return size_integer(_integer_of(step, place))
     if kind == INSTANT:
         return np.int64(INSTANT_BYTES)
@@ -134,7 +139,9 @@ def _size_field(step, place, words):
 @inline
 def _write_field(step, place, out, at):
     kind = step.kind
-    if kind in (INTEGER, SMALL):
+    if kind in (INTEGER, SMALL, JSON_INTEGER):
+        if _is_null(step, place):
+            return write_null(out, at) if kind == JSON_INTEGER else at
         value = _integer_of(step, place)
         return write_integer(out, at, value, size_integer(value))
     if kind == INSTANT:

@@ -12,12 +12,14 @@ from typing import Any, Final
 from rfmstream.schemas.changes import CHANGE_TYPE, change_event_json_schema
 from rfmstream.schemas.orders import ORDER_COLUMNS, REJECTION_REASONS, order_json_schema
 from rfmstream.schemas.ruleset import Ruleset
+from rfmstream.schemas.signals import SIGNAL_TYPE, signal_json_schema
 
 ORDERS_TOPIC: Final = "orders.v1"
 CHANGES_TOPIC: Final = "rfm.tier-changes.v1"
 CURRENT_TOPIC: Final = "rfm.tier-current.v1"
 REJECTED_TOPIC: Final = "orders.rejected.v1"
 CLOCK_TOPIC: Final = "rfm.clock.v1"
+SIGNALS_TOPIC: Final = "rfm.signals.v1"
 
 _BINDING: Final = "0.5.0"
 _INT64: Final = {"type": "integer", "minimum": -(2**63), "maximum": 2**63 - 1}
@@ -41,9 +43,9 @@ def asyncapi_document(ruleset: Ruleset | None = None) -> dict[str, Any]:
             "title": "rfmstream worker",
             "version": "1.0.0",
             "description": (
-                "Orders in, tier changes out the moment they happen. What a step of the worker writes is one Kafka "
-                "transaction: read with isolation.level=read_committed. Topic names are the defaults; output has the "
-                "partition number of its input."
+                "Orders in, tier changes and signals out the moment they happen. What a step of the worker writes is "
+                "one Kafka transaction: read with isolation.level=read_committed. Topic names are the defaults; output "
+                "has the partition number of its input."
             ),
         },
         "defaultContentType": "application/json",
@@ -64,6 +66,13 @@ def asyncapi_document(ruleset: Ruleset | None = None) -> dict[str, Any]:
                 "The last tier change of each customer: the same records, compacted.",
                 ("tierChange", "tierChangeEvent"),
                 {"cleanup.policy": ["compact"]},
+            ),
+            "signals": _channel(
+                SIGNALS_TOPIC,
+                "What has to be heard although no tier changed: warnings before a tier is lost, dwells in it, "
+                "milestones. Written only where the ruleset asks for signals.",
+                ("signal", "signalEvent"),
+                {"cleanup.policy": ["delete"]},
             ),
             "rejectedOrders": _channel(
                 REJECTED_TOPIC,
@@ -92,6 +101,7 @@ def asyncapi_document(ruleset: Ruleset | None = None) -> dict[str, Any]:
             "sendTierCurrent": _operation(
                 "send", "tierCurrent", "Tell the newest tier change.", ("tierChange", "tierChangeEvent")
             ),
+            "sendSignals": _operation("send", "signals", "Tell every signal.", ("signal", "signalEvent")),
             "sendRejectedOrders": _operation(
                 "send", "rejectedOrders", "Put rejected rows aside.", ("rejectedOrder",)
             ),
@@ -99,11 +109,13 @@ def asyncapi_document(ruleset: Ruleset | None = None) -> dict[str, Any]:
             "receiveTicks": _operation("receive", "clock", "Repeat it after a restart.", ("tick",)),
         },
         "components": {
-            "messages": {**_order_messages(), **_change_messages(), **_other_messages()},
+            "messages": {**_order_messages(), **_event_messages(), **_other_messages()},
             "schemas": {
                 "order": _embedded(order_json_schema()),
                 "tierChange": _embedded(change_event_json_schema(ruleset)),
-                "tierChangeEvent": _envelope(),
+                "tierChangeEvent": _envelope("Tier change event", _CHANGE_HEADERS, "tierChange"),
+                "signal": _embedded(signal_json_schema(ruleset)),
+                "signalEvent": _envelope("Signal event", _SIGNAL_HEADERS, "signal"),
                 "tick": _TICK,
             },
         },
@@ -247,28 +259,45 @@ _ID_TEXT: Final = (
     "in the ruleset's identity the slash, too."
 )
 
-_CHANGE_HEADERS: Final = _headers(
-    {
-        "ce_specversion": {"const": "1.0"},
-        "ce_id": {
-            "type": "string",
-            "minLength": 1,
-            "description": f"ruleset/customer/seq: unique for ever within ce_source. {_ID_TEXT}",
-        },
-        "ce_source": {"type": "string", "minLength": 1, "description": "The worker, as configured."},
-        "ce_type": {"const": CHANGE_TYPE},
-        "ce_subject": {"type": "string", "minLength": 1, "description": f"The customer id. {_ID_TEXT}"},
-        "ce_time": {
-            "type": "string",
-            "format": "date-time",
-            "description": "effective_at: the instant at which the new tier began.",
-        },
-        "content-type": {"const": "application/json"},
-    }
+
+def _event_headers(event_type: str, identity: str, time: str) -> dict[str, Any]:
+    return _headers(
+        {
+            "ce_specversion": {"const": "1.0"},
+            "ce_id": {
+                "type": "string",
+                "minLength": 1,
+                "description": f"{identity}: unique for ever within ce_source. {_ID_TEXT}",
+            },
+            "ce_source": {"type": "string", "minLength": 1, "description": "The worker, as configured."},
+            "ce_type": {"const": event_type},
+            "ce_subject": {
+                "type": "string",
+                "minLength": 1,
+                "description": f"The customer id. {_ID_TEXT}",
+            },
+            "ce_time": {
+                "type": "string",
+                "format": "date-time",
+                "description": f"effective_at: {time}.",
+            },
+            "content-type": {"const": "application/json"},
+        }
+    )
+
+
+_CHANGE_HEADERS: Final = _event_headers(
+    CHANGE_TYPE, "ruleset/customer/seq", "the instant at which the new tier began"
+)
+
+_SIGNAL_HEADERS: Final = _event_headers(
+    SIGNAL_TYPE,
+    "view/kind/effective_at/days/count/amount_minor/population%2Fcustomer%2Forder",
+    "the instant at which it became true",
 )
 
 
-def _change_messages() -> dict[str, Any]:
+def _event_messages() -> dict[str, Any]:
     event = "application/cloudevents+json; charset=utf-8"
     return {
         "tierChange": _message(
@@ -287,22 +316,38 @@ def _change_messages() -> dict[str, Any]:
             payload=_schema("tierChangeEvent"),
             key=_CUSTOMER_KEY,
         ),
+        "signal": _message(
+            name="signal",
+            summary="A signal: CloudEvents 1.0, binary mode.",
+            content_type="application/json",
+            headers=_SIGNAL_HEADERS,
+            payload=_schema("signal"),
+            key=_CUSTOMER_KEY,
+        ),
+        "signalEvent": _message(
+            name="signal-event",
+            summary="The same in structured mode, where the worker is configured so.",
+            content_type=event,
+            headers=_headers({"content-type": {"const": event}}),
+            payload=_schema("signalEvent"),
+            key=_CUSTOMER_KEY,
+        ),
     }
 
 
-def _envelope() -> dict[str, Any]:
-    """Build the schema of a tier change in structured mode from the headers of binary mode."""
-    headers = _CHANGE_HEADERS["properties"]
+def _envelope(title: str, of: dict[str, Any], data: str) -> dict[str, Any]:
+    """Build the schema of an event in structured mode from the headers of binary mode."""
+    headers = of["properties"]
     attributes = {
         name.removeprefix("ce_"): schema for name, schema in headers.items() if name.startswith("ce_")
     }
     properties = {
         **attributes,
         "datacontenttype": headers["content-type"],
-        "data": _schema("tierChange"),
+        "data": _schema(data),
     }
     return {
-        "title": "Tier change event",
+        "title": title,
         "type": "object",
         "properties": properties,
         "required": list(properties),

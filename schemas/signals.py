@@ -3,13 +3,13 @@
 Source  docs/semantics.md section 9
 """
 
-from typing import Final
+from typing import Any, Final
 
 import pyarrow as pa
 
 from rfmstream.schemas.changes import CHANGE_COLUMNS
 from rfmstream.schemas.codes import SignalKind
-from rfmstream.schemas.columns import TIMESTAMP, WORD, Column, arrow_schema
+from rfmstream.schemas.columns import TIMESTAMP, WORD, Column, arrow_schema, json_object
 from rfmstream.schemas.ruleset import Ruleset
 
 SIGNAL_KINDS: Final = tuple(kind.name.lower() for kind in SignalKind)
@@ -69,7 +69,31 @@ SIGNAL_COLUMNS: Final = (
 
 SIGNAL_SCHEMA: Final = arrow_schema(SIGNAL_COLUMNS)
 
+SIGNAL_TYPE: Final = "io.rfmstream.signal.v1"
+"""The CloudEvents type of a signal."""
+
 
 def signal_schema(ruleset: Ruleset) -> pa.Schema:
     """Build SIGNAL_SCHEMA with currency, time zone and fingerprint as metadata: see `Ruleset.metadata`."""
     return SIGNAL_SCHEMA.with_metadata(ruleset.metadata)
+
+
+def signal_json_schema(ruleset: Ruleset | None = None) -> dict[str, Any]:
+    """Build the JSON Schema (draft 2020-12) of one signal, as files and the worker's topic hold it.
+
+    With a ruleset its tier ids are the only ones allowed.
+    """
+    schema = json_object(
+        SIGNAL_COLUMNS,
+        title="Signal",
+        description=(
+            "What has to be heard of a customer although no tier changed. (view, population, customer_id, kind, "
+            "effective_at, days, count, amount_minor, order_id) identifies the signal. Numbers are integers of 64 bits "
+            "with all their digits; instants are UTC with microseconds and Z; null where there is nothing to say."
+        ),
+    )
+    if ruleset is not None:
+        ids = [tier.id for tier in ruleset.tiers]
+        for name in ("tier", "next_tier"):
+            schema["properties"][name]["enum"] = [*ids, None]
+    return schema

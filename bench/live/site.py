@@ -31,7 +31,7 @@ from rfmstream.engine.live.kafka.producer import prepare_topic
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 PARTITIONS: Final = 12
-OUTPUTS: Final = ("changes", "current", "rejected", "clock")
+OUTPUTS: Final = ("changes", "current", "rejected", "clock", "signals")
 _WAIT_S: Final = 0.05
 _SECONDS_MAX: Final = 900
 

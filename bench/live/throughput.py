@@ -69,7 +69,9 @@ async def _one(site: Site, worker: Worker, history: History, records: int, expec
     if found != expected:
         print(f"{regime}: {found}, expected {expected}")
     site.forget(worker)
-    await site.delete([f"{worker.name}.{kind}" for kind in ("changes", "current", "rejected", "clock")])
+    await site.delete(
+        [f"{worker.name}.{kind}" for kind in ("changes", "current", "rejected", "clock", "signals")]
+    )
     return Throughput(
         regime=regime,
         orders=round(history.orders * (1 - begun / records)),

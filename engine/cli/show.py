@@ -225,7 +225,7 @@ def change_line(change: Mapping[str, Any], zone: str) -> str:
     amount = money(change["monetary_minor"], CURRENCY_EXPONENTS[change["currency"]])
     mode = "" if change["mode"] == "live" else f"  ({change['mode']})"
     return printable(
-        f"{_local(datetime.fromisoformat(change['effective_at']), zone, 'seconds')}  "
+        f"{local_time(datetime.fromisoformat(change['effective_at']), zone, 'seconds')}  "
         f"customer {change['customer_id']}: {before} → {after}  ({_why(change)}; {_orders(change['frequency'])}, "
         f"{amount} {change['currency']}){mode}"
     )
@@ -260,7 +260,7 @@ def print_timeline(story: Timeline, ruleset: Ruleset | None, limit: int) -> None
         amount = change["monetary_minor"]
         table.add_row(
             str(change["seq"]),
-            _local(change["effective_at"], zone),
+            local_time(change["effective_at"], zone),
             Text(_tier_name(change["to_tier"], labels)),
             Text(_why(change)),
             f"{change['r_band']}{change['f_band']}{change['m_band']}",
@@ -278,14 +278,15 @@ def _why(change: Mapping[str, Any]) -> str:
 def _next(change: Mapping[str, Any], zone: str) -> str:
     if change["next_change_at"] is None:
         return "stays"
-    return f"{change['next_tier'] or 'no tier'} {_local(change['next_change_at'], zone)[:10]}"
+    return f"{change['next_tier'] or 'no tier'} {local_time(change['next_change_at'], zone)[:10]}"
 
 
 def _tier_name(tier_id: str | None, labels: Mapping[str, str]) -> str:
     return "no tier" if tier_id is None else f"{tier_id} {labels.get(tier_id, '')}".rstrip()
 
 
-def _local(moment: datetime, zone: str, timespec: str = "minutes") -> str:
+def local_time(moment: datetime, zone: str, timespec: str = "minutes") -> str:
+    """Write an instant as the clocks of a time zone show it."""
     try:
         return moment.astimezone(ZoneInfo(zone)).replace(tzinfo=None).isoformat(" ", timespec)
     except OverflowError:  # the zone's clocks are in a year before the first or after the last already

@@ -151,6 +151,9 @@ class Shard:
 
     def next_due_us(self, until_us: int) -> int:
         """Return the earliest instant up to `until_us` at which a customer is due; FOREVER_US: none."""
+        if self.state.row.n_signals and until_us > self.clock_us:
+            # What asking for other signals has brought (`Engine.ask_anew`) was due at the clock and waits to be told.
+            return self.clock_us + 1
         due_us, status = next_due(self.state.rows, self.rules.rows, until_us, self._rows)
         while status != layout.DONE:
             self._make_room(status)

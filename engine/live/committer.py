@@ -16,7 +16,7 @@ from uuid import uuid4
 
 from rfmstream.engine.live.model import Committed, FencedError, PartitionLog, Rejection, Source, Step
 from rfmstream.engine.live.notices import Notices
-from rfmstream.engine.live.stats import PartitionStats, count_changes, count_moves
+from rfmstream.engine.live.stats import PartitionStats, count_changes, count_moves, count_signals
 from rfmstream.schemas.errors import TransportError
 
 _T = TypeVar("_T")
@@ -138,6 +138,8 @@ class Committer:
         self._stats.ticks += step.tick is not None
         self._stats.changes.update(count_changes(step.changes))
         count_moves(step.changes, self._stats.tiers)
+        if step.signals is not None:
+            self._stats.signals.update(count_signals(step.signals))
         self._stats.committed_us = time.time_ns() // 1000
         if self._stats.unsaved_us is None:
             self._stats.unsaved_us = self._stats.committed_us

@@ -52,12 +52,16 @@ class ClientConfig:
 
 @dataclass(frozen=True)
 class OutputTopics:
-    """The names of the output topics."""
+    """The names of the output topics.
+
+    Fields  signals  written only where the ruleset asks for signals
+    """
 
     changes: str = "rfm.tier-changes.v1"
     current: str = "rfm.tier-current.v1"
     rejected: str = "orders.rejected.v1"
     clock: str = "rfm.clock.v1"
+    signals: str = "rfm.signals.v1"
 
 
 Codec = Literal["none", "gzip", "snappy", "lz4", "zstd"]
@@ -133,8 +137,8 @@ def load_worker_config(
     _check_time(found)
     for setting in CLIENT_SETTINGS:
         del values[setting.name]
-    for name in ("changes", "current", "rejected", "clock"):
-        del values[f"{name}_topic"]
+    for name in _OUTPUTS:
+        del values[name]
     as_of, as_of_given = found["as_of"]
     del values["as_of"]
     return WorkerConfig(
@@ -188,7 +192,7 @@ def _client(found: _Resolved) -> ClientConfig:
     return config
 
 
-_OUTPUTS: Final = ("changes_topic", "current_topic", "rejected_topic", "clock_topic")
+_OUTPUTS: Final = ("changes_topic", "current_topic", "rejected_topic", "clock_topic", "signals_topic")
 
 
 def _outputs(found: _Resolved) -> OutputTopics:

@@ -1,54 +1,37 @@
-"""Tier changes and rejected rows as Kafka records: CloudEvents 1.0, in bulk.
+"""Tier changes, signals and rejected rows as Kafka records: CloudEvents 1.0, in bulk.
 
-A tier change becomes a record with the customer id as its key. In binary mode the value is the change as JSON
-(`schemas.changes.change_event_json_schema`) and the headers are the event's attributes; in structured mode the value is
-the whole event as JSON. `ce_id` is ruleset/customer/seq, unique for ever within its source.
+A tier change or signal becomes a record with the customer id as its key. In binary mode the value is its columns as
+JSON and the headers are the event's attributes; in structured mode the value is the whole event as JSON. See
+`engine.live.encode_events`.
 
-The Kafka binding of CloudEvents takes attributes as plain UTF-8. But no attribute may hold control characters, so in
-`ce_id` and `ce_subject` those are percent-encoded, and the percent sign with them; in `ce_id` a slash of the ruleset's
-identity is, too. The key and the value hold the customer id as it is.
-
-Source  docs/semantics.md section 6; CloudEvents 1.0.2, its JSON format and its Kafka protocol binding
+Source  docs/semantics.md sections 6 and 9; CloudEvents 1.0.2, its JSON format and its Kafka protocol binding
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final, NamedTuple
-from urllib.parse import quote
 
 import numpy as np
-import orjson
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from rfmstream.engine.core.buffers import offsets_and_data
 from rfmstream.engine.core.shard import new_seeds
 from rfmstream.engine.events.text import plain
-from rfmstream.engine.live.encode_layout import (
-    ID,
-    KEY,
-    SUBJECT,
-    TIME,
-    VALUE,
-    Layout,
-    LayoutBuilder,
-    sized,
-    varint,
-)
+from rfmstream.engine.live.encode_events import EventLayouts, Words
+from rfmstream.engine.live.encode_layout import Layout, sized, varint
 from rfmstream.engine.live.model import Rejection, Source
 from rfmstream.kernels import lz4
 from rfmstream.kernels.encode_latest import mark_latest
-from rfmstream.kernels.encode_records import ATTRIBUTE, INSTANT, INTEGER, JSON_ATTRIBUTE, TEXT, write_records
+from rfmstream.kernels.encode_records import write_records
 from rfmstream.kernels.encode_text import BEGINNING_BYTES_MAX, LINE_BYTES
 from rfmstream.kernels.record_batches import HEADER_BYTES
-from rfmstream.schemas.changes import CHANGE_COLUMNS, CHANGE_SCHEMA, CHANGE_TYPE
+from rfmstream.schemas.changes import CHANGE_SCHEMA
 from rfmstream.schemas.errors import ConfigError
 from rfmstream.schemas.ruleset import Ruleset
-
-JSON_TYPE: Final = "application/json"
-CLOUDEVENT_TYPE: Final = "application/cloudevents+json; charset=utf-8"
+from rfmstream.schemas.signals import SIGNAL_SCHEMA
 
 BATCH_BYTES_MAX: Final = 1 << 20
 """Bytes of a batch: below `message.max.bytes` of a broker and `max.request.size` of a producer as they come."""
@@ -62,18 +45,6 @@ REJECTED_BYTES_MAX: Final = 1_000_000
 
 _REFERENCE: Final = re.compile(r"[!#$%&'()*+,\-./0-9:;=?@A-Z\[\]_a-z~]+")
 _HEADERS_ROOM: Final = 1024
-_WORD_COLUMNS: Final = tuple(column.name for column in CHANGE_COLUMNS if pa.types.is_dictionary(column.type))
-_FLAG_PLACES: Final = tuple(
-    place for place, column in enumerate(CHANGE_COLUMNS) if pa.types.is_boolean(column.type)
-)
-_WORD_PLACES: Final = tuple(map(CHANGE_SCHEMA.get_field_index, _WORD_COLUMNS))
-
-
-def _with_codes(batch: pa.RecordBatch) -> pa.RecordBatch:
-    """Return a batch with codes in place of flags, which then are words like others."""
-    for place in _FLAG_PLACES:
-        batch = batch.set_column(place, batch.schema.names[place], batch.column(place).cast(pa.int8()))
-    return batch
 
 
 class Record(NamedTuple):
@@ -143,13 +114,17 @@ class Encoder:
             raise ConfigError(
                 f"{source!r} is no URI reference", key="ce_source", fix="write it as in /rfmstream/shop"
             )
-        self._ruleset = ruleset
-        self._source = source
-        self._structured = structured
+        self._tells_signals = ruleset.asks_signals
         self._rejected_bytes_max = rejected_bytes_max
         self._seeds = new_seeds()
-        self._layout = lru_cache(maxsize=64)(self._build_layout)
-        self._last: tuple[list[pa.Array], Layout] | None = None
+        layouts = EventLayouts(ruleset, source=source, structured=structured)
+        self._changes = _TableEncoder(CHANGE_SCHEMA, layouts.change)
+        self._signals = _TableEncoder(SIGNAL_SCHEMA, layouts.signal)
+
+    @property
+    def tells_signals(self) -> bool:
+        """Whether the ruleset asks for signals."""
+        return self._tells_signals
 
     def changes(self, table: pa.Table) -> Iterator[Record]:
         """Yield the records of a table of changes as a consumer sees them."""
@@ -168,11 +143,16 @@ class Encoder:
         table = table.combine_chunks()
         latest = self._latest(table)
         done = 0
-        for records in self._encode(table):
+        for records in self._changes.encode(table):
             last = latest[done : done + len(records)]
             few_overtaken = np.count_nonzero(last) >= (1 - OVERTAKEN_MAX) * len(records)
             yield records, records if few_overtaken else records.take(last)
             done += len(records)
+
+    def signals(self, table: pa.Table) -> Iterator[EncodedRecords]:
+        """Yield the records of a table of schemas.signals.SIGNAL_SCHEMA, one a row and in order, a batch at a time."""
+        assert table.schema.equals(SIGNAL_SCHEMA)
+        return self._signals.encode(table.combine_chunks())
 
     def rejections(self, rows: Sequence[Rejection], source: Source) -> EncodedRecords:
         """Return one record a rejected row: its record's key, its own bytes, and where it came from in the headers.
@@ -215,10 +195,27 @@ class Encoder:
             mark_latest(*offsets_and_data(ids), self._seeds, scratch, out)
         return out
 
-    def _encode(self, table: pa.Table) -> Iterator[EncodedRecords]:
+
+class _TableEncoder:
+    """Encodes tables of one schema.
+
+    build  the layout for the words of its columns of words
+    """
+
+    def __init__(self, schema: pa.Schema, build: Callable[[Words], Layout]) -> None:
+        types = [(place, field.name, field.type) for place, field in enumerate(schema)]
+        words = [(place, name) for place, name, kind in types if pa.types.is_dictionary(kind)]
+        names = [name for _, name in words]
+        self._word_places = [place for place, _ in words]
+        self._flag_places = [place for place, _, kind in types if pa.types.is_boolean(kind)]
+        self._built = lru_cache(maxsize=64)(lambda *words: build(dict(zip(names, words, strict=True))))
+        self._last: tuple[list[pa.Array], Layout] | None = None
+
+    def encode(self, table: pa.Table) -> Iterator[EncodedRecords]:
+        """Yield its records, one a row and in order, a batch at a time."""
         for batch in table.to_batches():
             layout = self._layout_of(batch)
-            batch = _with_codes(batch)  # noqa: PLW2901 - it keeps alive what the steps point to
+            batch = self._with_codes(batch)  # noqa: PLW2901 - it keeps alive what the steps point to
             steps, rows = layout.point(batch), batch.num_rows
             starts, sizes = np.empty((2, rows), dtype=np.int64)
             bytes_max = min(
@@ -253,88 +250,19 @@ class Encoder:
 
     def _layout_of(self, batch: pa.RecordBatch) -> Layout:
         """Return the layout for a batch's dictionaries, which are hardly ever others than the last batch's."""
-        dictionaries = [batch.column(place).dictionary for place in _WORD_PLACES]
+        dictionaries = [batch.column(place).dictionary for place in self._word_places]
         last = self._last  # once, as another thread may change it
         if last is not None and all(map(pa.Array.equals, dictionaries, last[0])):
             return last[1]
-        layout = self._layout(*(tuple(dictionary.to_pylist()) for dictionary in dictionaries))
+        layout = self._built(*(tuple(dictionary.to_pylist()) for dictionary in dictionaries))
         self._last = dictionaries, layout
         return layout
 
-    def _build_layout(self, *dictionaries: tuple[str, ...]) -> Layout:
-        words = dict(zip(_WORD_COLUMNS, dictionaries, strict=True))
-        build = LayoutBuilder()
-        build.length(KEY)
-        build.field(TEXT, "customer_id", KEY)
-        build.length(VALUE)
-        if self._structured:
-            self._add_envelope(build, words)
-            build.text(varint(1) + sized(b"content-type") + sized(CLOUDEVENT_TYPE.encode()))
-        else:
-            self._add_change(build, words)
-            self._add_attributes(build, words)
-        return build.build()
-
-    def _add_attributes(self, build: LayoutBuilder, words: Mapping[str, Sequence[str]]) -> None:
-        """Add the headers of binary mode."""
-        build.text(varint(7) + sized(b"ce_specversion") + sized(b"1.0") + sized(b"ce_id"))
-        build.length(ID)
-        self._add_id(build, words, ATTRIBUTE, ID)
-        build.text(sized(b"ce_source") + sized(self._source.encode()))
-        build.text(sized(b"ce_type") + sized(CHANGE_TYPE.encode()) + sized(b"ce_subject"))
-        build.length(SUBJECT)
-        build.field(ATTRIBUTE, "customer_id", SUBJECT)
-        build.text(sized(b"ce_time"))
-        build.length(TIME)
-        build.field(INSTANT, "effective_at", TIME)
-        build.text(sized(b"content-type") + sized(JSON_TYPE.encode()))
-
-    def _add_envelope(self, build: LayoutBuilder, words: Mapping[str, Sequence[str]]) -> None:
-        """Add the value of structured mode."""
-        build.text(b'{"specversion":"1.0","id":"', VALUE)
-        self._add_id(build, words, JSON_ATTRIBUTE, VALUE)
-        rest = {"source": self._source, "type": CHANGE_TYPE}
-        build.text(b'",' + orjson.dumps(rest)[1:-1] + b',"subject":"', VALUE)
-        build.field(JSON_ATTRIBUTE, "customer_id", VALUE)
-        build.text(b'","time":"', VALUE)
-        build.field(INSTANT, "effective_at", VALUE)
-        build.text(b'","datacontenttype":"' + JSON_TYPE.encode() + b'","data":', VALUE)
-        self._add_change(build, words)
-        build.text(b"}", VALUE)
-
-    def _add_id(
-        self, build: LayoutBuilder, words: Mapping[str, Sequence[str]], kind: int, group: int
-    ) -> None:
-        # Percent-encoded to ASCII, so that quotes need no thought; [=,] stay, which identities are made of.
-        identities = [quote(identity, safe="[=,]@").encode() for identity in words["ruleset"]]
-        build.word("ruleset", b"", identities, group)
-        build.text(b"/", group)
-        build.field(kind, "customer_id", group)
-        build.text(b"/", group)
-        build.field(INTEGER, "seq", group)
-
-    def _add_change(self, build: LayoutBuilder, words: Mapping[str, Sequence[str]]) -> None:
-        """Add a change and its labels as JSON."""
-        build.json_object(CHANGE_COLUMNS, words, VALUE)
-        build.text(b',"currency":' + orjson.dumps(self._ruleset.currency), VALUE)
-        labels = {
-            tier.id: {"zh": tier.label_zh, "en": tier.label_en, "playbook": tier.playbook.key}
-            for tier in self._ruleset.tiers
-        }
-        nothing = dict.fromkeys(("zh", "en", "playbook"))
-
-        def named(column: str, *keys: str) -> None:
-            def fragment(word: str | None) -> bytes:
-                # A tier of the ruleset before a change of rules has no label in this one.
-                of = labels.get(word, nothing) if word is not None else nothing
-                names = {key if key == "playbook" else f"{column}_{key}": of[key] for key in keys}
-                return b"," + orjson.dumps(names)[1:-1]
-
-            build.word(column, fragment(None), map(fragment, words[column]), VALUE)
-
-        named("from_tier", "zh", "en")
-        named("to_tier", "zh", "en", "playbook")
-        build.text(b"}", VALUE)
+    def _with_codes(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """Return a batch with codes in place of flags, which then are words like others."""
+        for place in self._flag_places:
+            batch = batch.set_column(place, batch.schema.names[place], batch.column(place).cast(pa.int8()))
+        return batch
 
 
 def _decode(record: bytes) -> Record:

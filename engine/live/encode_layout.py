@@ -14,6 +14,7 @@ from rfmstream.kernels.encode_records import (
     INTEGER,
     JSON_ATTRIBUTE,
     JSON_INSTANT,
+    JSON_INTEGER,
     JSON_TEXT,
     LENGTH,
     NOTHING,
@@ -24,7 +25,6 @@ from rfmstream.kernels.encode_records import (
 )
 from rfmstream.kernels.encode_text import INSTANT_BYTES, LINE_BYTES
 from rfmstream.kernels.lz4 import EARLIER, PIECE, QUOTE, WORD_PIECE
-from rfmstream.schemas.changes import CHANGE_SCHEMA
 from rfmstream.schemas.columns import Column
 
 # Parts of a record with a length before them; what is in none of them is OUTSIDE.
@@ -39,6 +39,7 @@ _FIELD_BYTES_MAX: Final = {
     JSON_ATTRIBUTE: 0,
     JSON_TEXT: 4,
     INTEGER: 20,
+    JSON_INTEGER: 20,
     SMALL: 6,
     INSTANT: INSTANT_BYTES + 3,
     JSON_INSTANT: INSTANT_BYTES + 5,
@@ -49,6 +50,7 @@ class Layout:
     """Steps to be pointed at the columns of a batch.
 
     In      columns        of each step, "" where it reads none
+            schema         of the batches
     Fields  steps          STEP[s]
             pieces         u8[], LINE_BYTES to spare
             words          i64[], where words begin in `pieces`
@@ -57,13 +59,15 @@ class Layout:
             row_bytes_max  what it takes at most, its texts left out
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - each by name
         self,
+        *,
         steps: NDArray[Any],
         columns: tuple[str, ...],
         pieces: NDArray[np.uint8],
         words: NDArray[np.int64],
         row_bytes_max: int,
+        schema: pa.Schema,
     ) -> None:
         self.steps = steps
         self.pieces = pieces
@@ -73,11 +77,11 @@ class Layout:
         self.repeats = _repeats_of(steps, columns)
         self._reading = np.array([at for at, name in enumerate(columns) if name])
         # By their place, as by name each takes a microsecond to find.
-        self._column_of = np.array([CHANGE_SCHEMA.get_field_index(name) for name in columns if name])
+        self._column_of = np.array([schema.get_field_index(name) for name in columns if name])
         self._is_text = np.isin(steps["kind"], _TEXTS)
 
     def point(self, batch: pa.RecordBatch) -> NDArray[Any]:
-        """Return the steps with the addresses of a batch's columns, of CHANGE_SCHEMA; the caller keeps the batch."""
+        """Return the steps with the addresses of a batch's columns, of the schema; the caller keeps the batch."""
         places = np.array([_place_of(column) for column in batch.columns], dtype=np.int64)
         steps = self.steps.copy()
         for field, values in zip(_PLACE, places.T, strict=True):
@@ -122,9 +126,10 @@ def _place_of(column: pa.Array) -> tuple[int, ...]:
 
 
 class LayoutBuilder:
-    """Puts a layout together, from a record's key to its last header."""
+    """Puts a layout for batches of a schema together, from a record's key to its last header."""
 
-    def __init__(self) -> None:
+    def __init__(self, schema: pa.Schema) -> None:
+        self._schema = schema
         self._pieces = bytearray()
         self._words: list[int] = []
         self._steps: list[tuple[int, int, int, int, int]] = []
@@ -169,6 +174,8 @@ class LayoutBuilder:
                 self.word(column.name, b"null", map(orjson.dumps, words[column.name]), group)
             elif pa.types.is_boolean(column.type):
                 self.word(column.name, b"null", (b"false", b"true"), group)
+            elif column.nullable and column.type == pa.int64():
+                self.field(JSON_INTEGER, column.name, group)
             else:
                 self.field(_JSON_KINDS[column.type], column.name, group)
 
@@ -183,11 +190,12 @@ class LayoutBuilder:
         ):
             steps[name] = values
         return Layout(
-            steps,
-            tuple(self._columns),
-            np.frombuffer(bytes(self._pieces) + bytes(LINE_BYTES), dtype=np.uint8),
-            np.array(self._words, dtype=np.int64),
-            self._row_bytes_max,
+            steps=steps,
+            columns=tuple(self._columns),
+            pieces=np.frombuffer(bytes(self._pieces) + bytes(LINE_BYTES), dtype=np.uint8),
+            words=np.array(self._words, dtype=np.int64),
+            row_bytes_max=self._row_bytes_max,
+            schema=self._schema,
         )
 
     def _flush(self) -> None:

@@ -40,6 +40,16 @@ class Law(NamedTuple):
     def __str__(self) -> str:
         return f"{self.identity} {self.fingerprint} {self.clock} {self.tolerance_us}"
 
+    def decides_as(self, ruleset: Ruleset) -> bool:
+        """Tell whether the tiers are those of this ruleset, under the same name; it may ask for other signals.
+
+        Before rulesets could ask for signals their fingerprint was what now is that of their tiers. The identity of a
+        user's file holds it.
+        """
+        if self.identity != ruleset.identity:
+            return False
+        return self.fingerprint in (ruleset.fingerprint, ruleset.tier_fingerprint) or "@" in self.identity
+
     def has_rules_of(self, ruleset: Ruleset) -> bool:
         """Tell whether this ruleset decides, under the same name."""
         return (self.identity, self.fingerprint) == (ruleset.identity, ruleset.fingerprint)

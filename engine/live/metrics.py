@@ -21,6 +21,7 @@ from rfmstream.engine.live.model import Source
 from rfmstream.engine.live.stats import SECONDS_BOUNDS, PartitionStats, Seconds
 from rfmstream.schemas.codes import NEVER_US
 from rfmstream.schemas.orders import REJECTION_REASONS
+from rfmstream.schemas.signals import SIGNAL_KINDS
 
 _Samples = Iterable[tuple[tuple[str, ...], float]]
 _PLACE: Final = ("topic", "partition")
@@ -105,6 +106,13 @@ PARTITION_METRICS: Final = (
         "Tier changes committed, by reason and by the new tier (empty: none).",
         lambda s, _: [(key, count) for key, count in sorted(s.changes.items())],
         ("reason", "tier"),
+    ),
+    PartitionMetric(
+        "signals",
+        COUNTER,
+        "Signals committed, by kind: warning, dwell, orders, spend, single_order.",
+        lambda s, _: [((kind,), s.signals[kind]) for kind in SIGNAL_KINDS],
+        ("kind",),
     ),
     PartitionMetric(
         "times_ahead",

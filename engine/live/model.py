@@ -130,6 +130,7 @@ class Step:
     """What goes into one transaction.
 
     Fields  changes     tier changes, schemas.changes
+            signals     schemas.signals; None: the ruleset asks for none, or there are none
             rejections  rows that changed nothing
             position    the input offset to commit
             tick        the tick that brought the changes, if one did
@@ -139,6 +140,7 @@ class Step:
     rejections: Sequence[Rejection]
     position: int
     tick: Tick | None = None
+    signals: pa.Table | None = None
 
 
 class Committed(NamedTuple):

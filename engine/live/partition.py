@@ -3,7 +3,7 @@
 What a partition holds follows from its records, in order of their offsets, and from its ticks alone; how records were
 cut into batches shows nowhere. With the clock `log` time passes before each record up to the record's time. That can
 be a long way, after a day without the worker or in a topic of history, so time passes in pieces of a day and steps are
-kept small: one that holds enough changes ends, between two records or between two pieces; then it has a tick.
+kept small: one that holds enough changes and signals ends, between two records or two pieces; then it has a tick.
 
 Source: docs/semantics.md 5.
 """
@@ -28,7 +28,7 @@ from rfmstream.schemas.orders import CANONICAL_SCHEMA
 from rfmstream.schemas.ruleset import Ruleset
 
 STEP_CHANGES: Final = 1 << 16
-"""Changes from which on a step ends where it can: some tens of megabytes of output, a second or two to write."""
+"""Changes and signals from which on a step ends where it can: tens of megabytes of output, a second or two to write."""
 
 _DAY_US: Final = int(DAY_US)
 _PIECE_US_MAX: Final = 512 * _DAY_US
@@ -103,7 +103,7 @@ class Partition:
                 first = stop
             else:
                 reach_us = self._reach_us(until_us)
-                made.add(self.engine.advance(reach_us))
+                self._advance(made, reach_us)
                 tick = Tick(int(offsets[first]), reach_us)
             if first < end and made.count >= self._step_changes:
                 yield self._step(made, int(offsets[first]), tick)
@@ -118,12 +118,12 @@ class Partition:
         until_us = min(until_us, LAST_US)
         made = _Made()
         while self.engine.next_due_us(until_us) <= until_us:
-            made.add(self.engine.advance(min(self._reach_us(until_us), until_us)))
+            self._advance(made, min(self._reach_us(until_us), until_us))
             if made.count >= self._step_changes:
                 yield self._step(made, self.position, Tick(self.position, self.engine.clock_us))
                 made = _Made()
         if to_the_end and until_us > self.engine.clock_us:
-            made.add(self.engine.advance(until_us))
+            self._advance(made, until_us)
         if made.tables:
             yield self._step(made, self.position, Tick(self.position, self.engine.clock_us))
 
@@ -136,9 +136,10 @@ class Partition:
             at_us = max(self.engine.clock_us, FIRST_US) + 1
         made = _Made()
         if law.has_rules_of(self.engine.ruleset):
-            made.add(self.engine.advance(at_us))
+            self._advance(made, at_us)
         else:
-            made.add(self.engine.resegment(ruleset, at_us))
+            changes = self.engine.resegment(ruleset, at_us)
+            made.add(changes, self.engine.signals)
         return self._step(made, self.position, Tick(self.position, at_us, str(law)))
 
     def repeat(self, batch: LogBatch, first: int, end: int, ticks: Sequence[Tick]) -> int:
@@ -224,18 +225,24 @@ class Partition:
             clock_us[rows.batch.record_of[start:stop]] if self._is_log else None,
             tolerance_us=self._tolerance_us,
         )
-        made.add(changes)
+        made.add(changes, self.engine.signals)
         rejected = np.flatnonzero(outcomes >= Outcome.MALFORMED).tolist()
         refused += [rows.rejection(start + at, Outcome(outcomes[at]).name.lower()) for at in rejected]
         made.rejections += sorted(refused, key=lambda rejection: (rejection.offset, rejection.row))
         # Records without an order pass time, too.
         if self._is_log and clock_us[end - 1] > max(self.engine.clock_us, FIRST_US):
-            made.add(self.engine.advance(int(clock_us[end - 1])))
+            self._advance(made, int(clock_us[end - 1]))
+
+    def _advance(self, made: "_Made", until_us: int) -> None:
+        """Let time pass, and add what that brings."""
+        changes = self.engine.advance(until_us)
+        made.add(changes, self.engine.signals)
 
     def _step(self, made: "_Made", position: int, tick: Tick | None) -> Step:
         self.position = position
         changes = pa.concat_tables(made.tables) if made.tables else self.engine.no_changes
-        return Step(changes, made.rejections, position, tick)
+        signals = pa.concat_tables(made.signals) if made.signals else None
+        return Step(changes, made.rejections, position, tick, signals)
 
 
 class _Made:
@@ -243,12 +250,15 @@ class _Made:
 
     def __init__(self) -> None:
         self.tables: list[pa.Table] = []
+        self.signals: list[pa.Table] = []
         self.rejections: list[Rejection] = []
         self.count = 0
 
-    def add(self, changes: pa.Table) -> None:
+    def add(self, changes: pa.Table, signals: pa.Table) -> None:
         self.tables.append(changes)
-        self.count += changes.num_rows
+        if signals.num_rows:
+            self.signals.append(signals)
+        self.count += changes.num_rows + signals.num_rows
 
 
 class _Rows:

@@ -167,7 +167,7 @@ class _Weigher:
         anew = "begin anew with another app_id, other output topics and another place for the checkpoints"
         if loaded is None:
             raise self._error(problem, anew)
-        if loaded.law != str(self._law):
+        if not self._is_same(loaded.law, loaded):
             raise self._error(problem, f"{anew}, or go on by the ruleset and clock of before")
         if not self._accept_gap:
             raise self._error(
@@ -209,7 +209,7 @@ class _Weigher:
             self._missing("the clock topic has lost its ticks", "restore a checkpoint")
         else:
             first = self._laws[0].position
-            if len(self._laws) > 1 or self._laws[0].ruleset != str(self._law):
+            if not all(self._is_same(tick.ruleset) for tick in self._laws):
                 laws = ", then ".join(map(self._named, self._laws))
                 raise self._error(
                     f"there is no checkpoint, and its history was made by {laws}",
@@ -235,8 +235,8 @@ class _Weigher:
         offset = min(max(loaded.offset, begin), until)
         ticks = self._ticks_after(max(loaded.engine.clock_us, FIRST_US))
         changed = [tick for tick in ticks if tick.ruleset is not None]
-        if loaded.law == str(self._law):
-            if changed:
+        if self._is_same(loaded.law, loaded):
+            if not all(self._is_same(tick.ruleset) for tick in changed):
                 raise self._error(
                     f"its history went on under {self._named(changed[-1])} after the checkpoint",
                     "go on by that",
@@ -244,7 +244,8 @@ class _Weigher:
             return Plan(loaded.engine, offset, until, ticks)
         if changed:
             [first, *others] = changed
-            if others or first.ruleset != str(self._law) or first is not ticks[0] or first.position != offset:
+            is_ours = self._is_same(first.ruleset) and not others
+            if not is_ours or first is not ticks[0] or first.position != offset:
                 raise self._error(
                     f"its history went on under {self._named(changed[-1])} after the checkpoint",
                     "restore a newer checkpoint",
@@ -253,10 +254,28 @@ class _Weigher:
         self._check_change(loaded, is_clean=offset == until and not ticks)
         return Plan(loaded.engine, offset, until, changes=True)
 
+    def _is_same(self, text: str | None, loaded: LoadedCheckpoint | None = None) -> bool:
+        """Tell whether a history made by a law can be repeated by ours: other signals change no tier.
+
+        In      loaded  the checkpoint the law stands in
+        """
+        law = None if text is None else Law.parse(text)
+        if law is None or (law.clock, law.tolerance_us) != (self._law.clock, self._law.tolerance_us):
+            return False
+        return self._decides_as(law, loaded)
+
+    def _decides_as(self, law: Law, loaded: LoadedCheckpoint | None) -> bool:
+        # A checkpoint is read with our ruleset where the tiers are decided alike.
+        return law.decides_as(self._ruleset) or (
+            loaded is not None
+            and law.identity == self._ruleset.identity
+            and loaded.engine.ruleset is self._ruleset
+        )
+
     def _check_change(self, loaded: LoadedCheckpoint, *, is_clean: bool) -> None:
         before = Law.parse(loaded.law)
         name = before.identity if before else loaded.law
-        if not (before and before.has_rules_of(self._ruleset)) and not self._resegment:
+        if not (before and self._decides_as(before, loaded)) and not self._resegment:
             raise self._error(
                 f"the checkpoint belongs to ruleset {name}, not to {self._ruleset.identity}",
                 "use the ruleset, time zone and currency it was made with, or resegment",

@@ -243,6 +243,14 @@ TOPIC_SETTINGS: Final = (
         "TOPIC",
         "Where the last change of each customer is kept.",
     ),
+    Setting(
+        "signals_topic",
+        _TOPICS,
+        _topic,
+        "rfm.signals.v1",
+        "TOPIC",
+        "Where signals go, if the ruleset asks for any: warnings, dwells, milestones.",
+    ),
     Setting("rejected_topic", _TOPICS, _topic, "orders.rejected.v1", "TOPIC", "Where rejected rows go."),
     Setting(
         "clock_topic",

@@ -43,6 +43,7 @@ class PartitionStats:
             records      records read, and what became of their rows:
             applied, duplicates, rejected (by reason)
             changes      tier changes committed, by (reason, to_tier; "" for none)
+            signals      committed, by kind
             replayed     records replayed silently
             ticks        ticks committed
             position     the offset to read next; committed: the committed one; end: one after the partition's last
@@ -65,6 +66,7 @@ class PartitionStats:
     duplicates: int = 0
     rejected: Counter[str] = field(default_factory=Counter)
     changes: Counter[tuple[str, str]] = field(default_factory=Counter)
+    signals: Counter[str] = field(default_factory=Counter)
     replayed: int = 0
     ticks: int = 0
     position: int = 0
@@ -109,6 +111,15 @@ def count_changes(changes: pa.Table) -> Counter[tuple[str, str]]:
             code = cell % width - 1
             word = tier.dictionary[code].as_py() if code >= 0 else ""
             counts[reason.dictionary[cell // width].as_py(), word] += int(cells[cell])
+    return counts
+
+
+def count_signals(signals: pa.Table) -> Counter[str]:
+    """Count signals, schemas.signals, by kind."""
+    counts: Counter[str] = Counter()
+    for kind in signals["kind"].chunks:
+        for code, count in enumerate(np.bincount(kind.indices.to_numpy().astype(np.int64)).tolist()):
+            counts[kind.dictionary[code].as_py()] += count
     return counts
 
 

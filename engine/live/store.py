@@ -328,7 +328,8 @@ def _as_made(manifest: dict[str, Any], tiers: Iterable[str], ruleset: Ruleset | 
                 f"the checkpoint's ruleset {manifest['ruleset']} is not a built-in one",
                 fix="name its file with the ruleset option",
             )
-    if (ruleset.identity, ruleset.fingerprint) == made_by:
+    if (ruleset.identity, ruleset.tier_fingerprint) == (made_by[0], decided_by):
+        # It may ask for other signals than before.
         return ruleset
     return replace(
         ruleset,

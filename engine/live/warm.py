@@ -46,6 +46,8 @@ def warm_up(ruleset: Ruleset, clock: Clock) -> None:
     for step in steps:
         for changes, _ in encoder.parts(step.changes):
             changes.lz4_block()
+        for signals in () if step.signals is None else encoder.signals(step.signals):
+            signals.lz4_block()
     partition.engine.snapshot()
     with tempfile.TemporaryDirectory(prefix="rfmstream-warm-up-") as folder:
         partition.engine.frozen().checkpoint(f"{folder}/state")

@@ -36,7 +36,7 @@ from rfmstream.schemas.errors import RfmError
 RULES = ("--ruleset", "rfm8-annual", "--currency", "USD", "--time-zone", "America/New_York")
 HISTORY = ("--map", "complete-journey-lines", "--currency", "USD")
 RECEIVER = ROOT / "examples" / "receiver" / "receiver.py"
-OUTPUTS = ("changes", "current", "rejected", "clock")
+OUTPUTS = ("changes", "current", "rejected", "clock", "signals")
 READY_S_MAX = 120
 """The first start on a machine compiles the kernels."""
 STOP_S_MAX = 15

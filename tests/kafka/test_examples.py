@@ -33,7 +33,7 @@ def shop(bootstrap: str, tmp_path: Path) -> tuple[dict[str, str], Run]:
     name = f"examples-{uuid.uuid4().hex[:8]}"
     topics = {
         f"RFMSTREAM_{topic.upper()}_TOPIC": f"{name}.{topic}"
-        for topic in ("changes", "current", "rejected", "clock")
+        for topic in ("changes", "current", "rejected", "clock", "signals")
     }
     environment = {
         **os.environ,

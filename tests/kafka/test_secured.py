@@ -188,6 +188,7 @@ def lacking(cluster: Cluster) -> dict[str, tuple[Right, str]]:
             Right("Write", "topic", outputs.rejected),
             f"grant Write on the topic {outputs.rejected}",
         ),
+        "signals": (Right("Write", "topic", outputs.signals), f"grant Write on the topic {outputs.signals}"),
         "creation": (Right("Create", "topic", outputs.current), f"may not create topic {outputs.current};"),
         "group": (Right("Read", "group", group), f"grant Read on the group {group}"),
         "transactions": (
@@ -204,7 +205,7 @@ def grant_all_but(secured: Secured, cluster: Cluster, which: str) -> str:
     assert right in rights
 
     async def prepare() -> None:
-        made = (outputs.changes, outputs.current, outputs.rejected, outputs.clock)
+        made = (outputs.changes, outputs.current, outputs.rejected, outputs.clock, outputs.signals)
         for topic in [cluster.orders, *(made if which != "creation" else ())]:
             await cluster.create(topic, PARTITIONS)
         await secured.grant("shop", rights - {right})

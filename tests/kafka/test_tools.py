@@ -41,7 +41,7 @@ class Shop:
         self.orders = f"{self.name}.orders"
         self.folder = folder
         self.checkpoints = folder / "checkpoints"
-        names = ("changes", "current", "rejected", "clock")
+        names = ("changes", "current", "rejected", "clock", "signals")
         self.environment = {
             **os.environ,
             "RFMSTREAM_BOOTSTRAP_SERVERS": bootstrap,

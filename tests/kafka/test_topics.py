@@ -12,6 +12,7 @@ from kafka_cluster import Cluster, free_ports
 from rfmstream.engine.live.config import ClientConfig, WorkerConfig
 from rfmstream.engine.live.kafka.topics import prepare_topics
 from rfmstream.schemas.errors import ConfigError, TransportError
+from rfmstream.schemas.ruleset import load_ruleset
 
 
 async def options_of(cluster: Cluster, topic: str) -> dict[str, str]:
@@ -35,16 +36,35 @@ def test_output_topics_are_created_beside_the_input(cluster: Cluster) -> None:
             cluster.outputs.current,
             cluster.outputs.rejected,
             cluster.outputs.clock,
+            cluster.outputs.signals,
         )
         return counts, {topic: await options_of(cluster, topic) for topic in topics}
 
     counts, options = asyncio.run(run())
     assert counts == [3, 3]
-    changes, current, rejected, clock = options.values()
-    assert [each["cleanup.policy"] for each in options.values()] == ["delete", "compact", "delete", "delete"]
+    changes, current, rejected, clock, signals = options.values()
+    policies = [each["cleanup.policy"] for each in options.values()]
+    assert policies == ["delete", "compact", "delete", "delete", "delete"]
     assert clock["retention.ms"] == clock["retention.bytes"] == "-1"
-    assert changes["retention.ms"] == rejected["retention.ms"] != "-1"
+    assert changes["retention.ms"] == rejected["retention.ms"] == signals["retention.ms"] != "-1"
     assert current["retention.ms"]
+
+
+def test_a_ruleset_without_signals_needs_no_topic_of_theirs(cluster: Cluster) -> None:
+    async def run() -> set[str]:
+        await cluster.create(cluster.orders, 1)
+        silent = load_ruleset("rfm8").without_signals()
+        await prepare_topics(cluster.config(ruleset=silent))
+        admin = AIOKafkaAdminClient(bootstrap_servers=cluster.bootstrap)
+        await admin.start()
+        try:
+            return set(await admin.list_topics())
+        finally:
+            await admin.close()
+
+    topics = asyncio.run(run())
+    assert cluster.outputs.changes in topics
+    assert cluster.outputs.signals not in topics
 
 
 @pytest.mark.parametrize(

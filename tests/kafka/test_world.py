@@ -282,6 +282,8 @@ def test_two_workers_of_other_outputs_and_two_apps_of_one_current_topic(
         wait_until(lambda: first.log.exists() and first.log.read_text().count("recovered") == 2, first)
         line = refused({**flags, "changes_topic": f"{cluster.name}.elsewhere"}, tmp_path / "other", code=2)
         assert f"changes_topic: workers of app {cluster.name} write the changes of {cluster.orders}-" in line
+        line = refused({**flags, "signals_topic": f"{cluster.name}.elsewhere"}, tmp_path / "told", code=2)
+        assert f"signals_topic: workers of app {cluster.name} write the signals of {cluster.orders}-" in line
         # The one that was first goes on.
         asyncio.run(send_records(cluster, [Sent(number, order("c", 1), b"c") for number in range(2)]))
         wait_until(lambda: read(first) == 2, first)

@@ -26,6 +26,7 @@ from rfmstream.schemas.asyncapi import (
     CLOCK_TOPIC,
     CURRENT_TOPIC,
     REJECTED_TOPIC,
+    SIGNALS_TOPIC,
     asyncapi_document,
     asyncapi_text,
 )
@@ -141,11 +142,12 @@ def test_schemas_are_of_asyncapis_dialect() -> None:
 
 def test_topics_are_those_the_worker_writes_by_default() -> None:
     addresses = [channel["address"] for channel in DOCUMENT["channels"].values()]
-    assert len(set(addresses)) == len(addresses) == 5
+    assert len(set(addresses)) == len(addresses) == 6
     topics = OutputTopics()
     assert (topics.changes, topics.current) == (CHANGES_TOPIC, CURRENT_TOPIC)
     assert (topics.rejected, topics.clock) == (REJECTED_TOPIC, CLOCK_TOPIC)
-    assert {topics.changes, topics.current, topics.rejected, topics.clock} < set(addresses)
+    assert topics.signals == SIGNALS_TOPIC
+    assert set(vars(topics).values()) < set(addresses)
 
 
 def is_valid(schema: dict[str, Any], value: Any) -> bool:  # noqa: ANN401 - any JSON
@@ -189,6 +191,31 @@ def test_tier_changes_fit_their_message(structured: bool) -> None:  # noqa: FBT0
     data["to_tier"] = "vip"
     assert not is_valid(MESSAGES[name]["payload"], payload)
     assert is_valid(whole(asyncapi_document()["components"]["schemas"]["tierChange"]), data)
+
+
+@pytest.mark.parametrize("structured", [False, True])
+def test_signals_fit_their_message(structured: bool) -> None:  # noqa: FBT001 - drawn
+    orders = pa.table(
+        {
+            "customer_id": ["a", 'b"%\x01', "客户", "a"],
+            "order_id": ["1", "2", "3", "4"],
+            "occurred_at": [datetime(2026, 1, day, tzinfo=UTC) for day in (1, 2, 3, 4)],
+            "amount": ["1", "2000", "3", "4000"],
+        }
+    )
+    engine = Engine(RULESET, mode="live")
+    first = engine.step(orders).signals
+    engine.advance("2027-06-01T00:00:00Z")
+    signals = pa.concat_tables([first, engine.signals])
+    assert set(signals["kind"].to_pylist()) == {"orders", "dwell"}
+    encoder = Encoder(RULESET, source="/rfmstream/shop", structured=structured)
+    name = "signalEvent" if structured else "signal"
+    records = [record for records in encoder.signals(signals) for record in records]
+    check(name, records)
+    payload = orjson.loads(records[0].value or b"")
+    data = payload["data"] if structured else payload
+    data["kind"] = "surprise"
+    assert not is_valid(MESSAGES[name]["payload"], payload)
 
 
 def test_rejected_rows_fit_their_message() -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shutil
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
@@ -24,7 +25,7 @@ from rfmstream.engine.live.runner import Runner
 from rfmstream.engine.live.stats import PartitionStats
 from rfmstream.engine.live.store import Store
 from rfmstream.schemas.errors import StateError, TransportError
-from rfmstream.schemas.ruleset import load_ruleset
+from rfmstream.schemas.ruleset import Ruleset, load_ruleset
 
 SOURCE = Source("orders", 0)
 OPTIONS = RunnerOptions(backoff_s=0, retries=3, checkpoint_interval_s=10**9)
@@ -56,10 +57,15 @@ class Stage:
             self.world.records.append(Record(self.world.end, value, at_us // 1000, [dated]))
             self.world.end += 1
 
-    def runner(self, ruleset: str = "rfm8", log: ScriptedLog | None = None, **options: Any) -> Runner:  # noqa: ANN401
+    def runner(
+        self,
+        ruleset: str | Ruleset = "rfm8",
+        log: ScriptedLog | None = None,
+        **options: Any,  # noqa: ANN401
+    ) -> Runner:
         return Runner(
             SOURCE,
-            ruleset=load_ruleset(ruleset).without_signals(),
+            ruleset=load_ruleset(ruleset).without_signals() if isinstance(ruleset, str) else ruleset,
             options=replace(OPTIONS, **options),
             log=log or ScriptedLog(self.world),
             store=Store(str(self.root), app_id="app"),
@@ -81,6 +87,10 @@ class Stage:
         self.put(*events)
         await self.read(runner)
         await runner.stop()
+
+    @property
+    def signals(self) -> list[dict[str, Any]]:
+        return [row for step in self.world.history if step.signals for row in plain_rows(step.signals)]
 
     @property
     def changes(self) -> list[dict[str, Any]]:
@@ -125,6 +135,77 @@ def test_a_record_of_the_past_does_not_take_the_present_back(stage: Stage) -> No
         await again.recover()
         await stage.read(again)
         assert in_order(plain_rows(await again.snapshot())) == state
+
+    asyncio.run(scene())
+
+
+@pytest.mark.parametrize("clean", [True, False])
+def test_a_worker_goes_on_from_a_state_of_before_its_ruleset_asked_for_signals(
+    stage: Stage,
+    clean: bool,  # noqa: FBT001 - drawn
+) -> None:
+    rules = load_ruleset("rfm8")
+    # Then the fingerprint was that of the tiers.
+    old = replace(rules.without_signals(), fingerprint=rules.tier_fingerprint)
+
+    async def scene() -> None:
+        first = stage.runner(old)
+        await first.recover()
+        stage.put(*orders(3))
+        await stage.read(first)
+        await first.checkpoint()
+        stage.put(*orders(6)[3:], days=1)
+        await stage.read(first)
+        if clean:
+            await first.stop()
+        assert stage.signals == []
+        # The second order of each was told by nobody and stays untold; the fourth is due.
+        second = stage.runner(rules)
+        await second.recover()
+        stage.put(*orders(12)[6:], days=2)
+        await stage.read(second)
+        fourth = {(row["customer_id"], row["kind"], row["count"]) for row in stage.signals}
+        assert fourth == {(f"c{number}", "orders", 4) for number in range(3)}
+        assert len(stage.signals) == 3
+        # It is gone before it could write a checkpoint.
+        third = stage.runner(rules)
+        await third.recover()
+        await stage.read(third)
+        assert len(stage.signals) == 3
+        assert plain_rows(await third.snapshot()) == plain_rows(await second.snapshot())
+        shutil.rmtree(stage.root)
+        last = stage.runner(rules)
+        await last.recover()
+        await stage.read(last)
+        assert len(stage.signals) == 3
+        assert plain_rows(await last.snapshot()) == plain_rows(await second.snapshot())
+
+    asyncio.run(scene())
+
+
+def test_what_is_due_when_a_ruleset_begins_to_ask_is_told_once_without_any_order(stage: Stage) -> None:
+    rules = load_ruleset("rfm8")
+    old = replace(rules.without_signals(), fingerprint=rules.tier_fingerprint)
+
+    async def scene() -> None:
+        first = stage.runner(old)
+        await first.recover()
+        stage.put(*orders(12))
+        await stage.read(first)
+        ends_us = max(row["next_change_at"] for row in plain_rows(await first.snapshot()))
+        stage.put(event("other", "o", 0, 1), days=(ends_us - START_US) / DAY_US - 3)
+        await stage.read(first)
+        await first.stop()
+        told = len(stage.changes)
+        for count in (1, 2):
+            # The first is gone before it could write a checkpoint.
+            worker = stage.runner(rules)
+            await worker.recover()
+            await worker.idle(worker.position, stage.world.now_us + count * 60_000_000)
+            warned = {(row["customer_id"], row["kind"], row["days"], row["at"]) for row in stage.signals}
+            assert warned == {(f"c{number}", "warning", 7, ends_us) for number in range(3)}
+            assert len(stage.signals) == 3
+        assert len(stage.changes) == told
 
     asyncio.run(scene())
 

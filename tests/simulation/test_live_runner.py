@@ -311,12 +311,21 @@ def rows_of(steps: list[Step]) -> list[dict[str, Any]]:
     return plain_rows(pa.concat_tables([step.changes for step in steps]))
 
 
+def signals_of(steps: list[Step]) -> list[tuple[Any, ...]]:
+    """Return the signals of steps, sorted: each is there once."""
+    tables = [step.signals for step in steps if step.signals is not None]
+    rows = [tuple(row.items()) for table in tables for row in plain_rows(table)]
+    assert len(set(rows)) == len(rows)
+    return sorted(rows, key=repr)
+
+
 def check(life: Life) -> None:
     world = life.world
     steps, engine = undisturbed(life)
     committed = rows_of(world.history)
     assert in_order(committed) == in_order(rows_of(steps))
     assert_in_order_per_customer(committed)
+    assert signals_of(world.history) == signals_of(steps)
     rejections = [rejection for step in world.history for rejection in step.rejections]
     assert rejections == [rejection for step in steps for rejection in step.rejections]
     partition = life.last.runner._partition

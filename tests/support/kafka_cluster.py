@@ -34,7 +34,8 @@ class Cluster:
 
     @property
     def outputs(self) -> OutputTopics:
-        return OutputTopics(*(f"{self.name}.{kind}" for kind in ("changes", "current", "rejected", "clock")))
+        kinds = ("changes", "current", "rejected", "clock", "signals")
+        return OutputTopics(*(f"{self.name}.{kind}" for kind in kinds))
 
     def config(self, **settings: Any) -> WorkerConfig:  # noqa: ANN401
         """Return the settings of a worker on these topics."""

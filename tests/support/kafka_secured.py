@@ -126,7 +126,9 @@ def _rule(user: str, right: Right) -> tuple[int, str, int, str, str, int, int]:
 
 def rights_of_a_worker(cluster: Cluster) -> set[Right]:
     """Return what docs/live.md says a worker needs."""
-    outputs = [getattr(cluster.outputs, name) for name in ("changes", "current", "rejected", "clock")]
+    outputs = [
+        getattr(cluster.outputs, name) for name in ("changes", "current", "rejected", "clock", "signals")
+    ]
     return {
         Right("Read", "topic", cluster.orders),
         Right("Read", "topic", cluster.outputs.clock),

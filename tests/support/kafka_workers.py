@@ -110,6 +110,7 @@ def flags_of(cluster: Cluster, checkpoints: Path, **more: object) -> dict[str, o
         "current_topic": outputs.current,
         "rejected_topic": outputs.rejected,
         "clock_topic": outputs.clock,
+        "signals_topic": outputs.signals,
         "checkpoints": str(checkpoints),
         "ruleset": "rfm8-annual",
         "currency": "USD",

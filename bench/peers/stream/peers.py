@@ -107,7 +107,7 @@ def _java_peer(name: str, main: str, version: str, *, delivery: str, ageing: str
 def _rfmstream(name: str, clock: str, *, ageing: str, pauses: bool) -> Peer:
     def command(job: Job) -> list[str]:
         outputs = {"changes": job.changes} | {
-            each: f"{job.changes}.{each}" for each in ("current", "rejected", "clock")
+            each: f"{job.changes}.{each}" for each in ("current", "rejected", "clock", "signals")
         }
         options = {
             "--bootstrap-servers": job.bootstrap,

@@ -37,11 +37,13 @@ _WRITTEN_BY: Final = "@"
 
 _WRITES_TO: Final = "#"
 """Before the digest of the output topics of who made it, in the same note."""
+_SIGNALS_TO: Final = "+"
+"""Before the digest of the topic of signals, where the ruleset asks for any, in the same note."""
 
 _PARTS: Final = 12
 """Batches of a step that are made at a time, for each of the two topics of changes."""
 _SMALL_ROWS: Final = 2_048
-"""Changes and rejected rows so few are encoded where they are, all at once."""
+"""Changes, signals and rejected rows so few are encoded where they are, all at once."""
 _EARLIEST: Final = -2
 _LATEST: Final = -1
 _READ_UNCOMMITTED: Final = 0
@@ -53,8 +55,8 @@ class KafkaPartitionLog:
 
     In      transactions  the worker's
             app_id        the consumer group
-            encoder       of tier changes and rejected rows
-            compression   of tier changes
+            encoder       of tier changes, signals and rejected rows
+            compression   of tier changes and signals
             run           calls a function here or in another thread
             partitions    of the input topic
             accept_gap    let other output topics take over, which lack what was told before
@@ -79,6 +81,11 @@ class KafkaPartitionLog:
         self._accept_gap = accept_gap
         topics = outputs.changes, outputs.current, outputs.rejected, outputs.clock
         self._writes_to = xxhash.xxh3_64_hexdigest(" ".join(topics).encode())
+        self._signals_to = ""
+        self._read = [outputs.changes, outputs.current, outputs.rejected]
+        if encoder.tells_signals:
+            self._signals_to = xxhash.xxh3_64_hexdigest(outputs.signals.encode())
+            self._read.append(outputs.signals)
         self._rival: str | None = None
         self._transactions = transactions
         self._client = client
@@ -142,7 +149,16 @@ class KafkaPartitionLog:
         numbers = range(self._partitions)
         notes = await _retried(lambda: self._fetch_notes(client, numbers))
         for number, note in notes.items():
-            _, _, writes_to = note.partition(_WRITES_TO)
+            writes_to, _, signals_to = note.partition(_WRITES_TO)[2].partition(_SIGNALS_TO)
+            # A ruleset that asks for no signals knows of no topic of theirs.
+            if self._signals_to and signals_to and signals_to != self._signals_to:
+                raise ConfigError(
+                    f"workers of app {self._app_id} write the signals of {self._source.topic}-{number} to another "
+                    "topic than these settings name",
+                    key="signals_topic",
+                    fix="give all workers of an app the same signals_topic; to move an app after a stop, --accept-gap: "
+                    "the new topic lacks what was told before",
+                )
             if writes_to and writes_to != self._writes_to:
                 raise ConfigError(
                     f"workers of app {self._app_id} write the changes of {self._source.topic}-{number} to other topics "
@@ -165,15 +181,14 @@ class KafkaPartitionLog:
 
     async def _is_hidden(self, client: AIOKafkaClient) -> bool:
         """Tell whether an open transaction hides what is written to our partition of what consumers read."""
-        outputs = self._outputs
         ends = await together(
             *(
                 self._offset(client, TopicPartition(topic, self._source.partition), _LATEST, isolation)
                 for isolation in (_READ_COMMITTED, _READ_UNCOMMITTED)
-                for topic in (outputs.changes, outputs.current, outputs.rejected)
+                for topic in self._read
             )
         )
-        return ends[:3] != ends[3:]
+        return ends[: len(self._read)] != ends[len(self._read) :]
 
     async def _fetch_offset(self, client: AIOKafkaClient, *, stable: bool) -> tuple[Committed, str] | None:
         """Return what is committed and the name of whose transactions did it; None: a transaction may change it."""
@@ -283,12 +298,15 @@ class KafkaPartitionLog:
             async def some() -> Batches:
                 return await self._run(lambda: list(chain.from_iterable(islice(parts, _PARTS))))
 
-            is_small = step.changes.num_rows + len(step.rejections) <= _SMALL_ROWS
+            rows = step.changes.num_rows + len(step.rejections)
+            is_small = rows + (0 if step.signals is None else step.signals.num_rows) <= _SMALL_ROWS
             first = list(chain.from_iterable(parts)) if is_small else await some()
             tick = None if step.tick is None else self._batch_of(step.tick)
             if tick is not None:
                 first = [*first, (self._clock, tick)]
             note = f"{token}{_WRITTEN_BY}{self._transactions.name}{_WRITES_TO}{self._writes_to}"
+            if self._signals_to:
+                note += f"{_SIGNALS_TO}{self._signals_to}"
             offset = OffsetAndMetadata(step.position, note)
             await self._transactions.commit(
                 Writing(self._input, offset, member, first, None if is_small else some)
@@ -326,9 +344,13 @@ class KafkaPartitionLog:
                 rejected = []
         elif rejected:
             yield rejected
+        if step.signals is not None:
+            place = TopicPartition(outputs.signals, number)
+            for signals in self._encoder.signals(step.signals):
+                yield [(place, batch) for batch in self._batches(signals, now_ms)]
 
-    def _batches(self, changes: EncodedRecords, now_ms: int) -> list[RecordBatch]:
-        return list(record_batches(changes, timestamp_ms=now_ms, compression=self._compression))
+    def _batches(self, records: EncodedRecords, now_ms: int) -> list[RecordBatch]:
+        return list(record_batches(records, timestamp_ms=now_ms, compression=self._compression))
 
     def _batch_of(self, tick: Tick) -> RecordBatch:
         return batch_of_one(

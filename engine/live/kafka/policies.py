@@ -26,7 +26,9 @@ async def check_policies(admin: AIOKafkaAdminClient, config: WorkerConfig) -> No
             aiokafka's   the brokers do not answer
     """
     outputs = config.outputs
-    topics = (*config.input_topics, outputs.clock, outputs.changes, outputs.current)
+    topics = [*config.input_topics, outputs.clock, outputs.changes, outputs.current]
+    if config.ruleset.asks_signals:
+        topics.append(outputs.signals)
     options = {topic: await _options(admin, topic) for topic in topics}
     hidden = [topic for topic, found in options.items() if not found]
     if hidden:
@@ -45,6 +47,11 @@ async def check_policies(admin: AIOKafkaAdminClient, config: WorkerConfig) -> No
         _log.warning(
             "the topic of tier changes is compacted: earlier changes of a customer go in time",
             extra={"topic": outputs.changes},
+        )
+    if "compact" in options.get(outputs.signals, {}).get("cleanup.policy", ""):
+        _log.warning(
+            "the topic of signals is compacted: earlier signals of a customer go in time",
+            extra={"topic": outputs.signals},
         )
     current = options[outputs.current].get("cleanup.policy", "compact")
     if "compact" not in current or "delete" in current:

@@ -15,20 +15,24 @@ _POLL_MS: Final = 200
 
 
 async def read_values(
-    config: ClientConfig, topic: str, *, from_beginning: bool = False, until_end: bool = False
+    config: ClientConfig,
+    topic: str,
+    *,
+    key: str = "changes_topic",
+    from_beginning: bool = False,
+    until_end: bool = False,
 ) -> AsyncGenerator[bytes, None]:
     """Yield the values of a topic's committed records; those of a partition in order.
 
-    In      from_beginning  begin with the oldest instead of the next
+    In      key             the setting that names the topic
+            from_beginning  begin with the oldest instead of the next
             until_end       stop after what is committed now
     Errors  ConfigError     there is no such topic, or no right to it
             TransportError  the brokers do not answer
     """
     count = (await partition_counts(config, {topic: ["Read"]})).get(topic)
     if count is None:
-        raise ConfigError(
-            f"there is no topic {topic}", key="changes_topic", fix="start a worker, or name another"
-        )
+        raise ConfigError(f"there is no topic {topic}", key=key, fix="start a worker, or name another")
     async with _consumer(config) as consumer:
         with client_errors(config, f"topic {topic} cannot be read", "Read"):
             consumer.assign([TopicPartition(topic, number) for number in range(count)])

@@ -107,23 +107,26 @@ def _needed(config: WorkerConfig) -> dict[str, tuple[Right, ...]]:
     outputs = config.outputs
     needed: dict[str, tuple[Right, ...]] = dict.fromkeys(config.input_topics, ("Read",))
     needed |= dict.fromkeys((outputs.changes, outputs.current, outputs.rejected), ("Write",))
+    if config.ruleset.asks_signals:
+        needed[outputs.signals] = ("Write",)
     return {**needed, outputs.clock: ("Read", "Write")}
 
 
 def _plan(config: WorkerConfig) -> dict[str, dict[str, str]]:
     outputs = config.outputs
-    return {
+    plan = {
         outputs.changes: _DELETE,
         outputs.current: _COMPACT,
         outputs.rejected: _DELETE,
         outputs.clock: _FOR_EVER,
     }
+    return {**plan, outputs.signals: _DELETE} if config.ruleset.asks_signals else plan
 
 
 def _setting_of(config: WorkerConfig, topic: str) -> str:
     return next(
         f"{name}_topic"
-        for name in ("changes", "current", "rejected", "clock")
+        for name in ("changes", "current", "rejected", "clock", "signals")
         if getattr(config.outputs, name) == topic
     )
 

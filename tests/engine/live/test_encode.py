@@ -3,13 +3,14 @@
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any
-from urllib.parse import quote, unquote
+from urllib.parse import unquote
 
 import numpy as np
 import orjson
 import pyarrow as pa
 import pytest
 from aiokafka.record import MemoryRecords
+from event_texts import IDS, INSTANTS, INT64, RULESET, SOURCE, TIER, TIERS, attribute, instant
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
@@ -23,35 +24,9 @@ from rfmstream.engine.live.kafka.batches import record_batches
 from rfmstream.engine.live.model import Rejection, Source
 from rfmstream.schemas.changes import CHANGE_REASONS, CHANGE_SCHEMA, MODES, change_event_json_schema
 from rfmstream.schemas.errors import ConfigError
-from rfmstream.schemas.ruleset import load_ruleset
 
-RULESET = load_ruleset("rfm8", time_zone="Europe/London", currency="GBP")
-TIERS = {tier.id: tier for tier in RULESET.tiers}
-SOURCE = "/rfmstream/shop/orders.v1/0"
 INPUT = Source("orders.v1", 7)
 
-CHARACTERS = st.characters(exclude_categories=["Cs"])
-HOSTILE = st.sampled_from(
-    [
-        *('"', "\\", "/", "%", "%2F", "\x00", "\x1f", "\x7f", "\x80", "\x9f", "\xa0", "\b\t\n\f\r", "\u2028"),
-        *(
-            "\ufdd0",
-            "\ufdef",
-            "\ufdcf",
-            "\ufffd",
-            "\ufffe",
-            "\uffff",
-            "\U0001f600",
-            "\U0001ffff",
-            "\U0010fffe",
-        ),
-        *("客户", "\U00012345", "é", " ", "'", "<", "\u07ff", "\u0800", "\U00010000"),
-    ]
-)
-IDS = st.lists(HOSTILE | st.text(CHARACTERS, max_size=9), min_size=1, max_size=5).map("".join).filter(len)
-INSTANTS = st.datetimes(timezones=st.just(UTC))
-TIER = st.sampled_from([*TIERS, None, "gone"])
-INT64 = st.integers(-(2**63), 2**63 - 1)
 BAND = st.integers(0, 2**15 - 1)
 CHANGES = st.fixed_dictionaries(
     {
@@ -86,20 +61,6 @@ def table_of(*chunks: list[Row]) -> pa.Table:
         whole = pa.RecordBatch.from_pylist(around + rows + around, schema=CHANGE_SCHEMA)
         batches.append(whole.slice(len(around), len(rows)))
     return pa.Table.from_batches(batches, schema=CHANGE_SCHEMA)
-
-
-def instant(at: datetime | None) -> str | None:
-    return None if at is None else at.isoformat(timespec="microseconds").replace("+00:00", "Z")
-
-
-def attribute(text: str) -> str:
-    """Encode what CloudEvents forbids in a String, and the percent sign."""
-
-    def is_forbidden(code: int) -> bool:
-        control = code < 0x20 or 0x7F <= code <= 0x9F
-        return control or 0xFDD0 <= code <= 0xFDEF or code & 0xFFFE == 0xFFFE or code == ord("%")
-
-    return "".join(quote(letter, safe="") if is_forbidden(ord(letter)) else letter for letter in text)
 
 
 def event_id(row: Row) -> str:

@@ -172,6 +172,7 @@ def test_metrics(board: Board) -> None:
     first.rejected["bad_time"] = 4
     first.changes["order", "101"] = 6
     first.changes["refund", ""] = 1
+    first.signals["warning"] = 3
     first.commit.observe(0.002)
     first.commit.observe(100.0)
     first.checkpoint_us = time.time_ns() // 1000
@@ -186,6 +187,11 @@ def test_metrics(board: Board) -> None:
             'rfmstream_orders_rejected_total{partition="0",reason="bad_time",topic="orders.v1"} 4.0',
             'rfmstream_tier_changes_total{partition="0",reason="order",tier="101",topic="orders.v1"} 6.0',
             'rfmstream_tier_changes_total{partition="0",reason="refund",tier="",topic="orders.v1"} 1.0',
+            'rfmstream_signals_total{kind="warning",partition="0",topic="orders.v1"} 3.0',
+            *(
+                f'rfmstream_signals_total{{kind="{kind}",partition="0",topic="orders.v1"}} 0.0'
+                for kind in ("dwell", "orders", "spend", "single_order")
+            ),
             f"rfmstream_lag_records{{{place}}} 2.0",
             f'rfmstream_commit_seconds_bucket{{le="0.0025",{place}}} 1.0',
             f'rfmstream_commit_seconds_bucket{{le="30.0",{place}}} 1.0',

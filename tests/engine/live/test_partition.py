@@ -168,3 +168,35 @@ def test_the_clock_of_events_takes_no_notice_of_the_log() -> None:
     [step] = partition.apply(batch_of(orjson.dumps(ORDER), orjson.dumps(REFUND)))
     assert step.tick is None
     assert partition.engine.clock_us == 1_699_920_000_000_000
+
+
+def test_signals_go_with_the_step_that_brings_them() -> None:
+    values = [
+        orjson.dumps(ORDER | {"order_id": f"o{at}", "occurred_at": to_text(START_US + at * DAY_US)})
+        for at in range(4)
+    ]
+    times_us = [START_US + at * DAY_US for at in range(4)]
+    partition = Partition(Engine(mode="live"), clock="log", tolerance_us=0, position=10)
+    [step] = partition.apply(batch_of(*values, times_us=times_us))
+    steps = [step, *partition.pass_time(START_US + 700 * DAY_US)]
+    told = [plain_rows(each.signals) for each in steps if each.signals is not None]
+    engine = Engine(mode="live")
+    rows = [orjson.loads(value) for value in values]
+    expected = plain_rows(engine.step(pa.Table.from_pylist(rows)).signals)
+    assert told[0] == expected
+    assert {row["kind"] for row in expected} == {"orders"}
+    engine.advance(START_US + 700 * DAY_US)
+    assert [row for rows in told[1:] for row in rows] == plain_rows(engine.signals)
+    assert {row["kind"] for row in plain_rows(engine.signals)} == {"warning"}
+    assert partition_of().cap(batch_of(values[0]).records, 0, 1, START_US).signals is None
+
+
+def test_steps_end_with_many_signals_too() -> None:
+    values = [
+        orjson.dumps(ORDER | {"customer_id": f"c{at}", "occurred_at": to_text(START_US)}) for at in range(4)
+    ]
+    partition = Partition(Engine(mode="live"), clock="log", tolerance_us=0, position=10, step_changes=4)
+    list(partition.apply(batch_of(*values)))
+    steps = list(partition.pass_time(START_US + 700 * DAY_US))
+    assert len(steps) > 2
+    assert all(each.changes.num_rows < 4 or each.signals is None for each in steps)

@@ -104,6 +104,27 @@ def test_another_ruleset_is_refused_or_goes_on_after_a_clean_stop() -> None:
             plan(**(clean | unclean), resegment=True)  # type: ignore[arg-type]
 
 
+def test_other_signals_change_no_law() -> None:
+    before = Law("rfm8", RULES.tier_fingerprint, "log", 5)
+    ticks = [first_tick(0, before), Tick(40, 2000)]
+    assert told(plan(loaded=None, ticks=ticks)) == (0, 50, [2000])
+    assert told(plan(loaded=(30, 1000, before), ticks=ticks)) == (30, 50, [2000])
+    # The tiers of a checkpoint decide, where the text of its law does not tell.
+    other = Law("rfm8", "0" * 64, "log", 5)
+    assert told(plan(loaded=(30, 1000, other), ticks=[Tick(40, 2000)])) == (30, 50, [2000])
+    with pytest.raises(StateError, match="made by ruleset rfm8"):
+        plan(loaded=None, ticks=[first_tick(0, other)])
+
+
+def test_a_change_of_clock_is_repeated_under_other_signals() -> None:
+    before = Law("rfm8", RULES.tier_fingerprint, "log", 6)
+    after = Law("rfm8", RULES.tier_fingerprint, "log", 5)
+    ticks = [first_tick(0, before), Tick(30, 1001, str(after)), Tick(35, 1500)]
+    found = plan(loaded=(30, 1000, before), ticks=ticks)
+    assert (*told(found), found.law_at_us, found.changes) == (30, 50, [1500], 1001, False)
+    assert plan(committed=30, loaded=(30, 1000, before), ticks=ticks[:1]).changes
+
+
 @pytest.mark.parametrize("before", [Law.of(RULES, "event", 5), Law.of(RULES, "log", 6)])
 def test_another_clock_needs_a_clean_stop_only(before: Law) -> None:
     ticks = [first_tick(0, before)]
