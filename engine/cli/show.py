@@ -83,6 +83,8 @@ def print_summary(summary: Summary) -> None:
         f"[bold]{rows.read:,}[/] rows read = {rows.applied:,} applied + {rows.duplicates:,} duplicates"
         f" + {rejected:,} rejected{_listed(in_order(rows.rejected, REJECTION_REASONS))}"
     )
+    if rows.rejected.get("currency_mismatch"):
+        console.print(f"  the ruleset counts in {summary.ruleset.currency}; --currency makes it another one")
     changes = in_order(rows.changes, CHANGE_REASONS)
     console.print(f"[bold]{sum(changes.values()):,}[/] tier changes{_listed(changes)}")
     if summary.ruleset.asks_signals:
