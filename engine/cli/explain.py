@@ -141,8 +141,8 @@ def _of_workers(
 
 def _agreed(identity: str, chosen: "Ruleset | None") -> "Ruleset":
     """Return the ruleset of an identity: the one that was named, or a built-in."""
-    from rfmstream.engine.replay.timeline import ruleset_of
     from rfmstream.schemas.errors import ConfigError
+    from rfmstream.schemas.ruleset_identity import ruleset_of
 
     found = chosen or ruleset_of(identity)
     if found is None:

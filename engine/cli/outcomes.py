@@ -100,8 +100,8 @@ def outcomes(
         Window,
         outcome_table,
     )
-    from rfmstream.engine.replay.timeline import ruleset_of
     from rfmstream.schemas.changes import CHANGE_SCHEMA
+    from rfmstream.schemas.ruleset_identity import ruleset_of
 
     if out is not None:
         given = [path for path in (changes, *orders, signals, contacts) if path is not None]

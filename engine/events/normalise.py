@@ -385,6 +385,9 @@ def _needs_no_amount(types: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     return needless
 
 
+NO_ORDERS: Final = pa.RecordBatch.from_arrays(
+    [pa.array([], column.type) for column in CANONICAL_SCHEMA], schema=CANONICAL_SCHEMA
+)
 NO_REJECTED: Final = pa.RecordBatch.from_arrays(
     [pa.array([], field.type) for field in REJECTED_SCHEMA], schema=REJECTED_SCHEMA
 )

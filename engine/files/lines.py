@@ -16,7 +16,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from rfmstream.engine.events.normalise import NO_REJECTED, Fields, canonicalise, id_faults, rejected_batch
+from rfmstream.engine.events.normalise import (
+    NO_ORDERS,
+    NO_REJECTED,
+    Fields,
+    canonicalise,
+    id_faults,
+    rejected_batch,
+)
 from rfmstream.engine.events.text import nulls, repeat
 from rfmstream.engine.events.times import Instants
 from rfmstream.engine.files.chunks import Chunk
@@ -30,11 +37,8 @@ from rfmstream.engine.files.numbers import Number, NumberAmount
 from rfmstream.kernels.parse import OK, UNKNOWN_WORD
 from rfmstream.schemas.errors import InputError
 from rfmstream.schemas.mapping import Event
-from rfmstream.schemas.orders import CANONICAL_SCHEMA, ORDER_TYPES, REJECTED_SCHEMA
+from rfmstream.schemas.orders import ORDER_TYPES, REJECTED_SCHEMA
 
-_NO_ORDERS: Final = pa.RecordBatch.from_arrays(
-    [pa.array([], column.type) for column in CANONICAL_SCHEMA], schema=CANONICAL_SCHEMA
-)
 _WITHOUT_RAW: Final = pa.array(["missing_customer_id", "missing_order_id"])
 """Reasons that the columns shown tell; guests' lines are many."""
 
@@ -147,7 +151,7 @@ class LineSums:
             if section.file.max(initial=0) > section.file.min(initial=0):
                 rejected.append(self._across_files(section))
             done += self._summed(section)
-        orders = by_row([good for good, _ in done]) if done else _NO_ORDERS
+        orders = by_row([good for good, _ in done]) if done else NO_ORDERS
         return orders, by_row([NO_REJECTED, *(bad for _, bad in done), *rejected])
 
     def _refused(self, mapped: MappedEvent, doubtful: np.ndarray[Any, Any], section: int) -> pa.RecordBatch:

@@ -14,7 +14,13 @@ import numpy as np
 import pyarrow as pa
 
 from rfmstream.engine.events.json_scan import OrderScanner
-from rfmstream.engine.events.normalise import CONTRACT_COLUMNS, NO_REJECTED, normalise, rejected_batch
+from rfmstream.engine.events.normalise import (
+    CONTRACT_COLUMNS,
+    NO_ORDERS,
+    NO_REJECTED,
+    normalise,
+    rejected_batch,
+)
 from rfmstream.engine.events.times import Instants, read_instants
 from rfmstream.engine.files.conversion import Conversion
 from rfmstream.engine.files.evaluate import SourceRows, find_column
@@ -29,17 +35,12 @@ from rfmstream.engine.files.sorting import Sorter, TieSorter, times_us
 from rfmstream.kernels.parse import OK
 from rfmstream.schemas.errors import InputError
 from rfmstream.schemas.mapping import InputFormat, InputMap
-from rfmstream.schemas.orders import CANONICAL_SCHEMA
 from rfmstream.schemas.zones import zone_of
 
 Batches = tuple[pa.RecordBatch, pa.RecordBatch]
 
 _UNPACKED_RATIO: Final = 10
 """How much larger than on disk a compressed text file is taken to be."""
-
-_NO_ORDERS: Final = pa.RecordBatch.from_arrays(
-    [pa.array([], field.type) for field in CANONICAL_SCHEMA], schema=CANONICAL_SCHEMA
-)
 
 
 @dataclass(frozen=True)
@@ -208,15 +209,15 @@ class OrderStream:
             for _, (orders, rejected) in self._judged():
                 sorter.add(orders)
                 if rejected.num_rows:
-                    yield _NO_ORDERS, rejected
+                    yield NO_ORDERS, rejected
             yield from self._handed_on(sorter)
 
     def _summed(self) -> Iterator[Batches]:
-        orders = _NO_ORDERS
+        orders = NO_ORDERS
         for part, rejected in self._line_sums():
             orders = part
             if rejected.num_rows:
-                yield _NO_ORDERS, rejected
+                yield NO_ORDERS, rejected
         with Sorter(memory_budget_bytes=2 * orders.nbytes + self._budget_bytes) as sorter:
             sorter.add(orders)
             del orders
@@ -230,7 +231,7 @@ class OrderStream:
             with naming(chunk.source):
                 rejected = sums.add(self._source_rows(chunk), self._file_number)
                 sums.add_damaged(chunk, self._files[self._file_number])
-            yield _NO_ORDERS, rejected
+            yield NO_ORDERS, rejected
         orders, rejected = sums.orders()
         self.lines_repeated = sums.lines_repeated
         yield self._own_ids(orders), rejected
@@ -245,11 +246,11 @@ class OrderStream:
         for source, (orders, rejected) in parts:
             conversion.add(orders, source)
             if rejected.num_rows:
-                yield _NO_ORDERS, rejected
+                yield NO_ORDERS, rejected
         whole, rejected = conversion.orders()
         del conversion
         if rejected.num_rows:
-            yield _NO_ORDERS, rejected
+            yield NO_ORDERS, rejected
         if whole is not None:
             with Sorter(memory_budget_bytes=2 * whole.nbytes + self._budget_bytes) as sorter:
                 sorter.add(whole)
