@@ -87,7 +87,7 @@ def test_time_passes_between_events(case: Case, data: st.DataObject) -> None:
 
 
 @pytest.mark.parametrize("day_unit", ["calendar_day", "duration"])
-@pytest.mark.parametrize("cut", [0, 10, 60, 90])
+@pytest.mark.parametrize("cut", [0, 30, 60])
 def test_of_customers_with_many_orders(cut: int, day_unit: str) -> None:
     """Far more than a search looks at, in bursts, so that F and M rise over and fall under their cuts again."""
     drawn = random.Random(f"{cut} {day_unit}")  # noqa: S311 - a history, not a secret
@@ -103,8 +103,8 @@ def test_of_customers_with_many_orders(cut: int, day_unit: str) -> None:
     )
     events = []
     at_us = 1_700_000_000_000_000
-    for n in range(900):
-        at_us += int(drawn.expovariate(1) * DAY_US / (40 if n // 150 % 2 else 6))
+    for n in range(450):
+        at_us += int(drawn.expovariate(1) * DAY_US / (40 if n // 75 % 2 else 6))
         paid = {"customer_id": drawn.choice("ab"), "order_id": f"o{n}", "event_id": None, "type": "paid"}
         events.append({**paid, "occurred_at_us": at_us, "amount_minor": drawn.randint(50, 150)})
         if drawn.random() < 0.05:
@@ -113,5 +113,5 @@ def test_of_customers_with_many_orders(cut: int, day_unit: str) -> None:
     for part in (oracle, driven):
         part.step(events)
         part.advance(at_us + 30 * DAY_US)
-    assert sum(signal["kind"] == "warning" for signal in oracle.signals) > 10
+    assert sum(signal["kind"] == "warning" for signal in oracle.signals) > 5
     assert_same_signals(driven, oracle)
