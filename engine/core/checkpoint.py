@@ -1,4 +1,4 @@
-"""Write the whole state of an engine to a directory, and build the engine again from it.
+"""Write the whole state of a machine to a directory, and build the machine again from it.
 
 A checkpoint is a manifest and, for each shard, two Arrow IPC files: its customers and its entries (orders and the other
 events that must be remembered), in order of their handles. Hash tables and timers follow from them and are built anew.
@@ -24,7 +24,8 @@ import xxhash
 from numpy.typing import NDArray
 
 from rfmstream.engine.core.buffers import offsets_and_data
-from rfmstream.engine.core.engine import Counters, Engine
+from rfmstream.engine.core.counters import Counters
+from rfmstream.engine.core.machine import Machine
 from rfmstream.engine.core.shard import Shard
 from rfmstream.engine.events.arrow_buffers import check_buffers
 from rfmstream.kernels import layout
@@ -77,17 +78,17 @@ _EXTRA_SCHEMA: Final = pa.schema(
 _ENTRY_SCHEMA: Final = _schema(ENTRY, _ENTRY_FIELDS, "id")
 
 
-def write_checkpoint(engine: Engine, directory: str | os.PathLike[str]) -> None:
-    """Write the state of an engine; the checkpoint that was in the directory is replaced in one step.
+def write_checkpoint(machine: Machine, directory: str | os.PathLike[str]) -> None:
+    """Write the state of a machine; the checkpoint that was in the directory is replaced in one step.
 
     Raises  StateError where the directory holds something else or cannot be written
     """
     folder = Path(directory)
     with _writing(folder):
-        _write(engine, folder)
+        _write(machine, folder)
 
 
-def _write(engine: Engine, folder: Path) -> None:
+def _write(machine: Machine, folder: Path) -> None:
     old = _files_of(folder)
     generation = 1 + max((int(name.split("-")[0]) for name in old), default=0)
     written: list[Path] = []
@@ -109,23 +110,23 @@ def _write(engine: Engine, folder: Path) -> None:
         if not has_checkpoint(folder) and _FIRST not in old:
             written.append(folder / _FIRST)
             written[-1].touch()
-        files = list(chain.from_iterable(engine.for_each(write, list(enumerate(engine.shards)))))
+        files = list(chain.from_iterable(machine.threads.for_each(write, list(enumerate(machine.shards)))))
         manifest = {
             "format": FORMAT,
             "version": VERSION,
-            "ruleset": engine.ruleset.identity,
-            "ruleset_name": engine.ruleset.name,
-            "fingerprint": engine.ruleset.fingerprint,
-            "tier_fingerprint": engine.ruleset.tier_fingerprint or engine.ruleset.fingerprint,
-            "time_zone": engine.ruleset.time_zone,
-            "currency": engine.ruleset.currency,
-            "mode": engine.mode,
-            "has_extras": engine.shards[0].has_extras,
-            "clock_us": engine.clock_us,
-            "counters": asdict(engine.counters),
+            "ruleset": machine.ruleset.identity,
+            "ruleset_name": machine.ruleset.name,
+            "fingerprint": machine.ruleset.fingerprint,
+            "tier_fingerprint": machine.ruleset.tier_fingerprint or machine.ruleset.fingerprint,
+            "time_zone": machine.ruleset.time_zone,
+            "currency": machine.ruleset.currency,
+            "mode": machine.mode,
+            "has_extras": machine.shards[0].has_extras,
+            "clock_us": machine.clock_us,
+            "counters": asdict(machine.counters),
             "shards": [
                 {"clock_us": shard.clock_us, "wheel_key": int(shard.state.row.wheel_key)}
-                for shard in engine.shards
+                for shard in machine.shards
             ],
             "files": files,
         }
@@ -214,8 +215,8 @@ def is_unfinished(directory: str | os.PathLike[str]) -> bool:
 
 def read_checkpoint(
     directory: str | os.PathLike[str], *, ruleset: Ruleset | str | None = None, threads: int | None = None
-) -> Engine:
-    """Return the engine a checkpoint holds; see `Engine.restore`."""
+) -> Machine:
+    """Return the machine a checkpoint holds; see `Engine.restore`."""
     folder = Path(directory)
     while True:
         manifest = _read_manifest(folder)
@@ -229,15 +230,15 @@ def read_checkpoint(
 
 def _read(
     folder: Path, manifest: dict[str, Any], ruleset: Ruleset | str | None, threads: int | None
-) -> Engine:
+) -> Machine:
     own = _own_ruleset(manifest, ruleset, folder)
-    engine = Engine(own, threads=len(manifest["shards"]), mode=manifest["mode"])
+    machine = Machine(own, threads=len(manifest["shards"]), mode=manifest["mode"])
     if threads is not None:
-        engine.use_threads(threads)
+        machine.use_threads(threads)
     files = iter(manifest["files"])
     parts = [
         (shard, saved, next(files), next(files))
-        for shard, saved in zip(engine.shards, manifest["shards"], strict=True)
+        for shard, saved in zip(machine.shards, manifest["shards"], strict=True)
     ]
 
     def load(part: tuple[Shard, dict[str, int], dict[str, Any], dict[str, Any]]) -> None:
@@ -264,12 +265,12 @@ def _read(
             raise StateError(f"the checkpoint is damaged: {fault}", path=folder, fix=_FIX_DAMAGE)
         shard.arm()
 
-    engine.for_each(load, parts)
-    engine.counters = Counters(**manifest["counters"])
-    if own.fingerprint != manifest["fingerprint"] and engine.customers:
+    machine.threads.for_each(load, parts)
+    machine.counters = Counters(**manifest["counters"])
+    if own.fingerprint != manifest["fingerprint"] and machine.customers:
         # The tiers are decided as before, but other signals are asked for.
-        engine.ask_anew()
-    return engine
+        machine.ask_anew()
+    return machine
 
 
 def _customer_schema(shard: Shard) -> pa.Schema:

@@ -558,7 +558,7 @@ def test_an_interrupt_waits_for_the_other_shards(tmp_path: Path, monkeypatch: py
         return wait(futures)
 
     monkeypatch.setattr(os, "fsync", slow)
-    monkeypatch.setattr("rfmstream.engine.core.engine.wait", interrupted)
+    monkeypatch.setattr("rfmstream.engine.core.threads.wait", interrupted)
     with pytest.raises(KeyboardInterrupt):
         engine.checkpoint(tmp_path)
     assert len(done) == 4
