@@ -15,7 +15,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from rfmstream.engine.core.checkpoint import read_checkpoint, write_checkpoint
+from rfmstream.engine.core.checkpoint.read import read_checkpoint
+from rfmstream.engine.core.checkpoint.write import write_checkpoint
 from rfmstream.engine.core.counters import Counters
 from rfmstream.engine.core.guard import Guard
 from rfmstream.engine.core.machine import Machine, Mode, StepResult

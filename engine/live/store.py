@@ -25,7 +25,7 @@ import pyarrow as pa
 import xxhash
 from pyarrow import fs
 
-from rfmstream.engine.core.checkpoint import MANIFEST, locked, sync_folder
+from rfmstream.engine.core.checkpoint.folder import MANIFEST, locked, sync_folder
 from rfmstream.engine.core.engine import Engine
 from rfmstream.engine.live.model import Source
 from rfmstream.schemas.errors import ConfigError, StateError, TransportError
