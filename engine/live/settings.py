@@ -234,8 +234,8 @@ TOPIC_SETTINGS: Final = (
         _TOPICS,
         _listed(_topic, "topic"),
         "orders.v1",
-        "TOPIC,...",
-        "Where orders come from: one topic; several would be several populations.",
+        "TOPIC",
+        "The topic that orders come from. Several are refused: start a worker for each.",
     ),
     Setting(
         "changes_topic", _TOPICS, _topic, "rfm.tier-changes.v1", "TOPIC", "Where every tier change goes."
