@@ -9,6 +9,7 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, nullcontext
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
@@ -16,8 +17,9 @@ from typing import Any, Final
 
 import pyarrow as pa
 
-from rfmstream.engine.core.checkpoint import has_checkpoint, is_unfinished
-from rfmstream.engine.core.engine import Counters, Engine
+from rfmstream.engine.core.checkpoint.folder import has_checkpoint, is_unfinished
+from rfmstream.engine.core.counters import Counters
+from rfmstream.engine.core.engine import Engine
 from rfmstream.engine.events.instants import to_text
 from rfmstream.engine.files.background import WriteBehind, read_ahead
 from rfmstream.engine.files.identities import Identities
@@ -153,7 +155,7 @@ def replay(  # noqa: PLR0913 - the options of one command
     dates = _Dates(until_us)
     files = find_files(inputs, InputFormat() if input_map is None else input_map.input)
     check_outputs(outputs.paths().values(), [*inputs, *(file.path for file in files)])
-    before = _copied(engine.counters)
+    before = deepcopy(engine.counters)
     listener = _Listener(on_progress)
     with ExitStack() as stack:
         made = _open_outputs(stack, outputs, engine.ruleset)
@@ -185,7 +187,7 @@ def replay(  # noqa: PLR0913 - the options of one command
                 _check_as_of(engine, as_of_us)
                 _put(changes, engine.advance(as_of_us))
                 _put(signals, engine.signals)
-        counters = _difference(engine.counters, before)
+        counters = engine.counters.since(before)
         if strict and counters.rejected:
             raise rejections.refusal(counters)
         snapshot = engine.snapshot()
@@ -351,32 +353,3 @@ def _check_as_of(engine: Engine, as_of_us: int | None) -> None:
             key="as-of",
             fix="choose that instant or a later one; time does not go back",
         )
-
-
-def _copied(counters: Counters) -> Counters:
-    return Counters(
-        counters.read,
-        counters.applied,
-        counters.duplicates,
-        dict(counters.rejected),
-        dict(counters.changes),
-        counters.input_rows,
-        dict(counters.signals),
-    )
-
-
-def _difference(after: Counters, before: Counters) -> Counters:
-    return Counters(
-        after.read - before.read,
-        after.applied - before.applied,
-        after.duplicates - before.duplicates,
-        _less(after.rejected, before.rejected),
-        _less(after.changes, before.changes),
-        after.input_rows - before.input_rows,
-        _less(after.signals, before.signals),
-    )
-
-
-def _less(after: dict[str, int], before: dict[str, int]) -> dict[str, int]:
-    less = {name: count - before.get(name, 0) for name, count in after.items()}
-    return {name: count for name, count in less.items() if count}

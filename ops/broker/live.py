@@ -29,8 +29,8 @@ from typing import NoReturn
 from aiokafka.admin import AIOKafkaAdminClient
 
 from ops.broker.broker import ROOT, Broker, BrokerError, free_ports
-from rfmstream.engine.live.config import ClientConfig
 from rfmstream.engine.live.kafka.producer import prepare_topic
+from rfmstream.engine.service.client_config import ClientConfig
 from rfmstream.schemas.errors import RfmError
 
 RULES = ("--ruleset", "rfm8-annual", "--currency", "USD", "--time-zone", "America/New_York")

@@ -1,17 +1,17 @@
-"""What the client fetched, as RawRecords: the only place that knows how the client holds its records.
+"""Turns what aiokafka fetched into RawRecords: the only module that knows how aiokafka holds its records.
 
-aiokafka (0.14, aiokafka/consumer/fetcher.py) turns each record of a batch into an object, takes that through iterators
-in Python, and turns it into another one with topic, partition and sizes, which costs more than all the rest of reading
-it. A consumer that is made with `as_fetched` as its key_deserializer is served in one of two ways, and all others as
-ever:
+aiokafka (0.14, aiokafka/consumer/fetcher.py) makes an object of each record of a batch, passes it through Python
+iterators, and makes a second object of it with topic, partition and sizes. That costs more than all other work on a
+record. `install` replaces two classes of its fetcher. Consumers whose key_deserializer is `as_fetched` then read in one
+of two ways; other consumers read as before:
 
-- raw: a fetch as one RawRecords, whose columns a kernel has found (engine.live.kafka.raw_batches);
-- ordinary: the first objects, those of a batch in a list. It reads what is not for the raw path, and its errors are
-  those of both.
+- raw: a fetch is one RawRecords, whose columns a kernel has found (engine.live.kafka.raw_batches);
+- ordinary: a batch is a list of aiokafka's first objects. A fetch that the raw way cannot read is read in this way, and
+  the errors of both ways are those of this one.
 
-Brokers do not check that the names of headers are UTF-8, and aiokafka fails on one that is not, each time it is read.
-On the ordinary path such a batch is read again by aiokafka's parser in Python, by this module for all consumers of the
-process.
+Brokers do not check that header names are UTF-8, and aiokafka fails on a name that is not, again at each read. The
+ordinary way reads such a batch a second time, with aiokafka's parser in Python and names whose bad bytes are replaced.
+That holds for all consumers of the process.
 """
 
 import logging
@@ -32,14 +32,14 @@ from rfmstream.engine.live.model import Headers, RawRecords
 from rfmstream.engine.live.spans import HeaderSpans, Spans, integers
 
 READ_BYTES_MAX: Final = 32 << 20
-"""Bytes of records from which on the rest of a fetch is left, to be fetched again: some compressed megabytes may hold
-gigabytes, and while they are read nothing else happens in the consumer's thread, not even heartbeats."""
+"""Bytes of records after which the rest of a fetch is left to be fetched again. A few compressed megabytes may hold
+gigabytes; while they are read the consumer's thread does nothing else, not even send heartbeats."""
 
 _log = logging.getLogger(__name__)
 
 
 def as_fetched(key: bytes | None) -> bytes | None:
-    """Return the key; as a key_deserializer it is a mark, and not called."""
+    """Mark a consumer, as its key_deserializer, for this module; it is never called."""
     return key
 
 
@@ -86,7 +86,7 @@ class _LenientRecords(_MemoryRecordsPy):
 
 
 class _MemoryRecords(fetcher.MemoryRecords):
-    """Keeps what it reads."""
+    """Keeps the bytes that it reads, for the second reading."""
 
     def __init__(self, data: bytes) -> None:
         super().__init__(data)
@@ -94,7 +94,7 @@ class _MemoryRecords(fetcher.MemoryRecords):
 
 
 class _Together(NamedTuple):
-    """Records that pass for one: the last of them."""
+    """A whole batch, presented to aiokafka as one record with the batch's last offset."""
 
     records: list[Any]
     offset: int
@@ -121,7 +121,7 @@ class _WholeBatch:
 
 
 class _WholeBatches:
-    """The batches of a fetch, each whole, until they are too much."""
+    """The batches of a fetch, each as one record, until their values are READ_BYTES_MAX together."""
 
     def __init__(self, records: Any) -> None:  # noqa: ANN401 - not typed there
         self._records = records
@@ -208,13 +208,18 @@ class _JudgedBatches(fetcher.PartitionRecords):
         return record
 
 
-fetcher.MemoryRecords = _MemoryRecords
-fetcher.PartitionRecords = _RawPartitionRecords
+def install(*, is_raw: bool) -> None:
+    """Replace the classes that read fetches, for all consumers of the process and from the next fetch on.
+
+    In      is_raw  consumers with `as_fetched` read in the raw way, else in the ordinary way
+    """
+    fetcher.MemoryRecords = _MemoryRecords
+    fetcher.PartitionRecords = _RawPartitionRecords if is_raw else _PartitionRecords
 
 
-def use_raw_path(*, enabled: bool) -> None:
-    """Say how whatever is fetched from now on is read, in all consumers of the process; raw unless told otherwise."""
-    fetcher.PartitionRecords = _RawPartitionRecords if enabled else _PartitionRecords
+def is_installed() -> bool:
+    """Tell whether `install` was called: without it `as_fetched` is a deserializer like any other."""
+    return issubclass(fetcher.PartitionRecords, _PartitionRecords)
 
 
 def read_fetch(

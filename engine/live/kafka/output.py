@@ -14,14 +14,16 @@ from aiokafka.client import AIOKafkaClient, ConnectionGroup, CoordinationType
 from aiokafka.protocol.offset import OffsetRequest
 from aiokafka.structs import OffsetAndMetadata
 
-from rfmstream.engine.live.config import ClientConfig, OutputTopics
+from rfmstream.engine.live.config import OutputTopics
 from rfmstream.engine.live.encode import EncodedRecords, Encoder
 from rfmstream.engine.live.kafka.batches import Compression, RecordBatch, batch_of_one, record_batches
-from rfmstream.engine.live.kafka.client import RETRY_BACKOFF_MS, client_errors, connection_options
+from rfmstream.engine.live.kafka.client import client_errors
 from rfmstream.engine.live.kafka.membership import UNSTABLE_OFFSET_COMMIT, Membership, OffsetFetch
 from rfmstream.engine.live.kafka.transactional import Batches, together
 from rfmstream.engine.live.kafka.transactions import Transactions, Writing
 from rfmstream.engine.live.model import Bounds, Committed, Runs, Source, Step, Tick
+from rfmstream.engine.service.client_config import ClientConfig
+from rfmstream.engine.service.kafka.client import RETRY_BACKOFF_MS, connection_options
 from rfmstream.schemas.errors import ConfigError, StateError
 
 _T = TypeVar("_T")

@@ -8,10 +8,10 @@ from aiokafka import errors as kafka
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
 from rfmstream.engine.live.config import WorkerConfig
-from rfmstream.engine.live.kafka.client import administrator
 from rfmstream.engine.live.kafka.policies import check_policies
 from rfmstream.engine.live.kafka.rights import Right, require_group, require_rights
 from rfmstream.engine.live.kafka.topic_ids import topic_ids
+from rfmstream.engine.service.kafka.client import administrator
 from rfmstream.schemas.errors import ConfigError, TransportError
 
 _DELETE: Final = {"cleanup.policy": "delete"}

@@ -28,11 +28,11 @@ from aiokafka.protocol.transaction import (
 )
 from aiokafka.structs import OffsetAndMetadata
 
-from rfmstream.engine.live.config import ClientConfig
 from rfmstream.engine.live.kafka.batches import RecordBatch
-from rfmstream.engine.live.kafka.client import NO_RIGHT, RETRY_BACKOFF_MS, connection_options
 from rfmstream.engine.live.kafka.membership import Membership, TxnOffsetCommit
 from rfmstream.engine.live.kafka.produce import Produce
+from rfmstream.engine.service.client_config import ClientConfig
+from rfmstream.engine.service.kafka.client import NO_RIGHT, RETRY_BACKOFF_MS, connection_options
 
 _T = TypeVar("_T")
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from rfmstream.engine.live.config import ClientConfig
 from rfmstream.engine.live.logs import set_up_logs
+from rfmstream.engine.service.client_config import ClientConfig
 
 
 @pytest.fixture
