@@ -24,6 +24,7 @@ import xxhash
 from numpy.typing import NDArray
 
 from rfmstream.engine.core.buffers import offsets_and_data
+from rfmstream.engine.core.compact import Compacted
 from rfmstream.engine.core.engine import Counters, Engine
 from rfmstream.engine.core.shard import Shard
 from rfmstream.engine.events.arrow_buffers import check_buffers
@@ -94,10 +95,10 @@ def _write(engine: Engine, folder: Path) -> None:
 
     def write(part: tuple[int, Shard]) -> list[dict[str, Any]]:
         number, shard = part
-        files = []
+        files, compacted = [], Compacted(shard)
         for kind, schema, batches in (
-            ("customers", _customer_schema(shard), _customer_batches(shard)),
-            ("entries", _ENTRY_SCHEMA, _entry_batches(shard)),
+            ("customers", _customer_schema(shard), _customer_batches(shard, compacted)),
+            ("entries", _ENTRY_SCHEMA, _entry_batches(shard, compacted)),
         ):
             path = folder / f"{generation}-{number}-{kind}.arrow"
             written.append(path)
@@ -302,26 +303,18 @@ def _own_ruleset(manifest: dict[str, Any], ruleset: Ruleset | str | None, folder
     return given
 
 
-def _customer_batches(shard: Shard) -> Iterator[pa.RecordBatch]:
-    customers, _ = shard.customer_records()
-    for first in range(1, shard.customers + 1, _ROWS):
-        end = min(first + _ROWS, shard.customers + 1)
-        offsets, data = shard.customer_ids(np.arange(first, end, dtype=np.uint32))
-        records = [customers[first:end]]
-        if shard.has_extras:
-            records.append(shard.extra_records()[first:end])
+def _customer_batches(shard: Shard, compacted: Compacted) -> Iterator[pa.RecordBatch]:
+    for handles, records in compacted.customers(_ROWS):
+        offsets, data = shard.customer_ids(handles.astype(np.uint32))
         yield _split(records, _customer_schema(shard), offsets, data)
 
 
-def _entry_batches(shard: Shard) -> Iterator[pa.RecordBatch]:
-    entries = shard.entry_records()
-    for first in range(1, entries.size, _ROWS):
-        part = entries[first : first + _ROWS]
-        kinds = part["marks"] & layout.KIND_MASK
+def _entry_batches(shard: Shard, compacted: Compacted) -> Iterator[pa.RecordBatch]:
+    for handles, entries in compacted.entries(_ROWS):
         # An id of no bytes: notes that remember something of an order by its handle.
-        handles = np.where(np.isin(kinds, _WITHOUT_ID), 0, np.arange(first, first + part.size))
-        offsets, data = shard.entry_ids(handles)
-        yield _split([part], _ENTRY_SCHEMA, offsets, data)
+        has_none = np.isin(entries["marks"] & layout.KIND_MASK, _WITHOUT_ID)
+        offsets, data = shard.entry_ids(np.where(has_none, 0, handles))
+        yield _split([entries], _ENTRY_SCHEMA, offsets, data)
 
 
 def _split(

@@ -20,9 +20,11 @@ from typing import Final, TypeVar
 import pyarrow as pa
 
 from rfmstream.engine.core.engine import Engine
+from rfmstream.engine.core.flaps import follow_flaps, take_flaps
 from rfmstream.engine.core.lookup import rows_of
 from rfmstream.engine.events.instants import FIRST_US
 from rfmstream.engine.live.committer import Committer
+from rfmstream.engine.live.erasures import Erasures
 from rfmstream.engine.live.law import Law
 from rfmstream.engine.live.model import LogBatch, PartitionLog, RawRecords, Runs, Source, Step, Tick
 from rfmstream.engine.live.notices import Notices
@@ -96,6 +98,7 @@ class Runner:
             law=str(self._law),
             topic_id=options.topic_id,
             interval_s=options.checkpoint_interval_s,
+            erase_within_us=options.erase_within_us,
             run=run,
             now_us=now_us,
             stats=stats,
@@ -182,14 +185,20 @@ class Runner:
                 partition = self._partition
                 if partition is None or self._is_moving or not self._commits.is_settled:
                     return False
-                offset = partition.position
+                offset, erasures = partition.position, Erasures(partition.erasures.noted)
                 if self._saver.has(offset, partition.engine.clock_us):
+                    partition.erasures.settle(await self._saver.rid(erasures))
                     return False
                 mark = self._log.mark if self._is_live else self._mark
                 if any((cap.until or 0) > offset for cap in partition.caps):
                     mark = min(mark, self._cap_mark)
                 frozen = await self._run(partition.engine.frozen)
-            return await self._saver.save(frozen, offset, mark)
+            is_written = await self._saver.save(frozen, offset, mark, erasures)
+            if is_written and erasures.noted:
+                oldest = await self._saver.rid(erasures)
+                async with self._hold:
+                    partition.erasures.settle(oldest)
+            return is_written
 
     async def park(self) -> None:
         """Finish the step in flight and keep the state: the partition was revoked, and may come back."""
@@ -291,6 +300,9 @@ class Runner:
             step_changes=self._options.step_changes,
         )
         partition.caps, self._cap_mark = plan.caps, self._mark
+        if loaded is not None:
+            partition.erasures = Erasures(loaded.erasures)
+        follow_flaps(plan.engine)
         plan.engine.use_mode("replay" if self._options.clock == "event" else "live")
         self._saver.begin(None if loaded is None else (loaded.offset, plan.engine.clock_us))
         if loaded is not None and self.stats.placement is not None:
@@ -348,6 +360,7 @@ class Runner:
         await self._commits.commit(replace(step, tick=tick))
         self._observe(partition)
         await self._run(partial(self._store.discard, self.source, self._saver.name))
+        partition.erasures.clear()
 
     async def _feed(self, partition: Partition, given: RawRecords) -> RawRecords | None:
         """Apply records; return the last of them where they were too many to be decoded at once."""
@@ -499,6 +512,9 @@ class Runner:
         if self._is_live:
             self.stats.applied += engine.counters.applied - self._counted[0]
             self.stats.duplicates += engine.counters.duplicates - self._counted[1]
+        flaps = take_flaps(engine)
+        if self._is_live:
+            self.stats.flaps.update(flaps)
         self._counted = (engine.counters.applied, engine.counters.duplicates)
         self.stats.clock_us = engine.clock_us
         self.stats.customers, self.stats.orders, self.stats.memory = (
@@ -522,5 +538,7 @@ class Runner:
 
     def _save_in_time(self) -> None:
         """Begin to write a checkpoint if one is due."""
-        if (self._writer is None or self._writer.done()) and self._saver.is_due():
+        if self._writer is not None and not self._writer.done():
+            return
+        if self._saver.is_due(None if self._partition is None else self._partition.erasures):
             self._writer = asyncio.create_task(self.checkpoint())
