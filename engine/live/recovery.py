@@ -276,8 +276,7 @@ class _Weigher:
     def _tell_of_signals(self, loaded: LoadedCheckpoint, offset: int, until: int) -> None:
         """Say what nobody is told where other signals are asked for after a stop that was none."""
         law = Law.parse(loaded.law)
-        known = self._ruleset.fingerprint, self._ruleset.tier_fingerprint
-        if offset < until and law is not None and law.fingerprint not in known:
+        if offset < until and law is not None and law.fingerprint != self._ruleset.fingerprint:
             _log.warning(
                 "the ruleset asks for other signals than before, and the last stop was not clean: what they give "
                 "between these offsets, and what was due before, is not told",
