@@ -17,7 +17,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from rfmstream.engine.core.engine import Counters, Engine, StepResult
+    from rfmstream.engine.core.counters import Counters
+    from rfmstream.engine.core.engine import Engine
+    from rfmstream.engine.core.machine import StepResult
     from rfmstream.engine.files.mapping import list_maps, load_map
     from rfmstream.engine.replay.replay import Outputs, ReplayResult, replay
     from rfmstream.schemas.changes import CHANGE_SCHEMA
@@ -55,7 +57,9 @@ __all__ = [
 ]
 
 _HOMES: Final = {
-    "rfmstream.engine.core.engine": ("Counters", "Engine", "StepResult"),
+    "rfmstream.engine.core.counters": ("Counters",),
+    "rfmstream.engine.core.engine": ("Engine",),
+    "rfmstream.engine.core.machine": ("StepResult",),
     "rfmstream.engine.files.mapping": ("list_maps", "load_map"),
     "rfmstream.engine.replay.replay": ("Outputs", "ReplayResult", "replay"),
     "rfmstream.schemas.changes": ("CHANGE_SCHEMA",),

@@ -104,7 +104,7 @@ def _erase_in_checkpoint(
 ) -> tuple[int, int]:
     """Erase customers as of the checkpoint's clock; returns the tier changes and the customers there were."""
     from rfmstream.engine.cli.snapshot import is_plain
-    from rfmstream.engine.core.checkpoint import held
+    from rfmstream.engine.core.checkpoint.folder import held
     from rfmstream.engine.core.engine import Engine
     from rfmstream.engine.files.output import write_table
     from rfmstream.schemas.codes import NEVER_US

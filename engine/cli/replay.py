@@ -154,7 +154,7 @@ def replay(
     from rfmstream.engine.cli.progress import progress_bar
     from rfmstream.engine.cli.show import print_json, print_summary
     from rfmstream.engine.cli.warm_up import compile_kernels
-    from rfmstream.engine.core.checkpoint import held
+    from rfmstream.engine.core.checkpoint.folder import held
     from rfmstream.engine.events.instants import parse_instant
     from rfmstream.engine.files.identities import load_identities
     from rfmstream.engine.files.mapping import load_map

@@ -129,7 +129,7 @@ def snapshot(
 
 def is_plain(checkpoint: str) -> bool:
     """Tell whether a directory is one checkpoint, not a live worker's many."""
-    from rfmstream.engine.core.checkpoint import has_checkpoint
+    from rfmstream.engine.core.checkpoint.folder import has_checkpoint
 
     # A directory that is not there, its name too long for any, is refused in the words of the plain one.
     return "://" not in checkpoint and (has_checkpoint(checkpoint) or not os.path.exists(checkpoint))  # noqa: PTH110

@@ -1,107 +1,30 @@
 """The engine: orders in, tier changes out, snapshots on demand.
 
 An engine is one or more shards of one ruleset. It is given batches and instants and returns Arrow tables; it reads no
-clock and no file, so the same calls give the same tables always.
+clock and no file, so the same calls give the same tables always. It lets one caller at a time at its machine
+(`engine.core.machine`), and none after a step that was broken off.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor, wait
-from copy import copy, deepcopy
-from dataclasses import dataclass, field
+from copy import copy
 from datetime import datetime
-from hashlib import sha256
-from itertools import pairwise
 from os import PathLike
-from typing import Any, Final, Literal, TypeVar
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from rfmstream.engine.core.buffers import offsets_and_data, values_of
-from rfmstream.engine.core.columns import ColumnWriter
+from rfmstream.engine.core.checkpoint.read import read_checkpoint
+from rfmstream.engine.core.checkpoint.write import write_checkpoint
+from rfmstream.engine.core.counters import Counters
 from rfmstream.engine.core.guard import Guard
-from rfmstream.engine.core.kernel_records import KernelRecord
-from rfmstream.engine.core.processors import this_process
-from rfmstream.engine.core.rules import compile_rules
-from rfmstream.engine.core.shard import Shard, new_seeds
-from rfmstream.engine.core.touch import has_idle_processor
-from rfmstream.engine.events.arrow_buffers import check_table
-from rfmstream.engine.events.instants import Instant, to_datetime, to_text, to_us
-from rfmstream.engine.events.normalise import normalise
-from rfmstream.kernels.ids import hash_ids
-from rfmstream.kernels.layout import BATCH
-from rfmstream.kernels.parse import lengths_within
-from rfmstream.schemas.changes import CHANGE_REASONS
-from rfmstream.schemas.codes import ID_BYTES_MAX, NEVER_US, NO_TIER, Outcome
+from rfmstream.engine.core.machine import Machine, Mode, StepResult
+from rfmstream.engine.core.shard import Shard
+from rfmstream.engine.events.instants import Instant, to_datetime, to_us
+from rfmstream.schemas.codes import NEVER_US
 from rfmstream.schemas.errors import ConfigError
-from rfmstream.schemas.orders import ORDER_TYPES, REJECTED_SCHEMA
 from rfmstream.schemas.ruleset import Ruleset, load_ruleset
-from rfmstream.schemas.signals import SIGNAL_KINDS
-
-Mode = Literal["live", "replay"]
-_T = TypeVar("_T")
-
-_STEP_ROWS: Final = 1 << 16
-"""Rows folded at a time: enough to hide what a call costs, few enough that their columns stay in the cache."""
-_SPAN_ROWS_MIN: Final = 1 << 13
-_SNAPSHOT_ROWS: Final = 1 << 18
-_ROUTE_KEYS: Final = np.array(
-    [0x243F6A8885A308D3, 0x13198A2E03707344, 0xA4093822299F31D0, 0x082EFA98EC4E6C89], dtype=np.uint64
-)
-"""Keys (digits of pi) of the hash that says a customer's shard: the same for ever, so that a run with threads can be
-repeated row for row, and a checkpoint's shards go on with their customers."""
-_CHANGES_MAX: Final = 1 << 22
-"""Changes in a batch: even with the longest ids its strings stay within Arrow's 31-bit offsets."""
-
-
-@dataclass
-class Counters:
-    """What an engine has seen so far.
-
-    Fields  input_rows  of the files that were replayed: with rows that are no orders, and before lines were summed
-    Holds   applied + duplicates + sum(rejected) = read
-    """
-
-    read: int = 0
-    applied: int = 0
-    duplicates: int = 0
-    rejected: dict[str, int] = field(default_factory=dict)
-    changes: dict[str, int] = field(default_factory=dict)
-    input_rows: int = 0
-    signals: dict[str, int] = field(default_factory=dict)
-
-    def reject(self, reasons: Iterable[str]) -> None:
-        """Count rows that were read and rejected."""
-        for reason, count in Counter(reasons).items():
-            self.read += count
-            self.rejected[reason] = self.rejected.get(reason, 0) + count
-
-
-@dataclass(frozen=True)
-class StepResult:
-    """What a batch brought.
-
-    Fields  changes   tier changes, schemas.changes
-            rejected  rows that changed nothing, schemas.orders.REJECTED_SCHEMA
-            signals   what the ruleset asked for besides, schemas.signals
-    """
-
-    changes: pa.Table
-    rejected: pa.Table
-    signals: pa.Table
-
-
-@dataclass
-class _Brought:
-    """What a shard brings: batches, and how many rows by their word's code."""
-
-    changes: list[pa.RecordBatch] = field(default_factory=list)
-    signals: list[pa.RecordBatch] = field(default_factory=list)
-    reasons: NDArray[np.int64] = field(default_factory=lambda: np.zeros(len(CHANGE_REASONS), dtype=np.int64))
-    kinds: NDArray[np.int64] = field(default_factory=lambda: np.zeros(len(SIGNAL_KINDS), dtype=np.int64))
 
 
 class Engine:
@@ -111,9 +34,6 @@ class Engine:
     threads  shards to spread the customers over, each worked on by a thread; no result depends on it as long as
              rows come in order of time
     mode     what the changes say of themselves; "replay" tells automation not to act on them
-
-    Fields   signals  the signals (schemas.signals) of the last call of step, step_canonical, step_log, advance or
-                      resegment: none where the ruleset asks for none. Each call replaces it
 
     >>> engine = Engine("rfm8")
     >>> result = engine.step(table)        # columns of the contract: customer_id, order_id, occurred_at, amount ...
@@ -130,21 +50,41 @@ class Engine:
     ) -> None:
         if threads < 1:
             raise ConfigError(f"{threads} threads", key="threads", fix="use 1 or more")
-        self.ruleset = ruleset if isinstance(ruleset, Ruleset) else load_ruleset(ruleset)
-        self.mode = mode
-        self.counters = Counters()
-        self._guard = Guard()
-        seeds = new_seeds()
-        rules = compile_rules(self.ruleset)
-        self.shards = [Shard(rules, seeds, number=i, count=threads) for i in range(threads)]
-        self._columns = ColumnWriter(self.ruleset, mode)
-        self.signals: pa.Table = self.no_signals
-        self.use_threads(threads)
+        given = ruleset if isinstance(ruleset, Ruleset) else load_ruleset(ruleset)
+        self._hold(Machine(given, threads=threads, mode=mode))
+
+    @property
+    def ruleset(self) -> Ruleset:
+        """The ruleset by which tiers are decided."""
+        return self._machine.ruleset
+
+    @property
+    def mode(self) -> Mode:
+        """What the changes say of themselves."""
+        return self._machine.mode
+
+    @property
+    def counters(self) -> Counters:
+        """What the engine has seen so far."""
+        return self._machine.counters
+
+    @property
+    def shards(self) -> list[Shard]:
+        """The shards, for what reads their records itself (see `engine.core.lookup`)."""
+        return self._machine.shards
+
+    @property
+    def signals(self) -> pa.Table:
+        """The signals (schemas.signals) of the last call of step, step_canonical, step_log, advance or resegment.
+
+        None where the ruleset asks for none. Each such call replaces the table.
+        """
+        return self._machine.signals
 
     @property
     def clock_us(self) -> int:
         """The newest instant applied or advanced to, in µs since 1970 UTC; NEVER_US before the first."""
-        return max(shard.clock_us for shard in self.shards)
+        return self._machine.clock_us
 
     @property
     def clock(self) -> datetime | None:
@@ -154,7 +94,7 @@ class Engine:
     @property
     def customers(self) -> int:
         """How many customers have ever had an event applied and were not erased since."""
-        return sum(shard.customers - shard.erased for shard in self.shards)
+        return self._machine.customers
 
     @property
     def orders(self) -> int:
@@ -172,19 +112,25 @@ class Engine:
     @property
     def no_changes(self) -> pa.Table:
         """A table of no tier changes."""
-        return self._columns.change_schema.empty_table()
+        return self._machine.columns.change_schema.empty_table()
 
     @property
     def no_signals(self) -> pa.Table:
         """A table of no signals."""
-        return self._columns.signal_schema.empty_table()
+        return self._machine.columns.signal_schema.empty_table()
+
+    @property
+    def snapshot_schema(self) -> pa.Schema:
+        """The columns of `snapshot`."""
+        return self._machine.columns.snapshot_schema
 
     def use_threads(self, threads: int) -> None:
         """Work on the shards with so many threads from now on."""
-        self._threads = threads
-        self._process = this_process()
-        self._touch_ahead()
-        self._pool = ThreadPoolExecutor(threads) if threads > 1 else None
+        self._machine.use_threads(threads)
+
+    def use_mode(self, mode: Mode) -> None:
+        """Let the changes from now on say this mode."""
+        self._machine.use_mode(mode)
 
     def step(self, orders: Any) -> StepResult:  # noqa: ANN401 - whatever speaks the Arrow PyCapsule interface
         """Apply orders, in the order in which they stand.
@@ -196,52 +142,14 @@ class Engine:
         """
         table = to_table(orders)
         with self._guard.reading():
-            return self._step_table(table)
-
-    def _step_table(self, table: pa.Table) -> StepResult:
-        first_row = self.counters.read
-
-        def judge(span: tuple[int, int]) -> tuple[pa.RecordBatch, pa.RecordBatch]:
-            part = table.slice(span[0], span[1] - span[0])
-            check_table(part)
-            return normalise(
-                part,
-                currency=self.ruleset.currency,
-                time_zone=self.ruleset.time_zone,
-                first_row=first_row + span[0],
-            )
-
-        judged = self.for_each(judge, self._spans(table.num_rows))
-        malformed = [rejected for _, rejected in judged if rejected.num_rows]
-        with self._guard.changing():
-            for batch in malformed:
-                self.counters.reject(batch["reason"].to_pylist())
-            results = [self._step_canonical(canonical) for canonical, _ in judged]
-        self.signals = pa.concat_tables([result.signals for result in results])
-        changes = pa.concat_tables([result.changes for result in results])
-        rejected = pa.concat_tables([result.rejected for result in results])
-        if malformed:
-            rejected = pa.concat_tables([pa.Table.from_batches(malformed), rejected]).sort_by("row")
-        return StepResult(changes, rejected, self.signals)
+            judged = self._machine.judge(table)
+            with self._guard.changing():
+                return self._machine.step_judged(judged)
 
     def step_canonical(self, orders: pa.RecordBatch) -> StepResult:
         """Apply a batch of schemas.orders.CANONICAL_SCHEMA, whose rows are valid in themselves."""
         with self._guard.changing():
-            return self._step_canonical(orders)
-
-    def _step_canonical(self, orders: pa.RecordBatch) -> StepResult:
-        changes, rejected, signals = [], [], []
-        for start in range(0, orders.num_rows, _STEP_ROWS):
-            part = orders.slice(start, _STEP_ROWS)
-            brought, refused = self._step(part)
-            changes += brought
-            rejected += refused
-            signals += self._told
-        return StepResult(
-            pa.Table.from_batches(changes, schema=self._columns.change_schema),
-            pa.Table.from_batches(rejected, schema=REJECTED_SCHEMA),
-            self._tell(signals),
-        )
+            return self._machine.step_canonical(orders)
 
     def step_log(
         self, orders: pa.RecordBatch, log_us: NDArray[np.int64] | None = None, *, tolerance_us: int = 0
@@ -254,22 +162,16 @@ class Engine:
         Returns       tier changes, schemas.changes; and u8[n], the Outcome of each row
         """
         with self._guard.changing():
-            return self._step_log(orders, log_us, tolerance_us)
+            return self._machine.step_log(orders, log_us, tolerance_us)
 
-    def _step_log(
-        self, orders: pa.RecordBatch, log_us: NDArray[np.int64] | None, tolerance_us: int
-    ) -> tuple[pa.Table, NDArray[np.uint8]]:
-        changes, signals, outcomes = [], [], np.empty(orders.num_rows, dtype=np.uint8)
-        for start in range(0, orders.num_rows, _STEP_ROWS):
-            part = slice(start, start + _STEP_ROWS)
-            clock = None if log_us is None else log_us[part]
-            brought, outcomes[part] = self._fold(orders.slice(start, _STEP_ROWS), clock, tolerance_us)
-            changes += brought
-            signals += self._told
-        self._tell(signals)
-        refused = outcomes[outcomes >= Outcome.MALFORMED].tolist()
-        self.counters.reject(Outcome(code).name.lower() for code in refused)
-        return pa.Table.from_batches(changes, schema=self._columns.change_schema), outcomes
+    def advance(self, now: Instant) -> pa.Table:
+        """Let time pass up to `now` and return the tier changes that brings: none if `now` is before the clock.
+
+        The signals that brings are in `signals` afterwards.
+        """
+        now_us = to_us(now)
+        with self._guard.changing():
+            return self._machine.advance(now_us)
 
     def next_due_us(self, until: Instant) -> int:
         """Return the earliest instant up to `until` at which time alone may bring something; FOREVER_US if none.
@@ -278,7 +180,7 @@ class Engine:
         """
         until_us = to_us(until)
         with self._guard.changing():  # timers may be filed anew
-            return min(shard.next_due_us(until_us) for shard in self.shards)
+            return self._machine.next_due_us(until_us)
 
     def resegment(self, ruleset: Ruleset, now: Instant | None = None) -> pa.Table:
         """Go on by another ruleset: measure every customer by it at `now`, and return the changes, `rules_changed`.
@@ -296,52 +198,8 @@ class Engine:
                 fix=f"use a ruleset in {self.ruleset.currency}, or begin anew",
             )
         with self._guard.changing():
-            return self._resegment(ruleset, self.clock_us if now is None else max(to_us(now), self.clock_us))
-
-    def _resegment(self, ruleset: Ruleset, now_us: int) -> pa.Table:
-        codes = {tier.id: code for code, tier in enumerate(ruleset.tiers)}
-        tiers = np.array([codes.get(tier.id, NO_TIER) for tier in self.ruleset.tiers], dtype=np.int8)
-        rules = compile_rules(ruleset)
-        self.ruleset = ruleset
-        self._columns = ColumnWriter(ruleset, self.mode)
-        self.for_each(lambda shard: shard.resegment(rules, now_us, tiers), self.shards)
-        changes = self._advance(now_us)
-        self._tell(self._told)
-        return pa.Table.from_batches(changes, schema=self._columns.change_schema)
-
-    def ask_anew(self) -> None:
-        """Begin to follow the ruleset's signals, or to follow others, in a state that was measured without them.
-
-        As where a ruleset changes: what has passed gives none, what is due is among the signals of the next call.
-        """
-        same = np.arange(len(self.ruleset.tiers), dtype=np.int8)
-        self.for_each(lambda shard: shard.resegment(shard.rules, shard.clock_us, same), self.shards)
-
-    def frozen(self) -> "Engine":
-        """Return a copy to be written as a checkpoint while this engine goes on; it can do nothing else."""
-        with self._guard.reading():
-            other = copy(self)
-            other._guard = Guard()  # noqa: SLF001 - of this class; who writes the copy does not keep this engine waiting
-            other.shards = self.for_each(Shard.frozen, self.shards)
-            other.counters = deepcopy(self.counters)
-            return other
-
-    def use_mode(self, mode: Mode) -> None:
-        """Let the changes from now on say this mode."""
-        self.mode = mode
-        self._columns = ColumnWriter(self.ruleset, mode)
-        self._touch_ahead()
-
-    def advance(self, now: Instant) -> pa.Table:
-        """Let time pass up to `now` and return the tier changes that brings: none if `now` is before the clock.
-
-        The signals that brings are in `signals` afterwards.
-        """
-        now_us = to_us(now)
-        with self._guard.changing():
-            changes = self._advance(now_us)
-            self._tell(self._told)
-            return pa.Table.from_batches(changes, schema=self._columns.change_schema)
+            now_us = self.clock_us if now is None else max(to_us(now), self.clock_us)
+            return self._machine.resegment(ruleset, now_us)
 
     def snapshot(self, as_of: Instant | None = None) -> pa.Table:
         """Return one row a customer as of an instant (default: the clock), without changing anything.
@@ -350,42 +208,24 @@ class Engine:
                 StateError where a step was broken off
         """
         with self._guard.reading():
-            return self._snapshot(as_of)
-
-    def _snapshot(self, as_of: Instant | None) -> pa.Table:
-        clock_us = self.clock_us
-        as_of_us = clock_us if as_of is None else to_us(as_of)
-        if as_of_us < clock_us:
-            raise ConfigError(
-                f"the snapshot's instant {to_text(as_of_us)} lies before the clock, {to_text(clock_us)}",
-                key="as_of",
-                fix="ask for the clock or later",
-            )
-        spans = [
-            (shard, first, min(first + _SNAPSHOT_ROWS, shard.customers + 1))
-            for shard in self.shards
-            for first in range(1, shard.customers + 1, _SNAPSHOT_ROWS)
-        ]
-        batches = self.for_each(
-            lambda span: self._columns.snapshot(span[0], as_of_us, span[1], span[2]), spans
-        )
-        return pa.Table.from_batches(batches, schema=self._columns.snapshot_schema)
-
-    @property
-    def snapshot_schema(self) -> pa.Schema:
-        """The columns of `snapshot`."""
-        return self._columns.snapshot_schema
+            return self._machine.snapshot(self.clock_us if as_of is None else to_us(as_of))
 
     def snapshot_rows(self, shard: Shard, as_of_us: int, first: int, end: int) -> pa.RecordBatch:
         """Return the snapshot's rows of a shard's handles [first, end); see `engine.core.lookup`."""
-        return self._columns.snapshot(shard, as_of_us, first, end)
+        return self._machine.columns.snapshot(shard, as_of_us, first, end)
+
+    def frozen(self) -> "Engine":
+        """Return a copy to be written as a checkpoint while this engine goes on; it can do nothing else."""
+        with self._guard.reading():
+            other = copy(self)
+            # Under a guard of its own: writing the copy does not keep this engine waiting.
+            other._hold(self._machine.frozen())  # noqa: SLF001 - of this class
+            return other
 
     def checkpoint(self, directory: str | PathLike[str]) -> None:
         """Write the whole state to a directory, replacing the checkpoint there in one step."""
-        from rfmstream.engine.core.checkpoint import write_checkpoint  # noqa: PLC0415 - checkpoints know the engine
-
         with self._guard.reading():
-            write_checkpoint(self, directory)
+            write_checkpoint(self._machine, directory)
 
     @classmethod
     def restore(
@@ -401,134 +241,13 @@ class Engine:
         threads  default: as many shards as were checkpointed
         Raises   StateError where there is no whole checkpoint, or it belongs to another ruleset
         """
-        from rfmstream.engine.core.checkpoint import read_checkpoint  # noqa: PLC0415 - checkpoints know the engine
+        engine = cls.__new__(cls)
+        engine._hold(read_checkpoint(directory, ruleset=ruleset, threads=threads))  # noqa: SLF001 - of this class
+        return engine
 
-        return read_checkpoint(directory, ruleset=ruleset, threads=threads)
-
-    def _touch_ahead(self) -> None:
-        """Let a replay's memory be made resident ahead of its use; a live worker's grows too slowly to matter."""
-        for shard in self.shards:
-            shard.touches_ahead = self.mode == "replay" and has_idle_processor(self._threads)
-
-    def _step(self, orders: pa.RecordBatch) -> tuple[list[pa.RecordBatch], list[pa.RecordBatch]]:
-        changes, outcome = self._fold(orders)
-        if not (outcome >= Outcome.MALFORMED).any():
-            return changes, []
-        rejected = _rejected_rows(orders, outcome, self.ruleset)
-        self.counters.reject(rejected["reason"].to_pylist())
-        return changes, [rejected]
-
-    def _fold(
-        self, orders: pa.RecordBatch, log_us: NDArray[np.int64] | None = None, tolerance_us: int = 0
-    ) -> tuple[list[pa.RecordBatch], NDArray[np.uint8]]:
-        """Fold a batch and let the time pass that it brings; rejected rows are not counted yet."""
-        batch = self._kernel_batch(orders)
-        if log_us is not None:
-            batch.point(log_us=log_us)
-            batch.row["tolerance_us"] = tolerance_us
-        outcome = np.zeros(orders.num_rows, dtype=np.uint8)
-        self.for_each(lambda shard: shard.fold(batch, outcome), self.shards)
-        changes = self._advance(self.clock_us, orders.column(1))
-        applied = int(np.count_nonzero(outcome == Outcome.APPLIED))
-        duplicates = int(np.count_nonzero(outcome == Outcome.DUPLICATE))
-        self.counters.read += applied + duplicates
-        self.counters.applied += applied
-        self.counters.duplicates += duplicates
-        return changes, outcome
-
-    def _advance(self, now_us: int, order_ids: pa.StringArray | None = None) -> list[pa.RecordBatch]:
-        """Advance every shard and collect the changes there are, those of a batch's fold included.
-
-        The signals there are go to `_told`.
-        """
-
-        def advance(shard: Shard) -> _Brought:
-            if now_us != NEVER_US:
-                shard.advance(now_us)
-            made = _Brought()
-            for records, write, batches, counts in (
-                (shard.take_changes(), self._columns.changes, made.changes, made.reasons),
-                (shard.take_signals(), self._columns.signals, made.signals, made.kinds),
-            ):
-                for i in range(0, records.size, _CHANGES_MAX):
-                    batches.append(write(shard, records[i : i + _CHANGES_MAX], order_ids, counts))
-            return made
-
-        changes: list[pa.RecordBatch] = []
-        self._told: list[pa.RecordBatch] = []
-        for made in self.for_each(advance, self.shards):
-            _count(self.counters.changes, CHANGE_REASONS, made.reasons)
-            _count(self.counters.signals, SIGNAL_KINDS, made.kinds)
-            changes += made.changes
-            self._told += made.signals
-        return changes
-
-    def _tell(self, signals: list[pa.RecordBatch]) -> pa.Table:
-        """Make these the signals of a call."""
-        self.signals = pa.Table.from_batches(signals, schema=self._columns.signal_schema)
-        return self.signals
-
-    def _kernel_batch(self, orders: pa.RecordBatch) -> KernelRecord:
-        customer_offset, customer_data = offsets_and_data(orders.column(0))
-        order_offset, order_data = offsets_and_data(orders.column(1))
-        event_ids = orders.column(5)
-        event_offset, event_data = np.empty(0, dtype=np.int32), np.empty(0, dtype=np.uint8)
-        if event_ids.null_count < orders.num_rows:
-            event_offset, event_data = offsets_and_data(_with_digests(event_ids.fill_null("")))
-        customer_hash = np.empty(orders.num_rows, dtype=np.uint64)
-        order_hash = np.empty(orders.num_rows, dtype=np.uint64)
-        seeds = self.shards[0].seeds
-        route = np.empty(orders.num_rows if len(self.shards) > 1 else 0, dtype=np.uint64)
-
-        def hash_span(span: tuple[int, int]) -> None:
-            rows, edges = slice(*span), slice(span[0], span[1] + 1)
-            hash_ids(customer_offset[edges], customer_data, seeds, customer_hash[rows])
-            hash_ids(order_offset[edges], order_data, seeds, order_hash[rows])
-            hash_ids(customer_offset[edges], customer_data, _ROUTE_KEYS, route[rows])
-
-        self.for_each(hash_span, self._spans(orders.num_rows))
-        batch = KernelRecord(BATCH)
-        batch.point(
-            customer_offset=customer_offset,
-            customer_data=customer_data,
-            order_offset=order_offset,
-            order_data=order_data,
-            event_offset=event_offset,
-            event_data=event_data,
-            kind=values_of(orders.column(2), np.uint8),
-            at_us=values_of(orders.column(3), np.int64),
-            amount_minor=values_of(orders.column(4), np.int64),
-            customer_hash=customer_hash,
-            order_hash=order_hash,
-            route=route,
-            log_us=np.empty(0, dtype=np.int64),
-        )
-        return batch
-
-    def _spans(self, rows: int) -> list[tuple[int, int]]:
-        """Cut rows into spans [first, end) to share among the threads, each large enough to be worth it."""
-        parts = max(min(self._threads, rows // _SPAN_ROWS_MIN), 1)
-        edges = [rows * i // parts for i in range(parts + 1)]
-        return list(pairwise(edges))
-
-    def for_each(self, function: Callable[[Any], _T], items: list[Any]) -> list[_T]:
-        """Call a function for each item, on the engine's threads, and return the results in order."""
-        if self._pool is not None and this_process() != self._process:
-            self.use_threads(self._threads)  # a process that was forked has none of its parent's threads
-        if self._pool is None or len(items) < 2:
-            return [function(item) for item in items]
-        futures = [self._pool.submit(function, item) for item in items]
-        try:
-            wait(futures)
-        finally:
-            wait(futures)  # nobody may still be at work when an error leaves here, or an interrupt
-        return [future.result() for future in futures]
-
-
-def _count(counter: dict[str, int], words: tuple[str, ...], counts: NDArray[np.int64]) -> None:
-    """Add counts by a word's code to a counter by word."""
-    for code in np.flatnonzero(counts):
-        counter[words[code]] = counter.get(words[code], 0) + int(counts[code])
+    def _hold(self, machine: Machine) -> None:
+        self._machine = machine
+        self._guard = Guard()
 
 
 def to_table(orders: Any) -> pa.Table:  # noqa: ANN401 - see Engine.step
@@ -544,55 +263,3 @@ def to_table(orders: Any) -> pa.Table:  # noqa: ANN401 - see Engine.step
         key="orders",
         fix="pass a pyarrow table or anything with the Arrow PyCapsule interface",
     )
-
-
-def _with_digests(event_ids: pa.StringArray) -> pa.Array:
-    """Return event ids with a digest in place of each that is longer than what the kernels remember.
-
-    The contract sets event ids no bound. The digest begins with a byte that no UTF-8 text has, so it is nobody's id.
-    """
-    offsets, _ = offsets_and_data(event_ids)
-    if lengths_within(offsets, 0, ID_BYTES_MAX):
-        return event_ids
-    long = np.diff(offsets) > ID_BYTES_MAX
-    digests = [
-        b"\xff" + sha256(event_id.as_buffer()).digest() for event_id in event_ids.filter(pa.array(long))
-    ]
-    return pc.replace_with_mask(event_ids.cast(pa.binary()), pa.array(long), pa.array(digests, pa.binary()))
-
-
-def _rejected_rows(orders: pa.RecordBatch, outcome: NDArray[np.uint8], ruleset: Ruleset) -> pa.RecordBatch:
-    """Return the rows of a canonical batch that the kernels rejected, as text."""
-    rows = np.flatnonzero(outcome >= Outcome.MALFORMED)
-    exponent = ruleset.currency_exponent
-    records = [
-        {
-            "row": record["row"],
-            "reason": Outcome(outcome[row]).name.lower(),
-            "customer_id": record["customer_id"],
-            "order_id": record["order_id"] or None,
-            "type": ORDER_TYPES[record["type"]],
-            "occurred_at": record["occurred_at"],
-            "amount": _major(record["amount_minor"], exponent),
-            "currency": ruleset.currency,
-            "event_id": record["event_id"],
-        }
-        for row, record in zip(
-            rows.tolist(),
-            orders.take(pa.array(rows))
-            .set_column(
-                3,
-                "occurred_at",
-                pa.array([to_text(at) for at in values_of(orders.column(3), np.int64)[rows].tolist()]),
-            )
-            .to_pylist(),
-            strict=True,
-        )
-    ]
-    return pa.RecordBatch.from_pylist(records, schema=REJECTED_SCHEMA)
-
-
-def _major(amount_minor: int, exponent: int) -> str:
-    digits = str(abs(amount_minor)).rjust(exponent + 1, "0")
-    sign = "-" if amount_minor < 0 else ""
-    return sign + (f"{digits[:-exponent]}.{digits[-exponent:]}" if exponent else digits)

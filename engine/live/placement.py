@@ -4,6 +4,7 @@ Every keyed record agrees with the partition that Kafka's murmur2 chooses for it
 with both (by chance), or with neither. Records of both kinds side by side mean two kinds of producers.
 """
 
+import logging
 from collections.abc import Sequence
 from itertools import accumulate
 from math import sqrt
@@ -12,6 +13,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from rfmstream.engine.live.model import Source
 from rfmstream.engine.live.spans import Spans
 from rfmstream.kernels.placement import (
     CRC32,
@@ -33,6 +35,8 @@ _LOOKED_AT_MAX: Final = 1024
 
 _BEYOND_CHANCE: Final = 5.0
 """Standard deviations from which on records in their murmur2 partition are too many to be there by chance."""
+
+_log = logging.getLogger(__name__)
 
 
 class Placement:
@@ -87,6 +91,21 @@ class Placement:
 
     def _count(self, data: NDArray[np.uint8], starts: NDArray[np.int64], sizes: NDArray[np.int64]) -> None:
         count_places(data, starts, sizes, self.partition, self.partitions, _TABLE, self.counts)
+
+
+def count_and_warn(placement: Placement, keys: Sequence[bytes | None], source: Source) -> None:
+    """Take note of the keys of a partition's records, and warn once producers choose differently."""
+    was_mixed = placement.is_mixed
+    placement.count(keys)
+    if placement.is_mixed and not was_mixed:
+        _log.warning(
+            "producers choose partitions differently, so a customer may be in two: give all of them murmur2",
+            extra={
+                "partition": str(source),
+                "murmur2": placement.murmur2,
+                "elsewhere": placement.elsewhere,
+            },
+        )
 
 
 def places_of(keys: Sequence[bytes], partitions: int, partitioner: str = "murmur2") -> NDArray[np.int64]:

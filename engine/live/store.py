@@ -25,7 +25,7 @@ import pyarrow as pa
 import xxhash
 from pyarrow import fs
 
-from rfmstream.engine.core.checkpoint import MANIFEST, locked, read_checkpoint, sync_folder, write_checkpoint
+from rfmstream.engine.core.checkpoint.folder import MANIFEST, locked, sync_folder
 from rfmstream.engine.core.engine import Engine
 from rfmstream.engine.live.model import Source
 from rfmstream.schemas.errors import ConfigError, StateError, TransportError
@@ -137,7 +137,7 @@ class Store:
         with _talking(self._uri):
             self._fs.create_dir(folder, recursive=True)
             with self._written(folder) as written:
-                write_checkpoint(engine, written)
+                engine.checkpoint(written)
                 size = sum(path.stat().st_size for path in written.iterdir())
                 position = {
                     "format": FORMAT,
@@ -235,7 +235,7 @@ class Store:
             if xxhash.xxh3_128_hexdigest(manifest) != position["manifest_xxh3_128"]:
                 raise StateError(f"{MANIFEST} is damaged", path=path)
             own = _as_made(orjson.loads(manifest)["manifest"], position["tiers"], ruleset)
-            engine = read_checkpoint(folder, ruleset=own)
+            engine = Engine.restore(folder, ruleset=own)
         return LoadedCheckpoint(
             engine,
             position["offset"],

@@ -16,8 +16,9 @@ from typing import Any, Final
 
 import pyarrow as pa
 
-from rfmstream.engine.core.checkpoint import has_checkpoint, is_unfinished
-from rfmstream.engine.core.engine import Counters, Engine
+from rfmstream.engine.core.checkpoint.folder import has_checkpoint, is_unfinished
+from rfmstream.engine.core.counters import Counters
+from rfmstream.engine.core.engine import Engine
 from rfmstream.engine.events.instants import to_text
 from rfmstream.engine.files.background import WriteBehind, read_ahead
 from rfmstream.engine.files.identities import Identities

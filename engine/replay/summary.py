@@ -10,7 +10,7 @@ from typing import Any, Final
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from rfmstream.engine.core.engine import Counters
+from rfmstream.engine.core.counters import Counters
 from rfmstream.engine.events.instants import to_text
 from rfmstream.engine.replay.replay import ReplayResult
 from rfmstream.schemas.changes import CHANGE_REASONS

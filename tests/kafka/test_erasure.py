@@ -31,13 +31,11 @@ def erased(customer: str, at_us: int) -> dict[str, Any]:
 
 
 def holds(place: Path, text: bytes) -> bool:
-    found = False
-    for path in place.rglob("*"):
+    while True:
         try:
-            found |= path.is_file() and text in path.read_bytes()
+            return any(path.is_file() and text in path.read_bytes() for path in place.rglob("*"))
         except FileNotFoundError:
-            continue  # a checkpoint that was removed meanwhile
-    return found
+            continue  # a checkpoint was removed meanwhile
 
 
 def current(cluster: Cluster) -> dict[bytes, bytes | None]:

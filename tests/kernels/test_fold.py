@@ -2,9 +2,8 @@
 
 import numpy as np
 import pytest
-from kernel_shards import customers_of, event, fold_events, memory_of, shard_in
+from kernel_shards import batch_for, customers_of, event, fold_events, memory_of, shard_in
 from oracle_days import DAY_US
-from twins import canonical_batch
 
 from rfmstream import Engine
 from rfmstream.engine.core.shard import Shard
@@ -139,7 +138,7 @@ def test_goes_on_where_the_output_was_full(size: int) -> None:
     expected = shard_in(whole).take_changes()[FIELDS].tolist()
     shard, changes = shard_in(bit_by_bit), np.zeros(1, dtype=CHANGE)
     shard.state.point(changes=changes)
-    batch = bit_by_bit._kernel_batch(canonical_batch(rows))
+    batch = batch_for(bit_by_bit, rows)
     outcome = np.full(size, 255, dtype=np.uint8)
     scratch = (shard._rows, shard._handles, shard._hashes)
     found, row, status = [], 0, GROW
@@ -157,7 +156,7 @@ def test_goes_on_where_the_output_was_full(size: int) -> None:
 def test_a_shard_takes_its_own_rows_only() -> None:
     rows = [event(f"c{i}", "o", i) for i in range(1000)]
     engine = Engine(threads=3)
-    batch = engine._kernel_batch(canonical_batch(rows))
+    batch = batch_for(engine, rows)
     seen = np.zeros(1000, dtype=np.int64)
     for shard in engine.shards:
         outcome = np.full(1000, 255, dtype=np.uint8)

@@ -100,8 +100,8 @@ def test_it_goes_in_time_after_a_kill_too(stage: Stage, has_saved: bool) -> None
         await passed(stage, second, 2 * MINUTE_US)
         assert holding(stage.root, b"secret") == []
         assert holding(stage.root, b"order")
-        assert second._partition is not None
-        assert second._partition.erasures.noted == []
+        assert second._ownership is not None
+        assert second._ownership.partition.erasures.noted == []
 
     asyncio.run(scene())
 
@@ -117,7 +117,7 @@ def test_a_place_that_cannot_be_cleaned_is_tried_again(stage: Stage, monkeypatch
         await stage.read(runner)
 
         with monkeypatch.context() as patch:
-            patch.setattr(runner._store, "_fs", Refusing(runner._store._fs))
+            patch.setattr(runner._context.store, "_fs", Refusing(runner._context.store._fs))
             await passed(stage, runner, WEEK_US + MINUTE_US)
             assert holding(stage.root, b"secret")
             assert runner.stats.checkpoint_failures == 1

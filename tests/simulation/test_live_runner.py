@@ -328,9 +328,9 @@ def check(life: Life) -> None:
     assert signals_of(world.history) == signals_of(steps)
     rejections = [rejection for step in world.history for rejection in step.rejections]
     assert rejections == [rejection for step in steps for rejection in step.rejections]
-    partition = life.last.runner._partition
-    assert partition is not None
-    final = partition.engine
+    ownership = life.last.runner._ownership
+    assert ownership is not None
+    final = ownership.partition.engine
     assert final.clock_us == engine.clock_us
     assert final.counters == engine.counters
     assert by_customer(final.snapshot()) == by_customer(engine.snapshot())

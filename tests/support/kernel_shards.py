@@ -9,8 +9,11 @@ from oracle import Event
 from twins import canonical_batch
 
 from rfmstream import Engine
+from rfmstream.engine.core.kernel_batch import kernel_batch
+from rfmstream.engine.core.kernel_records import KernelRecord
 from rfmstream.engine.core.rules import compile_rules
 from rfmstream.engine.core.shard import Shard
+from rfmstream.engine.core.threads import Threads
 from rfmstream.schemas.codes import Outcome
 from rfmstream.schemas.ruleset import Ruleset, load_ruleset
 
@@ -44,12 +47,17 @@ def event(
     }
 
 
+def batch_for(engine: Engine, events: Sequence[Event]) -> KernelRecord:
+    """Return events as the shards of an engine fold them."""
+    return kernel_batch(canonical_batch(events), engine.shards, Threads(1))
+
+
 def fold_events(engine: Engine, events: Sequence[Event], **log: Any) -> list[str]:  # noqa: ANN401
     """Fold events into the one shard of an engine, without letting time pass; return what became of each.
 
     log  log_us i64[n] and tolerance_us, where the clock is the log's
     """
-    batch = engine._kernel_batch(canonical_batch(events))
+    batch = batch_for(engine, events)
     if log:
         batch.point(log_us=np.array(log["log_us"], dtype=np.int64))
         batch.row["tolerance_us"] = log["tolerance_us"]

@@ -13,7 +13,7 @@ import rfmstream.engine.replay.summary
 from rfmstream.engine.cli.app import cli
 from rfmstream.engine.cli.replay import default_threads
 from rfmstream.engine.cli.show import money
-from rfmstream.engine.core.checkpoint import held
+from rfmstream.engine.core.checkpoint.folder import held
 from rfmstream.engine.replay.replay import ReplayResult
 from rfmstream.engine.replay.summary import Summary, summarise
 from rfmstream.schemas.ruleset import list_rulesets, load_ruleset

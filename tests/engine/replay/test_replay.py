@@ -10,7 +10,6 @@ import pytest
 from little_history import CHANGES
 
 from rfmstream import Engine
-from rfmstream.engine.core.checkpoint import write_checkpoint
 from rfmstream.engine.replay.replay import Outputs, open_engine, replay
 from rfmstream.engine.replay.summary import summarise
 from rfmstream.schemas.errors import ConfigError, InputError, StateError
@@ -118,9 +117,11 @@ def test_a_folder_of_something_else_is_not_a_checkpoint(history: Path) -> None:
 def test_once_a_file_has_its_name_nothing_interrupts(
     history: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
 ) -> None:
+    write = Engine.checkpoint
+
     def checkpoint(engine: Engine, directory: Path) -> None:
         os.kill(os.getpid(), number)
-        write_checkpoint(engine, directory)
+        write(engine, directory)
 
     monkeypatch.setattr(Engine, "checkpoint", checkpoint)
     before = signal.getsignal(number)

@@ -1,0 +1,122 @@
+"""The directory of a checkpoint: who may write to it, and which of its files are the checkpoint's."""
+
+import fcntl
+import os
+import re
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import IO, Final
+
+from rfmstream.schemas.errors import StateError
+
+MANIFEST: Final = "manifest.json"
+FIRST: Final = f"0-{MANIFEST}"
+"""Empty, and there while the first checkpoint of a directory is in the making: what is there then is no loss."""
+OWN_FILE: Final = re.compile(r"\d+-\d+-(customers|entries)\.arrow|\d+-manifest\.json")
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[bool]:
+    """Lock a folder; yield whether nobody else has. A process that dies lets go."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        is_free = True
+    except BlockingIOError:
+        is_free = False
+    try:
+        yield is_free
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Keep a checkpoint's directory, made if need be, from other runs: of two, one would be as if it had never been.
+
+    Raises  StateError where another run holds it, or it cannot be made
+    """
+    is_new = not os.path.exists(folder)  # noqa: PTH110 - a name too long is none, and told when it is made
+    try:
+        with ExitStack() as stack:
+            with writing(folder):
+                if is_new:
+                    folder.mkdir(parents=True)
+                is_free = stack.enter_context(locked(folder))
+            if not is_free:
+                raise StateError(
+                    "another run is at work on this checkpoint",
+                    path=folder,
+                    fix="wait for its end, or name another directory",
+                )
+            yield
+    finally:
+        if is_new:
+            with suppress(OSError):  # a checkpoint is in it
+                folder.rmdir()
+
+
+@contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Say of what the system refuses meanwhile that a checkpoint cannot be written there.
+
+    Raises  StateError instead of OSError
+    """
+    try:
+        yield
+    except OSError as error:
+        raise StateError(
+            f"cannot write a checkpoint: {error.strerror or error}",
+            path=folder,
+            fix="name a directory that can be written to, on a disk with room",
+        ) from error
+
+
+def has_checkpoint(directory: str | os.PathLike[str]) -> bool:
+    """Tell whether a directory holds a checkpoint, whole or not."""
+    return os.path.exists(Path(directory) / MANIFEST)  # noqa: PTH110 - a name too long is none
+
+
+def is_unfinished(directory: str | os.PathLike[str]) -> bool:
+    """Tell whether a directory holds the parts of its first checkpoint alone, whose writer was killed.
+
+    Raises  StateError where it holds anything else
+    """
+    return not has_checkpoint(directory) and FIRST in files_of(Path(directory))
+
+
+def files_of(folder: Path) -> list[str]:
+    """Return the data files of the present checkpoint and of any that was not finished.
+
+    Raises  StateError where the directory holds anything else: nothing of it may be lost
+    """
+    is_there = os.path.isdir(folder)  # noqa: PTH112 - a name too long is told when it is made
+    names = sorted(path.name for path in folder.iterdir()) if is_there else []
+    ours = [name for name in names if OWN_FILE.fullmatch(name)]
+    strange = [name for name in names if name not in ours and name != MANIFEST]
+    if strange:
+        raise StateError(
+            f"the directory holds {strange[0]}, which is no part of a checkpoint",
+            path=folder,
+            fix="name an empty or new directory",
+        )
+    return ours
+
+
+def sync(file: IO[bytes]) -> None:
+    """Force what was written of a file to the disk."""
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def sync_folder(folder: Path) -> None:
+    """Force what a folder lists to the disk."""
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError:  # not every system lets a directory be opened
+        return
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

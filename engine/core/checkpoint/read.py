@@ -1,0 +1,166 @@
+"""Build a machine from a checkpoint, and verify on the way whatever the kernels will rely on."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import xxhash
+
+from rfmstream.engine.core.buffers import offsets_and_data
+from rfmstream.engine.core.checkpoint.columns import (
+    ENTRY_SCHEMA,
+    FIX_DAMAGE,
+    WITHOUT_ID,
+    completed,
+    customer_schema,
+    id_bytes_of,
+    missing_columns,
+)
+from rfmstream.engine.core.checkpoint.manifest import read_manifest
+from rfmstream.engine.core.counters import Counters
+from rfmstream.engine.core.machine import Machine
+from rfmstream.engine.core.shard import Shard
+from rfmstream.engine.events.arrow_buffers import check_buffers
+from rfmstream.kernels import layout
+from rfmstream.kernels.verify import verify_ids
+from rfmstream.schemas.changes import CHANGE_REASONS
+from rfmstream.schemas.codes import ID_BYTES_MAX, NO_TIER, OrderType
+from rfmstream.schemas.errors import ConfigError, StateError
+from rfmstream.schemas.ruleset import Ruleset, load_ruleset
+
+_MARKS_MAX: Final = (len(CHANGE_REASONS) << layout.REASON_SHIFT) - 1
+
+
+def read_checkpoint(
+    directory: str | os.PathLike[str], *, ruleset: Ruleset | str | None = None, threads: int | None = None
+) -> Machine:
+    """Return the machine a checkpoint holds; see `Engine.restore`."""
+    folder = Path(directory)
+    while True:
+        manifest = read_manifest(folder)
+        try:
+            return _read(folder, manifest, ruleset, threads)
+        except StateError:
+            # While it was read another one may have taken its place, whose manifest names other files.
+            if read_manifest(folder) == manifest:
+                raise
+
+
+def _read(
+    folder: Path, manifest: dict[str, Any], ruleset: Ruleset | str | None, threads: int | None
+) -> Machine:
+    own = _own_ruleset(manifest, ruleset, folder)
+    machine = Machine(own, threads=len(manifest["shards"]), mode=manifest["mode"])
+    if threads is not None:
+        machine.use_threads(threads)
+    files = iter(manifest["files"])
+    parts = [
+        (shard, saved, next(files), next(files))
+        for shard, saved in zip(machine.shards, manifest["shards"], strict=True)
+    ]
+
+    def load(part: tuple[Shard, dict[str, int], dict[str, Any], dict[str, Any]]) -> None:
+        shard, saved, customers, entries = part
+        rows, tiers = entries["rows"], len(own.tiers) - 1
+        if manifest["has_extras"]:
+            shard.make_extras()
+        # What kernels take for a place in an array, and what it may be at the most.
+        of_customers = dict.fromkeys(("head", "tail", "change_entry"), rows)
+        of_customers |= {"tier": tiers, "from_tier": tiers, "marks": _MARKS_MAX}
+        # A note's `next` is an OrderType.
+        of_entries = {"customer": customers["rows"], "previous": rows, "next": max(rows, *OrderType)}
+        shard.load(
+            saved["clock_us"],
+            saved["wheel_key"],
+            (
+                customers["rows"],
+                customers["id_bytes"],
+                _read_columns(folder, customers, customer_schema(shard), of_customers),
+            ),
+            (entries["rows"], entries["id_bytes"], _read_columns(folder, entries, ENTRY_SCHEMA, of_entries)),
+        )
+        if fault := shard.fault(len(own.tiers)):
+            raise StateError(f"the checkpoint is damaged: {fault}", path=folder, fix=FIX_DAMAGE)
+        shard.arm()
+
+    machine.threads.for_each(load, parts)
+    machine.counters = Counters(**manifest["counters"])
+    if own.fingerprint != manifest["fingerprint"] and machine.customers:
+        # The tiers are decided as before, but other signals are asked for.
+        machine.ask_anew()
+    return machine
+
+
+def _own_ruleset(manifest: dict[str, Any], ruleset: Ruleset | str | None, folder: Path) -> Ruleset:
+    """Return the ruleset to go on with, which must decide exactly as the checkpoint's did."""
+    if ruleset is None:
+        try:
+            given = load_ruleset(
+                manifest["ruleset_name"], time_zone=manifest["time_zone"], currency=manifest["currency"]
+            )
+        except ConfigError as error:
+            raise StateError(
+                f"the checkpoint's ruleset {manifest['ruleset']} is not a built-in one",
+                path=folder,
+                fix="name its file with the ruleset option",
+            ) from error
+    else:
+        given = ruleset if isinstance(ruleset, Ruleset) else load_ruleset(ruleset)
+    decides = given.tier_fingerprint or given.fingerprint
+    if decides != manifest["tier_fingerprint"] or given.identity != manifest["ruleset"]:
+        raise StateError(
+            f"the checkpoint belongs to ruleset {manifest['ruleset']}, not to {given.identity}",
+            path=folder,
+            fix="use the ruleset, time zone and currency it was made with, or another directory",
+        )
+    return given
+
+
+def _read_columns(
+    folder: Path, saved: dict[str, Any], schema: pa.Schema, highest: dict[str, int]
+) -> Iterator[pa.RecordBatch]:
+    """Yield the batches of a file, none of which says more than its manifest or `highest`, by column, allows."""
+    path = folder / saved["name"]
+    try:
+        with pa.memory_map(os.fspath(path)) as source:
+            whole = source.read_buffer()
+            if len(whole) != saved["bytes"] or xxhash.xxh3_128_hexdigest(whole) != saved["xxh3_128"]:
+                raise StateError(
+                    "the checkpoint is damaged: its checksum differs",
+                    path=path,
+                    fix=FIX_DAMAGE,
+                )
+            with pa.ipc.open_stream(whole) as reader:
+                missing = missing_columns(reader.schema, schema, path)
+                rows, id_bytes = saved["rows"], saved["id_bytes"]
+                for batch in reader:
+                    check_buffers(batch)
+                    rows -= batch.num_rows
+                    id_bytes -= id_bytes_of(batch)
+                    if min(rows, id_bytes) < 0 or not _is_within(batch, highest):
+                        raise pa.ArrowInvalid("a value is out of range")
+                    yield completed(batch, missing)
+                if rows != 0 or id_bytes != 0:
+                    raise pa.ArrowInvalid("rows are missing")
+    except FileNotFoundError as error:
+        raise StateError(
+            "the checkpoint is not whole: a file is missing", path=path, fix="start without it"
+        ) from error
+    except (pa.ArrowException, OSError) as error:
+        raise StateError(f"the checkpoint cannot be read: {error}", path=path, fix=FIX_DAMAGE) from error
+
+
+def _is_within(batch: pa.RecordBatch, highest: dict[str, int]) -> bool:
+    if any(column.null_count for column in batch.columns):
+        return False
+    has_id = np.ones(batch.num_rows, np.bool_)
+    if batch.schema.names[0] == "id":
+        has_id = ~np.isin(batch["marks"].to_numpy() & layout.KIND_MASK, WITHOUT_ID)
+    if not verify_ids(offsets_and_data(batch.column(0))[0], has_id, ID_BYTES_MAX):
+        return False
+    bounds = [(pc.min_max(batch[name]).as_py(), limit) for name, limit in highest.items() if batch.num_rows]
+    return all(found["min"] >= NO_TIER and found["max"] <= limit for found, limit in bounds)

@@ -1,0 +1,234 @@
+"""One ownership of a partition, from its recovery until it is lost: the state, and what moves it on.
+
+First the records and ticks that are committed are applied again in silence (`is_live` is False). From then on each step
+is computed, then committed together with its position, and only then the next one is computed.
+
+Source: docs/decisions/ (exactly once), docs/semantics.md 5 and 8.
+"""
+
+import logging
+import time
+from bisect import bisect_left
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import TypeVar
+
+from rfmstream.engine.core.flaps import take_flaps
+from rfmstream.engine.live.context import PartitionContext
+from rfmstream.engine.live.model import LogBatch, RawRecords, Step, Tick
+from rfmstream.engine.live.notices import Notices
+from rfmstream.engine.live.partition import Partition
+from rfmstream.engine.live.spans import times_us
+from rfmstream.engine.live.stats import tiers_of
+from rfmstream.schemas.codes import NEVER_US
+
+_T = TypeVar("_T")
+
+_SMALL_US = 2_000_000
+"""Over so short a time little can be due."""
+
+_log = logging.getLogger(__name__)
+_notices = Notices(_log)
+
+
+class Ownership:
+    """Moves one partition's state on, a step at a time. Its methods are called one at a time.
+
+    In      partition  the state, as a checkpoint or nothing gave it
+            until      what comes before this offset is committed, and applied in silence
+            ticks      the committed ticks to apply in silence, oldest first
+            end        the offset that was the partition's end at the recovery
+            mark       of the log, as the checkpoint of the recovery says
+            save_in_time  is called between steps: begins to write a checkpoint if one is due
+    Fields  is_live    whether the silent replay is over
+            is_moving  whether a step is being computed; where that was interrupted the state is of no use
+            is_finished  whether, with options.until_end, all there was to do is done and committed
+    """
+
+    def __init__(  # noqa: PLR0913 - each by name
+        self,
+        context: PartitionContext,
+        partition: Partition,
+        *,
+        until: int,
+        ticks: list[Tick],
+        end: int,
+        mark: int,
+        save_in_time: Callable[[], None],
+    ) -> None:
+        self.partition = partition
+        self.is_live = self.is_moving = self.is_finished = False
+        self._context = context
+        self.end = end
+        self._until, self._ticks = until, ticks
+        self._mark = self._cap_mark = mark
+        self._present_us = NEVER_US
+        self._counted = (0, 0)
+        self._save_in_time = save_in_time
+
+    @property
+    def mark(self) -> int:
+        """Where in the log the ticks begin that a checkpoint of now needs."""
+        mark = self._context.log.mark if self.is_live else self._mark
+        if any((cap.until or 0) > self.partition.position for cap in self.partition.caps):
+            mark = min(mark, self._cap_mark)
+        return mark
+
+    async def feed(self, batch: LogBatch, *, small: bool) -> None:
+        """Apply records and commit what they bring.
+
+        In      small  the records are so few that they are applied where they are
+        """
+        context, partition, records = self._context, self.partition, batch.records
+        offsets = records.offsets
+        first = bisect_left(offsets, partition.position)
+        end = bisect_left(offsets, self.end) if context.options.until_end else len(offsets)
+        if not self.is_live:
+            first = await self._repeat(batch, first)
+        if self.is_live and first < end:
+            await self._apply(batch, first, end, small=small)
+        if not context.commits.is_leaving:
+            context.stats.position = max(context.stats.position, partition.position, records.position)
+            context.stats.end = max(context.stats.end, context.stats.position)
+            await self._finish(records.position)
+
+    async def idle(self, position: int, confirmed_us: int | None) -> None:
+        """Let time pass; see `engine.live.runner.Runner.idle`."""
+        context, partition = self._context, self.partition
+        context.stats.position = max(position, partition.position)
+        context.stats.end = max(context.stats.end if confirmed_us is None else 0, context.stats.position)
+        if not self.is_live and position >= self._until:
+            await self._go_live()
+        is_log = context.options.clock == "log" and not context.options.until_end
+        if confirmed_us is not None and is_log and self.is_live:
+            self._present_us = confirmed_us
+            small = self._is_soon(confirmed_us)
+            await self._commit_all(partition.pass_time(confirmed_us), small=small)
+        await self._finish(position)
+
+    async def catch_up(self) -> None:
+        """Apply the ticks behind the last committed record; from here on everything is told."""
+        while self._ticks:
+            await self.compute(partial(self.partition.repeat_tick, self._ticks[0]))
+            del self._ticks[0]
+        self.partition.position = max(self.partition.position, self._until)
+        self.observe()
+        self._context.stats.tiers = tiers_of(self.partition.engine)
+        self.is_live = True
+        self._context.stats.state = "live"
+
+    async def compute(self, function: Callable[[], _T], *, small: bool = False) -> _T:
+        """Move the state. What interrupts this leaves it in doubt, and so of no use."""
+        self.is_moving = True
+        result = await self._context.run(function, small=small)
+        self.is_moving = False
+        return result
+
+    def observe(self) -> None:
+        """Show in the stats what the state is now."""
+        engine, stats = self.partition.engine, self._context.stats
+        flaps = take_flaps(engine)
+        if self.is_live:
+            stats.flaps.update(flaps)
+            stats.applied += engine.counters.applied - self._counted[0]
+            stats.duplicates += engine.counters.duplicates - self._counted[1]
+        self._counted = (engine.counters.applied, engine.counters.duplicates)
+        stats.clock_us = engine.clock_us
+        stats.customers, stats.orders, stats.memory = engine.customers, engine.orders, engine.memory
+
+    async def _repeat(self, batch: LogBatch, first: int) -> int:
+        """Apply what was committed before; return the ordinal of the first record that was not."""
+        partition, offsets = self.partition, batch.records.offsets
+        stop = bisect_left(offsets, self._until)
+        async with self._context.hold:
+            # A gap may lie behind the last committed record; a checkpoint there would be one of the future.
+            behind = self._until if stop < len(offsets) else min(batch.position, self._until)
+            behind = max(partition.position, behind)
+            done = await self.compute(partial(partition.repeat, batch, first, max(first, stop), self._ticks))
+            del self._ticks[:done]
+            partition.position = behind
+        self._context.stats.replayed += max(stop - first, 0)
+        self.observe()
+        if partition.position >= self._until:
+            await self._go_live()
+        return max(first, stop)
+
+    async def _go_live(self) -> None:
+        async with self._context.hold:
+            await self.catch_up()
+
+    async def _apply(self, batch: LogBatch, first: int, end: int, *, small: bool) -> None:
+        partition, offsets = self.partition, batch.records.offsets
+        behind = offsets[end] if end < len(offsets) else batch.position
+        await self._note_ahead(batch.records, first, end)
+        newest_us = partition.counted_us(batch.records, end - 1)
+        await self._stay_in_present(partition.counted_us(batch.records, first))
+        small = small and self._is_soon(newest_us)
+        await self._commit_all(partition.apply(batch, first, end), behind, small=small)
+        if partition.position == behind:
+            self._context.stats.records += end - first
+            self._context.stats.log_us = max(self._context.stats.log_us, newest_us)
+
+    async def _note_ahead(self, records: RawRecords, first: int, end: int) -> None:
+        """Note which records' time is ahead of the wall clock, before they are applied: they count as of now."""
+        context, partition = self._context, self.partition
+        now_us = context.now_us()
+        ahead = partition.ahead(records, first, end, now_us)
+        if not ahead:
+            return
+        async with context.hold:
+            if not any((cap.until or 0) > partition.position for cap in partition.caps):
+                self._cap_mark = context.log.mark
+            await context.commits.commit(partition.cap(records, first, end, now_us))
+        context.stats.times_ahead += ahead
+        newest_us = int(times_us(records, first, end).max())
+        _notices.warn(
+            (context.source, "ahead"),
+            "records are ahead of the wall clock and count as of now: a producer's clock, or this machine's, is wrong",
+            ahead,
+            partition=str(context.source),
+            ahead_s=round((newest_us - now_us) / 1e6),
+        )
+
+    async def _stay_in_present(self, record_us: int) -> None:
+        """Note that time has passed while the partition was idle, where a record of before would take it back.
+
+        Records come a little after their time. As far as the tolerance reaches that changes nothing: to note it each
+        time would cost a transaction, and a replay of the same orders would tell other instants.
+        """
+        behind_us = self._present_us - self._context.options.tolerance_us
+        if max(record_us, self.partition.engine.clock_us) < behind_us:
+            await self._commit_all(self.partition.pass_time(self._present_us, to_the_end=True))
+
+    def _is_soon(self, until_us: int) -> bool:
+        """Tell whether so little time passes that little can be due."""
+        return until_us - self.partition.engine.clock_us <= _SMALL_US
+
+    async def _commit_all(
+        self, steps: Iterator[Step], behind: int | None = None, *, small: bool = False
+    ) -> None:
+        """Compute and commit steps one after another; the last one ends `behind`, if that is known."""
+        context = self._context
+        while not context.commits.is_leaving:
+            async with context.hold:
+                started = time.perf_counter()
+                step: Step | None = await self.compute(partial(next, steps, None), small=small)
+                if step is None:
+                    return
+                context.stats.step.observe(time.perf_counter() - started)
+                await context.commits.commit(step)
+            self.observe()
+            if step.position == behind:
+                return
+            self._save_in_time()
+
+    async def _finish(self, position: int) -> None:
+        """With until_end: let time pass to its end once all records were applied."""
+        options = self._context.options
+        if not options.until_end or not self.is_live or position < self.end or self.is_finished:
+            return
+        if options.as_of_us is not None:
+            await self._commit_all(self.partition.pass_time(options.as_of_us, to_the_end=True))
+        if not self._context.commits.is_leaving:
+            self.is_finished = True
+            self._context.stats.state = "finished"
