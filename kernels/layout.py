@@ -239,6 +239,7 @@ STATE: Final = _record(
         *_arrays("chunks", "seeds"),
         *_arrays("changes", "signals"),  # the output
         *_arrays("extras"),  # as long as customers where a ruleset asks for them, else of length 0
+        *_arrays("flaps"),  # i64[FLAP_TIERS * FLAP_TIERS] where somebody follows them, else of length 0
         ("shard", "i8"),  # number of this shard, of so many
         ("shards", "i8"),
         ("n_customers", "i8"),  # handles used, handle 0 included
@@ -262,8 +263,13 @@ STATE: Final = _record(
         ("n_free_chunks", "i8"),
         ("kept_chunk", "i8"),  # customers of the slot being drained that are not due yet
         ("kept_min_us", "i8"),
+        ("flap_us", "i8"),  # a change that the next one undoes within so long is a flap
+        ("n_flaps", "i8"),  # flaps counted since they were taken
     ]
 )
+
+FLAP_TIERS: Final = 128
+"""A tier's code, one more so that NO_TIER has a place, is below this: `flaps` counts by tier before and after."""
 
 RULES: Final = _record(
     [

@@ -13,6 +13,7 @@ from rfmstream.kernels.bands import count_band
 from rfmstream.kernels.calendar import day_of, leaves_us, stops_after
 from rfmstream.kernels.entries import kind_of
 from rfmstream.kernels.layout import (
+    FLAP_TIERS,
     HAS_ADJUSTMENT,
     NEXT_TIER,
     NEXT_TIER_SHIFT,
@@ -23,6 +24,7 @@ from rfmstream.kernels.layout import (
 from rfmstream.kernels.memory import (
     changes_of,
     entries_of,
+    flaps_of,
     frequency_cuts_of,
     lookup_of,
     monetary_cuts_of,
@@ -243,6 +245,12 @@ def evaluate(state, rules, customer, handle, now_us, reason, row, entry):
         return
     if reason == BY_TIME:
         reason = RECENCY_EXPIRED if r_fell_us == now_us else WINDOW_EXPIRED
+    if (
+        state.flaps_size != 0
+        and tier == customer.from_tier
+        and now_us - customer.tier_since_us <= state.flap_us
+    ):
+        count_flap(state, tier, before)
     customer.tier = tier
     customer.from_tier = before
     customer.seq += 1
@@ -256,6 +264,14 @@ def evaluate(state, rules, customer, handle, now_us, reason, row, entry):
         follow_signals(
             state, rules, customer, handle, now_us, next_us, next_tier, is_changed, cause, row, entry
         )
+
+
+@part
+def count_flap(state, tier, before):
+    """Count a change from `tier` to `before` that was undone soon: docs/insight.md, Flaps."""
+    keep_apart()
+    flaps_of(state)[(tier + 1) * FLAP_TIERS + before + 1] += 1
+    state.n_flaps += 1
 
 
 @inline

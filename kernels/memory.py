@@ -98,6 +98,12 @@ def changes_of(state):
 
 
 @inline
+def flaps_of(state):
+    """Return `flaps` of a shard."""
+    return array_at(state.flaps_at, (state.flaps_size,), np.int64)
+
+
+@inline
 def signals_of(state):
     """Return `signals` of a shard."""
     return array_at(state.signals_at, (state.signals_size,), SIGNAL)

@@ -63,8 +63,9 @@ def asyncapi_document(ruleset: Ruleset | None = None) -> dict[str, Any]:
             ),
             "tierCurrent": _channel(
                 CURRENT_TOPIC,
-                "The last tier change of each customer: the same records, compacted.",
-                ("tierChange", "tierChangeEvent"),
+                "The last tier change of each customer: the same records, compacted. Of a customer that was erased a "
+                "tombstone.",
+                ("tierChange", "tierChangeEvent", "tombstone"),
                 {"cleanup.policy": ["compact"]},
             ),
             "signals": _channel(
@@ -99,7 +100,10 @@ def asyncapi_document(ruleset: Ruleset | None = None) -> dict[str, Any]:
                 "send", "tierChanges", "Tell every tier change.", ("tierChange", "tierChangeEvent")
             ),
             "sendTierCurrent": _operation(
-                "send", "tierCurrent", "Tell the newest tier change.", ("tierChange", "tierChangeEvent")
+                "send",
+                "tierCurrent",
+                "Tell the newest tier change.",
+                ("tierChange", "tierChangeEvent", "tombstone"),
             ),
             "sendSignals": _operation("send", "signals", "Tell every signal.", ("signal", "signalEvent")),
             "sendRejectedOrders": _operation(
@@ -316,6 +320,12 @@ def _event_messages() -> dict[str, Any]:
             payload=_schema("tierChangeEvent"),
             key=_CUSTOMER_KEY,
         ),
+        "tombstone": {
+            "name": "tombstone",
+            "summary": "The customer was erased: no value and no headers. Drop what you hold of it.",
+            "payload": {"type": "null"},
+            "bindings": {"kafka": {"key": _CUSTOMER_KEY, "bindingVersion": _BINDING}},
+        },
         "signal": _message(
             name="signal",
             summary="A signal: CloudEvents 1.0, binary mode.",

@@ -46,7 +46,16 @@ _ARENAS: Final[dict[str, tuple[Any, int]]] = {
     "chunks": (_CHUNK, 2 * PUSH_RESERVE),
 }
 
-_FROZEN: Final = ("n_customers", "n_entries", "n_orders", "id_bytes", "key_bytes", "clock_us", "wheel_key")
+_FROZEN: Final = (
+    "n_customers",
+    "n_entries",
+    "n_orders",
+    "n_erased",
+    "id_bytes",
+    "key_bytes",
+    "clock_us",
+    "wheel_key",
+)
 
 
 def new_seeds() -> NDArray[np.uint64]:
@@ -84,6 +93,7 @@ class Shard:
         self._tables = {name: Table() for name in ("index", "orders")}
         self._changes = np.empty(2 * BLOCK, dtype=CHANGE)
         self._signals = np.empty(0, dtype=SIGNAL)
+        self._flaps = np.empty(0, dtype=np.int64)
         self._rows = np.empty(BLOCK, dtype=np.int64)
         self._handles = np.empty(BLOCK, dtype=np.int64)
         self._hashes = np.empty(BLOCK, dtype=np.uint64)
@@ -97,6 +107,7 @@ class Shard:
             changes=self._changes,
             signals=self._signals,
             extras=np.empty(0, dtype=EXTRA),
+            flaps=self._flaps,
         )
         self._ask(rules)
 
@@ -191,6 +202,25 @@ class Shard:
         self.state.row.n_signals = 0
         return self._signals[:count]
 
+    def follow_flaps(self, within_us: int) -> None:
+        """Count, from now on, the tier changes that the customer's next one undoes within so long."""
+        self._flaps = np.zeros(layout.FLAP_TIERS**2, dtype=np.int64)
+        self.state.point(flaps=self._flaps)
+        self.state.row.flap_us = within_us
+
+    def take_flaps(self) -> list[tuple[int, int, int]]:
+        """Return (tier before, tier after, count) of the changes that were undone since the last call, by codes."""
+        if self.state.row.n_flaps == 0:
+            return []
+        self.state.row.n_flaps = 0
+        cells = np.flatnonzero(self._flaps)
+        counts = self._flaps[cells].tolist()
+        self._flaps[cells] = 0
+        return [
+            (cell // layout.FLAP_TIERS - 1, cell % layout.FLAP_TIERS - 1, count)
+            for cell, count in zip(cells.tolist(), counts, strict=True)
+        ]
+
     def make_extras(self) -> None:
         """Make room for what a ruleset asks for beyond R, F and M, zeroed; it stays, whatever the ruleset becomes."""
         if "extras" not in self._arenas:
@@ -213,6 +243,7 @@ class Shard:
         valid = SnapshotValidity(*(np.empty((rows + 7) // 8, np.uint8) for _ in SnapshotValidity._fields))
         state = self.state.copy()
         state.point(changes=np.zeros(1, dtype=CHANGE))
+        state.row["flaps_size"] = 0
         rules = self.rules.copy()
         rules.row["signals_max"] = 0  # looking ahead tells nobody anything
         scratch, ahead = np.zeros(1, dtype=CUSTOMER), np.empty(SNAPSHOT_BLOCK, dtype=np.int64)

@@ -43,6 +43,7 @@ class WorkerConfig:
             ruleset      compiled, with the time zone and currency asked for
             as_of_us     where time ends after the end of the topics; None: where the newest order left it
             checkpoints  directory or pyarrow.fs URI
+            erase_within in µs: so long after a customer was erased no checkpoint holds its orders
             ce_source    the CloudEvents attribute
             listen       host and port (0: any free one) of the status pages; None: none
             listen_token  what whoever asks for customers has to show; None: nothing, on loopback only
@@ -64,6 +65,7 @@ class WorkerConfig:
     checkpoints: str = "rfmstream-checkpoints"
     checkpoint_interval_s: int = 60
     checkpoints_kept: int = 3
+    erase_within: int = 7 * 86_400_000_000
     accept_gap: bool = False
     commit_interval_ms: int = 0
     record_bytes_max: int = 16 << 20

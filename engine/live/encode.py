@@ -15,6 +15,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from rfmstream.engine.core.buffers import offsets_and_data
@@ -22,7 +23,7 @@ from rfmstream.engine.core.shard import new_seeds
 from rfmstream.engine.events.text import plain
 from rfmstream.engine.live.encode_events import EventLayouts, Words
 from rfmstream.engine.live.encode_layout import Layout, sized, varint
-from rfmstream.engine.live.model import Rejection, Source
+from rfmstream.engine.live.model import Forgotten, Rejection, Source
 from rfmstream.kernels import lz4
 from rfmstream.kernels.encode_latest import mark_latest
 from rfmstream.kernels.encode_records import write_records
@@ -131,23 +132,30 @@ class Encoder:
         for records, _ in self.parts(table):
             yield from records
 
-    def parts(self, table: pa.Table) -> Iterator[tuple[EncodedRecords, EncodedRecords]]:
+    def parts(
+        self, table: pa.Table, forgotten: Sequence[Forgotten] = ()
+    ) -> Iterator[tuple[EncodedRecords, EncodedRecords]]:
         """Yield the records of a table of schemas.changes.CHANGE_SCHEMA, one a row and in order, a batch at a time.
 
         With them, those that go to the topic of the last ones. Where few of a part have been overtaken by a later
         change both are the same object; else it gets the last of each customer. So a step with a change of every
-        customer needs no memory for all of their records.
+        customer needs no memory for all of their records. At the end that topic gets a tombstone for each customer
+        that is forgotten and has not come back.
         """
         assert table.schema.equals(CHANGE_SCHEMA)
         # A step is made of many small tables where much time passes in it.
         table = table.combine_chunks()
         latest = self._latest(table)
+        gone = _gone(table, latest, forgotten)
         done = 0
         for records in self._changes.encode(table):
             last = latest[done : done + len(records)]
             few_overtaken = np.count_nonzero(last) >= (1 - OVERTAKEN_MAX) * len(records)
-            yield records, records if few_overtaken else records.take(last)
+            # Of who was erased the topic gets nothing that it would have to lose again.
+            yield records, records if few_overtaken and not forgotten else records.take(last)
             done += len(records)
+        if gone:
+            yield _encoded([]), _encoded([sized(id_.encode()) + sized(None) + varint(0) for id_ in gone])
 
     def signals(self, table: pa.Table) -> Iterator[EncodedRecords]:
         """Yield the records of a table of schemas.signals.SIGNAL_SCHEMA, one a row and in order, a batch at a time."""
@@ -162,10 +170,7 @@ class Encoder:
         off at its end and rfm-value-bytes tells how long the value was; a key of more than a quarter of the limit is
         left out and rfm-key-bytes tells how long it was.
         """
-        records = [self._rejection(row, source) for row in rows]
-        sizes = np.fromiter(map(len, records), dtype=np.int64, count=len(records))
-        data = np.frombuffer(b"".join(records) + bytes(LINE_BYTES), dtype=np.uint8)
-        return EncodedRecords(data, np.cumsum(sizes) - sizes, sizes)
+        return _encoded([self._rejection(row, source) for row in rows])
 
     def _rejection(self, row: Rejection, source: Source) -> bytes:
         key, value = row.key, row.original
@@ -263,6 +268,30 @@ class _TableEncoder:
         for place in self._flag_places:
             batch = batch.set_column(place, batch.schema.names[place], batch.column(place).cast(pa.int8()))
         return batch
+
+
+def _gone(table: pa.Table, latest: NDArray[np.bool_], forgotten: Sequence[Forgotten]) -> list[str]:
+    """Return the forgotten customers that no later change of the table brings back.
+
+    Out     latest  bool[n], which changes are their customers' last: those of the customers returned no more
+    """
+    if not forgotten:
+        return []
+    erased = {one.customer_id: one.before for one in forgotten}
+    ids = table["customer_id"]
+    rows = np.flatnonzero(latest & pc.is_in(ids, pa.array(list(erased))).to_numpy())
+    for row, id_ in zip(rows.tolist(), ids.take(pa.array(rows)).to_pylist(), strict=True):
+        if row >= erased[id_]:
+            del erased[id_]
+        else:
+            latest[row] = False
+    return list(erased)
+
+
+def _encoded(records: Sequence[bytes]) -> EncodedRecords:
+    sizes = np.fromiter(map(len, records), dtype=np.int64, count=len(records))
+    data = np.frombuffer(b"".join(records) + bytes(LINE_BYTES), dtype=np.uint8)
+    return EncodedRecords(data, np.cumsum(sizes) - sizes, sizes)
 
 
 def _decode(record: bytes) -> Record:

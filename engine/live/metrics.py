@@ -16,6 +16,7 @@ from prometheus_client.metrics_core import (
 )
 from prometheus_client.registry import Collector
 
+from rfmstream.engine.core.flaps import FLAP_DAYS
 from rfmstream.engine.live.board import Board
 from rfmstream.engine.live.model import Source
 from rfmstream.engine.live.stats import SECONDS_BOUNDS, PartitionStats, Seconds
@@ -106,6 +107,13 @@ PARTITION_METRICS: Final = (
         "Tier changes committed, by reason and by the new tier (empty: none).",
         lambda s, _: [(key, count) for key, count in sorted(s.changes.items())],
         ("reason", "tier"),
+    ),
+    PartitionMetric(
+        "flaps",
+        COUNTER,
+        f"Tier changes that the customer's next one undid within {FLAP_DAYS} days, by what they were (empty: none).",
+        lambda s, _: [(key, count) for key, count in sorted(s.flaps.items())],
+        ("from_tier", "to_tier"),
     ),
     PartitionMetric(
         "signals",

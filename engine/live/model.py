@@ -125,6 +125,17 @@ class Tick(NamedTuple):
         return {name: value for name, value in self._asdict().items() if value is not None}
 
 
+class Forgotten(NamedTuple):
+    """A customer that was erased.
+
+    Fields  before       how many tier changes of the step come before the erasure, its own among them
+            customer_id  as in the changes
+    """
+
+    before: int
+    customer_id: str
+
+
 @dataclass(frozen=True)
 class Step:
     """What goes into one transaction.
@@ -134,6 +145,7 @@ class Step:
             rejections  rows that changed nothing
             position    the input offset to commit
             tick        the tick that brought the changes, if one did
+            forgotten   customers that were erased, in order
     """
 
     changes: pa.Table
@@ -141,6 +153,7 @@ class Step:
     position: int
     tick: Tick | None = None
     signals: pa.Table | None = None
+    forgotten: Sequence[Forgotten] = ()
 
 
 class Committed(NamedTuple):

@@ -6,6 +6,7 @@ from typing import Protocol
 from rfmstream.engine.live.law import Clock
 from rfmstream.engine.live.model import LogBatch, RawRecords
 from rfmstream.engine.live.partition import STEP_CHANGES
+from rfmstream.engine.live.saver import ERASE_WITHIN_US
 
 
 class Decodes(Protocol):
@@ -23,6 +24,7 @@ class RunnerOptions:
     Fields  clock                 log: the records' time, ticks when all is read; event: the newest event, mode=replay
             tolerance_us          clock log: how far beyond the clock an event may be dated
             checkpoint_interval_s how often the state is written
+            erase_within_us       so long after a customer was erased no checkpoint holds its orders
             resegment             a state of another ruleset goes on by this one; else it is refused
             accept_gap            do without records, ticks or an offset that are gone; else they are missed
             until_end             stop at the offset that was the end at the start, see `Runner.finished`
@@ -39,6 +41,7 @@ class RunnerOptions:
     clock: Clock = "log"
     tolerance_us: int = 300_000_000
     checkpoint_interval_s: float = 60.0
+    erase_within_us: int = ERASE_WITHIN_US
     resegment: bool = False
     accept_gap: bool = False
     until_end: bool = False

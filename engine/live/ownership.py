@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import TypeVar
 
+from rfmstream.engine.core.flaps import take_flaps
 from rfmstream.engine.live.context import PartitionContext
 from rfmstream.engine.live.model import LogBatch, RawRecords, Step, Tick
 from rfmstream.engine.live.notices import Notices
@@ -126,7 +127,9 @@ class Ownership:
     def observe(self) -> None:
         """Show in the stats what the state is now."""
         engine, stats = self.partition.engine, self._context.stats
+        flaps = take_flaps(engine)
         if self.is_live:
+            stats.flaps.update(flaps)
             stats.applied += engine.counters.applied - self._counted[0]
             stats.duplicates += engine.counters.duplicates - self._counted[1]
         self._counted = (engine.counters.applied, engine.counters.duplicates)

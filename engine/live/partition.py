@@ -10,20 +10,23 @@ Source: docs/semantics.md 5.
 
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from typing import Final
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from rfmstream.engine.core.buffers import values_of
 from rfmstream.engine.core.engine import Engine
 from rfmstream.engine.events.instants import FIRST_US, LAST_US
+from rfmstream.engine.live.erasures import Erasures
 from rfmstream.engine.live.law import Clock, Law
-from rfmstream.engine.live.model import LogBatch, RawRecords, Rejection, Step, Tick
+from rfmstream.engine.live.model import Forgotten, LogBatch, RawRecords, Rejection, Step, Tick
 from rfmstream.engine.live.originals import Originals
 from rfmstream.engine.live.spans import integers, rejection, times_us
 from rfmstream.kernels.layout import DAY_US
-from rfmstream.schemas.codes import NEVER_US, Outcome
+from rfmstream.schemas.codes import NEVER_US, OrderType, Outcome
 from rfmstream.schemas.orders import CANONICAL_SCHEMA
 from rfmstream.schemas.ruleset import Ruleset
 
@@ -33,6 +36,8 @@ STEP_CHANGES: Final = 1 << 16
 _DAY_US: Final = int(DAY_US)
 _PIECE_US_MAX: Final = 512 * _DAY_US
 _ROW: Final = CANONICAL_SCHEMA.get_field_index("row")
+_TYPE: Final = CANONICAL_SCHEMA.get_field_index("type")
+_CUSTOMER: Final = CANONICAL_SCHEMA.get_field_index("customer_id")
 
 
 class Partition:
@@ -62,6 +67,8 @@ class Partition:
         self._piece_us = _DAY_US
         self.caps: list[Tick] = []
         """Notes of which record times count as the wall clock of their first reading; see `Tick.until`."""
+        self.erasures = Erasures()
+        """Those that older checkpoints know nothing of."""
 
     def ahead(self, records: RawRecords, first: int, end: int, now_us: int) -> int:
         """Count the records of ordinals [first, end) whose time is too far ahead of the wall clock, and not noted."""
@@ -220,14 +227,19 @@ class Partition:
         start, stop = rows.span(first, end)
         refused = rows.refused(first, end)
         self.engine.counters.reject(rejection.reason for rejection in refused)
-        changes, outcomes = self.engine.step_log(
-            rows.batch.orders.slice(start, stop - start),
-            clock_us[rows.batch.record_of[start:stop]] if self._is_log else None,
-            tolerance_us=self._tolerance_us,
-        )
-        made.add(changes, self.engine.signals)
-        rejected = np.flatnonzero(outcomes >= Outcome.MALFORMED).tolist()
-        refused += [rows.rejection(start + at, Outcome(outcomes[at]).name.lower()) for at in rejected]
+        for first_row, end_row, erases in rows.runs(start, stop):
+            changes, outcomes = self.engine.step_log(
+                rows.batch.orders.slice(first_row, end_row - first_row),
+                clock_us[rows.batch.record_of[first_row:end_row]] if self._is_log else None,
+                tolerance_us=self._tolerance_us,
+            )
+            made.add(changes, self.engine.signals)
+            rejected = np.flatnonzero(outcomes >= Outcome.MALFORMED).tolist()
+            refused += [rows.rejection(first_row + at, Outcome(outcomes[at]).name.lower()) for at in rejected]
+            if erases:
+                erased = first_row + np.flatnonzero(outcomes == Outcome.APPLIED)
+                made.forget(rows.customers(erased))
+                self.erasures.note(*rows.placed(erased))
         made.rejections += sorted(refused, key=lambda rejection: (rejection.offset, rejection.row))
         # Records without an order pass time, too.
         if self._is_log and clock_us[end - 1] > max(self.engine.clock_us, FIRST_US):
@@ -242,7 +254,7 @@ class Partition:
         self.position = position
         changes = pa.concat_tables(made.tables) if made.tables else self.engine.no_changes
         signals = pa.concat_tables(made.signals) if made.signals else None
-        return Step(changes, made.rejections, position, tick, signals)
+        return Step(changes, made.rejections, position, tick, signals, made.forgotten)
 
 
 class _Made:
@@ -252,13 +264,19 @@ class _Made:
         self.tables: list[pa.Table] = []
         self.signals: list[pa.Table] = []
         self.rejections: list[Rejection] = []
-        self.count = 0
+        self.forgotten: list[Forgotten] = []
+        self.count = self._changes = 0
 
     def add(self, changes: pa.Table, signals: pa.Table) -> None:
         self.tables.append(changes)
         if signals.num_rows:
             self.signals.append(signals)
         self.count += changes.num_rows + signals.num_rows
+        self._changes += changes.num_rows
+
+    def forget(self, customers: list[str]) -> None:
+        """Take note of customers that were erased by what was added last."""
+        self.forgotten += [Forgotten(self._changes, customer) for customer in customers]
 
 
 class _Rows:
@@ -273,6 +291,30 @@ class _Rows:
         """Return the orders [start, stop) of records [first, end)."""
         start, stop = np.searchsorted(self.batch.record_of, [first, end]).tolist()
         return start, stop
+
+    def runs(self, start: int, stop: int) -> Iterator[tuple[int, int, bool]]:
+        """Cut the orders [start, stop) where erasures begin and end: (first, end, whether they are erasures).
+
+        So it is known which tier changes come before an erasure and which behind it.
+        """
+        types = values_of(self.batch.orders.column(_TYPE), np.uint8)[start:stop]
+        erases = types == OrderType.ERASED
+        if not erases.any():
+            yield start, stop, False
+            return
+        edges = [0, *(np.flatnonzero(erases[1:] != erases[:-1]) + 1).tolist(), stop - start]
+        for first, end in pairwise(edges):
+            yield start + first, start + end, bool(erases[first])
+
+    def customers(self, orders: NDArray[np.int64]) -> list[str]:
+        """Return the customers of orders, by their places."""
+        ids: list[str] = self.batch.orders.column(_CUSTOMER).take(pa.array(orders)).to_pylist()
+        return ids
+
+    def placed(self, orders: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return the offsets of orders' records, and the times of these, in µs."""
+        records = self.batch.record_of[orders]
+        return integers(self.batch.records.offsets)[records], times_us(self.batch.records)[records]
 
     def refused(self, first: int, end: int) -> list[Rejection]:
         """Return what was refused before it could be applied, of records [first, end)."""

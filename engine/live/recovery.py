@@ -241,6 +241,7 @@ class _Weigher:
                     f"its history went on under {self._named(changed[-1])} after the checkpoint",
                     "go on by that",
                 )
+            self._tell_of_signals(loaded, offset, until)
             return Plan(loaded.engine, offset, until, ticks)
         if changed:
             [first, *others] = changed
@@ -271,6 +272,16 @@ class _Weigher:
             and law.identity == self._ruleset.identity
             and loaded.engine.ruleset is self._ruleset
         )
+
+    def _tell_of_signals(self, loaded: LoadedCheckpoint, offset: int, until: int) -> None:
+        """Say what nobody is told where other signals are asked for after a stop that was none."""
+        law = Law.parse(loaded.law)
+        if offset < until and law is not None and law.fingerprint != self._ruleset.fingerprint:
+            _log.warning(
+                "the ruleset asks for other signals than before, and the last stop was not clean: what they give "
+                "between these offsets, and what was due before, is not told",
+                extra={"partition": str(self._source), "offset": offset, "committed": until},
+            )
 
     def _check_change(self, loaded: LoadedCheckpoint, *, is_clean: bool) -> None:
         before = Law.parse(loaded.law)

@@ -22,6 +22,7 @@ from rfmstream.engine.core.engine import Engine
 from rfmstream.engine.core.lookup import rows_of
 from rfmstream.engine.live.committer import Committer
 from rfmstream.engine.live.context import PartitionContext
+from rfmstream.engine.live.erasures import Erasures
 from rfmstream.engine.live.law import Law
 from rfmstream.engine.live.model import LogBatch, PartitionLog, RawRecords, Runs, Source
 from rfmstream.engine.live.options import Decodes, RunnerOptions
@@ -83,6 +84,7 @@ class Runner:
             law=str(law),
             topic_id=options.topic_id,
             interval_s=options.checkpoint_interval_s,
+            erase_within_us=options.erase_within_us,
             run=run,
             now_us=now_us,
             stats=stats,
@@ -154,12 +156,19 @@ class Runner:
                 ownership = self._ownership
                 if ownership is None or ownership.is_moving or not context.commits.is_settled:
                     return False
-                offset, engine = ownership.partition.position, ownership.partition.engine
-                if context.saver.has(offset, engine.clock_us):
+                partition = ownership.partition
+                offset, erasures = partition.position, Erasures(partition.erasures.noted)
+                if context.saver.has(offset, partition.engine.clock_us):
+                    partition.erasures.settle(await context.saver.rid(erasures))
                     return False
                 mark = ownership.mark
-                frozen = await context.run(engine.frozen)
-            return await context.saver.save(frozen, offset, mark)
+                frozen = await context.run(partition.engine.frozen)
+            is_written = await context.saver.save(frozen, offset, mark, erasures)
+            if is_written and erasures.noted:
+                oldest = await context.saver.rid(erasures)
+                async with context.hold:
+                    partition.erasures.settle(oldest)
+            return is_written
 
     async def park(self) -> None:
         """Finish the step in flight and keep the state: the partition was revoked, and may come back."""
@@ -272,5 +281,8 @@ class Runner:
 
     def _save_in_time(self) -> None:
         """Begin to write a checkpoint if one is due."""
-        if (self._writer is None or self._writer.done()) and self._context.saver.is_due():
+        if self._writer is not None and not self._writer.done():
+            return
+        erasures = None if self._ownership is None else self._ownership.partition.erasures
+        if self._context.saver.is_due(erasures):
             self._writer = asyncio.create_task(self.checkpoint())

@@ -26,6 +26,9 @@ OFF: Final = "off"
 _GROUP: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _REFERENCE: Final = re.compile(r"[A-Za-z0-9._~:/?#\[\]@!$&'()*+,;=%-]{1,1024}")
 _NUMBER: Final = re.compile(r"[0-9]{1,12}")
+_UNITS_US: Final = {"d": 86_400_000_000, "h": 3_600_000_000, "m": 60_000_000, "s": 1_000_000}
+_SPAN: Final = re.compile(r"([0-9]{1,9})([dhms])")
+_SPAN_US_MAX: Final = 36_500 * _UNITS_US["d"]
 _WORDS_OF_FLAGS: Final = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 
 _Parse = Callable[[str], Any]
@@ -140,6 +143,15 @@ def _whole(low: int, high: int) -> _Parse:
         return int(text)
 
     return parse
+
+
+def _span(text: str) -> int:
+    """Return a span of time in µs."""
+    found = _SPAN.fullmatch(text)
+    span_us = int(found[1]) * _UNITS_US[found[2]] if found else 0
+    if not 0 < span_us <= _SPAN_US_MAX:
+        raise _BadValueError(f"{text!r} is no span of time", "write it as in 7d, 12h, 45m or 30s")
+    return span_us
 
 
 def _choice(*words: str) -> _Parse:
@@ -368,6 +380,14 @@ WORKER_SETTINGS: Final = (
         "How often each partition's state is saved.",
     ),
     Setting("checkpoints_kept", _STATE, _whole(1, 100), "3", "N", "How many checkpoints of each partition."),
+    Setting(
+        "erase_within",
+        _STATE,
+        _span,
+        "7d",
+        "SPAN",
+        "So long after a customer was erased no checkpoint holds its orders any more: a number and d, h, m or s.",
+    ),
     Setting(
         "accept_gap",
         _STATE,

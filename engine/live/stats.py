@@ -44,6 +44,7 @@ class PartitionStats:
             applied, duplicates, rejected (by reason)
             changes      tier changes committed, by (reason, to_tier; "" for none)
             signals      committed, by kind
+            flaps        tier changes that the customer's next one undid soon, by (from_tier, to_tier; "" for none)
             replayed     records replayed silently
             ticks        ticks committed
             position     the offset to read next; committed: the committed one; end: one after the partition's last
@@ -67,6 +68,7 @@ class PartitionStats:
     rejected: Counter[str] = field(default_factory=Counter)
     changes: Counter[tuple[str, str]] = field(default_factory=Counter)
     signals: Counter[str] = field(default_factory=Counter)
+    flaps: Counter[tuple[str, str]] = field(default_factory=Counter)
     replayed: int = 0
     ticks: int = 0
     position: int = 0

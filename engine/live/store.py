@@ -49,11 +49,13 @@ class SavedCheckpoint:
     Fields  name    of its folder
             offset  records before it are in it
             bytes   its size
+            oldest  the offset of the oldest one that is still there
     """
 
     name: str
     offset: int
     bytes: int
+    oldest: int = 0
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,7 @@ class LoadedCheckpoint:
             mark    ticks before it are in it, see `engine.live.model.PartitionLog.mark`
             topic_id    of the topic that the offset is of; None: not known
             placements  what its keys said of their producers, see engine.live.placement
+            erasures    which customers that were erased older checkpoints may hold, see engine.live.erasures
     Holds   where a ruleset was asked for that is not the checkpoint's, the engine has the asked one's rules under the
             checkpoint's identity and tiers: it must not move before it is resegmented
     """
@@ -78,6 +81,7 @@ class LoadedCheckpoint:
     mark: int = 0
     topic_id: str | None = None
     placements: Sequence[int] = ()
+    erasures: Sequence[Sequence[int]] = ()
 
 
 class Store:
@@ -126,6 +130,7 @@ class Store:
         *,
         topic_id: str | None = None,
         placements: Sequence[int] = (),
+        erasures: Sequence[Sequence[int]] = (),
     ) -> SavedCheckpoint:
         """Write a checkpoint and drop those that are too old. `engine` must not move meanwhile: see Engine.frozen."""
         folder = self._folder(source)
@@ -146,6 +151,7 @@ class Store:
                     "mark": mark,
                     "topic_id": topic_id,
                     "placements": list(placements),
+                    "erasures": list(map(list, erasures)),
                     "tiers": [tier.id for tier in engine.ruleset.tiers],
                     "manifest_xxh3_128": xxhash.xxh3_128_hexdigest((written / MANIFEST).read_bytes()),
                 }
@@ -154,7 +160,8 @@ class Store:
                 )
                 name = self._publish(written, folder, offset, whole)
             self._prune(source)
-        return SavedCheckpoint(name, offset, size + len(whole))
+            oldest = self._offset_of(self._names(source)[0])
+        return SavedCheckpoint(name, offset, size + len(whole), oldest)
 
     def load(
         self, source: Source, not_after: int | None = None, ruleset: Ruleset | None = None
@@ -168,7 +175,7 @@ class Store:
         """
         names = self._names(source)
         for name in reversed(names):
-            if not_after is not None and int(name.partition("-")[0]) > not_after:
+            if not_after is not None and self._offset_of(name) > not_after:
                 continue
             path = f"{self._folder(source)}/{name}"
             try:
@@ -190,6 +197,20 @@ class Store:
                 if name == keep:
                     continue
                 self._fs.delete_dir(f"{self._folder(source)}/{name}")
+
+    def drop_until(self, source: Source, offset: int) -> int | None:
+        """Drop the checkpoints up to an offset if there is one behind it, and what was left half written.
+
+        Returns the offset of the oldest one that is there now; None: there is none
+        """
+        with _talking(self._uri):
+            names = self._names(source)
+            newer = [name for name in names if self._offset_of(name) > offset]
+            for name in names if newer else ():
+                if name not in newer:
+                    self._fs.delete_dir(f"{self._folder(source)}/{name}")
+            self._drop_left(source)
+        return min(map(self._offset_of, newer or names), default=None)
 
     def _load(self, source: Source, path: str, name: str, ruleset: Ruleset | None) -> LoadedCheckpoint:
         whole = self._read(f"{path}/{POSITION}")
@@ -224,7 +245,12 @@ class Store:
             # Checkpoints of before did not know them.
             position.get("topic_id"),
             position.get("placements", ()),
+            position.get("erasures", ()),
         )
+
+    @staticmethod
+    def _offset_of(name: str) -> int:
+        return int(name.partition("-")[0])
 
     def _folder(self, source: Source) -> str:
         return f"{self._root}/{source}"
@@ -298,14 +324,18 @@ class Store:
             yield Path(folder)
 
     def _prune(self, source: Source) -> None:
-        """Drop the checkpoints beyond `keep`, and what a process that is gone left half written."""
+        """Drop the checkpoints beyond `keep`, and what was left half written."""
         folder = self._folder(source)
         names = self._names(source)
         # Who else works here may be doing the same.
         for name in names[: -self._keep]:
             with suppress(OSError):
                 self._fs.delete_dir(f"{folder}/{name}")
-        for path in Path(folder).glob(f"{_BESIDE}*") if self._is_local else ():
+        self._drop_left(source)
+
+    def _drop_left(self, source: Source) -> None:
+        """Drop what a process that is gone left half written."""
+        for path in Path(self._folder(source)).glob(f"{_BESIDE}*") if self._is_local else ():
             with suppress(OSError), locked(path) as is_left:
                 if is_left:
                     shutil.rmtree(path)

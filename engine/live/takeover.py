@@ -7,8 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 
+from rfmstream.engine.core.flaps import follow_flaps
 from rfmstream.engine.events.instants import FIRST_US
 from rfmstream.engine.live.context import PartitionContext
+from rfmstream.engine.live.erasures import Erasures
 from rfmstream.engine.live.model import Step
 from rfmstream.engine.live.ownership import Ownership
 from rfmstream.engine.live.partition import Partition
@@ -67,6 +69,7 @@ class Takeover:
         await context.commits.commit(replace(step, tick=tick))
         self.ownership.observe()
         await context.run(partial(context.store.discard, context.source, context.saver.name))
+        partition.erasures.clear()
 
     async def _change_law(self, at_us: int | None) -> Step:
         ownership, context = self.ownership, self.context
@@ -108,6 +111,9 @@ async def take_over(context: PartitionContext, save_in_time: Callable[[], None])
         step_changes=options.step_changes,
     )
     partition.caps = plan.caps
+    if loaded is not None:
+        partition.erasures = Erasures(loaded.erasures)
+    follow_flaps(plan.engine)
     plan.engine.use_mode("replay" if options.clock == "event" else "live")
     context.saver.begin(None if loaded is None else (loaded.offset, plan.engine.clock_us))
     if loaded is not None and stats.placement is not None:

@@ -23,6 +23,7 @@ from rfmstream.engine.core.checkpoint.folder import (
     writing,
 )
 from rfmstream.engine.core.checkpoint.manifest import describe, sealed
+from rfmstream.engine.core.compact import Compacted
 from rfmstream.engine.core.machine import Machine
 from rfmstream.engine.core.shard import Shard
 from rfmstream.kernels import layout
@@ -50,10 +51,10 @@ def _write(machine: Machine, folder: Path) -> None:
 
     def write(part: tuple[int, Shard]) -> list[dict[str, Any]]:
         number, shard = part
-        files = []
+        files, compacted = [], Compacted(shard)
         for kind, schema, batches in (
-            ("customers", customer_schema(shard), _customer_batches(shard)),
-            ("entries", ENTRY_SCHEMA, _entry_batches(shard)),
+            ("customers", customer_schema(shard), _customer_batches(shard, compacted)),
+            ("entries", ENTRY_SCHEMA, _entry_batches(shard, compacted)),
         ):
             path = folder / f"{generation}-{number}-{kind}.arrow"
             written.append(path)
@@ -83,26 +84,18 @@ def _write(machine: Machine, folder: Path) -> None:
         (folder / name).unlink(missing_ok=True)
 
 
-def _customer_batches(shard: Shard) -> Iterator[pa.RecordBatch]:
-    customers, _ = shard.customer_records()
-    for first in range(1, shard.customers + 1, _ROWS):
-        end = min(first + _ROWS, shard.customers + 1)
-        offsets, data = shard.customer_ids(np.arange(first, end, dtype=np.uint32))
-        records = [customers[first:end]]
-        if shard.has_extras:
-            records.append(shard.extra_records()[first:end])
+def _customer_batches(shard: Shard, compacted: Compacted) -> Iterator[pa.RecordBatch]:
+    for handles, records in compacted.customers(_ROWS):
+        offsets, data = shard.customer_ids(handles.astype(np.uint32))
         yield _split(records, customer_schema(shard), offsets, data)
 
 
-def _entry_batches(shard: Shard) -> Iterator[pa.RecordBatch]:
-    entries = shard.entry_records()
-    for first in range(1, entries.size, _ROWS):
-        part = entries[first : first + _ROWS]
-        kinds = part["marks"] & layout.KIND_MASK
+def _entry_batches(shard: Shard, compacted: Compacted) -> Iterator[pa.RecordBatch]:
+    for handles, entries in compacted.entries(_ROWS):
         # An id of no bytes: notes that remember something of an order by its handle.
-        handles = np.where(np.isin(kinds, WITHOUT_ID), 0, np.arange(first, first + part.size))
-        offsets, data = shard.entry_ids(handles)
-        yield _split([part], ENTRY_SCHEMA, offsets, data)
+        has_none = np.isin(entries["marks"] & layout.KIND_MASK, WITHOUT_ID)
+        offsets, data = shard.entry_ids(np.where(has_none, 0, handles))
+        yield _split([entries], ENTRY_SCHEMA, offsets, data)
 
 
 def _split(

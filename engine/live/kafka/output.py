@@ -300,7 +300,7 @@ class KafkaPartitionLog:
             async def some() -> Batches:
                 return await self._run(lambda: list(chain.from_iterable(islice(parts, _PARTS))))
 
-            rows = step.changes.num_rows + len(step.rejections)
+            rows = step.changes.num_rows + len(step.rejections) + len(step.forgotten)
             is_small = rows + (0 if step.signals is None else step.signals.num_rows) <= _SMALL_ROWS
             first = list(chain.from_iterable(parts)) if is_small else await some()
             tick = None if step.tick is None else self._batch_of(step.tick)
@@ -331,8 +331,8 @@ class KafkaPartitionLog:
             records = self._encoder.rejections(step.rejections, self._source)
             place = TopicPartition(outputs.rejected, number)
             rejected = [(place, batch) for batch in record_batches(records, timestamp_ms=now_ms)]
-        if step.changes.num_rows:
-            for changes, current in self._encoder.parts(step.changes):
+        if step.changes.num_rows or step.forgotten:
+            for changes, current in self._encoder.parts(step.changes, step.forgotten):
                 some = self._batches(changes, now_ms)
                 others = (
                     [batch.copy() for batch in some] if current is changes else self._batches(current, now_ms)

@@ -289,6 +289,7 @@ class Worker:
             clock=config.clock,
             tolerance_us=config.time_tolerance_us,
             checkpoint_interval_s=config.checkpoint_interval_s,
+            erase_within_us=config.erase_within,
             resegment=config.resegment,
             accept_gap=config.accept_gap,
             until_end=config.until_end,

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from oracle import BUILT_IN, Event, Oracle, place
@@ -9,6 +10,7 @@ from oracle_days import DAY_US
 from twins import Driven, assert_same, canonical_batch, in_order, plain_rows, ruleset_of
 
 from rfmstream import Engine
+from rfmstream.engine.core.shard import Shard
 from rfmstream.kernels import layout
 
 RULES = BUILT_IN["rfm8-annual"]()
@@ -84,6 +86,47 @@ def test_the_entries_are_blanked_and_their_places_stay() -> None:
         assert not after[name][: own.size][own].any()
     assert (after[: own.size][~own] == before[~own]).all()
     assert after[-1]["marks"] == layout.ERASURE
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+def test_a_checkpoint_has_no_place_of_what_was_erased(tmp_path: Path, share: float) -> None:
+    rules = ruleset_of(RULES)
+    count = 300
+    gone = [n for n in range(count) if n % 10 < 10 * share]
+    engine = Engine(rules, threads=2)
+    engine.step_canonical(canonical_batch(history(count)))
+    engine.step_canonical(canonical_batch([erased(name_of(n), 9) for n in gone], 6 * count))
+    back = [event(name_of(n), f"back-{n}", 10 + n % 3, 200_000) for n in gone[::3]]
+    refunds = [event(name_of(n), f"back-{n}", 14, 5, type="refunded") for n in gone[::3]]
+    later = [row for n in range(count) for row in history(count)[n::count][:1]]
+    engine.step_canonical(canonical_batch(back + refunds, 7 * count))
+    engine.checkpoint(tmp_path / "state")
+    again = Engine.restore(tmp_path / "state", ruleset=rules)
+    for shard in again.shards:
+        assert (shard.entry_records()["marks"][1:] & layout.KIND_MASK != layout.GONE).all()
+        assert shard.customers - shard.erased == shard.customers - len(hidden_ids(shard))
+    assert sum(shard.customers for shard in again.shards) == count
+    assert (
+        sum(shard.entry_records().size - 1 for shard in again.shards)
+        <= (7 - 6 * share) * count + len(back) * 3
+    )
+    assert (again.customers, again.orders) == (engine.customers, engine.orders)
+    # Both go on alike, whatever comes.
+    for engine_ in (engine, again):
+        engine_.step_canonical(canonical_batch(later, 9 * count))
+    ends = []
+    for engine_ in (engine, again):
+        changes = in_order(plain_rows(engine_.advance(900 * DAY_US)))
+        ends.append((changes, plain_rows(engine_.snapshot().sort_by("customer_id")), engine_.counters))
+    assert ends[0] == ends[1]
+
+
+def name_of(n: int) -> str:
+    return f"{LONG}{n}" if n % 2 else f"c{n}"
+
+
+def hidden_ids(shard: Shard) -> list[int]:
+    return np.flatnonzero(shard.hidden(1, shard.customers + 1)).tolist()
 
 
 @pytest.mark.parametrize("threads", [1, 3])

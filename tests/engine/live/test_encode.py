@@ -34,7 +34,7 @@ from rfmstream.engine.live import encode
 from rfmstream.engine.live.encode import OVERTAKEN_MAX, Encoder, Record
 from rfmstream.engine.live.kafka.batch_format import HEADER
 from rfmstream.engine.live.kafka.batches import record_batches
-from rfmstream.engine.live.model import Rejection, Source
+from rfmstream.engine.live.model import Forgotten, Rejection, Source
 from rfmstream.schemas.changes import CHANGE_REASONS, CHANGE_SCHEMA, MODES, change_event_json_schema
 from rfmstream.schemas.errors import ConfigError
 
@@ -155,6 +155,32 @@ def test_what_is_overtaken_goes_to_the_last_changes_only_beside_many_others(
             assert len(span) - len(last) > OVERTAKEN_MAX * len(span)
             assert (current.data is changes.data, current.batch) == (True, None)
             assert list(current) == [binary(rows[i]) for i in last]
+
+
+@settings(deadline=None)
+@given(
+    st.lists(FEW_CUSTOMERS, max_size=12),
+    st.lists(st.tuples(st.integers(0, 12), st.sampled_from(["a", "b", "a" * 17, "nobody"])), max_size=5),
+    st.integers(1, 9000),
+)
+def test_a_customer_that_was_erased_and_is_not_back_gets_a_tombstone(
+    rows: list[Row], erased: list[tuple[int, str]], bytes_max: int
+) -> None:
+    forgotten = [Forgotten(min(before, len(rows)), customer) for before, customer in sorted(erased)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(encode, "BATCH_BYTES_MAX", bytes_max + HEADER.size)
+        parts = list(BINARY.parts(table_of(rows), forgotten))
+    assert [record for changes, _ in parts for record in changes] == [binary(row) for row in rows]
+    # What a compacted topic keeps in the end: as if each change and each erasure had been written in its turn.
+    kept: dict[bytes, Record] = {}
+    for at in range(len(rows) + 1):
+        for one in forgotten:
+            if one.before == at:
+                kept[one.customer_id.encode()] = Record(one.customer_id.encode(), None, [])
+        if at < len(rows):
+            kept[rows[at]["customer_id"].encode()] = binary(rows[at])
+    found = {record.key: record for _, current in parts for record in current}
+    assert found == kept
 
 
 def row_of(customer_id: str, **others: Any) -> Row:  # noqa: ANN401 - a change's values
