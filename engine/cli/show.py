@@ -71,6 +71,12 @@ def print_summary(summary: Summary) -> None:
         )
     if summary.lines_repeated:
         console.print(f"  {summary.lines_repeated:,} lines repeat one of an earlier file and count once")
+    if summary.alike:
+        console.print(
+            f"[bold yellow]{summary.alike:,} refunds or adjustments[/] are like another one in customer, order, time "
+            "and amount, and have no event_id: they count once · give an event_id where they are two",
+            soft_wrap=True,
+        )
     for why, left_out in summary.excluded:
         if left_out:
             console.print(Text(f"  {left_out:,} left out: {why}"), soft_wrap=True)
