@@ -91,6 +91,12 @@ def print_summary(summary: Summary) -> None:
     )
     if rows.rejected.get("currency_mismatch"):
         console.print(f"  the ruleset counts in {summary.ruleset.currency}; --currency makes it another one")
+    if rows.rejected.get("no_rate"):
+        console.print(
+            "  no_rate: the rates have no such day, or it is a refund and the input does not hold its order: "
+            "replay both together, an order that was applied before only lends its rate",
+            soft_wrap=True,
+        )
     changes = in_order(rows.changes, CHANGE_REASONS)
     console.print(f"[bold]{sum(changes.values()):,}[/] tier changes{_listed(changes)}")
     if summary.ruleset.asks_signals:
