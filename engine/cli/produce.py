@@ -72,6 +72,13 @@ Exit codes: 0 done · 1 the brokers failed · 2 usage or configuration · 3 inpu
     help="A table with the columns alias and customer_id: orders of an alias are sent as that customer's.",
 )
 @click.option(
+    "--rates",
+    metavar="FILE",
+    type=FILE,
+    help="A table with the columns date, currency and rate: orders in other currencies are sent in --currency, at the "
+    "rate of their local day, a refund at its order's. A missing rate is no_rate, and not sent.",
+)
+@click.option(
     "--currency",
     metavar="CODE",
     help="What the amounts are in; a worker rejects another currency than its ruleset's. [default: the worker's "
@@ -148,6 +155,7 @@ def produce(
     topic: str | None,
     map_name: str | None,
     ids: Path | None,
+    rates: Path | None,
     currency: str | None,
     time_zone: str | None,
     partitions: int | None,
@@ -172,6 +180,7 @@ def produce(
 
     from rfmstream.engine.files.identities import load_identities
     from rfmstream.engine.files.mapping import load_map
+    from rfmstream.engine.files.rates import load_rates
     from rfmstream.engine.files.source import open_orders
     from rfmstream.engine.live.config import load_client_config
     from rfmstream.engine.live.kafka import producer as kafka  # loads the client
@@ -186,10 +195,16 @@ def produce(
     to = topic or resolve_one("input_topics", flags={}, file=config)[0]
     input_map = None if map_name is None else load_map(map_name)
     identities = None if ids is None else load_identities(ids)
+    exchange = None if rates is None else load_rates(rates, currency=currency, time_zone=time_zone or "UTC")
 
     def opened() -> "OrderStream":
         return open_orders(
-            inputs, input_map=input_map, currency=currency, time_zone=time_zone, identities=identities
+            inputs,
+            input_map=input_map,
+            currency=currency,
+            time_zone=time_zone,
+            identities=identities,
+            rates=exchange,
         )
 
     # A missing file is known before the brokers are asked.

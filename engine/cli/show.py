@@ -71,6 +71,12 @@ def print_summary(summary: Summary) -> None:
         )
     if summary.lines_repeated:
         console.print(f"  {summary.lines_repeated:,} lines repeat one of an earlier file and count once")
+    if summary.alike:
+        console.print(
+            f"[bold yellow]{summary.alike:,} refunds or adjustments[/] are like another one in customer, order, time "
+            "and amount, and have no event_id: they count once · give an event_id where they are two",
+            soft_wrap=True,
+        )
     for why, left_out in summary.excluded:
         if left_out:
             console.print(Text(f"  {left_out:,} left out: {why}"), soft_wrap=True)
@@ -85,6 +91,12 @@ def print_summary(summary: Summary) -> None:
     )
     if rows.rejected.get("currency_mismatch"):
         console.print(f"  the ruleset counts in {summary.ruleset.currency}; --currency makes it another one")
+    if rows.rejected.get("no_rate"):
+        console.print(
+            "  no_rate: the rates have no such day, or it is a refund and the input does not hold its order: "
+            "replay both together, an order that was applied before only lends its rate",
+            soft_wrap=True,
+        )
     changes = in_order(rows.changes, CHANGE_REASONS)
     console.print(f"[bold]{sum(changes.values()):,}[/] tier changes{_listed(changes)}")
     if summary.ruleset.asks_signals:

@@ -29,6 +29,7 @@ from rfmstream.engine.files.output import OutputFile, check_outputs
 from rfmstream.engine.files.rates import Rates
 from rfmstream.engine.files.sorting import times_us
 from rfmstream.engine.files.source import Progress, open_orders
+from rfmstream.engine.replay.alike import Alike
 from rfmstream.schemas.changes import change_schema
 from rfmstream.schemas.codes import NEVER_US
 from rfmstream.schemas.errors import ConfigError, InputError, StateError
@@ -68,6 +69,7 @@ class ReplayResult:
             input_rows     rows read from the files; with a map that sums lines there are fewer orders
             excluded       those of them the map left out: why, and how many, by its [[exclude]] sections
             lines_repeated  order lines that repeated one of an earlier file
+            alike         refunds and adjustments without an event id that are like another one of the run
             rows_after_until  orders left out because they are dated at or after the end asked for
             rows_ahead     orders dated after the wall clock, which let everybody age
             newest_ahead_us  the newest of them; NEVER_US without any
@@ -83,6 +85,7 @@ class ReplayResult:
     input_rows: int
     excluded: tuple[tuple[str, int], ...]
     lines_repeated: int
+    alike: int
     rows_after_until: int
     rows_ahead: int
     newest_ahead_us: int
@@ -152,7 +155,7 @@ def replay(  # noqa: PLR0913 - the options of one command
     as_of_us = until_us if as_of_us is None else as_of_us
     _check_signals(engine, outputs)
     _check_as_of(engine, as_of_us)
-    dates = _Dates(until_us)
+    dates, alike = _Dates(until_us), Alike()
     files = find_files(inputs, InputFormat() if input_map is None else input_map.input)
     check_outputs(outputs.paths().values(), [*inputs, *(file.path for file in files)])
     before = deepcopy(engine.counters)
@@ -177,7 +180,9 @@ def replay(  # noqa: PLR0913 - the options of one command
         ):
             for batch, malformed in read_ahead(orders, listener.stop):
                 engine.counters.reject(malformed["reason"].to_pylist())
-                step = engine.step_canonical(dates.before(batch))
+                orders_due = dates.before(batch)
+                alike.add(orders_due)
+                step = engine.step_canonical(orders_due)
                 for rejected in (malformed, *step.rejected.to_batches()):
                     rejections.add(rejected)
                 _put(changes, step.changes)
@@ -205,6 +210,7 @@ def replay(  # noqa: PLR0913 - the options of one command
         input_rows=counters.input_rows,
         excluded=orders.excluded,
         lines_repeated=orders.lines_repeated,
+        alike=alike.rows,
         rows_after_until=dates.after_until,
         rows_ahead=dates.ahead,
         newest_ahead_us=dates.newest_ahead_us,
