@@ -83,6 +83,14 @@ class Commands(click.Group):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             click.echo(f"rfmstream: writing broke off: {error.strerror}; make room", err=True)
             ctx.exit(EXIT_FAILED)
+        except MemoryError as error:  # Arrow's own is one, too
+            words = f" ({str(error).partition(chr(10))[0]})" if str(error) else ""
+            click.echo(
+                f"rfmstream: there is not enough memory{words}; nothing half-written is left: "
+                "give it more, or run it on fewer orders or customers",
+                err=True,
+            )
+            ctx.exit(EXIT_FAILED)
         except KeyboardInterrupt:
             click.echo("rfmstream: interrupted; no half-written file is left", err=True)
             ctx.exit(EXIT_INTERRUPTED)

@@ -19,7 +19,7 @@ from rfmstream.engine.replay.summary import Summary, in_order
 from rfmstream.engine.replay.timeline import Timeline
 from rfmstream.schemas.changes import CHANGE_REASONS
 from rfmstream.schemas.currencies import CURRENCY_EXPONENTS
-from rfmstream.schemas.errors import printable
+from rfmstream.schemas.errors import printable, printable_json
 from rfmstream.schemas.orders import REJECTION_REASONS
 from rfmstream.schemas.ruleset import Ruleset, Tier
 from rfmstream.schemas.signals import SIGNAL_KINDS
@@ -47,7 +47,7 @@ _WHY: Final = {
 
 def print_json(document: Mapping[str, Any]) -> None:
     """Print one JSON object on stdout."""
-    click.echo(orjson.dumps(document, option=orjson.OPT_INDENT_2).decode())
+    click.echo(printable_json(orjson.dumps(document, option=orjson.OPT_INDENT_2).decode()))
 
 
 def print_columns(names: Sequence[str], rows: Iterable[Sequence[str]]) -> None:

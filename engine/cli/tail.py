@@ -10,7 +10,7 @@ import click
 from rfmstream.engine.cli.running import run_async
 from rfmstream.engine.cli.settings import SettingsCommand, setting_options
 from rfmstream.engine.live.settings import CLIENT_SETTINGS, TOPIC_SETTINGS
-from rfmstream.schemas.errors import ConfigError
+from rfmstream.schemas.errors import ConfigError, printable_json
 
 _TOPICS = ("changes_topic", "signals_topic")
 _SETTINGS = (*CLIENT_SETTINGS, *(setting for setting in TOPIC_SETTINGS if setting.name in _TOPICS))
@@ -108,7 +108,7 @@ def _event(value: bytes, topic: str, key: str) -> dict[str, Any]:
 def _json_line(event: dict[str, Any]) -> str:
     import orjson
 
-    return orjson.dumps(event).decode()
+    return printable_json(orjson.dumps(event).decode())
 
 
 def _change_line(change: dict[str, Any]) -> str:

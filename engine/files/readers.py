@@ -85,9 +85,7 @@ def _no_rows(schema: pa.Schema, wanted: Sequence[str]) -> pa.RecordBatch:
     fields = [schema.field(place) for place in _places(wanted, schema.names)]
     for field in fields:
         getattr(field.type, "tz", None)  # a zone whose name is no UTF-8 raises here, where a file is refused
-    return pa.RecordBatch.from_arrays(
-        [pa.array([], field.type) for field in fields], schema=pa.schema(fields)
-    )
+    return pa.RecordBatch.from_arrays([pa.nulls(0, field.type) for field in fields], schema=pa.schema(fields))
 
 
 def _parquet(path: Path, wanted: Sequence[str]) -> _Read:

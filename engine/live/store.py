@@ -2,6 +2,7 @@
 
     <root>/<topic>-<partition>/<offset>-<sequence>/   manifest.json, *.arrow   engine.core.checkpoint
                                                       position.json            which point of which log this is
+    <root>/<topic>-<partition>/running.json           a worker has the partition, or died with it: see `Note`
 
 A checkpoint is there once its position.json is: on a local disk all of it is written beside and renamed, elsewhere that
 file comes last. It holds a digest of itself and of the manifest, which holds those of the data. What is not whole is
@@ -18,6 +19,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import unquote
 from uuid import uuid4
 
 import orjson
@@ -30,8 +32,10 @@ from rfmstream.engine.core.engine import Engine
 from rfmstream.engine.live.model import Source
 from rfmstream.schemas.errors import ConfigError, StateError, TransportError
 from rfmstream.schemas.ruleset import Ruleset, load_ruleset
+from rfmstream.schemas.secrets import MASK
 
 POSITION: Final = "position.json"
+RUNNING: Final = "running.json"
 FORMAT: Final = "rfmstream-position"
 VERSION: Final = 1
 
@@ -82,6 +86,18 @@ class LoadedCheckpoint:
     topic_id: str | None = None
     placements: Sequence[int] = ()
     erasures: Sequence[Sequence[int]] = ()
+
+
+@dataclass(frozen=True)
+class Note:
+    """What is noted of a partition beside its checkpoints.
+
+    Fields  is_running  a worker has it; if none has, the one that had it was not stopped in order
+            poison      offsets of records that ended a worker, and are left out
+    """
+
+    is_running: bool = False
+    poison: tuple[int, ...] = ()
 
 
 class Store:
@@ -189,6 +205,35 @@ class Store:
                     raise TransportError("a checkpoint cannot be read", endpoint=path) from error
                 _log.warning("checkpoint passed over", extra={"path": path, "reason": str(error)})
         return None
+
+    def noted(self, source: Source) -> Note:
+        """Return what is noted of a partition; what cannot be read is as if it were not there."""
+        try:
+            found = orjson.loads(self._read(f"{self._folder(source)}/{RUNNING}"))
+            return Note(found["is_running"] is True, tuple(map(int, found["poison"])))
+        except FileNotFoundError:
+            return Note()
+        except (OSError, ValueError, TypeError, KeyError, pa.ArrowException) as error:
+            _log.warning("a note cannot be read", extra={"partition": str(source), "reason": str(error)})
+            return Note()
+
+    def note(self, source: Source, note: Note) -> None:
+        """Write that down; a failure is logged, as everything goes on without it."""
+        path = f"{self._folder(source)}/{RUNNING}"
+        try:
+            if note == Note():
+                with suppress(FileNotFoundError):
+                    self._fs.delete_file(path)
+                return
+            self._fs.create_dir(self._folder(source), recursive=True)
+            whole = orjson.dumps({"is_running": note.is_running, "poison": note.poison})
+            beside = f"{path}.{uuid4().hex}" if self._is_local else path
+            with self._fs.open_output_stream(beside) as file:
+                file.write(whole)
+            if self._is_local:
+                self._fs.move(beside, path)
+        except (OSError, pa.ArrowException) as error:
+            _log.warning("a note cannot be written", extra={"partition": str(source), "reason": str(error)})
 
     def discard(self, source: Source, keep: str | None = None) -> None:
         """Drop all checkpoints of a partition; all but one of a name."""
@@ -375,10 +420,19 @@ def _digest(position: object) -> str:
     return xxhash.xxh3_128_hexdigest(orjson.dumps(position, option=orjson.OPT_SORT_KEYS))
 
 
+def _credentials(uri: str) -> list[str]:
+    """Return what stands before the host of a URI, longest first."""
+    user, is_there, _ = uri.partition("://")[2].rpartition("@")
+    parts = {user, *user.split(":", 1), *map(unquote, user.split(":", 1))} if is_there else ()
+    return sorted((part for part in parts if part), key=len, reverse=True)
+
+
 @contextmanager
 def _talking(uri: str) -> Iterator[None]:
     try:
         yield
     except (OSError, pa.ArrowException) as error:
         words = getattr(error, "strerror", None) or str(error).partition("\n")[0]
+        for secret in _credentials(uri):  # libraries quote them by themselves, too
+            words = words.replace(secret, MASK)
         raise StateError(f"the checkpoints cannot be reached: {words}", path=uri, fix=_FIX_ROOT) from error

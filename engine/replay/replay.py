@@ -25,7 +25,7 @@ from rfmstream.engine.files.background import WriteBehind, read_ahead
 from rfmstream.engine.files.identities import Identities
 from rfmstream.engine.files.input_files import InputFile, find_files
 from rfmstream.engine.files.interrupts import uninterrupted
-from rfmstream.engine.files.output import OutputFile, check_outputs
+from rfmstream.engine.files.output import OutputFile, check_outputs, rows_in
 from rfmstream.engine.files.rates import Rates
 from rfmstream.engine.files.sorting import times_us
 from rfmstream.engine.files.source import Progress, open_orders
@@ -77,6 +77,9 @@ class ReplayResult:
             as_of_us       the clock at the end, the instant of the snapshot; NEVER_US without any event
             snapshot       one row a customer
             files          rows written, by file
+            kept           rows of files that were left as they were: the checkpoint had all orders already, so there
+                           was nothing to write, and these say what they brought
+            replaced       rows of files that had more of them, of an earlier run on the same checkpoint
             elapsed_s      wall time, files and checkpoint included
     """
 
@@ -93,6 +96,8 @@ class ReplayResult:
     as_of_us: int
     snapshot: pa.Table
     files: Mapping[Path, int]
+    kept: Mapping[Path, int]
+    replaced: Mapping[Path, int]
     elapsed_s: float
 
 
@@ -197,11 +202,16 @@ def replay(  # noqa: PLR0913 - the options of one command
             raise rejections.refusal(counters)
         snapshot = engine.snapshot()
         _finish(made, snapshot)
+        fuller = _fuller(made) if checkpoint is not None and before.read else {}
+        kept = (
+            {} if counters.applied else {path: rows for path, rows in fuller.items() if not _rows(made, path)}
+        )
         # Files without their checkpoint, or the other way round, are half a result.
         with ExitStack() if settled is None else nullcontext(settled) as until:
             until.enter_context(uninterrupted())
             for out in made.values():
-                out.publish()
+                if out.path not in kept:
+                    out.publish()
             if checkpoint is not None:
                 engine.checkpoint(checkpoint)
     return ReplayResult(
@@ -217,7 +227,9 @@ def replay(  # noqa: PLR0913 - the options of one command
         rejected=tuple(rejections.first),
         as_of_us=engine.clock_us,
         snapshot=snapshot,
-        files={out.path: out.rows for out in made.values()},
+        files={out.path: out.rows for out in made.values() if out.path not in kept},
+        kept=kept,
+        replaced={path: rows for path, rows in fuller.items() if path not in kept},
         elapsed_s=time.monotonic() - started_s,
     )
 
@@ -331,6 +343,16 @@ def _finish(made: Mapping[str, OutputFile], snapshot: pa.Table) -> None:
             made["snapshot"].write(batch)
     for out in made.values():
         out.finish()
+
+
+def _fuller(made: Mapping[str, OutputFile]) -> dict[Path, int]:
+    """Return the files that hold more rows than what is to replace them, of the kinds that tell what is new."""
+    found = {out.path: rows_in(out.path) for name, out in made.items() if name in ("changes", "signals")}
+    return {path: rows for path, rows in found.items() if rows > _rows(made, path)}
+
+
+def _rows(made: Mapping[str, OutputFile], path: Path) -> int:
+    return next(out.rows for out in made.values() if out.path == path)
 
 
 def _drop(_: pa.RecordBatch) -> None:

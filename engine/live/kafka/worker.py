@@ -41,6 +41,7 @@ from rfmstream.engine.live.placement import Placement
 from rfmstream.engine.live.runner import Runner
 from rfmstream.engine.live.stats import PartitionStats
 from rfmstream.engine.live.store import Store
+from rfmstream.engine.live.trials import Trials
 from rfmstream.engine.live.warm import warm_up
 from rfmstream.schemas.errors import RfmError, TransportError
 
@@ -90,11 +91,13 @@ class Worker:
         self._config = config
         self._board = Board(config.ruleset, config.clock)
         self._pool = ThreadPoolExecutor(config.threads, thread_name_prefix="step")
-        self._decoder = Decoder(
-            currency=config.ruleset.currency,
-            time_zone=config.ruleset.time_zone,
-            record_bytes_max=config.record_bytes_max,
-        )
+        recipe: dict[str, Any] = {
+            "currency": config.ruleset.currency,
+            "time_zone": config.ruleset.time_zone,
+            "record_bytes_max": config.record_bytes_max,
+        }
+        self._decoder = Decoder(**recipe)
+        self._trials = Trials(recipe)
         self._store = Store(config.checkpoints, app_id=config.app_id, keep=config.checkpoints_kept)
         self._reading = Reading(config, self._fail)
         self._transactions = Transactions(config.client, config.app_id)
@@ -147,6 +150,7 @@ class Worker:
             if status is not None:
                 await status.stop()
             self._pool.shutdown(wait=False, cancel_futures=True)
+            self._trials.close()
         if self._error is not None:
             raise self._error
         _log.info("worker stopped")
@@ -307,6 +311,7 @@ class Worker:
             run=self._in_pool,
             now_us=lambda: time.time_ns() // 1000,
             stats=stats,
+            trials=self._trials,
         )
         return _Held(runner, stats)
 
