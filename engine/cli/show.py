@@ -58,6 +58,11 @@ def print_columns(names: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     _console().print(table)
 
 
+def print_table(table: Table) -> None:
+    """Print a table that somebody else has made."""
+    _console().print(table)
+
+
 def print_summary(summary: Summary) -> None:
     """Print the closing summary of a replay."""
     rows, exponent = summary.rows, summary.ruleset.currency_exponent

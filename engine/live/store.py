@@ -98,6 +98,11 @@ class Store:
         self._root = root.rstrip("/")
         self._is_local = isinstance(self._fs, fs.LocalFileSystem)
 
+    @property
+    def place(self) -> str:
+        """Where they are, as people are told."""
+        return self._root if self._is_local else self._uri
+
     def check(self) -> None:
         """Write a file to the root and remove it again."""
         path = f"{self._root}/{_BESIDE}{uuid4().hex}"
