@@ -8,6 +8,7 @@ from typing import Any, Final, Literal
 
 from rfmstream.engine.core.processors import usable_cores
 from rfmstream.engine.events.instants import parse_instant
+from rfmstream.engine.live.places import default_checkpoints
 from rfmstream.engine.live.settings import CLIENT_SETTINGS, WORKER_SETTINGS, Given
 from rfmstream.engine.live.sources import resolve
 from rfmstream.schemas.errors import ConfigError
@@ -23,12 +24,14 @@ class ClientConfig:
     """How to talk to the brokers. Secrets are in no repr.
 
     Fields  bootstrap_servers  host:port of each
+            client_id          what brokers know us by
             security_protocol  plaintext, ssl, sasl_plaintext or sasl_ssl
             tls_*              PEM files; None: the system's certificates, no client certificate
             sasl_*             None where the protocol has no SASL
     """
 
     bootstrap_servers: tuple[str, ...] = ("127.0.0.1:9092",)
+    client_id: str = "rfmstream"
     security_protocol: str = "plaintext"
     tls_ca_file: str | None = None
     tls_cert_file: str | None = None
@@ -145,6 +148,7 @@ def load_worker_config(
         **(
             values
             | {
+                "checkpoints": values["checkpoints"] or default_checkpoints(values["app_id"], environment),
                 "ce_source": values["ce_source"] or f"/rfmstream/{values['app_id']}",
                 "threads": values["threads"] or usable_cores(),
             }

@@ -39,7 +39,7 @@ from rfmstream.engine.live.model import Source
 from rfmstream.engine.live.options import RunnerOptions
 from rfmstream.engine.live.placement import Placement
 from rfmstream.engine.live.runner import Runner
-from rfmstream.engine.live.stats import PartitionStats
+from rfmstream.engine.live.stats import PartitionStats, no_changes
 from rfmstream.engine.live.store import Store
 from rfmstream.engine.live.warm import warm_up
 from rfmstream.schemas.errors import RfmError, TransportError
@@ -266,7 +266,9 @@ class Worker:
 
     def _new(self, source: Source) -> _Held:
         config = self._config
-        stats = PartitionStats(placement=Placement(source.partition, self._partitions))
+        stats = PartitionStats(
+            placement=Placement(source.partition, self._partitions), changes=no_changes(config.ruleset)
+        )
         # A customer whose records are in several partitions has a state, and numbers its changes, in each.
         encoder = Encoder(
             config.ruleset,
