@@ -179,7 +179,8 @@ def produce(
     from rfmstream.engine.live.sources import resolve_one
     from rfmstream.schemas.currencies import currency_exponent
 
-    currency = resolve_one("currency", flags={"currency": currency}, file=config) or "CNY"
+    named = resolve_one("currency", flags={"currency": currency}, file=config)
+    currency = named or "CNY"
     currency_exponent(currency)
     time_zone = resolve_one("time_zone", flags={"time_zone": time_zone}, file=config)
     client = load_client_config(flags, file=config)
@@ -200,6 +201,9 @@ def produce(
             client, to, partitions=partitions, replication_factor=replication_factor
         )
         shift_us = await asyncio.to_thread(_days_to_now_us, opened()) if shift_to_now else 0
+        if shift_to_now:
+            days = shift_us // _DAY_US
+            click.echo(f"all orders moved by {days:,} {'day' if abs(days) == 1 else 'days'}", err=True)
         encoder = OrderEncoder(
             currency,
             kafka.Partitioner(count, partitioner),
@@ -221,6 +225,11 @@ def produce(
                     batch = await asyncio.to_thread(next, batches, None)
         return sender.sent, sender.records, count, left_out
 
+    if named is None:
+        click.echo(
+            f"no currency is named: amounts are sent as {currency}; --currency EUR names another",
+            err=True,
+        )
     started_s = time.monotonic()
     sent, records, count, left_out = run_async(run())
     elapsed_s = time.monotonic() - started_s
