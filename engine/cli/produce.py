@@ -233,10 +233,17 @@ def produce(
     started_s = time.monotonic()
     sent, records, count, left_out = run_async(run())
     elapsed_s = time.monotonic() - started_s
-    click.echo(f"{sent:,} orders in {records:,} records to {to}, {count} partitions, in {elapsed_s:.1f} s")
+    click.echo(
+        f"{_counted(sent, 'order')} in {_counted(records, 'record')} to {to}, {_counted(count, 'partition')}, "
+        f"in {elapsed_s:.1f} s"
+    )
     if left_out:
         words = ", ".join(f"{reason} {rows:,}" for reason, rows in sorted(left_out.items()))
         click.echo(f"{sum(left_out.values()):,} rows are no orders and were not sent ({words})", err=True)
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"
 
 
 def _batches(orders: "OrderStream", left_out: dict[str, int]) -> "Iterator[pa.RecordBatch]":
