@@ -188,7 +188,8 @@ def produce(
     from rfmstream.engine.live.sources import resolve_one
     from rfmstream.schemas.currencies import currency_exponent
 
-    currency = resolve_one("currency", flags={"currency": currency}, file=config) or "CNY"
+    named = resolve_one("currency", flags={"currency": currency}, file=config)
+    currency = named or "CNY"
     currency_exponent(currency)
     time_zone = resolve_one("time_zone", flags={"time_zone": time_zone}, file=config)
     client = load_client_config(flags, file=config)
@@ -215,6 +216,9 @@ def produce(
             client, to, partitions=partitions, replication_factor=replication_factor
         )
         shift_us = await asyncio.to_thread(_days_to_now_us, opened()) if shift_to_now else 0
+        if shift_to_now:
+            days = shift_us // _DAY_US
+            click.echo(f"all orders moved by {days:,} {'day' if abs(days) == 1 else 'days'}", err=True)
         encoder = OrderEncoder(
             currency,
             kafka.Partitioner(count, partitioner),
@@ -236,13 +240,25 @@ def produce(
                     batch = await asyncio.to_thread(next, batches, None)
         return sender.sent, sender.records, count, left_out
 
+    if named is None:
+        click.echo(
+            f"no currency is named: amounts are sent as {currency}; --currency EUR names another",
+            err=True,
+        )
     started_s = time.monotonic()
     sent, records, count, left_out = run_async(run())
     elapsed_s = time.monotonic() - started_s
-    click.echo(f"{sent:,} orders in {records:,} records to {to}, {count} partitions, in {elapsed_s:.1f} s")
+    click.echo(
+        f"{_counted(sent, 'order')} in {_counted(records, 'record')} to {to}, {_counted(count, 'partition')}, "
+        f"in {elapsed_s:.1f} s"
+    )
     if left_out:
         words = ", ".join(f"{reason} {rows:,}" for reason, rows in sorted(left_out.items()))
         click.echo(f"{sum(left_out.values()):,} rows are no orders and were not sent ({words})", err=True)
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"
 
 
 def _batches(orders: "OrderStream", left_out: dict[str, int]) -> "Iterator[pa.RecordBatch]":

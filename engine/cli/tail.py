@@ -1,8 +1,10 @@
 """`rfmstream tail`."""
 
+import sys
 from contextlib import aclosing
 from functools import cache
 from pathlib import Path
+from shutil import get_terminal_size
 from typing import Any
 
 import click
@@ -64,19 +66,33 @@ def tail(
     topic = str(resolve_one(key, flags=flags, file=config))
     line = _signal_line if signals else _change_line
 
+    width = get_terminal_size().columns if sys.stdout.isatty() and not as_json else 0
+
+    def told() -> None:
+        if not until_end and sys.stderr.isatty():
+            kind = "signals" if signals else "tier changes"
+            of = "" if customer is None else f" of customer {customer}"
+            click.echo(f"waiting for {kind}{of} in {topic} of {','.join(client.bootstrap_servers)}", err=True)
+
     async def follow() -> None:
         shown = 0
+        told()
         values = read_values(client, topic, key=key, from_beginning=from_beginning, until_end=until_end)
         async with aclosing(values):
             async for value in values:
                 event = _event(value, topic, key)
                 if customer in (None, event["customer_id"]):
-                    click.echo(_json_line(event) if as_json else line(event))
+                    click.echo(_json_line(event) if as_json else _cut(line(event), width))
                     shown += 1
                 if shown == count:
                     return
 
     run_async(follow())
+
+
+def _cut(line: str, width: int) -> str:
+    """Shorten a line for a terminal that is narrower: it would break off amidst a word, again and again."""
+    return line if not width or len(line) <= width else f"{line[: width - 1]}…"
 
 
 _MARKS = {"changes_topic": ("to_tier", "tier change"), "signals_topic": ("kind", "signal")}

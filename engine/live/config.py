@@ -7,6 +7,7 @@ from typing import Any, Final, Literal
 
 from rfmstream.engine.core.processors import usable_cores
 from rfmstream.engine.events.instants import parse_instant
+from rfmstream.engine.live.places import default_checkpoints
 from rfmstream.engine.live.settings import CLIENT_SETTINGS, WORKER_SETTINGS, Given
 from rfmstream.engine.live.sources import resolve
 from rfmstream.engine.service.client_config import ClientConfig
@@ -115,6 +116,7 @@ def load_worker_config(
         **(
             values
             | {
+                "checkpoints": values["checkpoints"] or default_checkpoints(values["app_id"], environment),
                 "ce_source": values["ce_source"] or f"/rfmstream/{values['app_id']}",
                 "threads": values["threads"] or usable_cores(),
             }

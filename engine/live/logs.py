@@ -31,6 +31,9 @@ _LIBRARIES: Final = (
 REPEAT_S: Final = 10.0
 """A library that says the same again within this time is not heard: clients say at every try that a broker is away."""
 
+_NORMAL: Final = ("because it is rebalancing",)
+"""What libraries warn of that happens whenever a worker joins or leaves."""
+
 _SAID_MAX: Final = 1000
 
 
@@ -75,6 +78,8 @@ class _Repeats(logging.Filter):
         # A traceback is hardly the same one twice.
         if record.exc_info or record.name.partition(".")[0] not in _LIBRARIES:
             return True
+        if any(words in str(record.msg) for words in _NORMAL):
+            return False
         if len(self._said) > _SAID_MAX:
             self._said.clear()
         key = record.name, record.levelno, str(record.msg)

@@ -206,6 +206,14 @@ CLIENT_SETTINGS: Final = (
         "Brokers to ask first.",
     ),
     Setting(
+        "client_id",
+        _KAFKA,
+        _matching(_GROUP, "a client's name", "use 1 to 128 ASCII letters, digits, dots, underscores, dashes"),
+        "rfmstream",
+        "NAME",
+        "What brokers know the connections by, in their logs, metrics and quotas.",
+    ),
+    Setting(
         "security_protocol",
         _KAFKA,
         _choice(*PROTOCOLS),
@@ -367,9 +375,10 @@ WORKER_SETTINGS: Final = (
         "checkpoints",
         _STATE,
         _text,
-        "rfmstream-checkpoints",
+        None,
         "DIR|URI",
-        "Where checkpoints are kept: a directory, or a URI of pyarrow.fs (s3://..., gs://..., abfs://...).",
+        "Where checkpoints are kept: a directory, or a URI of pyarrow.fs (s3://..., gs://..., abfs://...). "
+        "[default: rfmstream/ and the app id in the user's state folder, ~/.local/state]",
     ),
     Setting(
         "checkpoint_interval_s",

@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from urllib.parse import unquote
 from uuid import uuid4
 
@@ -100,6 +100,29 @@ class Note:
     poison: tuple[int, ...] = ()
 
 
+class StoredCheckpoint(NamedTuple):
+    """A checkpoint as its position tells of it; whether its data is whole is known once it is read.
+
+    Fields  name       of its folder
+            app_id     whose it is
+            offset     records before it are in it
+            clock_us   of the state, µs
+            law        the text of the law it was made by, see `engine.live.law`
+            mark       ticks before it are in it
+            bytes      its size
+            written_us when it was written, µs; None: the place does not tell
+    """
+
+    name: str
+    app_id: str
+    offset: int
+    clock_us: int
+    law: str
+    mark: int
+    bytes: int
+    written_us: int | None
+
+
 class Store:
     """The checkpoints of one application.
 
@@ -117,6 +140,11 @@ class Store:
             self._fs, root = fs.FileSystem.from_uri(uri if "://" in uri else Path(uri).absolute())
         self._root = root.rstrip("/")
         self._is_local = isinstance(self._fs, fs.LocalFileSystem)
+
+    @property
+    def place(self) -> str:
+        """Where they are, as people are told."""
+        return self._root if self._is_local else self._uri
 
     def check(self) -> None:
         """Write a file to the root and remove it again."""
@@ -257,16 +285,83 @@ class Store:
             self._drop_left(source)
         return min(map(self._offset_of, newer or names), default=None)
 
-    def _load(self, source: Source, path: str, name: str, ruleset: Ruleset | None) -> LoadedCheckpoint:
-        whole = self._read(f"{path}/{POSITION}")
-        position = orjson.loads(whole)
-        if not isinstance(position, dict) or _digest(position.get("position")) != position.get("xxh3_128"):
+    def drop(self, source: Source, names: Iterable[str]) -> None:
+        """Drop checkpoints of a partition by their names, the oldest first."""
+        with _talking(self._uri):
+            for name in sorted(names):
+                self._fs.delete_dir(f"{self._folder(source)}/{name}")
+
+    def stored(self, source: Source) -> list[StoredCheckpoint]:
+        """Return the checkpoints of a partition, of whichever app, oldest first; those of no whole position lack."""
+        found = []
+        for name in self._names(source):
+            path = f"{self._folder(source)}/{name}"
+            try:
+                position = self._position(path)
+                infos = self._fs.get_file_info(fs.FileSelector(path))
+            except (StateError, OSError, ValueError):
+                continue
+            size = sum(info.size or 0 for info in infos)
+            times = [info.mtime_ns for info in infos if info.mtime_ns is not None]
+            found.append(
+                StoredCheckpoint(
+                    name=name,
+                    app_id=position["app_id"],
+                    offset=position["offset"],
+                    clock_us=position["clock_us"],
+                    law=position["law"],
+                    mark=position["mark"],
+                    bytes=size,
+                    written_us=max(times) // 1000 if times else None,
+                )
+            )
+        return found
+
+    def copy_to(self, other: "Store", source: Source, name: str) -> None:
+        """Copy a checkpoint to another place, where it belongs to that one's app and has no mark.
+
+        Errors  StateError  also: it is damaged
+        """
+        path = f"{self._folder(source)}/{name}"
+        with _talking(self._uri):
+            position = self._position(path)
+        position |= {"app_id": other._app_id, "mark": 0}  # noqa: SLF001 - one of us
+        whole = orjson.dumps(
+            {"xxh3_128": _digest(position), "position": position}, option=orjson.OPT_INDENT_2
+        )
+        with _talking(self._uri), self._at_hand(path) as folder:
+            if xxhash.xxh3_128_hexdigest((folder / MANIFEST).read_bytes()) != position["manifest_xxh3_128"]:
+                raise StateError(f"{MANIFEST} is damaged", path=path)
+            other._take(source, folder, position["offset"], whole)  # noqa: SLF001
+
+    def _take(self, source: Source, folder: Path, offset: int, whole: bytes) -> None:
+        """Publish a checkpoint that lies in a folder of this machine."""
+        with _talking(self._uri):
+            self._fs.create_dir(self._folder(source), recursive=True)
+            with self._written(self._folder(source)) as written:
+                for path in folder.iterdir():
+                    if path.name != POSITION:
+                        shutil.copyfile(path, written / path.name)
+                self._publish(written, self._folder(source), offset, whole)
+
+    def _position(self, path: str) -> dict[str, Any]:
+        """Return what a checkpoint says of its place.
+
+        Errors  StateError  it is damaged
+                OSError, ValueError
+        """
+        whole = orjson.loads(self._read(f"{path}/{POSITION}"))
+        if not isinstance(whole, dict) or _digest(whole.get("position")) != whole.get("xxh3_128"):
             raise StateError(f"{POSITION} is damaged", path=path)
-        position = position["position"]
+        position: dict[str, Any] = whole["position"]
         if position["format"] != FORMAT or position["version"] != VERSION:
             raise _ForeignError(
                 "the checkpoint has another format", path=path, fix="use the version that wrote it"
             )
+        return position
+
+    def _load(self, source: Source, path: str, name: str, ruleset: Ruleset | None) -> LoadedCheckpoint:
+        position = self._position(path)
         if position["app_id"] != self._app_id:
             raise _ForeignError(
                 f"the checkpoint belongs to the application {position['app_id']}",

@@ -23,12 +23,14 @@ class ClientConfig:
     """How to talk to the brokers. Secrets are in no repr.
 
     Fields  bootstrap_servers  host:port of each
+            client_id          what brokers know us by
             security_protocol  plaintext, ssl, sasl_plaintext or sasl_ssl
             tls_*              PEM files; None: the system's certificates, no client certificate
             sasl_*             None where the protocol has no SASL
     """
 
     bootstrap_servers: tuple[str, ...] = ("127.0.0.1:9092",)
+    client_id: str = "rfmstream"
     security_protocol: str = "plaintext"
     tls_ca_file: str | None = None
     tls_cert_file: str | None = None

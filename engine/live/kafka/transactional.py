@@ -124,6 +124,11 @@ class TransactionalProducer:
         request = EndTxnRequest(self._name, *self._producer, True)  # noqa: FBT003 - the protocol's
         await self._ask(CoordinationType.TRANSACTION, self._name, request)
 
+    async def abort(self) -> None:
+        """Give the transaction up: none of it counts."""
+        request = EndTxnRequest(self._name, *self._producer, False)  # noqa: FBT003 - the protocol's
+        await self._ask(CoordinationType.TRANSACTION, self._name, request)
+
     async def close(self) -> None:
         """Let go; never raises. What is open stays so until another of the same id starts, or for its time."""
         await close(self.client)

@@ -39,7 +39,7 @@ from rfmstream.engine.live.model import Source
 from rfmstream.engine.live.options import RunnerOptions
 from rfmstream.engine.live.placement import Placement
 from rfmstream.engine.live.runner import Runner
-from rfmstream.engine.live.stats import PartitionStats
+from rfmstream.engine.live.stats import PartitionStats, no_changes
 from rfmstream.engine.live.store import Store
 from rfmstream.engine.live.trials import Trials
 from rfmstream.engine.live.warm import warm_up
@@ -103,6 +103,8 @@ class Worker:
         self._transactions = Transactions(config.client, config.app_id)
         self._lanes: dict[Source, Lane] = {}
         self._parked: dict[Source, _Held] = {}
+        self._behind: set[Source] = set()
+        self._has_told_end = False
         self._partitions = 1
         self._topic_ids: dict[str, str] = {}
         self._error: BaseException | None = None
@@ -233,6 +235,7 @@ class Worker:
         self._transactions.member = self._reading.member
         sources = [Source(*tp) for tp in assigned]
         gone = [self._parked.pop(source) for source in list(self._parked) if source not in sources]
+        self._behind = set(sources)
         for source in sources:
             held = self._parked.pop(source, None)
             self._begin(source, held or self._new(source), parked=held is not None)
@@ -265,12 +268,15 @@ class Worker:
             gather_s=self._config.commit_interval_ms / 1000,
             failed=self._fail,
             finished=self._check_end,
+            caught_up=self._tell_end_of_history,
         )
         self._board.partitions[source] = Watched(held.stats, held.runner.snapshot, held.runner.customers)
 
     def _new(self, source: Source) -> _Held:
         config = self._config
-        stats = PartitionStats(placement=Placement(source.partition, self._partitions))
+        stats = PartitionStats(
+            placement=Placement(source.partition, self._partitions), changes=no_changes(config.ruleset)
+        )
         # A customer whose records are in several partitions has a state, and numbers its changes, in each.
         encoder = Encoder(
             config.ruleset,
@@ -331,6 +337,18 @@ class Worker:
         # Without lanes a rebalance is under way, and the one that calls has just been revoked.
         if self._lanes and all(lane.runner.finished for lane in self._lanes.values()):
             self._stop.set()
+
+    def _tell_end_of_history(self, source: Source) -> None:
+        """Say, once all partitions have been read to their ends, that what comes now is the present."""
+        self._behind.discard(source)
+        if self._behind or self._has_told_end:
+            return
+        self._has_told_end = True
+        stats = [lane.stats for lane in self._lanes.values()]
+        changes = sum(sum(one.changes.values()) for one in stats)
+        records = sum(one.records + one.replayed for one in stats)
+        facts = {"records": records, "partitions": len(stats)}
+        _log.info("history read, %s changes, live from here", f"{changes:,}", extra=facts)
 
     def _fail(self, error: BaseException) -> None:
         if self._error is None:

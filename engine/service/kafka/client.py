@@ -48,6 +48,7 @@ def connection_options(config: ClientConfig) -> dict[str, Any]:
     """
     options: dict[str, Any] = {
         "bootstrap_servers": list(config.bootstrap_servers),
+        "client_id": config.client_id,
         "security_protocol": config.security_protocol.upper(),
         "request_timeout_ms": REQUEST_SECONDS_MAX * 1000,
         "retry_backoff_ms": RETRY_BACKOFF_MS,

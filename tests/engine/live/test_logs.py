@@ -45,6 +45,17 @@ def test_text_for_people() -> None:
 
 
 @pytest.mark.usefixtures("restored")
+def test_what_libraries_warn_of_at_every_join_is_not_heard() -> None:
+    to = io.StringIO()
+    set_up_logs("text", "info", to=to)
+    library = logging.getLogger("aiokafka.consumer.group_coordinator")
+    library.warning("Heartbeat failed for group %s because it is rebalancing", "shop")
+    assert to.getvalue() == ""
+    library.warning("Heartbeat failed for group %s: coordinator (node %s) is either not started", "shop", 1)
+    assert "WARNING" in to.getvalue()
+
+
+@pytest.mark.usefixtures("restored")
 def test_json_for_programs_one_object_a_line() -> None:
     first, second = map(json.loads, logged("json"))
     assert first.pop("time").endswith("Z")
