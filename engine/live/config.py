@@ -71,7 +71,7 @@ class WorkerConfig:
     commit_interval_ms: int = 0
     record_bytes_max: int = 16 << 20
     structured: bool = False
-    compression: Codec = "lz4"
+    compression: Codec = "gzip"
     ce_source: str = "/rfmstream/rfmstream"
     threads: int = 1
     listen: tuple[str, int] | None = ("127.0.0.1", 8765)

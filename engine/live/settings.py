@@ -433,9 +433,9 @@ WORKER_SETTINGS: Final = (
         "compression",
         _RECORDS,
         _choice("none", "gzip", "snappy", "lz4", "zstd"),
-        "lz4",
+        "gzip",
         "CODEC",
-        "Of the tier changes: none, gzip, snappy, lz4 or zstd. Some Python consumers lack the last three.",
+        "Of tier changes and signals: none, gzip, snappy, lz4 or zstd. Every client reads gzip, KafkaJS no other.",
     ),
     Setting(
         "ce_source",
