@@ -372,6 +372,7 @@ def _other_messages() -> dict[str, Any]:
         "rfm-offset": _DECIMAL,
         "rfm-row": {**_DECIMAL, "description": "0-based place of the row in its record."},
         "rfm-timestamp": {**_DECIMAL, "description": "The record's time, µs since 1970 UTC."},
+        "rfm-detail": {"type": "string", "description": "What stands there, where the reason alone does not tell."},
         "rfm-key-bytes": {**_DECIMAL, "description": "How long the key was that was too long to keep."},
         "rfm-value-bytes": {**_DECIMAL, "description": "How long the value was before its end was cut off."},
     }
@@ -380,7 +381,7 @@ def _other_messages() -> dict[str, Any]:
             name="rejected-order",
             summary="A row that changed nothing.",
             content_type="application/octet-stream",
-            headers=_headers(rejected, optional=("rfm-key-bytes", "rfm-value-bytes")),
+            headers=_headers(rejected, optional=("rfm-detail", "rfm-key-bytes", "rfm-value-bytes")),
             payload={
                 "type": ["string", "null"],
                 "format": "binary",

@@ -12,6 +12,7 @@ from rfmstream.engine.live.settings import CLIENT_SETTINGS, WORKER_SETTINGS, Giv
 from rfmstream.engine.live.sources import resolve
 from rfmstream.engine.service.client_config import ClientConfig
 from rfmstream.schemas.errors import ConfigError
+from rfmstream.schemas.mapping import InputMap
 from rfmstream.schemas.ruleset import Ruleset, load_ruleset
 
 Clock = Literal["log", "event"]
@@ -47,6 +48,8 @@ class WorkerConfig:
             erase_within in µs: so long after a customer was erased no checkpoint holds its orders
             ce_source    the CloudEvents attribute
             listen       host and port (0: any free one) of the status pages; None: none
+            input_map    that reads the records; None: they are orders as they are
+            schema_registry, schema_registry_auth  of framed records, and how to log in there
             listen_token  what whoever asks for customers has to show; None: nothing, on loopback only
     """
 
@@ -74,6 +77,9 @@ class WorkerConfig:
     compression: Codec = "gzip"
     ce_source: str = "/rfmstream/rfmstream"
     threads: int = 1
+    input_map: InputMap | None = None
+    schema_registry: str | None = None
+    schema_registry_auth: str | None = field(default=None, repr=False)
     listen: tuple[str, int] | None = ("127.0.0.1", 8765)
     listen_token: str | None = field(default=None, repr=False)
     log_format: Literal["text", "json"] = "text"
@@ -110,6 +116,8 @@ def load_worker_config(
         del values[setting.name]
     for name in _OUTPUTS:
         del values[name]
+    input_map = _input_map(found)
+    del values["map"]
     as_of, as_of_given = found["as_of"]
     del values["as_of"]
     return WorkerConfig(
@@ -124,6 +132,7 @@ def load_worker_config(
         client=client,
         outputs=outputs,
         ruleset=ruleset,
+        input_map=input_map,
         as_of_us=None if as_of is None else parse_instant(as_of, ruleset.time_zone, key=_place(as_of_given)),
     )
 
@@ -162,6 +171,32 @@ def _outputs(found: _Resolved) -> OutputTopics:
             raise _error(found, at, f"{topic} is {other} already", "give each topic a name of its own")
         taken[topic] = name
     return OutputTopics(*(found[name][0] for name in _OUTPUTS))
+
+
+def _input_map(found: _Resolved) -> InputMap | None:
+    """Return the map that reads the records.
+
+    Errors  ConfigError  there is none, it is for files, or a registry has no map
+    """
+    name, _ = found["map"]
+    if name is None:
+        for other in ("schema_registry", "schema_registry_auth"):
+            if found[other][1] is not None:
+                fix = "set map, which says what an order is in what the registry describes"
+                raise _error(found, other, "has no effect without a map", fix)
+        return None
+    # Loaded here, so that a worker of plain orders need not wait for it.
+    from rfmstream.engine.files.mapping import load_map  # noqa: PLC0415
+    from rfmstream.engine.live.mapped import check_map  # noqa: PLC0415
+    from rfmstream.engine.live.registry import Registry  # noqa: PLC0415
+
+    input_map = load_map(name)
+    check_map(input_map)
+    if found["schema_registry"][0] is not None:
+        Registry(found["schema_registry"][0], found["schema_registry_auth"][0])
+    elif found["schema_registry_auth"][1] is not None:
+        raise _error(found, "schema_registry_auth", "has no effect without a registry", "set schema_registry")
+    return input_map
 
 
 def _check_time(found: _Resolved) -> None:

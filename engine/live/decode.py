@@ -93,6 +93,8 @@ class Decoder:
     Errors  ConfigError  an unknown currency or zone
     """
 
+    blocks = False
+
     def __init__(self, *, currency: str, time_zone: str = "UTC", record_bytes_max: int = 16 << 20) -> None:
         self._scanner = OrderScanner(currency=currency, time_zone=time_zone)
         self._time_zone = time_zone

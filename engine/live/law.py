@@ -1,4 +1,4 @@
-"""What decides, beside the records, what a partition's history is: the ruleset, and how its clock runs.
+"""What decides, beside the records, what a partition's history is: the ruleset, how its clock runs, the input map.
 
 Whoever repeats a history must do so by the law it was made by. So the law stands in every checkpoint, and in the ticks:
 in a partition's first one, and in one more wherever it changed (`Tick.ruleset`).
@@ -15,7 +15,7 @@ class Law(NamedTuple):
     """A law; its text is what is written down.
 
     Fields  identity, fingerprint  of the ruleset
-            clock         log or event
+            clock         log or event; behind a plus the fingerprint of the input map, if records are read by one
             tolerance_us  how far beyond the log's clock an event may be dated; 0 for the clock event
     """
 
@@ -25,9 +25,10 @@ class Law(NamedTuple):
     tolerance_us: int
 
     @classmethod
-    def of(cls, ruleset: Ruleset, clock: Clock, tolerance_us: int) -> Self:
-        """Return the law of a ruleset and a way to tell the time."""
-        return cls(ruleset.identity, ruleset.fingerprint, clock, tolerance_us if clock == "log" else 0)
+    def of(cls, ruleset: Ruleset, clock: Clock, tolerance_us: int, input_map: str | None = None) -> Self:
+        """Return the law of a ruleset, a way to tell the time, and the fingerprint of an input map."""
+        told = clock if input_map is None else f"{clock}+{input_map}"
+        return cls(ruleset.identity, ruleset.fingerprint, told, tolerance_us if clock == "log" else 0)
 
     @classmethod
     def parse(cls, text: str) -> Self | None:

@@ -328,4 +328,5 @@ class _Weigher:
         law = Law.parse(tick.ruleset or "")
         if law is None:
             return f"{tick.ruleset}"
-        return f"ruleset {law.identity}, clock {law.clock}, time tolerance {law.tolerance_us / 1e6:g} s"
+        clock = law.clock.replace("+", ", input map ")
+        return f"ruleset {law.identity}, clock {clock}, time tolerance {law.tolerance_us / 1e6:g} s"

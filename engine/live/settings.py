@@ -318,6 +318,31 @@ WORKER_SETTINGS: Final = (
     ),
     *TOPIC_SETTINGS,
     Setting(
+        "map",
+        _RULES,
+        _text,
+        None,
+        "NAME|FILE",
+        "Input map that reads the records: a webhook's, a database's. Without one they are orders as they are.",
+    ),
+    Setting(
+        "schema_registry",
+        _RULES,
+        _text,
+        None,
+        "URL",
+        "Schema registry of framed records (Avro, Protobuf, JSON), with Confluent's API. Needs map.",
+    ),
+    Setting(
+        "schema_registry_auth",
+        _RULES,
+        _text,
+        None,
+        "USER:PASSWORD",
+        "What the registry takes to log in.",
+        secret=True,
+    ),
+    Setting(
         "ruleset", _RULES, _text, "rfm8", "NAME|FILE", "A built-in name (rfmstream rulesets list) or a .toml."
     ),
     Setting(

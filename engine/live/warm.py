@@ -13,6 +13,7 @@ from rfmstream.engine.live.decode import Decoder
 from rfmstream.engine.live.encode import Encoder
 from rfmstream.engine.live.law import Clock
 from rfmstream.engine.live.model import RawRecords
+from rfmstream.engine.live.options import Decodes
 from rfmstream.engine.live.orders_out import packed
 from rfmstream.engine.live.partition import Partition
 from rfmstream.kernels._jit import is_compiled
@@ -28,8 +29,10 @@ _YEAR_US: Final = 366 * 86_400_000_000
 _log = logging.getLogger(__name__)
 
 
-def warm_up(ruleset: Ruleset, clock: Clock) -> None:
+def warm_up(ruleset: Ruleset, clock: Clock, decoder: Decodes | None = None) -> None:
     """Take one order the whole way, from a record to its tier changes, a snapshot and a checkpoint that is read again.
+
+    In      decoder  None: that of plain orders
 
     Takes half a second where the kernels are in the cache on the disk, and up to a minute the first time.
     """
@@ -40,6 +43,8 @@ def warm_up(ruleset: Ruleset, clock: Clock) -> None:
     values = [_ORDER, b"{", packed(pa.RecordBatch.from_pylist([json.loads(_ORDER)]), "arrow")]
     n = len(values)
     records = RawRecords([b"c"] * n, values, [[]] * n, [_AT_MS] * n, range(n), n)
+    if decoder is not None:
+        decoder.decode(RawRecords([None], [b"{}"], [[]], [_AT_MS], range(1), 1))
     steps = list(partition.apply(Decoder(currency=ruleset.currency).decode(records)))
     steps += partition.pass_time(partition.engine.clock_us + _YEAR_US)
     encoder = Encoder(ruleset, source="/rfmstream/warm-up")

@@ -24,7 +24,7 @@ from aiokafka import errors as kafka
 from rfmstream.engine.files.interrupts import ending_signals
 from rfmstream.engine.live.board import Board, Watched
 from rfmstream.engine.live.config import WorkerConfig
-from rfmstream.engine.live.decode import Decoder
+from rfmstream.engine.live.decoders import decoder_of, recipe_of
 from rfmstream.engine.live.encode import Encoder
 from rfmstream.engine.live.http import StatusServer
 from rfmstream.engine.live.kafka.client import as_rfm_error
@@ -35,6 +35,7 @@ from rfmstream.engine.live.kafka.topics import input_ids, prepare_topics
 from rfmstream.engine.live.kafka.transactions import Transactions
 from rfmstream.engine.live.kafka.transport import App, Fetched, Reading
 from rfmstream.engine.live.kafka.watermarks import high_watermarks
+from rfmstream.engine.live.mapped import MappedDecoder, fingerprint
 from rfmstream.engine.live.model import Source
 from rfmstream.engine.live.options import RunnerOptions
 from rfmstream.engine.live.placement import Placement
@@ -91,12 +92,8 @@ class Worker:
         self._config = config
         self._board = Board(config.ruleset, config.clock)
         self._pool = ThreadPoolExecutor(config.threads, thread_name_prefix="step")
-        recipe: dict[str, Any] = {
-            "currency": config.ruleset.currency,
-            "time_zone": config.ruleset.time_zone,
-            "record_bytes_max": config.record_bytes_max,
-        }
-        self._decoder = Decoder(**recipe)
+        recipe = recipe_of(config)
+        self._decoder = decoder_of(recipe)
         self._trials = Trials(recipe)
         self._store = Store(config.checkpoints, app_id=config.app_id, keep=config.checkpoints_kept)
         self._reading = Reading(config, self._fail)
@@ -124,6 +121,8 @@ class Worker:
             return
         config = self._config
         self._reading.partitions = self._partitions = partitions
+        if isinstance(self._decoder, MappedDecoder):
+            self._decoder.checks_keys = partitions > 1
         self._board.expected = [
             Source(topic, number) for topic in self._config.input_topics for number in range(partitions)
         ]
@@ -144,7 +143,7 @@ class Worker:
                     "status": None if status is None else status.url,
                 },
             )
-            warm = partial(warm_up, self._config.ruleset, self._config.clock)
+            warm = partial(warm_up, self._config.ruleset, self._config.clock, self._decoder)
             await self._unless_stopped(self._in_pool(warm))
             await self._unless_stopped(self._in_pool(install_fetches))
             await self._read()
@@ -305,6 +304,7 @@ class Worker:
             until_end=config.until_end,
             as_of_us=config.as_of_us,
             topic_id=self._topic_ids.get(source.topic),
+            input_map=None if config.input_map is None else fingerprint(config.input_map),
             current_topic=config.outputs.current,
         )
         runner = Runner(

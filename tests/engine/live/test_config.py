@@ -198,5 +198,6 @@ def test_names_are_told_apart() -> None:
     assert {setting.name for setting in WORKER_SETTINGS if setting.secret} == {
         "listen_token",
         "sasl_password",
+        "schema_registry_auth",
         "tls_key_password",
     }

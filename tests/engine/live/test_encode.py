@@ -295,6 +295,7 @@ REJECTIONS = st.builds(
     offset=st.integers(0, 2**63 - 1),
     row=st.integers(0, 2**31),
     log_us=INT64,
+    detail=st.none() | st.text(st.characters(exclude_categories=["Cs"]), max_size=200),
 )
 
 
@@ -311,6 +312,7 @@ def test_rejected_rows_say_where_they_came_from(rows: list[Rejection]) -> None:
                 ("rfm-offset", b"%d" % row.offset),
                 ("rfm-row", b"%d" % row.row),
                 ("rfm-timestamp", b"%d" % row.log_us),
+                *([("rfm-detail", row.detail[:160].encode())] if row.detail else []),
             ],
         )
         for row in rows
