@@ -116,13 +116,13 @@ class ColumnWriter:
         }
         return _batch(columns, self.signal_schema)
 
-    def snapshot(self, shard: Shard, as_of_us: int, first: int, end: int) -> pa.RecordBatch:
-        """Build the snapshot rows of a shard's customers of handles [first, end)."""
-        n = end - first
-        out, valid = shard.measure(as_of_us, first, end)
+    def snapshot(self, shard: Shard, as_of_us: int, handles: NDArray[np.uint32]) -> pa.RecordBatch:
+        """Build the snapshot rows of a shard's customers of some handles."""
+        n = handles.size
+        out, valid = shard.measure(as_of_us, handles)
         columns = self._columns(self.snapshot_schema, out, valid)
         columns |= {
-            "customer_id": _strings(*shard.customer_ids(np.arange(first, end, dtype=np.uint32))),
+            "customer_id": _strings(*shard.customer_ids(handles)),
             "to_tier": columns["tier"],
             "effective_at": columns["tier_since"],
             "order_id": _entry_ids(shard, out.order_entry),
@@ -130,7 +130,7 @@ class ColumnWriter:
             "mode": self._repeated_mode(n),
         }
         batch = _batch(columns, self.snapshot_schema)
-        return batch.filter(pa.array(~shard.hidden(first, end))) if shard.erased else batch
+        return batch.filter(pa.array(~shard.hidden(handles))) if shard.erased else batch
 
     def _holdout(self, ids: tuple[NDArray[np.int32], NDArray[np.uint8]], tiers: NDArray[np.int8]) -> pa.Array:
         """Tell of each row whether its customer is held out, docs/semantics.md 11; null: its playbook does not say."""

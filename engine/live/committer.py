@@ -138,6 +138,8 @@ class Committer:
         self._stats.ticks += step.tick is not None
         self._stats.changes.update(count_changes(step.changes))
         count_moves(step.changes, self._stats.tiers)
+        if self._stats.told is not None:
+            self._stats.told(step.changes)
         if step.signals is not None:
             self._stats.signals.update(count_signals(step.signals))
         self._stats.committed_us = time.time_ns() // 1000

@@ -1,5 +1,6 @@
 """What a worker is told at its start: checked once, then frozen."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,9 +12,12 @@ from rfmstream.engine.live.places import default_checkpoints
 from rfmstream.engine.live.settings import CLIENT_SETTINGS, WORKER_SETTINGS, Given
 from rfmstream.engine.live.sources import resolve
 from rfmstream.engine.service.client_config import ClientConfig
+from rfmstream.engine.service.page_server import is_loopback
 from rfmstream.schemas.errors import ConfigError
 from rfmstream.schemas.mapping import InputMap
 from rfmstream.schemas.ruleset import Ruleset, load_ruleset
+from rfmstream.schemas.ruleset_file import read_ruleset_file, shipped_path
+from rfmstream.schemas.ruleset_model import RulesetFile
 
 Clock = Literal["log", "event"]
 
@@ -50,7 +54,11 @@ class WorkerConfig:
             listen       host and port (0: any free one) of the status pages; None: none
             input_map    that reads the records; None: they are orders as they are
             schema_registry, schema_registry_auth  of framed records, and how to log in there
+            listen_data  where customers' data is served; None: where the status pages are
             listen_token  what whoever asks for customers has to show; None: nothing, on loopback only
+            listen_url   of customers' data, as others reach it; None: as it listens
+            listen_tls_*  PEM files, for what is not on loopback
+            rules        the ruleset as its file gives it
     """
 
     client: ClientConfig = field(default_factory=ClientConfig)
@@ -81,7 +89,12 @@ class WorkerConfig:
     schema_registry: str | None = None
     schema_registry_auth: str | None = field(default=None, repr=False)
     listen: tuple[str, int] | None = ("127.0.0.1", 8765)
+    listen_data: tuple[str, int] | None = None
     listen_token: str | None = field(default=None, repr=False)
+    listen_url: str | None = None
+    listen_tls_cert_file: str | None = None
+    listen_tls_key_file: str | None = None
+    rules: RulesetFile | None = field(default=None, repr=False, compare=False)
     log_format: Literal["text", "json"] = "text"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
@@ -106,12 +119,12 @@ def load_worker_config(
     """
     found = resolve(WORKER_SETTINGS, flags=flags, environment=environment, file=file)
     values = {name: value for name, (value, _) in found.items()}
-    ruleset = load_ruleset(
-        values.pop("ruleset"), time_zone=values.pop("time_zone"), currency=values.pop("currency")
-    )
+    chosen = values.pop("ruleset")
+    ruleset = load_ruleset(chosen, time_zone=values.pop("time_zone"), currency=values.pop("currency"))
     client = _client(found)
     outputs = _outputs(found)
     _check_time(found)
+    _check_listen(found)
     for setting in CLIENT_SETTINGS:
         del values[setting.name]
     for name in _OUTPUTS:
@@ -133,6 +146,7 @@ def load_worker_config(
         outputs=outputs,
         ruleset=ruleset,
         input_map=input_map,
+        rules=read_ruleset_file(shipped_path(chosen) or Path(chosen)),
         as_of_us=None if as_of is None else parse_instant(as_of, ruleset.time_zone, key=_place(as_of_given)),
     )
 
@@ -204,6 +218,27 @@ def _check_time(found: _Resolved) -> None:
         raise _error(found, "until_end", "needs the clock of the events", "set clock to event")
     if found["as_of"][0] is not None and not found["until_end"][0]:
         raise _error(found, "as_of", "needs an end", "set until_end (and clock to event)")
+
+
+def _check_listen(found: _Resolved) -> None:
+    data, token = found["listen_data"][0], found["listen_token"][0]
+    if data is not None and found["listen"][0] is None:
+        raise _error(found, "listen_data", "has no effect where nothing is served", "leave out listen = off")
+    if data is not None and token is None and not is_loopback(data[0]):
+        raise _error(
+            found,
+            "listen_data",
+            "is not on loopback, so whoever asks has to show a token, and there is none",
+            "set RFMSTREAM_LISTEN_TOKEN, or RFMSTREAM_LISTEN_TOKEN_FILE to the name of a file that holds it",
+        )
+    cert, key = found["listen_tls_cert_file"][0], found["listen_tls_key_file"][0]
+    if key is not None and cert is None:
+        fix = "set listen_tls_cert_file too"
+        raise _error(found, "listen_tls_key_file", "is of no use without a certificate", fix)
+    for name in ("listen_tls_cert_file", "listen_tls_key_file"):
+        path = found[name][0]
+        if path is not None and not os.access(path, os.R_OK):
+            raise _error(found, name, f"{path} cannot be read", "check the path and its permissions")
 
 
 def _error(found: _Resolved, name: str, problem: str, fix: str) -> ConfigError:

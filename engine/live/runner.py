@@ -40,6 +40,9 @@ from rfmstream.schemas.ruleset import Ruleset
 SMALL_BYTES: Final = 256 << 10
 """Records so short, over so short a time, are applied where they are."""
 
+SMALL_IDS: Final = 256
+"""So few customers are looked up where they are."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -238,15 +241,16 @@ class Runner:
 
         Errors  as of `snapshot`
         """
-        return await self._asked(lambda engine: rows_of(engine, ids, as_of_us))
+        small = len(ids) <= SMALL_IDS
+        return await self._asked(lambda engine: rows_of(engine, ids, as_of_us), small=small)
 
-    async def _asked(self, question: Callable[[Engine], pa.Table]) -> pa.Table:
+    async def _asked(self, question: Callable[[Engine], pa.Table], *, small: bool = False) -> pa.Table:
         async with self._context.hold:
             ownership = self._ownership
             is_known = ownership is not None and ownership.is_live and not ownership.is_moving
             if ownership is None or not is_known or not self._context.commits.is_settled:
                 raise TransportError("the partition is being recovered", endpoint=str(self.source))
-            return await self._context.run(partial(question, ownership.partition.engine))
+            return await self._context.run(partial(question, ownership.partition.engine), small=small)
 
     @asynccontextmanager
     async def _moved_on(self) -> AsyncIterator[Ownership | None]:

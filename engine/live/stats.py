@@ -2,6 +2,7 @@
 
 from bisect import bisect_left
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import product
 from typing import Final
@@ -62,6 +63,7 @@ class PartitionStats:
             tiers        customers that have one, by tier
             committed_us the wall instant of the newest commit
             times_ahead  records whose time lay further ahead of the wall clock than the tolerance
+            told         who is told of tier changes once they are committed; None: nobody
     """
 
     state: str = "recovering"
@@ -96,6 +98,7 @@ class PartitionStats:
     committed_us: int | None = None
     unsaved_us: int | None = None
     tiers: Counter[str] = field(default_factory=Counter)
+    told: Callable[[pa.Table], None] | None = None
 
     @property
     def lag(self) -> int:

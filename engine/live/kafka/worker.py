@@ -26,6 +26,7 @@ from rfmstream.engine.live.board import Board, Watched
 from rfmstream.engine.live.config import WorkerConfig
 from rfmstream.engine.live.decoders import decoder_of, recipe_of
 from rfmstream.engine.live.encode import Encoder
+from rfmstream.engine.live.feed import Feed
 from rfmstream.engine.live.http import StatusServer
 from rfmstream.engine.live.kafka.client import as_rfm_error
 from rfmstream.engine.live.kafka.lane import STOP_S_MAX, Lane
@@ -44,6 +45,7 @@ from rfmstream.engine.live.stats import PartitionStats, no_changes
 from rfmstream.engine.live.store import Store
 from rfmstream.engine.live.trials import Trials
 from rfmstream.engine.live.warm import warm_up
+from rfmstream.engine.service.page_server import tls_context
 from rfmstream.schemas.errors import RfmError, TransportError
 
 _T = TypeVar("_T")
@@ -90,7 +92,9 @@ class Worker:
 
     def __init__(self, config: WorkerConfig) -> None:
         self._config = config
-        self._board = Board(config.ruleset, config.clock)
+        self._board = Board(config.ruleset, config.clock, rules=config.rules)
+        if config.listen is not None:
+            self._board.feed = Feed(config.ruleset)
         self._pool = ThreadPoolExecutor(config.threads, thread_name_prefix="step")
         recipe = recipe_of(config)
         self._decoder = decoder_of(recipe)
@@ -119,7 +123,6 @@ class Worker:
         partitions = await self._unless_stopped(prepare_topics(self._config))
         if partitions is None:
             return
-        config = self._config
         self._reading.partitions = self._partitions = partitions
         if isinstance(self._decoder, MappedDecoder):
             self._decoder.checks_keys = partitions > 1
@@ -127,9 +130,7 @@ class Worker:
             Source(topic, number) for topic in self._config.input_topics for number in range(partitions)
         ]
         self._topic_ids = await self._unless_stopped(input_ids(self._config)) or {}
-        status = (
-            None if config.listen is None else StatusServer(config.listen, self._board, config.listen_token)
-        )
+        status = self._status()
         try:
             if status is not None:
                 await status.start()
@@ -141,6 +142,7 @@ class Worker:
                     "partitions": partitions,
                     "ruleset": self._config.ruleset.identity,
                     "status": None if status is None else status.url,
+                    "data": None if status is None else status.data_url,
                 },
             )
             warm = partial(warm_up, self._config.ruleset, self._config.clock, self._decoder)
@@ -155,6 +157,19 @@ class Worker:
         if self._error is not None:
             raise self._error
         _log.info("worker stopped")
+
+    def _status(self) -> StatusServer | None:
+        config = self._config
+        if config.listen is None:
+            return None
+        cert = config.listen_tls_cert_file
+        return StatusServer(
+            config.listen,
+            self._board,
+            config.listen_token,
+            listen_data=config.listen_data,
+            tls=None if cert is None else tls_context(cert, config.listen_tls_key_file),
+        )
 
     async def _unless_stopped(self, doing: Coroutine[Any, Any, _T]) -> _T | None:
         """Return what comes of it; None where the worker was told to stop first: brokers may take long to answer."""
@@ -276,6 +291,8 @@ class Worker:
         stats = PartitionStats(
             placement=Placement(source.partition, self._partitions), changes=no_changes(config.ruleset)
         )
+        if self._board.feed is not None:
+            stats.told = self._board.feed.add
         # A customer whose records are in several partitions has a state, and numbers its changes, in each.
         encoder = Encoder(
             config.ruleset,
