@@ -7,7 +7,7 @@ OUT    := out
 
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-browser demo picture live kafka kafka-stop test test-deep check format
-.PHONY: bench bench-keep bench-full bench-peers bench-live bench-deliver soak fuzz clean distclean
+.PHONY: bench bench-keep bench-full bench-peers bench-live bench-deliver soak fuzz wheel clean distclean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -119,6 +119,15 @@ MINUTES ?= 30
 soak: $(VENV)/.installed-bench ## the live worker for MINUTES=30: its memory, and whether it brings what a replay does
 	@mkdir -p $(OUT)
 	$(BIN)/python -m bench.live.soak --minutes $(MINUTES) --out $(OUT)/soak.json
+
+# Compiled kernels of each level that this machine can run; they are of these sources alone, so they do not stay here.
+LEVELS ?= $(shell $(BIN)/python -c 'from rfmstream.kernels._store import levels; print(*levels())')
+wheel: $(VENV)/.installed-test ## build a wheel with compiled kernels into dist/, for each level of this processor: minutes
+	@rm -rf kernels/objects; trap 'rm -rf kernels/objects build' EXIT; set -e; for level in $(LEVELS); do \
+	    echo "compiling the kernels for $$level"; \
+	    $(BIN)/rfmstream warm-up --into kernels/objects --level $$level; done; \
+	    $(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist .
+	@ls dist
 
 clean: ## remove what was made, but keep .venv
 	rm -rf $(OUT) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
