@@ -372,7 +372,10 @@ def _other_messages() -> dict[str, Any]:
         "rfm-offset": _DECIMAL,
         "rfm-row": {**_DECIMAL, "description": "0-based place of the row in its record."},
         "rfm-timestamp": {**_DECIMAL, "description": "The record's time, µs since 1970 UTC."},
-        "rfm-detail": {"type": "string", "description": "What stands there, where the reason alone does not tell."},
+        "rfm-detail": {
+            "type": "string",
+            "description": "What stands there, where the reason alone does not tell.",
+        },
         "rfm-key-bytes": {**_DECIMAL, "description": "How long the key was that was too long to keep."},
         "rfm-value-bytes": {**_DECIMAL, "description": "How long the value was before its end was cut off."},
     }

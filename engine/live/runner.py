@@ -75,20 +75,8 @@ class Runner:
     ) -> None:
         self.source = source
         self.stats = stats
-<<<<<<< HEAD
-        law = Law.of(ruleset, options.clock, options.tolerance_us)
+        law = Law.of(ruleset, options.clock, options.tolerance_us, options.input_map)
         commits = Committer(
-=======
-        self._ruleset = ruleset
-        self._options = options
-        self._law = Law.of(ruleset, options.clock, options.tolerance_us, options.input_map)
-        self._log = log
-        self._store = store
-        self._decoder = decoder
-        self._run = run
-        self._now_us = now_us
-        self._commits = Committer(
->>>>>>> 7b00e5c (worker --map: webhooks, envelopes, batches and framed records)
             source,
             log,
             retries=options.retries,
@@ -288,31 +276,12 @@ class Runner:
 
     async def _feed(self, ownership: Ownership, given: RawRecords) -> RawRecords | None:
         """Apply records; return the last of them where they were too many to be decoded at once."""
-<<<<<<< HEAD
         small = value_bytes(given) <= SMALL_BYTES
-        is_short = small and not self._suspects.are_in(given)
+        is_short = small and not self._suspects.are_in(given) and not self._decoder.blocks
         batch: LogBatch = await self._context.run(partial(self._decode, given), small=is_short)
         await ownership.feed(batch, small=small)
         done, count = len(batch.records.offsets), len(given.offsets)
         return part(given, done, count) if done < count else None
-=======
-        small = value_bytes(given) <= SMALL_BYTES and not self._decoder.blocks
-        batch: LogBatch = await self._run(partial(self._decode, given), small=small)
-        records = batch.records
-        offsets = records.offsets
-        first = bisect_left(offsets, partition.position)
-        end = bisect_left(offsets, self._end) if self._options.until_end else len(offsets)
-        if not self._is_live:
-            first = await self._repeat(partition, batch, first)
-        if self._is_live and first < end:
-            await self._apply(partition, batch, first, end, small=small)
-        if not self._commits.is_leaving:
-            self.stats.position = max(self.stats.position, partition.position, records.position)
-            self.stats.end = max(self.stats.end, self.stats.position)
-            await self._finish(partition, records.position)
-        count = len(given.offsets)
-        return part(given, len(offsets), count) if len(offsets) < count else None
->>>>>>> 7b00e5c (worker --map: webhooks, envelopes, batches and framed records)
 
     def _decode(self, given: RawRecords) -> LogBatch:
         batch = self._suspects.decode(self._decoder, given)
