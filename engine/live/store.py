@@ -32,7 +32,7 @@ from rfmstream.engine.core.engine import Engine
 from rfmstream.engine.live.model import Source
 from rfmstream.schemas.errors import ConfigError, StateError, TransportError
 from rfmstream.schemas.ruleset import Ruleset, load_ruleset
-from rfmstream.schemas.secrets import MASK
+from rfmstream.schemas.secrets import MASK, masked
 
 POSITION: Final = "position.json"
 RUNNING: Final = "running.json"
@@ -143,8 +143,8 @@ class Store:
 
     @property
     def place(self) -> str:
-        """Where they are, as people are told."""
-        return self._root if self._is_local else self._uri
+        """Where they are, as people are told: without credentials."""
+        return self._root if self._is_local else masked(self._uri)
 
     def check(self) -> None:
         """Write a file to the root and remove it again."""
