@@ -1,4 +1,4 @@
-"""The bytes a row came in, for rows that turn out to be rejected only when they are applied."""
+"""Finds the bytes of a row again, for rows that are rejected only when they are applied."""
 
 from rfmstream.engine.live.arrow_records import read_stream, row_texts
 from rfmstream.engine.live.model import Headers, LogBatch

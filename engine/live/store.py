@@ -4,9 +4,10 @@
                                                       position.json            which point of which log this is
     <root>/<topic>-<partition>/running.json           a worker has the partition, or died with it: see `Note`
 
-A checkpoint is there once its position.json is: on a local disk all of it is written beside and renamed, elsewhere that
-file comes last. It holds a digest of itself and of the manifest, which holds those of the data. What is not whole is
-passed over: an older one does as well, more records are replayed then.
+A checkpoint exists once its position.json does. On a local disk the whole folder is written under another name and
+renamed; elsewhere position.json is written last. It holds a digest of itself and of the manifest, and the manifest
+holds the digests of the data. A checkpoint that is not whole is passed over; from an older one the worker replays
+more records.
 """
 
 import logging
@@ -467,7 +468,7 @@ class Store:
         """Drop the checkpoints beyond `keep`, and what was left half written."""
         folder = self._folder(source)
         names = self._names(source)
-        # Who else works here may be doing the same.
+        # Another worker may be deleting the same ones.
         for name in names[: -self._keep]:
             with suppress(OSError):
                 self._fs.delete_dir(f"{folder}/{name}")
@@ -482,7 +483,7 @@ class Store:
 
 
 class _ForeignError(StateError):
-    """A whole checkpoint that is not ours to read."""
+    """A whole checkpoint that this worker must not read."""
 
 
 def _as_made(manifest: dict[str, Any], tiers: Iterable[str], ruleset: Ruleset | None) -> Ruleset:
