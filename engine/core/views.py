@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 
 from rfmstream.engine.core.checkpoint.views import (
     SavedView,
-    as_path,
     read_view,
     saved_plan,
     saved_views,
@@ -290,26 +289,29 @@ class Views:
         threads  default: as many shards as were checkpointed
         Raises   StateError where there is no whole checkpoint, or a view was made with another ruleset or other events
         """
-        folder = as_path(directory)
         wanted = plan if plan is None or isinstance(plan, Plan) else load_plan(plan)
         while True:
-            saved = saved_views(folder)
+            saved = saved_views(directory)
             try:
-                return cls._restored(folder, saved, wanted, threads)
+                return cls._restored(directory, saved, wanted, threads)
             except StateError:
                 # While it was read another one may have taken its place, whose views are in other folders.
-                if saved_views(folder) == saved:
+                if saved_views(directory) == saved:
                     raise
 
     @classmethod
     def _restored(
-        cls, folder: Any, saved: dict[str, SavedView], wanted: Plan | None, threads: int | None
+        cls,
+        directory: str | PathLike[str],
+        saved: dict[str, SavedView],
+        wanted: Plan | None,
+        threads: int | None,
     ) -> "Views":
-        views = cls(saved_plan(folder, saved) if wanted is None else wanted, threads=threads or 1)
+        views = cls(saved_plan(directory, saved) if wanted is None else wanted, threads=threads or 1)
         for view in views.plan.views:
             if view.name in saved:
                 machine = read_view(
-                    folder,
+                    directory,
                     view,
                     saved[view.name],
                     threads=threads,

@@ -172,8 +172,8 @@ def replay_views(  # noqa: PLR0913 - the options of one command
         fuller = made.fuller() if checkpoint is not None and any(of.read for of in before.values()) else {}
         kept = {} if any(of.applied for of in counters.values()) else made.without_rows(fuller)
         # Files without their checkpoint, or the other way round, are half a result.
-        with ExitStack() if settled is None else nullcontext(settled) as kept:
-            kept.enter_context(uninterrupted())
+        with ExitStack() if settled is None else nullcontext(settled) as last:
+            last.enter_context(uninterrupted())
             made.publish(kept)
             if checkpoint is not None:
                 views.checkpoint(checkpoint)
