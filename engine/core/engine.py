@@ -6,6 +6,8 @@ clock and no file, so the same calls give the same tables always. It lets one ca
 """
 
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from copy import copy
 from datetime import datetime
 from os import PathLike
@@ -20,6 +22,7 @@ from rfmstream.engine.core.checkpoint.write import write_checkpoint
 from rfmstream.engine.core.counters import Counters
 from rfmstream.engine.core.guard import Guard
 from rfmstream.engine.core.machine import Machine, Mode, StepResult
+from rfmstream.engine.core.populations import Populations
 from rfmstream.engine.core.shard import Shard
 from rfmstream.engine.events.instants import Instant, to_datetime, to_us
 from rfmstream.schemas.codes import NEVER_US
@@ -62,6 +65,16 @@ class Engine:
     def mode(self) -> Mode:
         """What the changes say of themselves."""
         return self._machine.mode
+
+    @property
+    def view(self) -> str:
+        """What changes, signals and snapshots say they belong to; without views the ruleset's name."""
+        return self._machine.view or self.ruleset.name
+
+    @property
+    def populations(self) -> Populations | None:
+        """The populations that part the customers; None: they are not parted."""
+        return self._machine.populations
 
     @property
     def counters(self) -> Counters:
@@ -107,6 +120,8 @@ class Engine:
         total: Counter[str] = Counter()
         for shard in self.shards:
             total.update(shard.memory())
+        if self.populations is not None:
+            total["populations"] = self.populations.memory_bytes
         return dict(total)
 
     @property
@@ -234,16 +249,33 @@ class Engine:
         *,
         ruleset: Ruleset | str | None = None,
         threads: int | None = None,
+        view: str | None = None,
     ) -> "Engine":
         """Return the engine a checkpoint holds.
 
         ruleset  must be the checkpoint's own if given
         threads  default: as many shards as were checkpointed
+        view     which one, where the checkpoint holds several: `Views.restore` returns all
         Raises   StateError where there is no whole checkpoint, or it belongs to another ruleset
+                 ConfigError where it has no such view, or several and none is named
         """
+        return cls.of(read_checkpoint(directory, ruleset=ruleset, threads=threads, view=view))
+
+    @classmethod
+    def of(cls, machine: Machine) -> "Engine":
+        """Return the engine of a machine that nobody else has."""
         engine = cls.__new__(cls)
-        engine._hold(read_checkpoint(directory, ruleset=ruleset, threads=threads))  # noqa: SLF001 - of this class
+        engine._hold(machine)  # noqa: SLF001 - of this class
         return engine
+
+    @contextmanager
+    def held(self) -> Iterator[Machine]:
+        """Hold the machine as it is: to be written with those of other views.
+
+        Raises  StateError where a step was broken off
+        """
+        with self._guard.reading():
+            yield self._machine
 
     def _hold(self, machine: Machine) -> None:
         self._machine = machine
