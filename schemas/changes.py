@@ -24,7 +24,7 @@ CHANGE_COLUMNS: Final = (
         "seq",
         pa.int64(),
         "count",
-        "Counts the customer's changes from 1; (ruleset, customer_id, seq) identifies one for ever.",
+        "Counts the customer's changes from 1; (view, population, customer_id, seq) identifies one for ever.",
         nullable=False,
         json={"minimum": 1},
     ),
@@ -90,6 +90,8 @@ CHANGE_COLUMNS: Final = (
         "Whether automation must leave the customer alone, so that acting can be measured; null: the new tier's"
         " playbook holds nobody out.",
     ),
+    Column("view", WORD, "id", "The view it belongs to; without views the ruleset's name.", nullable=False),
+    Column("population", pa.string(), "text", "The `per` value of the view; null without one."),
 )
 
 CHANGE_SCHEMA: Final = arrow_schema(CHANGE_COLUMNS)
@@ -122,7 +124,7 @@ def change_json_schema(ruleset: Ruleset | None = None) -> dict[str, Any]:
         CHANGE_COLUMNS,
         ruleset,
         title="Tier change",
-        description="A customer's tier changed. (ruleset, customer_id, seq) identifies the change.",
+        description="A customer's tier changed. (view, population, customer_id, seq) identifies the change.",
     )
 
 
@@ -133,10 +135,10 @@ def change_event_json_schema(ruleset: Ruleset | None = None) -> dict[str, Any]:
         ruleset,
         title="Tier change",
         description=(
-            "A customer's tier changed. (ruleset, customer_id, seq) identifies the change. Numbers are integers of "
-            "64 bits with all their digits: a reader that keeps numbers as doubles (JavaScript's JSON.parse) rounds "
-            "those beyond 2^53. Instants are UTC with microseconds and Z. Every key is there, null where there is "
-            "nothing to say."
+            "A customer's tier changed. (view, population, customer_id, seq) identifies the change. "
+            "Numbers are integers of 64 bits with all their digits: a reader that keeps numbers as doubles "
+            "(JavaScript's JSON.parse) rounds those beyond 2^53. Instants are UTC with microseconds and Z. Every key "
+            "is there, null where there is nothing to say."
         ),
     )
 

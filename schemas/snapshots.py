@@ -50,7 +50,7 @@ SNAPSHOT_COLUMNS: Final = (
         "minor units",
         "lifetime_monetary_minor // lifetime_orders, rounded down; null without orders.",
     ),
-    *(_CHANGE[name] for name in ("next_change_at", "next_tier", "ruleset", "mode")),
+    *(_CHANGE[name] for name in ("next_change_at", "next_tier", "ruleset", "mode", "view", "population")),
 )
 
 SNAPSHOT_SCHEMA: Final = arrow_schema(SNAPSHOT_COLUMNS)

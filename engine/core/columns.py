@@ -11,6 +11,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from rfmstream.engine.core.buffers import Slab, offsets_and_data
+from rfmstream.engine.core.populations import Ids, Populations
 from rfmstream.engine.core.shard import Shard
 from rfmstream.kernels.emit import hold_out, order_keys, signal_keys, write_changes, write_signals
 from rfmstream.kernels.ids import SPARE_BYTES
@@ -49,10 +50,25 @@ class _Repeated:
         return longest.slice(0, rows)
 
 
-class ColumnWriter:
-    """Builds tables of tier changes, signals and snapshots of one ruleset and mode."""
+class _Absent:
+    """A column of nulls: all batches share its memory."""
 
-    def __init__(self, ruleset: Ruleset, mode: str) -> None:
+    def __init__(self) -> None:
+        self._longest = pa.nulls(1 << 16, pa.string())
+
+    def __call__(self, rows: int) -> pa.StringArray:
+        longest = self._longest
+        if len(longest) < rows:
+            self._longest = longest = pa.nulls(rows, pa.string())
+        return longest.slice(0, rows)
+
+
+class ColumnWriter:
+    """Builds tables of tier changes, signals and snapshots of one ruleset, mode and view."""
+
+    def __init__(
+        self, ruleset: Ruleset, mode: str, *, view: str | None = None, populations: Populations | None = None
+    ) -> None:
         self.change_schema = change_schema(ruleset)
         self.snapshot_schema = snapshot_schema(ruleset)
         self.signal_schema = signal_schema(ruleset)
@@ -67,7 +83,9 @@ class ColumnWriter:
         self._holdout_seeds = np.array(
             [_fnv1a32(tier.playbook.key.encode()) for tier in ruleset.tiers], dtype=np.uint64
         )
-        self._repeated_view = _Repeated(pa.array([ruleset.name], type=pa.string()), 0)
+        self._populations = populations
+        self._no_population = _Absent()
+        self._repeated_view = _Repeated(pa.array([view or ruleset.name], type=pa.string()), 0)
         self._repeated_ruleset = _Repeated(pa.array([ruleset.identity], type=pa.string()), 0)
         self._repeated_mode = _Repeated(pa.array(MODES, type=pa.string()), MODES.index(mode))
 
@@ -85,12 +103,15 @@ class ColumnWriter:
         """
         made = _Laid(CHANGE_OUTPUTS, ChangeColumns, ChangeValidity)
         made.write(shard, changes, order_ids, (order_keys, reasons), write_changes)
+        population, customer_ids = self._parted(made.customer_ids)
         columns = self._columns(self.change_schema, made.out, made.valid) | {
-            "customer_id": _strings(*made.customer_ids),
+            "customer_id": _strings(*customer_ids),
             "order_id": _strings(*made.order_ids, made.valid.order_id),
             "ruleset": self._repeated_ruleset(changes.size),
             "mode": self._repeated_mode(changes.size),
-            "holdout": self._holdout(made.customer_ids, made.out.to_tier),
+            "holdout": self._holdout(customer_ids, made.out.to_tier),
+            "view": self._repeated_view(changes.size),
+            "population": population,
         }
         return _batch(columns, self.change_schema)
 
@@ -105,14 +126,15 @@ class ColumnWriter:
         n = signals.size
         made = _Laid(SIGNAL_OUTPUTS, SignalColumns, SignalValidity)
         made.write(shard, signals, order_ids, (signal_keys, kinds), write_signals)
+        population, customer_ids = self._parted(made.customer_ids)
         columns = self._columns(self.signal_schema, made.out, made.valid) | {
-            "customer_id": _strings(*made.customer_ids),
+            "customer_id": _strings(*customer_ids),
             "order_id": _strings(*made.order_ids, made.valid.order_id),
             "view": self._repeated_view(n),
-            "population": pa.nulls(n, pa.string()),
+            "population": population,
             "ruleset": self._repeated_ruleset(n),
             "mode": self._repeated_mode(n),
-            "holdout": self._holdout(made.customer_ids, made.out.tier),
+            "holdout": self._holdout(customer_ids, made.out.tier),
         }
         return _batch(columns, self.signal_schema)
 
@@ -120,17 +142,26 @@ class ColumnWriter:
         """Build the snapshot rows of a shard's customers of handles [first, end)."""
         n = end - first
         out, valid = shard.measure(as_of_us, first, end)
+        population, customer_ids = self._parted(shard.customer_ids(np.arange(first, end, dtype=np.uint32)))
         columns = self._columns(self.snapshot_schema, out, valid)
         columns |= {
-            "customer_id": _strings(*shard.customer_ids(np.arange(first, end, dtype=np.uint32))),
+            "customer_id": _strings(*customer_ids),
             "to_tier": columns["tier"],
             "effective_at": columns["tier_since"],
             "order_id": _entry_ids(shard, out.order_entry),
             "ruleset": self._repeated_ruleset(n),
             "mode": self._repeated_mode(n),
+            "view": self._repeated_view(n),
+            "population": population,
         }
         batch = _batch(columns, self.snapshot_schema)
         return batch.filter(pa.array(~shard.hidden(first, end))) if shard.erased else batch
+
+    def _parted(self, keys: Ids) -> tuple[pa.StringArray, Ids]:
+        """Return the populations and the ids of customers, whose keys in the engine these are."""
+        if self._populations is None:
+            return self._no_population(keys[0].size - 1), keys
+        return self._populations.split(keys)
 
     def _holdout(self, ids: tuple[NDArray[np.int32], NDArray[np.uint8]], tiers: NDArray[np.int8]) -> pa.Array:
         """Tell of each row whether its customer is held out, docs/semantics.md 11; null: its playbook does not say."""

@@ -19,7 +19,9 @@ from rfmstream.engine.core.checkpoint.read import read_checkpoint
 from rfmstream.engine.core.checkpoint.write import write_checkpoint
 from rfmstream.engine.core.counters import Counters
 from rfmstream.engine.core.guard import Guard
+from rfmstream.engine.core.kernel_batch import Hashed
 from rfmstream.engine.core.machine import Machine, Mode, StepResult
+from rfmstream.engine.core.populations import Populations
 from rfmstream.engine.core.shard import Shard
 from rfmstream.engine.events.instants import Instant, to_datetime, to_us
 from rfmstream.schemas.codes import NEVER_US
@@ -34,6 +36,11 @@ class Engine:
     threads  shards to spread the customers over, each worked on by a thread; no result depends on it as long as
              rows come in order of time
     mode     what the changes say of themselves; "replay" tells automation not to act on them
+    view     what changes, signals and snapshots say they belong to; default: the ruleset's name
+    populations  of a view whose customers are parted: the customers' ids in canonical batches are then keys made by it.
+             `engine.core.views` does that
+    seeds    of the hash of ids
+    hashed   what engines of the same seeds and threads, which are given the same batches, share
 
     >>> engine = Engine("rfm8")
     >>> result = engine.step(table)        # columns of the contract: customer_id, order_id, occurred_at, amount ...
@@ -41,22 +48,46 @@ class Engine:
     >>> engine.snapshot(as_of="2026-12-01T00:00:00Z")
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the last four are those of `engine.core.views`
         self,
         ruleset: Ruleset | str = "rfm8",
         *,
         threads: int = 1,
         mode: Mode = "replay",
+        view: str | None = None,
+        populations: Populations | None = None,
+        seeds: NDArray[np.uint64] | None = None,
+        hashed: Hashed | None = None,
     ) -> None:
         if threads < 1:
             raise ConfigError(f"{threads} threads", key="threads", fix="use 1 or more")
         given = ruleset if isinstance(ruleset, Ruleset) else load_ruleset(ruleset)
-        self._hold(Machine(given, threads=threads, mode=mode))
+        self._hold(
+            Machine(
+                given,
+                threads=threads,
+                mode=mode,
+                view=view,
+                populations=populations,
+                seeds=seeds,
+                hashed=hashed,
+            )
+        )
 
     @property
     def ruleset(self) -> Ruleset:
         """The ruleset by which tiers are decided."""
         return self._machine.ruleset
+
+    @property
+    def view(self) -> str:
+        """What changes, signals and snapshots say they belong to."""
+        return self._machine.view
+
+    @property
+    def populations(self) -> Populations | None:
+        """Those of a view whose customers are parted."""
+        return self._machine.populations
 
     @property
     def mode(self) -> Mode:
@@ -107,6 +138,8 @@ class Engine:
         total: Counter[str] = Counter()
         for shard in self.shards:
             total.update(shard.memory())
+        if self.populations is not None:
+            total["populations"] = self.populations.memory_bytes
         return dict(total)
 
     @property
@@ -234,15 +267,17 @@ class Engine:
         *,
         ruleset: Ruleset | str | None = None,
         threads: int | None = None,
+        **options: Any,  # noqa: ANN401 - of the engine
     ) -> "Engine":
         """Return the engine a checkpoint holds.
 
         ruleset  must be the checkpoint's own if given
         threads  default: as many shards as were checkpointed
+        options  `view`, `seeds` and `hashed` of the engine
         Raises   StateError where there is no whole checkpoint, or it belongs to another ruleset
         """
         engine = cls.__new__(cls)
-        engine._hold(read_checkpoint(directory, ruleset=ruleset, threads=threads))  # noqa: SLF001 - of this class
+        engine._hold(read_checkpoint(directory, ruleset=ruleset, threads=threads, **options))  # noqa: SLF001 - of this class
         return engine
 
     def _hold(self, machine: Machine) -> None:

@@ -1,11 +1,13 @@
 """A batch of canonical orders as kernels read it: addresses of its columns, and hashes of its ids."""
 
+from dataclasses import dataclass
 from hashlib import sha256
 from typing import Final
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from rfmstream.engine.core.buffers import offsets_and_data, values_of
 from rfmstream.engine.core.kernel_records import KernelRecord
@@ -23,7 +25,23 @@ _ROUTE_KEYS: Final = np.array(
 repeated row for row, and a checkpoint's shards go on with their customers."""
 
 
-def kernel_batch(orders: pa.RecordBatch, shards: list[Shard], threads: Threads) -> KernelRecord:
+@dataclass
+class Hashed:
+    """The hashes of the ids of a batch, for the next machine of the same seeds and threads that is given that batch.
+
+    Fields  orders  the batch; None: none yet
+            hashes  u64[n] each: customers, orders, and what says a customer's shard (u64[0] where there is one)
+            shards  of the machine that made them
+    """
+
+    orders: pa.RecordBatch | None = None
+    hashes: tuple[NDArray[np.uint64], ...] = ()
+    shards: int = 0
+
+
+def kernel_batch(
+    orders: pa.RecordBatch, shards: list[Shard], threads: Threads, hashed: Hashed | None = None
+) -> KernelRecord:
     """Return a batch of schemas.orders.CANONICAL_SCHEMA as kernels.layout.BATCH, its ids hashed."""
     customer_offset, customer_data = offsets_and_data(orders.column(0))
     order_offset, order_data = offsets_and_data(orders.column(1))
@@ -31,18 +49,7 @@ def kernel_batch(orders: pa.RecordBatch, shards: list[Shard], threads: Threads) 
     event_offset, event_data = np.empty(0, dtype=np.int32), np.empty(0, dtype=np.uint8)
     if event_ids.null_count < orders.num_rows:
         event_offset, event_data = offsets_and_data(_with_digests(event_ids.fill_null("")))
-    customer_hash = np.empty(orders.num_rows, dtype=np.uint64)
-    order_hash = np.empty(orders.num_rows, dtype=np.uint64)
-    seeds = shards[0].seeds
-    route = np.empty(orders.num_rows if len(shards) > 1 else 0, dtype=np.uint64)
-
-    def hash_span(span: tuple[int, int]) -> None:
-        rows, edges = slice(*span), slice(span[0], span[1] + 1)
-        hash_ids(customer_offset[edges], customer_data, seeds, customer_hash[rows])
-        hash_ids(order_offset[edges], order_data, seeds, order_hash[rows])
-        hash_ids(customer_offset[edges], customer_data, _ROUTE_KEYS, route[rows])
-
-    threads.for_each(hash_span, threads.spans(orders.num_rows))
+    customer_hash, order_hash, route = _hashes(orders, shards, threads, hashed)
     batch = KernelRecord(BATCH)
     batch.point(
         customer_offset=customer_offset,
@@ -60,6 +67,32 @@ def kernel_batch(orders: pa.RecordBatch, shards: list[Shard], threads: Threads) 
         log_us=np.empty(0, dtype=np.int64),
     )
     return batch
+
+
+def _hashes(
+    orders: pa.RecordBatch, shards: list[Shard], threads: Threads, shared: Hashed | None
+) -> tuple[NDArray[np.uint64], ...]:
+    """Return the hashes of customers' and orders' ids, and those that say a customer's shard."""
+    if shared is not None and shared.orders is orders and shared.shards == len(shards):
+        return shared.hashes
+    customer_offset, customer_data = offsets_and_data(orders.column(0))
+    order_offset, order_data = offsets_and_data(orders.column(1))
+    customer_hash = np.empty(orders.num_rows, dtype=np.uint64)
+    order_hash = np.empty(orders.num_rows, dtype=np.uint64)
+    seeds = shards[0].seeds
+    route = np.empty(orders.num_rows if len(shards) > 1 else 0, dtype=np.uint64)
+
+    def hash_span(span: tuple[int, int]) -> None:
+        rows, edges = slice(*span), slice(span[0], span[1] + 1)
+        hash_ids(customer_offset[edges], customer_data, seeds, customer_hash[rows])
+        hash_ids(order_offset[edges], order_data, seeds, order_hash[rows])
+        hash_ids(customer_offset[edges], customer_data, _ROUTE_KEYS, route[rows])
+
+    threads.for_each(hash_span, threads.spans(orders.num_rows))
+    hashes = customer_hash, order_hash, route
+    if shared is not None:
+        shared.orders, shared.hashes, shared.shards = orders, hashes, len(shards)
+    return hashes
 
 
 def _with_digests(event_ids: pa.StringArray) -> pa.Array:

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from rfmstream.engine.core.columns import ColumnWriter
 from rfmstream.engine.core.counters import Counters, count_words
-from rfmstream.engine.core.kernel_batch import kernel_batch
+from rfmstream.engine.core.kernel_batch import Hashed, kernel_batch
+from rfmstream.engine.core.populations import Populations
 from rfmstream.engine.core.rejected_rows import rejected_rows
 from rfmstream.engine.core.rules import compile_rules
 from rfmstream.engine.core.shard import Shard, new_seeds
@@ -32,7 +33,7 @@ from rfmstream.schemas.signals import SIGNAL_KINDS
 
 Mode = Literal["live", "replay"]
 
-_STEP_ROWS: Final = 1 << 16
+STEP_ROWS: Final = 1 << 16
 """Rows folded at a time: enough to hide what a call costs, few enough that their columns stay in the cache."""
 _SNAPSHOT_ROWS: Final = 1 << 18
 _CHANGES_MAX: Final = 1 << 22
@@ -69,16 +70,32 @@ class Machine:
     Fields  signals  the signals of the last call that can bring any: each such call replaces them
     """
 
-    def __init__(self, ruleset: Ruleset, *, threads: int, mode: Mode) -> None:
+    def __init__(  # noqa: PLR0913 - the last four are those of `engine.core.views`
+        self,
+        ruleset: Ruleset,
+        *,
+        threads: int,
+        mode: Mode,
+        view: str | None = None,
+        populations: Populations | None = None,
+        seeds: NDArray[np.uint64] | None = None,
+        hashed: Hashed | None = None,
+    ) -> None:
         self.ruleset = ruleset
         self.mode = mode
+        self.view = ruleset.name if view is None else view
+        self.populations = populations
         self.counters = Counters()
-        seeds = new_seeds()
+        self._hashed = hashed
+        seeds = new_seeds() if seeds is None else seeds
         rules = compile_rules(ruleset)
         self.shards = [Shard(rules, seeds, number=i, count=threads) for i in range(threads)]
-        self.columns = ColumnWriter(ruleset, mode)
+        self.columns = self._writer()
         self.signals: pa.Table = self.columns.signal_schema.empty_table()
         self.use_threads(threads)
+
+    def _writer(self) -> ColumnWriter:
+        return ColumnWriter(self.ruleset, self.mode, view=self.view, populations=self.populations)
 
     @property
     def clock_us(self) -> int:
@@ -98,7 +115,7 @@ class Machine:
     def use_mode(self, mode: Mode) -> None:
         """Let the changes from now on say this mode."""
         self.mode = mode
-        self.columns = ColumnWriter(self.ruleset, mode)
+        self.columns = self._writer()
         self._touch_ahead()
 
     def _touch_ahead(self) -> None:
@@ -142,8 +159,8 @@ class Machine:
     def step_canonical(self, orders: pa.RecordBatch) -> StepResult:
         """Apply a batch of schemas.orders.CANONICAL_SCHEMA, whose rows are valid in themselves."""
         all_brought, rejected = _Brought(), []
-        for start in range(0, orders.num_rows, _STEP_ROWS):
-            part = orders.slice(start, _STEP_ROWS)
+        for start in range(0, orders.num_rows, STEP_ROWS):
+            part = orders.slice(start, STEP_ROWS)
             brought, outcomes = self._fold(part)
             all_brought.changes += brought.changes
             all_brought.signals += brought.signals
@@ -159,10 +176,12 @@ class Machine:
     ) -> tuple[pa.Table, NDArray[np.uint8]]:
         """Apply a batch of schemas.orders.CANONICAL_SCHEMA that came from a log; see `Engine.step_log`."""
         all_brought, outcomes = _Brought(), np.empty(orders.num_rows, dtype=np.uint8)
-        for start in range(0, orders.num_rows, _STEP_ROWS):
-            part = slice(start, start + _STEP_ROWS)
+        for start in range(0, orders.num_rows, STEP_ROWS):
+            part = slice(start, start + STEP_ROWS)
             clock = None if log_us is None else log_us[part]
-            brought, outcomes[part] = self._fold(orders.slice(start, _STEP_ROWS), clock, tolerance_us)
+            # A batch that is one step as it stands may be one of several views, whose ids were hashed before.
+            rows = orders if orders.num_rows <= STEP_ROWS else orders.slice(start, STEP_ROWS)
+            brought, outcomes[part] = self._fold(rows, clock, tolerance_us)
             all_brought.changes += brought.changes
             all_brought.signals += brought.signals
         refused = outcomes[outcomes >= Outcome.MALFORMED].tolist()
@@ -183,7 +202,7 @@ class Machine:
         tiers = np.array([codes.get(tier.id, NO_TIER) for tier in self.ruleset.tiers], dtype=np.int8)
         rules = compile_rules(ruleset)
         self.ruleset = ruleset
-        self.columns = ColumnWriter(ruleset, self.mode)
+        self.columns = self._writer()
         self.threads.for_each(lambda shard: shard.resegment(rules, now_us, tiers), self.shards)
         return self.advance(now_us)
 
@@ -200,6 +219,7 @@ class Machine:
         other = copy(self)
         other.shards = self.threads.for_each(Shard.frozen, self.shards)
         other.counters = deepcopy(self.counters)
+        other.populations = None if self.populations is None else self.populations.frozen()
         return other
 
     def snapshot(self, as_of_us: int) -> pa.Table:
@@ -227,7 +247,7 @@ class Machine:
         self, orders: pa.RecordBatch, log_us: NDArray[np.int64] | None = None, tolerance_us: int = 0
     ) -> tuple[_Brought, NDArray[np.uint8]]:
         """Fold a batch and let the time pass that it brings; rejected rows are not counted yet."""
-        batch = kernel_batch(orders, self.shards, self.threads)
+        batch = kernel_batch(orders, self.shards, self.threads, self._hashed)
         if log_us is not None:
             batch.point(log_us=log_us)
             batch.row["tolerance_us"] = tolerance_us

@@ -3,8 +3,8 @@
 Source  docs/semantics.md section 1
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import numpy as np
@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from rfmstream.engine.events.amounts import Amount, ColumnAmount, Minor
+from rfmstream.engine.events.attributes import attribute_columns, with_attributes
 from rfmstream.engine.events.text import nulls, plain, shown_text, text_buffers, to_text
 from rfmstream.engine.events.times import Instants, read_instants
 from rfmstream.kernels.parse import (
@@ -52,6 +53,7 @@ class Fields:
             currency     string[n] or None
             shown        what a rejected row shows, by the names in SHOWN; a missing name shows null
             malformed    bool[n] or None: rows the reader knows to be damaged
+            attributes   string[n] by name: what views look at
     """
 
     customer_id: pa.Array
@@ -63,6 +65,7 @@ class Fields:
     event_id: pa.Array | None
     shown: Mapping[str, pa.Array]
     malformed: np.ndarray[Any, Any] | None = None
+    attributes: Mapping[str, pa.Array] = field(default_factory=dict)
 
     def take(self, at: np.ndarray[Any, Any], amount: Amount) -> "Fields":
         """Return the rows at these positions, with their amounts as given."""
@@ -78,6 +81,7 @@ class Fields:
             None if self.event_id is None else self.event_id.take(where),
             {name: array.take(where) for name, array in self.shown.items()},
             None if self.malformed is None else self.malformed[at],
+            {name: array.take(where) for name, array in self.attributes.items()},
         )
 
 
@@ -91,6 +95,7 @@ def normalise(  # noqa: PLR0913 - options by keyword
     rows: np.ndarray[Any, Any] | None = None,
     names: Sequence[str] | None = None,
     keeps_foreign: bool = False,
+    attributes: Sequence[str] = (),
 ) -> tuple[pa.RecordBatch, pa.RecordBatch]:
     """Split a table with the contract's columns into a canonical batch and a batch of rejected rows.
 
@@ -100,6 +105,7 @@ def normalise(  # noqa: PLR0913 - options by keyword
             first_row  ordinal of the first row; `rows` i64[n] where the ordinals have gaps
             names      all columns of the source, where the table has only some of them
             keeps_foreign  see `canonicalise`
+            attributes  columns that views look at: both batches have them, too, as `attribute.NAME`
     Out     (CANONICAL_SCHEMA, REJECTED_SCHEMA), both in order of row; clean columns pass without a copy
     Errors  InputError   a required column is missing or of a type that cannot be one
             ConfigError  an unknown currency or time zone
@@ -115,6 +121,15 @@ def normalise(  # noqa: PLR0913 - options by keyword
         currency=_optional_text(columns, "currency"),
         event_id=_optional_text(columns, "event_id"),
         shown=columns,
+        attributes=attribute_columns(
+            table,
+            attributes,
+            source=source,
+            names=names,
+            may_be_missing=types is not None and _only_erases(table),
+        )
+        if attributes
+        else {},
     )
     if rows is None:
         rows = np.arange(first_row, first_row + table.num_rows, dtype=np.int64)
@@ -212,8 +227,10 @@ def canonicalise(
         if abroad is not None:
             codes = pc.if_else(pa.array(abroad), fields.currency, codes)
         batch = batch.append_column("currency", codes)
+    if fields.attributes:
+        batch = with_attributes(batch, fields.attributes)
     if faults is None:
-        return batch, NO_REJECTED
+        return batch, NO_REJECTED if not fields.attributes else _no_rejected(fields.attributes)
     return batch.filter(pa.array(faults == 0)), _rejected(fields, faults, rows, source)
 
 
@@ -406,7 +423,12 @@ def _rejected(
     if "amount_minor" in shown:
         minor = shown["amount_minor"]
         shown["amount"] = minor if "amount" not in shown else pc.coalesce(minor, shown["amount"])
-    return rejected_batch(rows[at], source, _REASON_WORDS.take(pa.array(faults[at])), shown)
+    made = rejected_batch(rows[at], source, _REASON_WORDS.take(pa.array(faults[at])), shown)
+    return with_attributes(made, {name: array.take(where) for name, array in fields.attributes.items()})
+
+
+def _no_rejected(attributes: Iterable[str]) -> pa.RecordBatch:
+    return with_attributes(NO_REJECTED, {name: nulls(0) for name in attributes})
 
 
 def rejected_batch(

@@ -44,7 +44,7 @@ def read_table(path: Path, columns: Sequence[str], *, kind: str) -> pa.Table:
         )
     with _reading(path, kind):
         names = _names(path, suffix)
-        missing = [name for name in _SCHEMAS[kind].names if name not in names]
+        missing = [name for name in _SCHEMAS[kind].names if name not in (*names, *_OPTIONAL.names)]
         if missing or (kind == CHANGES and "tier" in names):
             problem = f"is not a file of {kind}" + (f": it has no column {missing[0]}" if missing else "")
             raise InputError(problem, source=path, fix=f"name one of {_MADE_BY[kind]}")

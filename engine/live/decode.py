@@ -8,7 +8,7 @@ Source  docs/semantics.md 1
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import compress
 from typing import Final, NamedTuple
 
@@ -20,12 +20,14 @@ from rfmstream.engine.events.json_rows import parse_object, text_rows
 from rfmstream.engine.events.json_scan import PAD, OrderScanner
 from rfmstream.engine.events.normalise import CONTRACT_COLUMNS, normalise
 from rfmstream.engine.live.arrow_records import Full, Judged, Streams
+from rfmstream.engine.live.attributes import Attributes, Found
 from rfmstream.engine.live.model import LogBatch, RawRecords
 from rfmstream.engine.live.payload import ROWS_MAX, Form, Row, form_of, is_arrow, rows_of
 from rfmstream.engine.live.spans import HeaderSpans, Spans, part, rejection, sizes_of
 from rfmstream.kernels.json_split import ITEMS, split_records
 from rfmstream.kernels.record_batches import has_byte
 from rfmstream.schemas.orders import CANONICAL_SCHEMA
+from rfmstream.schemas.plan import Plan
 
 _BRACKET: Final = np.uint8(ord("["))
 _FEED: Final = np.uint8(ord("\n"))
@@ -90,14 +92,24 @@ class Decoder:
 
     In      currency, time_zone  the ruleset's: what amounts are in, and where times without a zone are local
             record_bytes_max  a longer value is refused unread
+            attributes  what views look at: the orders get a column `attribute.NAME` for each
     Errors  ConfigError  an unknown currency or zone
     """
 
-    def __init__(self, *, currency: str, time_zone: str = "UTC", record_bytes_max: int = 16 << 20) -> None:
+    def __init__(
+        self,
+        *,
+        currency: str,
+        time_zone: str = "UTC",
+        record_bytes_max: int = 16 << 20,
+        attributes: Sequence[str] = (),
+    ) -> None:
         self._scanner = OrderScanner(currency=currency, time_zone=time_zone)
         self._time_zone = time_zone
         self._currency = currency
+        self._reading = currency, time_zone
         self._record_bytes_max = record_bytes_max
+        self._attributes = Attributes(attributes) if attributes else None
 
     def decode(self, records: RawRecords) -> LogBatch:
         """Return the orders of records, and the rows that are none, each with the first reason that holds.
@@ -114,7 +126,10 @@ class Decoder:
         n = len(rows.counts)
         if len(accepted) == n and accepted.all() and (rows.counts == 1).all():
             numbers = orders.column(_ROW).to_numpy()
-            return LogBatch(records, orders, numbers, [], np.arange(n + 1), records.position)
+            if self._attributes is not None:
+                texts = self._attributes.members.scanned(rows.data, rows.starts, rows.ends, numbers)
+                orders = self._attributes.of_plain(records, orders, texts, numbers)
+            return LogBatch(records, orders, numbers, [], np.arange(n + 1), records.position, self._reading)
         try:
             found = self._find(records, rows, orders, accepted)
         except Full as full:
@@ -128,6 +143,10 @@ class Decoder:
                 *(_judged_records(done, firsts) for done in found.judged),
             ]
         )
+        if self._attributes is not None:
+            ordinals = orders.column(_ROW).to_numpy()
+            texts = self._found_attributes(self._attributes, rows, found, firsts).of(ordinals)
+            orders = self._attributes.of_plain(records, orders, texts, record_of[ordinals])
         rejections = []
         for ordinal, reason, text in refused:
             record = int(record_of[ordinal])
@@ -141,7 +160,27 @@ class Decoder:
             refused=rejections,
             firsts=firsts,
             position=records.position,
+            reading=self._reading,
         )
+
+    @staticmethod
+    def _found_attributes(
+        attributes: Attributes, rows: _Rows, found: _Found, firsts: NDArray[np.int64]
+    ) -> Found:
+        """Gather the attributes of all rows that may be orders."""
+        there = Found(attributes.names)
+        scanned = found.scanned.column(_ROW).to_numpy()
+        if scanned.size:
+            texts = attributes.members.scanned(rows.data, rows.starts, rows.ends, scanned)
+            there.add(firsts[found.record[scanned]] + found.place[scanned], texts)
+        if found.parsed:
+            said = [attributes.members.parsed(row.record) for _, _, row in found.parsed]
+            ordinals = [int(firsts[record]) + place for record, place, _ in found.parsed]
+            columns = [pa.array(column, pa.string()) for column in zip(*said, strict=True)]
+            there.add(np.array(ordinals, np.int64), columns)
+        for done in found.judged:
+            there.add(_ordinals_of(done, firsts), done.attributes)
+        return there
 
     def _rows(self, records: RawRecords) -> _Rows:
         sizes = sizes_of(records.values)
@@ -180,7 +219,7 @@ class Decoder:
         self, found: _Found, values: Sequence[bytes | None], forms: NDArray[np.uint8], which: list[int]
     ) -> None:
         """Read whole records by the ordinary path."""
-        streams, read = Streams(), set()
+        streams, read = Streams(() if self._attributes is None else self._attributes.names), set()
         for r in which:
             form = Form(int(forms[r]))
             value, rows = values[r] or b"", None
@@ -213,14 +252,51 @@ class Decoder:
         return orders, [(ordinal, reason, texts[ordinal]) for ordinal, reason in reasons.items()]
 
 
+class ViewsDecoder:
+    """Decodes records for views that count in several currencies, or read times in several zones.
+
+    In      decoders  one of each
+    """
+
+    def __init__(self, decoders: Sequence[Decoder]) -> None:
+        self._first, *self._others = decoders
+
+    def decode(self, records: RawRecords) -> LogBatch:
+        """Return the orders of records as the first decoder reads them, with what the others read in `others`."""
+        batch = self._first.decode(records)
+        # As many records as the first could unpack together.
+        return replace(batch, others=tuple(other.decode(batch.records) for other in self._others))
+
+
+def decoder_of(plan: Plan, *, record_bytes_max: int = 16 << 20) -> Decoder | ViewsDecoder:
+    """Return what decodes records for a plan's views: once for all that count in one currency and zone."""
+    attributes: dict[tuple[str, str], list[str]] = {}
+    for view in plan.views:
+        attributes.setdefault((view.ruleset.currency, view.ruleset.time_zone), []).extend(view.attributes)
+    decoders = [
+        Decoder(
+            currency=currency,
+            time_zone=zone,
+            record_bytes_max=record_bytes_max,
+            attributes=tuple(dict.fromkeys(names)),
+        )
+        for (currency, zone), names in attributes.items()
+    ]
+    return decoders[0] if len(decoders) == 1 else ViewsDecoder(decoders)
+
+
 def _judged_records(done: Judged, firsts: NDArray[np.int64]) -> _Judgement:
     """Return what became of Arrow records, with the ordinals of their rows."""
-    sizes = zip(done.records, done.sizes, strict=True)
-    ordinals = np.concatenate([firsts[record] + np.arange(size) for record, size in sizes])
+    ordinals = _ordinals_of(done, firsts)
     return (
         _numbered(done.orders, ordinals),
         [(int(ordinals[row.place]), row.reason, row.text) for row in done.refused],
     )
+
+
+def _ordinals_of(done: Judged, firsts: NDArray[np.int64]) -> NDArray[np.int64]:
+    sizes = zip(done.records, done.sizes, strict=True)
+    return np.concatenate([firsts[record] + np.arange(size) for record, size in sizes])
 
 
 def _add(found: _Found, record: int, rows: list[Row]) -> None:

@@ -55,6 +55,7 @@ class Rejection(NamedTuple):
     """A row that changed nothing.
 
     Fields  reason    a word of schemas.orders.REJECTION_REASONS
+            views     the names of the views that rejected it, where there are several
             key       of its record
             original  the record's bytes; of a record of many rows, the row's own
             offset    of its record
@@ -68,6 +69,7 @@ class Rejection(NamedTuple):
     offset: int
     row: int
     log_us: int
+    views: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,8 @@ class LogBatch:
             refused    rows that are no orders, in order of their offsets
             firsts     i64[records + 1], the ordinal of each record's first row, and how many rows there are
             position   the offset to read next
+            reading    the currency and the time zone by which they were read
+            others     the same records, read by others
     """
 
     records: RawRecords
@@ -88,6 +92,14 @@ class LogBatch:
     refused: list[Rejection]
     firsts: NDArray[np.int64]
     position: int
+    reading: tuple[str, str] = ("", "")
+    others: tuple["LogBatch", ...] = ()
+
+    def read_by(self, reading: tuple[str, str]) -> "LogBatch":
+        """Return the rows as they are read by a currency and a time zone."""
+        if not self.others:
+            return self
+        return next(batch for batch in (self, *self.others) if batch.reading == reading)
 
 
 class Runs(Protocol):
@@ -130,10 +142,25 @@ class Forgotten(NamedTuple):
 
     Fields  before       how many tier changes of the step come before the erasure, its own among them
             customer_id  as in the changes
+            population   the customer's; None: the view has none
     """
 
     before: int
     customer_id: str
+    population: str | None = None
+
+
+@dataclass(frozen=True)
+class Told:
+    """What a view tells in a step.
+
+    Fields  view, and as in `Step`
+    """
+
+    view: str
+    changes: pa.Table
+    signals: pa.Table | None = None
+    forgotten: Sequence[Forgotten] = ()
 
 
 @dataclass(frozen=True)
@@ -146,6 +173,8 @@ class Step:
             position    the input offset to commit
             tick        the tick that brought the changes, if one did
             forgotten   customers that were erased, in order
+            view        the view whose these are; "": there is but one
+            further     what other views tell
     """
 
     changes: pa.Table
@@ -154,6 +183,13 @@ class Step:
     tick: Tick | None = None
     signals: pa.Table | None = None
     forgotten: Sequence[Forgotten] = ()
+    view: str = ""
+    further: Sequence[Told] = ()
+
+    @property
+    def told(self) -> list[Told]:
+        """What each view tells."""
+        return [Told(self.view, self.changes, self.signals, self.forgotten), *self.further]
 
 
 class Committed(NamedTuple):

@@ -19,7 +19,6 @@ from typing import Final
 import pyarrow as pa
 
 from rfmstream.engine.core.engine import Engine
-from rfmstream.engine.core.lookup import rows_of
 from rfmstream.engine.live.committer import Committer
 from rfmstream.engine.live.context import PartitionContext
 from rfmstream.engine.live.erasures import Erasures
@@ -30,10 +29,12 @@ from rfmstream.engine.live.ownership import Ownership
 from rfmstream.engine.live.placement import count_and_warn
 from rfmstream.engine.live.saver import Saver
 from rfmstream.engine.live.spans import part, parts, value_bytes
+from rfmstream.engine.live.state import customers_of
 from rfmstream.engine.live.stats import PartitionStats
 from rfmstream.engine.live.store import Store
 from rfmstream.engine.live.takeover import take_over
 from rfmstream.schemas.errors import StateError, TransportError
+from rfmstream.schemas.plan import Plan, plan_of
 from rfmstream.schemas.ruleset import Ruleset
 
 SMALL_BYTES: Final = 256 << 10
@@ -45,7 +46,8 @@ _log = logging.getLogger(__name__)
 class Runner:
     """Runs one partition this worker owns. Methods take turns by themselves; only `close` does not wait.
 
-    In      run     calls a function here or in another thread
+    In      ruleset  or a plan of views
+            run     calls a function here or in another thread
             now_us  the wall clock
             stats   kept up to date
     Errors  of every method; after one, `resume` before anything else, as records may have been fetched in vain:
@@ -58,7 +60,7 @@ class Runner:
         self,
         source: Source,
         *,
-        ruleset: Ruleset,
+        ruleset: Ruleset | Plan,
         options: RunnerOptions,
         log: PartitionLog,
         store: Store,
@@ -69,7 +71,10 @@ class Runner:
     ) -> None:
         self.source = source
         self.stats = stats
-        law = Law.of(ruleset, options.clock, options.tolerance_us)
+        plan = plan_of([ruleset]) if isinstance(ruleset, Ruleset) else ruleset
+        for name in plan.names:
+            stats.of(name)  # each metric exists from the start
+        law = Law.of_plan(plan, options.clock, options.tolerance_us)
         commits = Committer(
             source,
             log,
@@ -90,7 +95,7 @@ class Runner:
             stats=stats,
         )
         self._context = PartitionContext(
-            source, ruleset, options, law, log, store, run, now_us, stats, commits, saver
+            source, plan, options, law, log, store, run, now_us, stats, commits, saver
         )
         self._decoder = decoder
         self._ownership: Ownership | None = None
@@ -103,7 +108,7 @@ class Runner:
     @property
     def position(self) -> int:
         """The offset to read next."""
-        return 0 if self._ownership is None else self._ownership.partition.position
+        return 0 if self._ownership is None else self._ownership.position
 
     @property
     def live(self) -> bool:
@@ -156,14 +161,17 @@ class Runner:
                 ownership = self._ownership
                 if ownership is None or ownership.is_moving or not context.commits.is_settled:
                     return False
+                if not ownership.is_joined:
+                    return False
                 partition = ownership.partition
                 offset, erasures = partition.position, Erasures(partition.erasures.noted)
-                if context.saver.has(offset, partition.engine.clock_us):
+                came_to_us = partition.clock_us
+                if context.saver.has(offset, came_to_us):
                     partition.erasures.settle(await context.saver.rid(erasures))
                     return False
                 mark = ownership.mark
-                frozen = await context.run(partition.engine.frozen)
-            is_written = await context.saver.save(frozen, offset, mark, erasures)
+                frozen = await context.run(partition.state.frozen)
+            is_written = await context.saver.save(frozen, offset, mark, erasures, came_to_us)
             if is_written and erasures.noted:
                 oldest = await context.saver.rid(erasures)
                 async with context.hold:
@@ -185,7 +193,7 @@ class Runner:
                 return await self._recover()
             self._is_broken = False
             self.stats.state = "live" if ownership.is_live else "replaying"
-            return ownership.partition.position
+            return ownership.position
 
     async def stop(self) -> None:
         """Finish the step in flight, write a last checkpoint, let go of the log."""
@@ -206,28 +214,37 @@ class Runner:
         await self._context.log.close()
         self.stats.state = "stopped"
 
-    async def snapshot(self, as_of_us: int | None = None) -> pa.Table:
+    async def snapshot(self, as_of_us: int | None = None, view: str | None = None) -> pa.Table:
         """Return one row a customer as of an instant (None: the clock), of what is committed.
 
-        Errors  ConfigError     `as_of_us` lies before the clock
+        In      view  None: the first one that is no shadow
+        Errors  ConfigError     `as_of_us` lies before the clock, or there is no such view
                 TransportError  the partition is being recovered, or a step is in doubt
         """
-        return await self._asked(lambda engine: engine.snapshot(as_of_us))
+        return await self._asked(lambda engine: engine.snapshot(as_of_us), view)
 
-    async def customers(self, ids: Sequence[str], as_of_us: int | None = None) -> pa.Table:
+    async def customers(
+        self,
+        ids: Sequence[str],
+        as_of_us: int | None = None,
+        view: str | None = None,
+        population: str | None = None,
+    ) -> pa.Table:
         """Return the snapshot's rows of some customers, of those that are here.
 
+        In      population  of a view that parts customers; None: of all populations
         Errors  as of `snapshot`
         """
-        return await self._asked(lambda engine: rows_of(engine, ids, as_of_us))
+        return await self._asked(lambda engine: customers_of(engine, ids, as_of_us, population), view)
 
-    async def _asked(self, question: Callable[[Engine], pa.Table]) -> pa.Table:
+    async def _asked(self, question: Callable[[Engine], pa.Table], view: str | None) -> pa.Table:
         async with self._context.hold:
             ownership = self._ownership
             is_known = ownership is not None and ownership.is_live and not ownership.is_moving
             if ownership is None or not is_known or not self._context.commits.is_settled:
                 raise TransportError("the partition is being recovered", endpoint=str(self.source))
-            return await self._context.run(partial(question, ownership.partition.engine))
+            of = ownership.partition.state.view(view)
+            return await self._context.run(partial(question, of.engine))
 
     @asynccontextmanager
     async def _moved_on(self) -> AsyncIterator[Ownership | None]:
@@ -249,7 +266,7 @@ class Runner:
         self._ownership, self._is_broken = taken.ownership, True
         await taken.begin()
         self._is_broken = False
-        position = taken.ownership.partition.position
+        position = taken.ownership.position
         _log.info(
             "partition recovered",
             extra={

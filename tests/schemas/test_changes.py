@@ -50,8 +50,11 @@ def test_columns_and_types_of_the_contract() -> None:
         ("ruleset", WORD),
         ("mode", WORD),
         ("holdout", pa.bool_()),
+        ("view", WORD),
+        ("population", pa.string()),
     ]
-    nullable = {"from_tier", "to_tier", "order_id", "last_paid_at", "next_change_at", "next_tier", "holdout"}
+    nullable = {"from_tier", "to_tier", "order_id", "last_paid_at", "next_change_at", "next_tier"}
+    nullable |= {"holdout", "population"}
     assert {field.name for field in CHANGE_SCHEMA if field.nullable} == nullable
     assert all(field.metadata[b"unit"] and field.metadata[b"description"] for field in CHANGE_SCHEMA)
 

@@ -20,7 +20,7 @@ def test_columns_of_the_contract() -> None:
         ),
         *("r_band", "f_band", "m_band", "last_paid_at", "recency_days", "frequency", "monetary_minor"),
         *("first_paid_at", "lifetime_orders", "lifetime_monetary_minor", "average_order_minor"),
-        *("next_change_at", "next_tier", "ruleset", "mode"),
+        *("next_change_at", "next_tier", "ruleset", "mode", "view", "population"),
     ]
     for name in ("recency_days", "lifetime_orders", "lifetime_monetary_minor", "average_order_minor"):
         assert SNAPSHOT_SCHEMA.field(name).type == pa.int64()
@@ -45,6 +45,7 @@ def test_a_customer_without_orders_has_nulls_where_there_is_nothing_to_say() -> 
             "average_order_minor",
             "next_change_at",
             "next_tier",
+            "population",
         ),
     }
 

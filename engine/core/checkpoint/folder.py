@@ -13,7 +13,7 @@ from rfmstream.schemas.errors import StateError
 MANIFEST: Final = "manifest.json"
 FIRST: Final = f"0-{MANIFEST}"
 """Empty, and there while the first checkpoint of a directory is in the making: what is there then is no loss."""
-OWN_FILE: Final = re.compile(r"\d+-\d+-(customers|entries)\.arrow|\d+-manifest\.json")
+OWN_FILE: Final = re.compile(r"\d+-\d+-(customers|entries|populations)\.arrow|\d+-manifest\.json")
 
 
 @contextmanager

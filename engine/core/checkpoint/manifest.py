@@ -18,17 +18,22 @@ from rfmstream.schemas.codes import FOREVER_US, NEVER_US
 from rfmstream.schemas.errors import StateError
 
 FORMAT: Final = "rfmstream-checkpoint"
-VERSION: Final = 2
-"""Of what is written; every version from 1 on is read. Version 2 has the columns of EXTRA, where there are any."""
+VERSION: Final = 3
+"""The newest that is written; every version from 1 on is read. Version 2 has the columns of EXTRA, where there are any;
+version 3 has populations, and is written where there are some."""
+_WITHOUT_POPULATIONS: Final = 2
 _TEXTS: Final = ("ruleset", "ruleset_name", "fingerprint", "tier_fingerprint", "time_zone", "currency")
 _INDENT: Final = orjson.OPT_INDENT_2
 
 
-def describe(machine: Machine, files: list[dict[str, Any]]) -> dict[str, Any]:
+def describe(
+    machine: Machine, files: list[dict[str, Any]], populations: dict[str, Any] | None = None
+) -> dict[str, Any]:
     """Return the manifest of a machine's state that was written to files."""
-    return {
+    parted = {} if populations is None else {"populations": populations}
+    return parted | {
         "format": FORMAT,
-        "version": VERSION,
+        "version": VERSION if parted else _WITHOUT_POPULATIONS,
         "ruleset": machine.ruleset.identity,
         "ruleset_name": machine.ruleset.name,
         "fingerprint": machine.ruleset.fingerprint,
@@ -93,6 +98,7 @@ def _is_sound(manifest: dict[str, Any]) -> bool:
 
     try:
         shards, files = manifest["shards"], manifest["files"]
+        of_views = [manifest["populations"]] if "populations" in manifest else []
         counters = asdict(Counters(**manifest["counters"]))
         by_word = [counters.pop(name).values() for name in ("rejected", "changes", "signals")]
         counts = [*chain.from_iterable(by_word), *counters.values()]
@@ -104,9 +110,14 @@ def _is_sound(manifest: dict[str, Any]) -> bool:
             and all(is_within(count, 0, 2**63 - 1) for count in counts)
             and all(is_within(shard["clock_us"], NEVER_US, FOREVER_US) for shard in shards)
             and all(is_within(shard["wheel_key"], 0, layout.WHEEL_KEY_MAX) for shard in shards)
-            and all(OWN_FILE.fullmatch(file["name"]) and isinstance(file["xxh3_128"], str) for file in files)
             and all(
-                is_within(file[size], 0, file["bytes"]) for file in files for size in ("rows", "id_bytes")
+                OWN_FILE.fullmatch(file["name"]) and isinstance(file["xxh3_128"], str)
+                for file in [*files, *of_views]
+            )
+            and all(
+                is_within(file[size], 0, file["bytes"])
+                for file in [*files, *of_views]
+                for size in ("rows", "id_bytes")
             )
         )
     except (AttributeError, KeyError, TypeError):

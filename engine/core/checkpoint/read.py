@@ -13,7 +13,11 @@ import xxhash
 from rfmstream.engine.core.buffers import offsets_and_data
 from rfmstream.engine.core.checkpoint.columns import (
     ENTRY_SCHEMA,
+    ERASED,
     FIX_DAMAGE,
+    LONG_CUSTOMER,
+    POPULATION,
+    POPULATION_SCHEMA,
     WITHOUT_ID,
     completed,
     customer_schema,
@@ -23,6 +27,7 @@ from rfmstream.engine.core.checkpoint.columns import (
 from rfmstream.engine.core.checkpoint.manifest import read_manifest
 from rfmstream.engine.core.counters import Counters
 from rfmstream.engine.core.machine import Machine
+from rfmstream.engine.core.populations import Populations
 from rfmstream.engine.core.shard import Shard
 from rfmstream.engine.events.arrow_buffers import check_buffers
 from rfmstream.kernels import layout
@@ -36,14 +41,21 @@ _MARKS_MAX: Final = (len(CHANGE_REASONS) << layout.REASON_SHIFT) - 1
 
 
 def read_checkpoint(
-    directory: str | os.PathLike[str], *, ruleset: Ruleset | str | None = None, threads: int | None = None
+    directory: str | os.PathLike[str],
+    *,
+    ruleset: Ruleset | str | None = None,
+    threads: int | None = None,
+    **options: Any,  # noqa: ANN401 - of the machine
 ) -> Machine:
-    """Return the machine a checkpoint holds; see `Engine.restore`."""
+    """Return the machine a checkpoint holds; see `Engine.restore`.
+
+    options  `view`, `seeds` and `hashed` of the machine
+    """
     folder = Path(directory)
     while True:
         manifest = read_manifest(folder)
         try:
-            return _read(folder, manifest, ruleset, threads)
+            return _read(folder, manifest, ruleset, threads, options)
         except StateError:
             # While it was read another one may have taken its place, whose manifest names other files.
             if read_manifest(folder) == manifest:
@@ -51,10 +63,16 @@ def read_checkpoint(
 
 
 def _read(
-    folder: Path, manifest: dict[str, Any], ruleset: Ruleset | str | None, threads: int | None
+    folder: Path,
+    manifest: dict[str, Any],
+    ruleset: Ruleset | str | None,
+    threads: int | None,
+    options: dict[str, Any],
 ) -> Machine:
     own = _own_ruleset(manifest, ruleset, folder)
-    machine = Machine(own, threads=len(manifest["shards"]), mode=manifest["mode"])
+    if "populations" in manifest:
+        options = {**options, "populations": _read_populations(folder, manifest["populations"])}
+    machine = Machine(own, threads=len(manifest["shards"]), mode=manifest["mode"], **options)
     if threads is not None:
         machine.use_threads(threads)
     files = iter(manifest["files"])
@@ -93,6 +111,24 @@ def _read(
         # The tiers are decided as before, but other signals are asked for.
         machine.ask_anew()
     return machine
+
+
+def _read_populations(folder: Path, saved: dict[str, Any]) -> Populations:
+    found = pa.Table.from_batches(
+        _read_columns(folder, saved, POPULATION_SCHEMA, {"role": ERASED}), schema=POPULATION_SCHEMA
+    )
+    try:
+        texts, roles = found["text"].to_pylist(), found["role"].to_pylist()
+    except UnicodeDecodeError as error:
+        raise StateError(
+            "the checkpoint is damaged: a text is no UTF-8", path=folder, fix=FIX_DAMAGE
+        ) from error
+    named: list[list[str]] = [
+        [text for text, of in zip(texts, roles, strict=True) if of == role]
+        for role in (POPULATION, LONG_CUSTOMER, ERASED)
+    ]
+    erased_at = [us for us, of in zip(found["at_us"].to_pylist(), roles, strict=True) if of == ERASED]
+    return Populations(named[0], named[1], dict(zip(named[2], erased_at, strict=True)))
 
 
 def _own_ruleset(manifest: dict[str, Any], ruleset: Ruleset | str | None, folder: Path) -> Ruleset:
@@ -157,6 +193,9 @@ def _read_columns(
 def _is_within(batch: pa.RecordBatch, highest: dict[str, int]) -> bool:
     if any(column.null_count for column in batch.columns):
         return False
+    if batch.schema.names[0] == "text":
+        # A population may have a name of any length.
+        return pc.all(pc.less_equal(batch["role"], highest["role"])).as_py() is not False
     has_id = np.ones(batch.num_rows, np.bool_)
     if batch.schema.names[0] == "id":
         has_id = ~np.isin(batch["marks"].to_numpy() & layout.KIND_MASK, WITHOUT_ID)

@@ -12,7 +12,16 @@ import pyarrow as pa
 import xxhash
 from numpy.typing import NDArray
 
-from rfmstream.engine.core.checkpoint.columns import ENTRY_SCHEMA, WITHOUT_ID, customer_schema, id_bytes_of
+from rfmstream.engine.core.checkpoint.columns import (
+    ENTRY_SCHEMA,
+    ERASED,
+    LONG_CUSTOMER,
+    POPULATION,
+    POPULATION_SCHEMA,
+    WITHOUT_ID,
+    customer_schema,
+    id_bytes_of,
+)
 from rfmstream.engine.core.checkpoint.folder import (
     FIRST,
     MANIFEST,
@@ -25,6 +34,7 @@ from rfmstream.engine.core.checkpoint.folder import (
 from rfmstream.engine.core.checkpoint.manifest import describe, sealed
 from rfmstream.engine.core.compact import Compacted
 from rfmstream.engine.core.machine import Machine
+from rfmstream.engine.core.populations import Populations
 from rfmstream.engine.core.shard import Shard
 from rfmstream.kernels import layout
 
@@ -67,9 +77,14 @@ def _write(machine: Machine, folder: Path) -> None:
             written.append(folder / FIRST)
             written[-1].touch()
         files = list(chain.from_iterable(machine.threads.for_each(write, list(enumerate(machine.shards)))))
+        populations = None
+        if machine.populations is not None:
+            path = folder / f"{generation}-0-populations.arrow"
+            written.append(path)
+            populations = _write_file(path, POPULATION_SCHEMA, [_population_batch(machine.populations)])
         written.append(folder / f"{generation}-{MANIFEST}")
         with written[-1].open("wb") as file:
-            file.write(sealed(describe(machine, files)))
+            file.write(sealed(describe(machine, files, populations)))
             sync(file)
         sync_folder(folder)
         written.pop().replace(folder / MANIFEST)
@@ -96,6 +111,19 @@ def _entry_batches(shard: Shard, compacted: Compacted) -> Iterator[pa.RecordBatc
         has_none = np.isin(entries["marks"] & layout.KIND_MASK, WITHOUT_ID)
         offsets, data = shard.entry_ids(np.where(has_none, 0, handles))
         yield _split([entries], ENTRY_SCHEMA, offsets, data)
+
+
+def _population_batch(populations: Populations) -> pa.RecordBatch:
+    names, long_ids, erased = populations.names[1:], populations.long_ids, populations.erased_us
+    roles = [POPULATION] * len(names) + [LONG_CUSTOMER] * len(long_ids) + [ERASED] * len(erased)
+    return pa.RecordBatch.from_arrays(
+        [
+            pa.array([*names, *long_ids, *erased], pa.string()),
+            pa.array(roles, pa.int8()),
+            pa.array([0] * (len(names) + len(long_ids)) + list(erased.values()), pa.int64()),
+        ],
+        schema=POPULATION_SCHEMA,
+    )
 
 
 def _split(

@@ -27,7 +27,7 @@ async def check_policies(admin: AIOKafkaAdminClient, config: WorkerConfig) -> No
     """
     outputs = config.outputs
     topics = [*config.input_topics, outputs.clock, outputs.changes, outputs.current]
-    if config.ruleset.asks_signals:
+    if config.asks_signals:
         topics.append(outputs.signals)
     options = {topic: await _options(admin, topic) for topic in topics}
     hidden = [topic for topic, found in options.items() if not found]

@@ -24,12 +24,12 @@ from aiokafka import errors as kafka
 from rfmstream.engine.files.interrupts import ending_signals
 from rfmstream.engine.live.board import Board, Watched
 from rfmstream.engine.live.config import WorkerConfig
-from rfmstream.engine.live.decode import Decoder
+from rfmstream.engine.live.decode import decoder_of
 from rfmstream.engine.live.encode import Encoder
 from rfmstream.engine.live.http import StatusServer
 from rfmstream.engine.live.kafka.client import as_rfm_error
 from rfmstream.engine.live.kafka.lane import STOP_S_MAX, Lane
-from rfmstream.engine.live.kafka.output import KafkaPartitionLog
+from rfmstream.engine.live.kafka.output import KafkaPartitionLog, ViewOutput
 from rfmstream.engine.live.kafka.seams import install_answers, install_fetches, install_lock
 from rfmstream.engine.live.kafka.topics import input_ids, prepare_topics
 from rfmstream.engine.live.kafka.transactions import Transactions
@@ -38,6 +38,7 @@ from rfmstream.engine.live.kafka.watermarks import high_watermarks
 from rfmstream.engine.live.model import Source
 from rfmstream.engine.live.options import RunnerOptions
 from rfmstream.engine.live.placement import Placement
+from rfmstream.engine.live.plain import is_parted
 from rfmstream.engine.live.runner import Runner
 from rfmstream.engine.live.stats import PartitionStats
 from rfmstream.engine.live.store import Store
@@ -90,11 +91,7 @@ class Worker:
         self._config = config
         self._board = Board(config.ruleset, config.clock)
         self._pool = ThreadPoolExecutor(config.threads, thread_name_prefix="step")
-        self._decoder = Decoder(
-            currency=config.ruleset.currency,
-            time_zone=config.ruleset.time_zone,
-            record_bytes_max=config.record_bytes_max,
-        )
+        self._decoder = decoder_of(config.plan, record_bytes_max=config.record_bytes_max)
         self._store = Store(config.checkpoints, app_id=config.app_id, keep=config.checkpoints_kept)
         self._reading = Reading(config, self._fail)
         self._transactions = Transactions(config.client, config.app_id)
@@ -136,10 +133,11 @@ class Worker:
                     "topics": ",".join(self._config.input_topics),
                     "partitions": partitions,
                     "ruleset": self._config.ruleset.identity,
+                    "views": None if config.views is None else ", ".join(config.views.names),
                     "status": None if status is None else status.url,
                 },
             )
-            warm = partial(warm_up, self._config.ruleset, self._config.clock)
+            warm = partial(warm_up, self._config.plan, self._config.clock)
             await self._unless_stopped(self._in_pool(warm))
             await self._unless_stopped(self._in_pool(install_fetches))
             await self._read()
@@ -268,18 +266,26 @@ class Worker:
         config = self._config
         stats = PartitionStats(placement=Placement(source.partition, self._partitions))
         # A customer whose records are in several partitions has a state, and numbers its changes, in each.
-        encoder = Encoder(
-            config.ruleset,
-            source=f"{config.ce_source}/{source.topic}/{source.partition}",
-            structured=config.structured,
-        )
+        views = {
+            view.name: ViewOutput(
+                Encoder(
+                    view.ruleset,
+                    source=f"{config.ce_source}/{source.topic}/{source.partition}",
+                    structured=config.structured,
+                    view=view.name if view.shadow or is_parted(config.plan) else None,
+                ),
+                view.shadow,
+            )
+            for view in config.plan.views
+        }
         log = KafkaPartitionLog(
             source,
             transactions=self._transactions,
             client=config.client,
             app_id=config.app_id,
             outputs=config.outputs,
-            encoder=encoder,
+            encoder=next(iter(views.values())).encoder,
+            views=views,
             compression=None if config.compression == "none" else config.compression,
             run=self._in_pool,
             partitions=self._partitions,
@@ -299,7 +305,7 @@ class Worker:
         )
         runner = Runner(
             source,
-            ruleset=config.ruleset,
+            ruleset=config.plan,
             options=options,
             log=log,
             store=self._store,

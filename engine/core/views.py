@@ -1,0 +1,308 @@
+"""Several views of one stream of orders: orders are judged once, and each view gives what a run of its own would.
+
+Views do not touch each other. What they share is work: orders are read and judged once for each currency and time zone
+that their rulesets count in, and ids are hashed once.
+
+Source  docs/semantics.md section 10
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from rfmstream.engine.core.engine import Engine, to_table
+from rfmstream.engine.core.kernel_batch import Hashed
+from rfmstream.engine.core.machine import STEP_ROWS, Mode, StepResult
+from rfmstream.engine.core.populations import Populations
+from rfmstream.engine.core.rejections import Rejections
+from rfmstream.engine.core.shard import new_seeds
+from rfmstream.engine.core.view import ViewEngine
+from rfmstream.engine.events.arrow_buffers import check_table
+from rfmstream.engine.events.instants import Instant
+from rfmstream.engine.events.normalise import normalise
+from rfmstream.schemas.changes import CHANGE_SCHEMA
+from rfmstream.schemas.plan import Plan, View
+from rfmstream.schemas.plan_file import load_plan
+from rfmstream.schemas.ruleset import Ruleset
+from rfmstream.schemas.signals import SIGNAL_SCHEMA
+from rfmstream.schemas.snapshots import SNAPSHOT_SCHEMA
+
+
+@dataclass(frozen=True)
+class ViewsResult:
+    """What a batch brought.
+
+    Fields  views     by view: changes, signals, and the rows that it rejected
+            rejected  the rows that changed nothing, once for each reason: REJECTED_SCHEMA and `views`, who rejected it
+            shadows   the views whose changes and signals are for nobody to act on
+    """
+
+    views: Mapping[str, StepResult]
+    rejected: pa.Table
+    shadows: frozenset[str] = frozenset()
+
+    @property
+    def changes(self) -> pa.Table:
+        """The tier changes of all views but shadows, one view after the other; the column `view` tells them apart."""
+        return together((result.changes for result in self._shown()), CHANGE_SCHEMA)
+
+    @property
+    def signals(self) -> pa.Table:
+        """The signals of all views but shadows."""
+        return together((result.signals for result in self._shown()), SIGNAL_SCHEMA)
+
+    def _shown(self) -> Iterable[StepResult]:
+        return (result for name, result in self.views.items() if name not in self.shadows)
+
+
+@dataclass(frozen=True)
+class Group:
+    """Views that judge orders alike: they count in one currency, and read times without a zone in one zone.
+
+    Fields  places  of its views in the plan
+    """
+
+    currency: str
+    time_zone: str
+    views: tuple[ViewEngine, ...]
+    places: tuple[int, ...]
+
+    @property
+    def attributes(self) -> tuple[str, ...]:
+        """The columns that its views look at."""
+        return tuple(dict.fromkeys(name for of in self.views for name in of.view.attributes))
+
+
+class Views:
+    """Looks at one stream of orders in several ways at once.
+
+    plan     a Plan, or the path of its file
+    threads  shards to spread each view's customers over, each worked on by a thread
+    mode     what the changes say of themselves
+
+    Fields   plan   which views there are
+             views  by name, in the plan's order; `views["hk"].engine` is the engine of one
+             added  views that a checkpoint did not hold: they begin with the orders to come
+             dropped  views that a checkpoint held and the plan does not
+
+    >>> views = Views("views.toml")
+    >>> result = views.step(table)         # columns of the contract, and those that the plan names
+    >>> result.changes.to_pandas()
+    >>> views.snapshot(as_of="2026-12-01T00:00:00Z", view="hk")
+    """
+
+    def __init__(self, plan: Plan | str | PathLike[str], *, threads: int = 1, mode: Mode = "replay") -> None:
+        self.plan = plan if isinstance(plan, Plan) else load_plan(Path(plan))
+        self.mode = mode
+        self.added: tuple[str, ...] = ()
+        self.dropped: tuple[str, ...] = ()
+        self._seeds, self._hashed, self._rows_read = new_seeds(), Hashed(), 0
+        self._engines = {
+            view.name: ViewEngine(
+                view,
+                Engine(
+                    view.ruleset,
+                    threads=threads,
+                    mode=mode,
+                    populations=Populations() if view.per is not None else None,
+                    **self.options(view),
+                ),
+            )
+            for view in self.plan.views
+        }
+
+    def options(self, view: View) -> dict[str, Any]:
+        """Return what a view's engine is made with, so that it shares what it can with the others."""
+        shares = not view.attributes
+        return {"view": view.name, "seeds": self._seeds, "hashed": self._hashed if shares else None}
+
+    def replace(self, name: str, engine: Engine) -> None:
+        """Go on with another engine in a view."""
+        self._rows_read = max(self._rows_read, engine.counters.read)
+        self._engines[name] = ViewEngine(self._engines[name].view, engine)
+
+    @property
+    def views(self) -> Mapping[str, ViewEngine]:
+        """The views and their engines."""
+        return self._engines
+
+    def __getitem__(self, name: str) -> ViewEngine:
+        """Return a view and its engine.
+
+        Raises  ConfigError where there is none of that name
+        """
+        return self._engines[self.plan.view(name).name]
+
+    @property
+    def groups(self) -> tuple[Group, ...]:
+        """The views by how they judge orders, in order of their first one."""
+        found: dict[tuple[str, str], list[int]] = {}
+        for place, view in enumerate(self.plan.views):
+            found.setdefault((view.ruleset.currency, view.ruleset.time_zone), []).append(place)
+        engines = list(self._engines.values())
+        return tuple(
+            Group(*key, tuple(engines[place] for place in places), tuple(places))
+            for key, places in found.items()
+        )
+
+    @property
+    def memory(self) -> dict[str, dict[str, int]]:
+        """The bytes each view's state takes, by what they hold."""
+        return {name: of.engine.memory for name, of in self._engines.items()}
+
+    def step(self, orders: Any) -> ViewsResult:  # noqa: ANN401 - whatever speaks the Arrow PyCapsule interface
+        """Apply orders, in the order in which they stand, as `Engine.step` does.
+
+        orders  a table of the columns of the contract and of those that the plan names
+        Raises  InputError where a column is missing, damaged or of a type that cannot be read exactly
+        """
+        table = to_table(orders)
+        check_table(table)
+        rejections = Rejections(self.plan.names)
+        results: dict[str, list[StepResult]] = {name: [] for name in self.plan.names}
+        for group in self.groups:
+            canonical, malformed = normalise(
+                table,
+                currency=group.currency,
+                time_zone=group.time_zone,
+                first_row=self._rows_read,
+                attributes=group.attributes,
+            )
+            step = self.step_canonical(group, canonical, malformed, rejections)
+            for name, result in step.items():
+                results[name].append(result)
+        self._rows_read += table.num_rows
+        shadows = frozenset(view.name for view in self.plan.views if view.shadow)
+        return ViewsResult({name: parts[0] for name, parts in results.items()}, rejections.table(), shadows)
+
+    def step_canonical(
+        self,
+        group: Group,
+        orders: pa.RecordBatch,
+        malformed: pa.RecordBatch,
+        rejections: Rejections,
+        *,
+        has_parts: bool = False,
+    ) -> dict[str, StepResult]:
+        """Apply a batch that was judged for a group to its views.
+
+        orders      CANONICAL_SCHEMA and the attributes of the group
+        malformed   REJECTED_SCHEMA and the attributes: rows that could not be read
+        rejections  takes what the views reject
+        has_parts   orders may come in several parts, told by their rows
+        """
+        self._take_malformed(group, malformed, rejections)
+        made: dict[str, list[StepResult]] = {of.view.name: [] for of in group.views}
+        # Whole batches, where parts of an order must not be torn apart.
+        step_rows = max(orders.num_rows, 1) if has_parts else STEP_ROWS
+        for start in range(0, max(orders.num_rows, 1), step_rows):
+            part = orders.slice(start, step_rows)
+            for of, place in zip(group.views, group.places, strict=True):
+                result = of.step_canonical(part, has_parts=has_parts)
+                made[of.view.name].append(result)
+                for rejected in result.rejected.to_batches():
+                    rejections.add_of(place, rejected)
+        return {name: _joined(results) for name, results in made.items()}
+
+    def _take_malformed(self, group: Group, malformed: pa.RecordBatch, rejections: Rejections) -> None:
+        if not malformed.num_rows:
+            return
+        by = np.zeros((malformed.num_rows, len(self.plan.views)), dtype=np.bool_)
+        for of, place in zip(group.views, group.places, strict=True):
+            by[:, place], absent = of.rejects(malformed)
+            if absent.any():
+                at = malformed.schema.get_field_index("reason")
+                reason = pa.array(["malformed"] * malformed.num_rows, pa.string())
+                told = malformed.set_column(at, malformed.schema.field(at), reason)
+                rejections.add(told, _only(absent, place, len(self.plan.views)))
+        rejections.add(malformed, by)
+
+    def advance(self, now: Instant) -> ViewsResult:
+        """Let time pass up to `now` in every view."""
+        results = {}
+        for name, of in self._engines.items():
+            changes = of.engine.advance(now)
+            results[name] = StepResult(changes, Rejections(()).table(), of.engine.signals)
+        shadows = frozenset(view.name for view in self.plan.views if view.shadow)
+        return ViewsResult(results, Rejections(self.plan.names).table(), shadows)
+
+    def snapshot(self, as_of: Instant | None = None, *, view: str | None = None) -> pa.Table:
+        """Return one row a customer as of an instant (default: each view's clock), without changing anything.
+
+        view    only of this one; default: all but shadows, one after the other
+        Raises  ConfigError where `as_of` lies before a view's clock, or there is no such view
+        """
+        if view is not None:
+            return self[view].engine.snapshot(as_of)
+        shown = (of for of in self._engines.values() if not of.view.shadow)
+        return together((of.engine.snapshot(as_of) for of in shown), SNAPSHOT_SCHEMA)
+
+    def resegment(self, name: str, ruleset: Ruleset, now: Instant | None = None) -> pa.Table:
+        """Let a view go on by another ruleset, as `Engine.resegment` does; return its changes, `rules_changed`."""
+        of = self[name]
+        changes = of.engine.resegment(ruleset, now)
+        views = tuple(
+            View(view.name, ruleset, view.where, view.per, view.shadow) if view.name == name else view
+            for view in self.plan.views
+        )
+        self.plan = Plan(views, self.plan.path)
+        self._engines[name] = ViewEngine(self.plan.view(name), of.engine)
+        return changes
+
+    def use_threads(self, threads: int) -> None:
+        """Work on each view's shards with so many threads from now on."""
+        for of in self._engines.values():
+            of.engine.use_threads(threads)
+
+    def checkpoint(self, directory: str | PathLike[str]) -> None:
+        """Write the states of all views to a directory, replacing the checkpoint there in one step."""
+        from rfmstream.engine.core.views_checkpoint import write_views  # noqa: PLC0415 - it knows the views
+
+        write_views(self, directory)
+
+    @classmethod
+    def restore(
+        cls,
+        directory: str | PathLike[str],
+        plan: Plan | str | PathLike[str] | None = None,
+        *,
+        threads: int | None = None,
+    ) -> "Views":
+        """Return the views a checkpoint holds.
+
+        plan     which views to go on with; default: the checkpoint's own. One that the checkpoint does not hold begins
+                 with the orders to come, one that the plan does not name is dropped: see `added` and `dropped`
+        threads  default: as many shards as were checkpointed
+        Raises   StateError where there is no whole checkpoint, or a view was made with another ruleset or other events
+        """
+        from rfmstream.engine.core.views_checkpoint import read_views  # noqa: PLC0415 - it knows the views
+
+        wanted = plan if plan is None or isinstance(plan, Plan) else load_plan(Path(plan))
+        return read_views(Path(directory), wanted, threads=threads)
+
+
+def together(tables: Iterable[pa.Table], schema: pa.Schema) -> pa.Table:
+    """Return tables of several views one after the other; what only one view's ruleset says of itself is left out."""
+    return pa.concat_tables([schema.empty_table(), *(table.cast(schema) for table in tables)])
+
+
+def _joined(results: list[StepResult]) -> StepResult:
+    if len(results) == 1:
+        return results[0]
+    return StepResult(
+        pa.concat_tables([result.changes for result in results]),
+        pa.concat_tables([result.rejected for result in results]),
+        pa.concat_tables([result.signals for result in results]),
+    )
+
+
+def _only(rows: NDArray[np.bool_], place: int, views: int) -> NDArray[np.bool_]:
+    by = np.zeros((rows.size, views), dtype=np.bool_)
+    by[:, place] = rows
+    return by
