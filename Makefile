@@ -45,10 +45,10 @@ picture: $(VENV)/.installed-demo ## make the README's picture anew, from what `m
 
 SPEEDUP ?= 86400
 live: $(VENV)/.installed-demo ## the same year through Kafka at a day a second (SPEEDUP=604800: a week); Ctrl-C stops all
-	@$(BIN)/python -m ops.broker.live --speedup $(SPEEDUP)
+	@$(BIN)/python -m ops.broker.live --speedup $(SPEEDUP) $(if $(PORT),--port $(PORT))
 
-kafka: ## start Apache Kafka on 127.0.0.1:9092, with Java 17 and Maven; KAFKA_BOOTSTRAP names a cluster of your own
-	@$(PYTHON) -m ops.broker.broker start
+kafka: ## start Apache Kafka on 127.0.0.1:9092 (PORT=9192: there), with Java 17 and Maven; KAFKA_BOOTSTRAP names a cluster of your own
+	@$(PYTHON) -m ops.broker.broker start $(if $(PORT),--port $(PORT))
 
 kafka-stop: ## stop it; its data stays in .kafka
 	@$(PYTHON) -m ops.broker.broker stop

@@ -14,9 +14,41 @@ from rfmstream.schemas.codes import FOREVER_US, NEVER_US, ChangeReason
 ERASED = int(ChangeReason.ERASED)
 
 
+@inline
+def _sort_key(record):
+    """Return what rows are in order by: the instant, at one instant time before events."""
+    key = record.effective_us << 1
+    return key | 1 if record.row >= 0 else key
+
+
+@inline
+def _order_bytes(row, order_offset):
+    return np.int64(order_offset[row + 1]) - np.int64(order_offset[row])
+
+
+@inline
+def _put_customer_id(record, i, end, key_data, offset, data):
+    """Write the customer's id of row i; return where the next one begins."""
+    offset[i] = end
+    copy_customer_id(record, key_data, data, end)
+    return end + np.int64(record.key_size) + 1
+
+
+@inline
+def _put_order_id(row, is_there, i, end, order_offset, order_data, offset, data, valid):
+    """Write the order's id of row i, that of the batch's row if it is there; return where the next one begins."""
+    offset[i] = end
+    put_valid(valid, i, is_there)
+    if is_there:
+        size = _order_bytes(row, order_offset)
+        copy_id(order_data, np.int64(order_offset[row]), size, data, end)
+        end += size
+    return end
+
+
 @jit
 def order_keys(changes, order_offset, out, reasons):
-    """Write the sort key of each change: its instant, time before events.
+    """Write the sort key of each change.
 
     In      changes      CHANGE[n]
             order_offset i32[rows + 1] of the batch's order ids; i32[0] where there was no batch
@@ -31,12 +63,10 @@ def order_keys(changes, order_offset, out, reasons):
     for i in range(out.size):
         change = changes[i]
         row = np.int64(change.row)
-        key = change.effective_us << 1
+        key = _sort_key(change)
         customer_bytes += np.int64(change.key_size) + 1
-        if row >= 0:
-            key |= 1
         if row >= 0 and change.reason != ERASED:
-            order_bytes += np.int64(order_offset[row + 1]) - np.int64(order_offset[row])
+            order_bytes += _order_bytes(row, order_offset)
         reasons[change.reason] += 1
         ascending &= key >= before
         before = key
@@ -79,18 +109,12 @@ def write_changes(changes, order, key_data, order_offset, order_data, out, valid
         put_valid(valid.next_change_at, i, change.next_change_us != FOREVER_US)
         out.next_tier[i] = change.next_tier
         put_valid(valid.next_tier, i, change.next_tier >= 0)
-        customer_offset[i] = customer_end
-        copy_customer_id(change, key_data, customer_data, customer_end)
-        customer_end += np.int64(change.key_size) + 1
-        id_offset[i] = id_end
+        customer_end = _put_customer_id(change, i, customer_end, key_data, customer_offset, customer_data)
         row = np.int64(change.row)
-        names_order = row >= 0 and change.reason != ERASED
-        put_valid(valid.order_id, i, names_order)
-        if names_order:
-            source = np.int64(order_offset[row])
-            size = np.int64(order_offset[row + 1]) - source
-            copy_id(order_data, source, size, id_data, id_end)
-            id_end += size
+        is_there = row >= 0 and change.reason != ERASED
+        id_end = _put_order_id(
+            row, is_there, i, id_end, order_offset, order_data, id_offset, id_data, valid.order_id
+        )
     customer_offset[order.size] = customer_end
     id_offset[order.size] = id_end
 
@@ -105,11 +129,10 @@ def signal_keys(signals, order_offset, out, kinds):
     for i in range(out.size):
         signal = signals[i]
         row = np.int64(signal.row)
-        key = signal.effective_us << 1
+        key = _sort_key(signal)
         customer_bytes += np.int64(signal.key_size) + 1
         if row >= 0:
-            key |= 1
-            order_bytes += np.int64(order_offset[row + 1]) - np.int64(order_offset[row])
+            order_bytes += _order_bytes(row, order_offset)
         kinds[signal.kind] += 1
         ascending &= key >= before
         before = key
@@ -150,17 +173,11 @@ def write_signals(signals, order, key_data, order_offset, order_data, out, valid
         put_valid(valid.stay_orders, i, signal.stay_orders != NO_NUMBER)
         out.stay_minor[i] = signal.stay_minor
         put_valid(valid.stay_minor, i, signal.stay_minor != NO_NUMBER)
-        customer_offset[i] = customer_end
-        copy_customer_id(signal, key_data, customer_data, customer_end)
-        customer_end += np.int64(signal.key_size) + 1
-        id_offset[i] = id_end
+        customer_end = _put_customer_id(signal, i, customer_end, key_data, customer_offset, customer_data)
         row = np.int64(signal.row)
-        put_valid(valid.order_id, i, row >= 0)
-        if row >= 0:
-            source = np.int64(order_offset[row])
-            size = np.int64(order_offset[row + 1]) - source
-            copy_id(order_data, source, size, id_data, id_end)
-            id_end += size
+        id_end = _put_order_id(
+            row, row >= 0, i, id_end, order_offset, order_data, id_offset, id_data, valid.order_id
+        )
     customer_offset[order.size] = customer_end
     id_offset[order.size] = id_end
 

@@ -1,10 +1,11 @@
 """Fold one batch of order events into a shard.
 
-Rows are taken in blocks: all rows of a block look their customer up, then all find its entries, then each is applied in
-order, so that the cache misses of different rows overlap (docs/decisions/). Customers do not touch each other, so a
-customer is brought up to the clock when its own event comes, and all others when the batch is done
-(`wheel.advance`); the set of changes, and their order for each customer, is that of visiting every instant in turn
-(docs/semantics.md 5).
+The fold takes rows in blocks. It looks up the customers of all rows of a block, then their entries, and then applies
+the rows in order. So the cache misses of different rows overlap (docs/decisions/).
+
+Customers are independent of each other. An event brings only its own customer up to the clock; `wheel.advance` brings
+up the others when the batch is done. The changes, and their order for each customer, are those of visiting every
+instant in turn (docs/semantics.md 5).
 """
 
 import numpy as np
@@ -64,7 +65,7 @@ from rfmstream.kernels.wheel import arm, has_chunks, key_of
 from rfmstream.schemas.codes import ID_BYTES_MAX, NO_TIER, ChangeReason
 
 BLOCK = 128
-"""Rows taken together: so few that what was asked for is still in the caches when its row is applied."""
+"""Rows of a block: so few that prefetched lines are still in the caches when their row is applied."""
 ENTRIES_PER_ROW = 3  # an order with its event_id, or a refund with the original amount and its identity
 
 REASONS = np.array(
@@ -187,10 +188,10 @@ def _apply_row(state, rules, batch, i, handle, value, clock_us):
 
 @inline
 def _look_up(state, batch, rules, first, end, rows, handles, hashes):
-    """Find, or for a first event make, the customer of each row of a block; return how many rows are this shard's.
+    """Find the customer of each row of a block, or add it at its first event; return how many rows are this shard's.
 
-    Prefetches stand in loops of their own. One is only done with when its page is found, so the searches for pages,
-    which are most of what it costs, overlap as far as there are few other instructions between them.
+    Prefetches stand in loops of their own. A prefetch retires only after its page walk, which is most of its cost;
+    keeping these loops tight lets the walks overlap.
     """
     count = np.int64(0)
     for i in range(first, end):
@@ -241,7 +242,7 @@ def _look_up(state, batch, rules, first, end, rows, handles, hashes):
 
 @part
 def _follow(state, batch, rows, handles, k, count):
-    """Look a customer that was erased up again for its later rows of a block."""
+    """Look up again, for the later rows of a block, a customer that a row of it has erased."""
     keep_apart()
     i, old = np.int64(rows[k]), np.int64(handles[k])
     start = np.int64(customer_offset_of(batch)[i])
@@ -263,8 +264,8 @@ def fold(states, rulesets, batches, first, outcome, rows, handles, hashes):
                      to its output
     Out     outcome  u8[n], Outcome of each of this shard's rows
     Scratch rows, handles i64[BLOCK]; hashes u64[BLOCK], of customer and order id together
-    Holds   a row that is not applied changes nothing; a second call goes on where the first stopped
-    Returns (row to go on from, DONE | OUTPUT_FULL | GROW)
+    Holds   a row that is not applied changes nothing; the next call continues at the row that this one returned
+    Returns (row to continue at, DONE | OUTPUT_FULL | GROW)
     Cost    O(rows), no allocation
     Source  docs/semantics.md 3-5; oracle tests/support/oracle.py
     """

@@ -32,7 +32,7 @@ from rfmstream.kernels.memory import (
     settled_any_of,
     settled_of,
 )
-from rfmstream.kernels.signals import follow_signals, warns_from
+from rfmstream.kernels.signals import follow_signals, warned_until, warns_from
 from rfmstream.schemas.codes import FOREVER_US, NEVER_US, NO_TIER, ChangeReason
 
 RECENCY_EXPIRED = int(ChangeReason.RECENCY_EXPIRED)
@@ -42,6 +42,9 @@ BY_TIME = -1
 
 STEPS_BOUND = 8
 """Entries looked at when only a deadline is wanted: a customer of a million orders is looked at again later."""
+
+TAIL_BOUND = 64
+"""Newest entries looked at to see that no change is near."""
 
 
 @inline
@@ -102,14 +105,42 @@ def is_counted(state, rules, customer, entry):
 
 
 @part
-def next_change(state, rules, customer, cell, r_band, r_stop_us, steps_max):
+def _keeps_bands(state, rules, customer, f_band, m_band, until_us):
+    """Tell whether the newest few orders alone keep F and M in their bands until an instant, given no further event.
+
+    Without adjustments F and M only fall as time passes, so what stays in the window for certain is enough to know.
+    A customer of a million orders is told by its last few; False says nothing.
+    """
+    keep_apart()
+    if np.int64(customer.marks) & HAS_ADJUSTMENT:
+        return False
+    frequency, monetary = np.int64(0), np.int64(0)
+    if f_band > 0:
+        frequency = frequency_cuts_of(rules)[f_band - 1]
+    if m_band > 0:
+        monetary = monetary_cuts_of(rules)[m_band - 1]
+    entries, handle = entries_of(state), np.int64(customer.tail)
+    for _ in range(TAIL_BOUND):
+        if frequency <= 0 and monetary <= 0:
+            return True
+        if handle == 0 or leaves_us(rules, entries[handle].at_us) <= until_us:
+            return False
+        frequency -= 1
+        monetary -= entries[handle].amount_minor
+        handle = np.int64(entries[handle].previous)
+    return False
+
+
+@part
+def next_change(state, rules, customer, cell, r_band, r_stop_us, steps_max, until_us):
     """Find the next instant at which time alone changes the tier of a customer.
 
     In      customer   as of the instant it was measured at: its window, tier
             cell       of its bands; r_band, r_stop_us: its recency band, and when that falls
             steps_max  entries to look at, at most
-    Returns (instant, tier code); (FOREVER_US, NO_TIER) if never; when the search ended at `steps_max`, an instant
-            before which nothing changes and the present tier
+            until_us   a later change is of no interest
+    Returns (instant, tier code); (FOREVER_US, NO_TIER) if never; when the search ended at `steps_max` or `until_us`,
+            an instant before which nothing changes and the present tier
     """
     keep_apart()
     tier = np.int64(customer.tier)
@@ -128,6 +159,8 @@ def next_change(state, rules, customer, cell, r_band, r_stop_us, steps_max):
         at_us = min(r_stop_us, leaves_next_us)
         if at_us == FOREVER_US or steps_max <= 0:
             break
+        if at_us > until_us:
+            return at_us, tier
         while leaves_next_us <= at_us:
             if steps_max <= 0:
                 return at_us, tier
@@ -192,10 +225,18 @@ def evaluate(state, rules, customer, handle, now_us, reason, row, entry):
     before = np.int64(customer.tier)
     cause, is_changed = reason, tier != before
     if not is_changed:
-        next_us, next_tier = next_change(state, rules, customer, cell, r_band, r_stop_us, STEPS_BOUND)
+        next_us, next_tier = next_change(
+            state, rules, customer, cell, r_band, r_stop_us, STEPS_BOUND, FOREVER_US
+        )
         if rules.signals_max != 0 and next_tier == tier and warns_from(rules, tier, next_us) <= now_us:
             # The search ended early, and whether a warning is due depends on where the change is.
-            next_us, next_tier = next_change(state, rules, customer, cell, r_band, r_stop_us, FOREVER_US)
+            until_us = warned_until(rules, tier, now_us)
+            if r_stop_us > until_us and _keeps_bands(state, rules, customer, f_band, m_band, until_us):
+                next_us = until_us
+            else:
+                next_us, next_tier = next_change(
+                    state, rules, customer, cell, r_band, r_stop_us, FOREVER_US, until_us
+                )
         _set_deadline(customer, next_us, next_tier)
         if rules.signals_max != 0:
             follow_signals(
@@ -216,7 +257,7 @@ def evaluate(state, rules, customer, handle, now_us, reason, row, entry):
     customer.tier_since_us = now_us
     customer.change_entry = entry
     customer.marks = (np.int64(customer.marks) & HAS_ADJUSTMENT) | (reason << REASON_SHIFT)
-    next_us, next_tier = next_change(state, rules, customer, cell, r_band, r_stop_us, FOREVER_US)
+    next_us, next_tier = next_change(state, rules, customer, cell, r_band, r_stop_us, FOREVER_US, FOREVER_US)
     _set_deadline(customer, next_us, next_tier)
     emit(state, customer, handle, now_us, reason, row, (r_band, f_band, m_band), before, next_us, next_tier)
     if rules.signals_max != 0:

@@ -59,6 +59,13 @@ def warns_from(rules, tier, next_us):
     return warns_us(rules, next_us, warn_days_of(rules)[end - 1])
 
 
+@inline
+def warned_until(rules, tier, now_us):
+    """Return an instant such that of a change after it no warning is due before more than half a day has passed."""
+    end = warn_first_of(rules)[tier + 1]
+    return now_us + (warn_days_of(rules)[end - 1] + 2) * DAY_US
+
+
 @part
 def _emit(state, customer, now_us, kind, row):
     """Begin a signal, null in all that differs by kind, and return it."""

@@ -79,7 +79,9 @@ def write_snapshot(states, rulesets, as_of_us, first, end, scratch, ahead, out, 
         cell = cell_of(rules, customer, r_band, f_band, m_band)
         next_us, next_tier = np.int64(customer.deadline_us), noted_next_tier(customer)
         if next_tier == 0:
-            next_us, next_tier = next_change(state, rules, customer, cell, r_band, r_stop_us, FOREVER_US)
+            next_us, next_tier = next_change(
+                state, rules, customer, cell, r_band, r_stop_us, FOREVER_US, FOREVER_US
+            )
         seq, reason = np.int64(customer.seq) & SEQ_MASK, np.int64(customer.marks) >> REASON_SHIFT
         # Who came back after an erasure with an adjustment alone has had no change that may be told.
         is_told = seq > 0 and reason != ERASED

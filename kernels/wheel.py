@@ -1,10 +1,12 @@
-"""The calendar of deadlines: when must which customer be looked at although nothing came for it.
+"""The timing wheel: it holds every customer's deadline, the instant at which time alone may change the customer's tier.
 
-A hierarchical timing wheel (Varghese and Lauck 1987) of two levels: 512 slots of 134 s in the open bucket, and one
-list for each later bucket of 19 h. Lists are chunks of 62 customer handles, so filing a deadline is a store and a
-drain reads in order. A customer's deadline usually only moves later (it paid again): its entry stays where it is and
-is filed anew when it comes up. Where the deadline moves earlier a second entry is filed and the first one, no longer
-the customer's `armed` slot, is dropped when it comes up. So timers follow from the customers and are in no checkpoint.
+It is a hierarchical timing wheel (Varghese and Lauck 1987) of two levels. The open bucket has 512 slots of 134 s; each
+later bucket of 19 h is one list. Lists are chunks of 62 customer handles, so filing a deadline is one store, and a
+drain reads memory in order.
+
+A customer is armed in one slot. When its deadline moves later, which a payment does, it stays there, and the drain of
+that slot files it anew. When its deadline moves earlier, it is filed and armed in an earlier slot; the drain of the
+later slot drops it. Deadlines follow from the customers, so no checkpoint holds the wheel.
 
 Source: docs/decisions/; docs/semantics.md 5.
 """
@@ -31,7 +33,7 @@ from rfmstream.schemas.codes import FOREVER_US
 ENTRIES_AHEAD = 5
 
 PUSH_RESERVE = BUCKET_SLOTS + 2
-"""Chunks that filing one chunk's customers anew can take at the most."""
+"""The most chunks that filing the customers of one chunk anew can take."""
 
 
 @inline
@@ -69,7 +71,7 @@ def _push(state, head, handle):
 
 @inline
 def _free(state, chunk):
-    """Give a chunk back; return the next one of its list."""
+    """Return a chunk to the free list; return the next chunk of its own list."""
     behind = np.int64(chunks_of(state)[chunk, 0])
     chunks_of(state)[chunk, 0] = state.free_chunk
     state.free_chunk = chunk
@@ -79,9 +81,9 @@ def _free(state, chunk):
 
 @inline
 def _file_today(state, key, handle, deadline_us):
-    """Put a customer in a slot of the open bucket.
+    """File a customer in a slot of the open bucket.
 
-    Its deadline may have moved beyond the slot since it was armed; then it is filed anew when the slot ends.
+    Its deadline may have moved beyond the slot since it was armed; then the drain files it anew when the slot ends.
     """
     slot = key & (BUCKET_SLOTS - 1)
     slots_of(state)[slot] = _push(state, np.int64(slots_of(state)[slot]), handle)
@@ -92,9 +94,9 @@ def _file_today(state, key, handle, deadline_us):
 
 @inline
 def arm(state, customer, handle):
-    """File a customer under its deadline, unless an entry of it comes up earlier anyway.
+    """File a customer under its deadline, unless it is armed in an earlier slot.
 
-    State   room for a chunk must have been made before
+    Holds   the caller has made room for one chunk
     """
     if customer.deadline_us == FOREVER_US:
         return
@@ -127,7 +129,7 @@ def _prefetch_chunk(state, chunk):
 
 @inline
 def _prefetch_windows(state, chunk, now_us, ahead):
-    """Ask for the oldest entries in the window of each customer that is due: its tier depends on when they leave."""
+    """Prefetch the oldest entries in the window of each customer that is due: their leaving decides its tier."""
     entries = entries_of(state)
     used = np.int64(chunks_of(state)[chunk, 1])
     for k in range(used):
@@ -163,9 +165,10 @@ def _open_bucket(state):
 
 @part
 def _drain_slot(state, rules, now_us, ahead, expires):
-    """Look at every customer filed in the present slot; return DONE, OUTPUT_FULL or GROW to be called again.
+    """Visit every customer filed in the present slot; return DONE, or OUTPUT_FULL or GROW to be called again.
 
-    In      expires  False: only file anew who is not due yet; nothing but timers changes
+    In      expires  True: measure customers that are due; False: only file anew customers that are not due yet, which
+                     changes no customer
     """
     keep_apart()
     key = state.wheel_key
@@ -206,7 +209,7 @@ def _drain_slot(state, rules, now_us, ahead, expires):
 
 @inline
 def _next_key(state, target):
-    """Return the next slot to look at: none is between if the open bucket is empty."""
+    """Return the next slot that may hold a customer, the beginning of the next bucket if the open one is empty."""
     if state.n_today > 0:
         return state.wheel_key + 1
     return min(target, ((state.wheel_key >> BUCKET_SLOT_BITS) + 1) << BUCKET_SLOT_BITS)
@@ -214,7 +217,7 @@ def _next_key(state, target):
 
 @jit
 def advance(states, rulesets, now_us, ahead):
-    """Let time pass up to `now_us`: every customer whose tier time alone changed is measured at that very instant.
+    """Let time pass up to `now_us`, and measure each customer at the very instants at which its tier may change.
 
     State   STATE[1] (its clock becomes now_us when DONE; changes are added to its output), RULES[1]
     Scratch ahead    i64[CHUNK_WORDS]
@@ -280,7 +283,7 @@ def next_due(states, rulesets, until_us, ahead):
 
 @jit
 def rearm(states, first, end):
-    """File the customers of handles [first, end) anew, after a restore; return the one to go on from."""
+    """Arm the customers of handles [first, end) after a restore; return the handle to continue at."""
     state = states[0]
     for handle in range(first, end):
         if not has_chunks(state, np.int64(1)):

@@ -9,10 +9,12 @@ RfmError
 A row that is merely unusable raises nothing: it leaves as a rejected row (see `schemas.orders`).
 
 Errors carry fields, and each class builds one sentence from them: where, what is wrong, what to do. Write
-`problem` and `fix` as clauses, in lower case and without a full stop.
+`problem` and `fix` as clauses, in lower case and without a full stop. Credentials are masked in all of it.
 """
 
 from os import PathLike, fspath
+
+from rfmstream.schemas.secrets import masked
 
 _START, _END = 700, 300
 """Characters kept of a sentence too long for anyone: it quotes what a file holds."""
@@ -26,11 +28,11 @@ class RfmError(Exception):
     """
 
     def __init__(self, problem: str, *, where: tuple[str | None, ...] = (), fix: str | None = None) -> None:
-        self.problem = problem
+        self.problem = masked(problem)
         self.fix = fix
         place = "".join(f"{part}: " for part in where if part)
         advice = f"; {fix}" if fix else ""
-        sentence = printable(f"{place}{problem}{advice}")
+        sentence = printable(masked(f"{place}{problem}{advice}"))
         is_long = len(sentence) > _START + _END
         super().__init__(f"{sentence[:_START]} ... {sentence[-_END:]}" if is_long else sentence)
 
@@ -84,7 +86,7 @@ class StateError(RfmError):
     def __init__(
         self, problem: str, *, path: str | PathLike[str] | None = None, fix: str | None = None
     ) -> None:
-        self.path = None if path is None else fspath(path)
+        self.path = None if path is None else masked(fspath(path))
         super().__init__(problem, where=(self.path,), fix=fix)
 
 
@@ -98,7 +100,7 @@ class TransportError(RfmError):
     def __init__(
         self, problem: str, *, endpoint: str | None = None, retries: int = 0, fix: str | None = None
     ) -> None:
-        self.endpoint = endpoint
+        self.endpoint = None if endpoint is None else masked(endpoint)
         self.retries = retries
         tried = f" after {retries} {'retry' if retries == 1 else 'retries'}" if retries else ""
         super().__init__(f"{problem}{tried}", where=(endpoint,), fix=fix)
@@ -110,3 +112,18 @@ def printable(text: str) -> str:
         character if character.isprintable() else character.encode("unicode_escape").decode("ascii")
         for character in text
     )
+
+
+def printable_json(text: str) -> str:
+    """Return JSON as a terminal may see it: the same JSON, in which such characters are escaped."""
+    if text.isprintable():
+        return text
+    return "".join(
+        character if character.isprintable() or character in "\n\t" else _json_escaped(character)
+        for character in text
+    )
+
+
+def _json_escaped(character: str) -> str:
+    units = character.encode("utf-16-be", "surrogatepass").hex()
+    return "".join(f"\\u{units[at : at + 4]}" for at in range(0, len(units), 4))

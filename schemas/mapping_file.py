@@ -326,6 +326,12 @@ class _Parser:
         rounding = self._get(inner, "rounding", f"{key}.{name}", str, "refuse")
         self._choice(rounding, f"{key}.{name}.rounding", _ROUNDINGS)
         expression = self._expression(inner, f"{key}.{name}", ("rounding",))
+        if name == "amount_minor" and set(_DECIMAL_SIGNS) <= set(expression.remove):
+            raise self._error(
+                f"{key}.amount_minor.remove",
+                "takes the decimal sign away: 12,5 would count as 1.25, and 7 as 0.07",
+                'give amount with decimal = "," and thousands = "."',
+            )
         return expression, name == "amount_minor", cast("Rounding", rounding)
 
     def _expression(self, given: object, key: str, others: Sequence[str] = ()) -> Expression:

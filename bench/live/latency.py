@@ -20,6 +20,7 @@ from bench.live.feed import TICK_S, percentiles_ms, present
 from bench.live.site import ROOT, Site, Worker
 from rfmstream.engine.events.instants import to_us
 from rfmstream.engine.live.kafka.fetches import as_fetched, raw_records
+from rfmstream.engine.live.kafka.seams import install_fetches
 
 KEPT_UP_MS: Final = 1_000
 """A pace whose median is beyond this is one that the worker does not keep."""
@@ -153,6 +154,7 @@ async def read(bootstrap: str, topic: str, told: str, begins_s: str) -> dict[str
     times = Times(*json.loads(told))
     changes, counts_us = 0, int(1e6 * (float(begins_s) + times.warm))
     quiet_after_s = float(begins_s) + times.all + 3
+    install_fetches()
     # Whole fetches: who makes an object of each of 100,000 records a second has nothing else to do, and measures that.
     async with Site(bootstrap).consumer(topic, key_deserializer=as_fetched) as consumer:
         while True:

@@ -19,6 +19,7 @@ from typing import Any, Final
 from bench.live import latency, recovery, throughput
 from bench.live.feed import History
 from bench.live.site import ROOT, Site, site
+from rfmstream.engine.core.processors import usable_cores
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,7 @@ def main() -> int:
     parser.add_argument("--only", default="throughput,latency,recovery")
     parser.add_argument("--loads", default="uniform,zipf,ndjson,arrow")
     parser.add_argument("--rates", default="10000,20000,50000,100000,200000", help="orders a second")
-    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="of the worker")
+    parser.add_argument("--threads", type=int, default=usable_cores(), help="of the worker")
     parser.add_argument("--out", type=Path, default=ROOT / "out" / "bench-live.json")
     options = parser.parse_args()
     scale_name = os.environ.get("RFM_BENCH_SCALE") or "small"

@@ -26,8 +26,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from bench.peers.stream.processes import Tree, session_usage
 from bench.process import RFMSTREAM
 from ops.broker.broker import Broker, free_ports
-from rfmstream.engine.live.config import ClientConfig
 from rfmstream.engine.live.kafka.producer import prepare_topic
+from rfmstream.engine.service.client_config import ClientConfig
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 PARTITIONS: Final = 12

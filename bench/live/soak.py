@@ -25,6 +25,7 @@ from bench.live.feed import History, Replay, digest_of, present
 from bench.live.run import table
 from bench.live.site import ROOT, Site, Worker, site
 from bench.peers.stream.processes import Tree
+from rfmstream.engine.core.processors import usable_cores
 
 GROWTH_MAX: Final = 0.1
 SAMPLE_S: Final = 2.0
@@ -149,7 +150,7 @@ def main() -> int:
     parser.add_argument("--rate", type=int, default=5_000, help="orders a second")
     parser.add_argument("--customers", type=int, default=200_000)
     parser.add_argument("--ruleset", default="rfm8-annual")
-    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="of the worker")
+    parser.add_argument("--threads", type=int, default=usable_cores(), help="of the worker")
     parser.add_argument("--out", type=Path, default=ROOT / "out" / "soak.json")
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))

@@ -18,6 +18,7 @@ from rfmstream.engine.cli.destinations import destinations
 from rfmstream.engine.cli.erase import erase
 from rfmstream.engine.cli.explain import explain
 from rfmstream.engine.cli.generate import generate
+from rfmstream.engine.cli.homeless import keep_a_cache
 from rfmstream.engine.cli.maps import maps
 from rfmstream.engine.cli.outcomes import outcomes
 from rfmstream.engine.cli.produce import produce
@@ -26,6 +27,7 @@ from rfmstream.engine.cli.replay import replay
 from rfmstream.engine.cli.report import report
 from rfmstream.engine.cli.rulesets import rulesets
 from rfmstream.engine.cli.snapshot import snapshot
+from rfmstream.engine.cli.state import state
 from rfmstream.engine.cli.tail import tail
 from rfmstream.engine.cli.timeline import timeline
 from rfmstream.engine.cli.warm_up import warm_up
@@ -83,6 +85,14 @@ class Commands(click.Group):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             click.echo(f"rfmstream: writing broke off: {error.strerror}; make room", err=True)
             ctx.exit(EXIT_FAILED)
+        except MemoryError as error:  # Arrow's own is one, too
+            words = f" ({str(error).partition(chr(10))[0]})" if str(error) else ""
+            click.echo(
+                f"rfmstream: there is not enough memory{words}; nothing half-written is left: "
+                "give it more, or run it on fewer orders or customers",
+                err=True,
+            )
+            ctx.exit(EXIT_FAILED)
         except KeyboardInterrupt:
             click.echo("rfmstream: interrupted; no half-written file is left", err=True)
             ctx.exit(EXIT_INTERRUPTED)
@@ -117,6 +127,7 @@ for _command in (
     produce,
     redrive,
     tail,
+    state,
     deliver,
     destinations,
     warm_up,
@@ -139,6 +150,7 @@ class _Unused:
 def main() -> None:
     """Run the command line of this process."""
     sys.meta_path.insert(0, _Unused)
+    keep_a_cache()
     for stream in (sys.stdout, sys.stderr):
         # A terminal in Big5 or ASCII: what it cannot show must not end a run whose files are written.
         if isinstance(stream, TextIOWrapper):

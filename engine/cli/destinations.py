@@ -8,6 +8,7 @@ import click
 from rfmstream.engine.cli.options import FILE
 from rfmstream.engine.cli.running import run_async
 from rfmstream.schemas.errors import ConfigError
+from rfmstream.schemas.secrets import masked
 
 if TYPE_CHECKING:
     from rfmstream.engine.deliver.config import DeliverConfig, Destination
@@ -106,7 +107,8 @@ def check(*, config: Path, secrets: bool) -> None:
         pace = destination.pace
         rates = ", ".join(f"{rate.count} requests in {rate.window_s:g} s" for rate in pace.rates) or "no rate"
         click.echo(
-            f"{destination.name}: {destination.kind} to {destination.form.url}: {' and '.join(takes) or 'nothing'}; "
+            f"{destination.name}: {destination.kind} to {masked(destination.form.url)}: "
+            f"{' and '.join(takes) or 'nothing'}; "
             f"{rates}, {pace.batch} in a request, {pace.concurrency} at a time; "
             f"group {loaded.broker.group(destination.name)}"
         )
@@ -134,7 +136,7 @@ def try_(*, name: str, config: Path, is_signal: bool, customer: str | None, dry:
     except UnfitError as error:
         raise ConfigError(f"{name} takes no {kind}: {error}", file=config, fix="try the other") from None
     if dry:
-        click.echo(f"{request.method} {request.url}")
+        click.echo(f"{request.method} {masked(request.url)}")
         for header in sorted(request.headers):
             click.echo(f"{header}: ...")
         click.echo(f"\n{request.body.decode()}")

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from rfmstream.engine.cli.options import FILE, SUFFIXES, chosen_ruleset, ruleset_options
+from rfmstream.engine.cli.options import FILE, SUFFIXES, chosen_ruleset, csv_safe_option, ruleset_options
 from rfmstream.engine.cli.running import run_async
 from rfmstream.engine.cli.settings import SettingsCommand, setting_options
 from rfmstream.engine.live.settings import CLIENT_SETTINGS
@@ -57,6 +57,7 @@ Exit codes: 0 done · 1 a disk or the brokers failed · 2 usage or configuration
 @click.option("--topic", metavar="TOPIC", help="The topic of orders that workers read.")
 @ruleset_options("the checkpoint's own; give the FILE if it was your own")
 @setting_options(CLIENT_SETTINGS)
+@csv_safe_option
 def erase(
     *,
     ids: Path,

@@ -15,6 +15,23 @@ FILE: Final = click.Path(path_type=Path)
 SUFFIXES: Final = ".parquet .arrow .csv .jsonl"
 
 
+def _make_csv_safe(context: click.Context, _: click.Parameter, is_safe: bool) -> None:  # noqa: FBT001 - click's
+    if is_safe:
+        from rfmstream.engine.files.output import CSV_IS_SAFE  # loads Arrow
+
+        token = CSV_IS_SAFE.set(True)
+        context.call_on_close(lambda: CSV_IS_SAFE.reset(token))
+
+
+csv_safe_option: Final = click.option(
+    "--csv-safe",
+    is_flag=True,
+    expose_value=False,
+    callback=_make_csv_safe,
+    help="In .csv files, put an apostrophe before texts that a spreadsheet would run as formulas, such as =1+1.",
+)
+
+
 def ruleset_options(default_help: str) -> Callable[[_F], _F]:
     """Add --ruleset, --time-zone and --currency."""
     options = (

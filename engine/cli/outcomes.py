@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from rfmstream.engine.cli.options import FILE, SUFFIXES, chosen_ruleset, ruleset_options
+from rfmstream.engine.cli.options import FILE, SUFFIXES, chosen_ruleset, csv_safe_option, ruleset_options
 from rfmstream.engine.cli.spans import SPAN, span_text
 
 if TYPE_CHECKING:
@@ -66,6 +66,7 @@ Exit codes: 0 done · 2 usage or configuration · 3 a file cannot be read
     "--json", "as_json", is_flag=True, help="Print one JSON object, nothing else; money in minor units."
 )
 @click.option("--out", metavar="FILE", type=FILE, help="Write the outcomes as a table, too.")
+@csv_safe_option
 def outcomes(
     *,
     changes: Path,
@@ -88,7 +89,7 @@ def outcomes(
     from rfmstream.engine.cli.show import print_json
     from rfmstream.engine.files.mapping import load_map
     from rfmstream.engine.files.output import check_outputs, write_table
-    from rfmstream.engine.files.tables import read_table
+    from rfmstream.engine.files.own_tables import read_fields
     from rfmstream.engine.insight.contacts import read_contacts
     from rfmstream.engine.insight.flaps import count_flaps
     from rfmstream.engine.insight.outcomes import (
@@ -107,7 +108,7 @@ def outcomes(
         given = [path for path in (changes, *orders, signals, contacts) if path is not None]
         check_outputs([out], given)
     input_map = None if map_name is None else load_map(map_name)
-    table = read_table(
+    table = read_fields(
         changes,
         (*CHANGE_FIELDS, CHANGE_SCHEMA.field("ruleset")),
         what="tier changes",
@@ -122,7 +123,7 @@ def outcomes(
     of_signals: tuple[Outcome, ...] = ()
     if signals is not None:
         of_signals = window.of_signals(
-            read_table(signals, SIGNAL_FIELDS, what="signals", fix="name a file of replay --signals")
+            read_fields(signals, SIGNAL_FIELDS, what="signals", fix="name a file of replay --signals")
         )
     of_contacts: tuple[Response, ...] = ()
     if contacts is not None:

@@ -72,6 +72,13 @@ Exit codes: 0 done · 1 the brokers failed · 2 usage or configuration · 3 inpu
     help="A table with the columns alias and customer_id: orders of an alias are sent as that customer's.",
 )
 @click.option(
+    "--rates",
+    metavar="FILE",
+    type=FILE,
+    help="A table with the columns date, currency and rate: orders in other currencies are sent in --currency, at the "
+    "rate of their local day, a refund at its order's. A missing rate is no_rate, and not sent.",
+)
+@click.option(
     "--currency",
     metavar="CODE",
     help="What the amounts are in; a worker rejects another currency than its ruleset's. [default: the worker's "
@@ -148,6 +155,7 @@ def produce(
     topic: str | None,
     map_name: str | None,
     ids: Path | None,
+    rates: Path | None,
     currency: str | None,
     time_zone: str | None,
     partitions: int | None,
@@ -172,6 +180,7 @@ def produce(
 
     from rfmstream.engine.files.identities import load_identities
     from rfmstream.engine.files.mapping import load_map
+    from rfmstream.engine.files.rates import load_rates
     from rfmstream.engine.files.source import open_orders
     from rfmstream.engine.live.config import load_client_config
     from rfmstream.engine.live.kafka import producer as kafka  # loads the client
@@ -179,17 +188,24 @@ def produce(
     from rfmstream.engine.live.sources import resolve_one
     from rfmstream.schemas.currencies import currency_exponent
 
-    currency = resolve_one("currency", flags={"currency": currency}, file=config) or "CNY"
+    named = resolve_one("currency", flags={"currency": currency}, file=config)
+    currency = named or "CNY"
     currency_exponent(currency)
     time_zone = resolve_one("time_zone", flags={"time_zone": time_zone}, file=config)
     client = load_client_config(flags, file=config)
     to = topic or resolve_one("input_topics", flags={}, file=config)[0]
     input_map = None if map_name is None else load_map(map_name)
     identities = None if ids is None else load_identities(ids)
+    exchange = None if rates is None else load_rates(rates, currency=currency, time_zone=time_zone or "UTC")
 
     def opened() -> "OrderStream":
         return open_orders(
-            inputs, input_map=input_map, currency=currency, time_zone=time_zone, identities=identities
+            inputs,
+            input_map=input_map,
+            currency=currency,
+            time_zone=time_zone,
+            identities=identities,
+            rates=exchange,
         )
 
     # A missing file is known before the brokers are asked.
@@ -200,6 +216,9 @@ def produce(
             client, to, partitions=partitions, replication_factor=replication_factor
         )
         shift_us = await asyncio.to_thread(_days_to_now_us, opened()) if shift_to_now else 0
+        if shift_to_now:
+            days = shift_us // _DAY_US
+            click.echo(f"all orders moved by {days:,} {'day' if abs(days) == 1 else 'days'}", err=True)
         encoder = OrderEncoder(
             currency,
             kafka.Partitioner(count, partitioner),
@@ -221,13 +240,25 @@ def produce(
                     batch = await asyncio.to_thread(next, batches, None)
         return sender.sent, sender.records, count, left_out
 
+    if named is None:
+        click.echo(
+            f"no currency is named: amounts are sent as {currency}; --currency EUR names another",
+            err=True,
+        )
     started_s = time.monotonic()
     sent, records, count, left_out = run_async(run())
     elapsed_s = time.monotonic() - started_s
-    click.echo(f"{sent:,} orders in {records:,} records to {to}, {count} partitions, in {elapsed_s:.1f} s")
+    click.echo(
+        f"{_counted(sent, 'order')} in {_counted(records, 'record')} to {to}, {_counted(count, 'partition')}, "
+        f"in {elapsed_s:.1f} s"
+    )
     if left_out:
         words = ", ".join(f"{reason} {rows:,}" for reason, rows in sorted(left_out.items()))
         click.echo(f"{sum(left_out.values()):,} rows are no orders and were not sent ({words})", err=True)
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"
 
 
 def _batches(orders: "OrderStream", left_out: dict[str, int]) -> "Iterator[pa.RecordBatch]":

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from rfmstream.engine.cli.options import FILE, SUFFIXES, chosen_ruleset, ruleset_options
+from rfmstream.engine.cli.options import FILE, SUFFIXES, chosen_ruleset, csv_safe_option, ruleset_options
 from rfmstream.engine.core.processors import usable_cores
 
 _THREADS_MAX = 2
@@ -124,6 +124,7 @@ Exit codes:
     "is left; the checkpoint stays as it was.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as one JSON object, nothing else.")
+@csv_safe_option
 def replay(
     *,
     inputs: tuple[Path, ...],
@@ -204,6 +205,17 @@ def replay(
                 rates=exchange,
             )
     summary = summarise(result)
+    for path, rows in result.kept.items():
+        click.echo(
+            f"rfmstream: {path} is left as it was, with {rows:,} rows: the checkpoint had all of these orders already",
+            err=True,
+        )
+    for path, rows in result.replaced.items():
+        click.echo(
+            f"rfmstream: {path} had {rows:,} rows, of an earlier run on this checkpoint, and has "
+            f"{result.files[path]:,} now; name another file for each run to keep all",
+            err=True,
+        )
     try:
         if as_json:
             print_json(summary.as_dict())

@@ -19,7 +19,7 @@ from rfmstream.engine.replay.summary import Summary, in_order
 from rfmstream.engine.replay.timeline import Timeline
 from rfmstream.schemas.changes import CHANGE_REASONS
 from rfmstream.schemas.currencies import CURRENCY_EXPONENTS
-from rfmstream.schemas.errors import printable
+from rfmstream.schemas.errors import printable, printable_json
 from rfmstream.schemas.orders import REJECTION_REASONS
 from rfmstream.schemas.ruleset import Ruleset, Tier
 from rfmstream.schemas.signals import SIGNAL_KINDS
@@ -47,7 +47,7 @@ _WHY: Final = {
 
 def print_json(document: Mapping[str, Any]) -> None:
     """Print one JSON object on stdout."""
-    click.echo(orjson.dumps(document, option=orjson.OPT_INDENT_2).decode())
+    click.echo(printable_json(orjson.dumps(document, option=orjson.OPT_INDENT_2).decode()))
 
 
 def print_columns(names: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
@@ -58,33 +58,29 @@ def print_columns(names: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     _console().print(table)
 
 
+def print_table(table: Table) -> None:
+    """Print a table that somebody else has made."""
+    _console().print(table)
+
+
 def print_summary(summary: Summary) -> None:
     """Print the closing summary of a replay."""
     rows, exponent = summary.rows, summary.ruleset.currency_exponent
     rejected = sum(rows.rejected.values())
     console = _console()
-    if summary.input_rows != rows.read:
-        after_until = f", {summary.rows_after_until:,} by --until" if summary.rows_after_until else ""
-        console.print(
-            f"{summary.input_rows:,} input rows, {summary.rows_excluded:,} of them left out by the map{after_until}"
-            f" → {rows.read:,} order events"
-        )
-    if summary.lines_repeated:
-        console.print(f"  {summary.lines_repeated:,} lines repeat one of an earlier file and count once")
-    for why, left_out in summary.excluded:
-        if left_out:
-            console.print(Text(f"  {left_out:,} left out: {why}"), soft_wrap=True)
-    if summary.rows_ahead:
-        console.print(
-            f"[bold red]{summary.rows_ahead:,} rows are dated after now[/], "
-            f"the newest {to_text(summary.newest_ahead_us)}: they let everybody age · --until INSTANT leaves them out"
-        )
+    _print_left_out(console, summary)
     console.print(
         f"[bold]{rows.read:,}[/] rows read = {rows.applied:,} applied + {rows.duplicates:,} duplicates"
         f" + {rejected:,} rejected{_listed(in_order(rows.rejected, REJECTION_REASONS))}"
     )
     if rows.rejected.get("currency_mismatch"):
         console.print(f"  the ruleset counts in {summary.ruleset.currency}; --currency makes it another one")
+    if rows.rejected.get("no_rate"):
+        console.print(
+            "  no_rate: the rates have no such day, or it is a refund and the input does not hold its order: "
+            "replay both together, an order that was applied before only lends its rate",
+            soft_wrap=True,
+        )
     changes = in_order(rows.changes, CHANGE_REASONS)
     console.print(f"[bold]{sum(changes.values()):,}[/] tier changes{_listed(changes)}")
     if summary.ruleset.asks_signals:
@@ -98,6 +94,33 @@ def print_summary(summary: Summary) -> None:
     )
     for path, count in summary.files.items():
         console.print(Text(f"wrote {count:,} rows: {path}"), soft_wrap=True)
+
+
+def _print_left_out(console: Console, summary: Summary) -> None:
+    """Print what did not come to be counted as it stands: by the map, by --until, or as others are alike."""
+    rows = summary.rows
+    if summary.input_rows != rows.read:
+        after_until = f", {summary.rows_after_until:,} by --until" if summary.rows_after_until else ""
+        console.print(
+            f"{summary.input_rows:,} input rows, {summary.rows_excluded:,} of them left out by the map{after_until}"
+            f" → {rows.read:,} order events"
+        )
+    if summary.lines_repeated:
+        console.print(f"  {summary.lines_repeated:,} lines repeat one of an earlier file and count once")
+    if summary.alike:
+        console.print(
+            f"[bold yellow]{summary.alike:,} refunds or adjustments[/] are like another one in customer, order, time "
+            "and amount, and have no event_id: they count once · give an event_id where they are two",
+            soft_wrap=True,
+        )
+    for why, left_out in summary.excluded:
+        if left_out:
+            console.print(Text(f"  {left_out:,} left out: {why}"), soft_wrap=True)
+    if summary.rows_ahead:
+        console.print(
+            f"[bold red]{summary.rows_ahead:,} rows are dated after now[/], "
+            f"the newest {to_text(summary.newest_ahead_us)}: they let everybody age · --until INSTANT leaves them out"
+        )
 
 
 def _tier_table(summary: Summary, exponent: int, *, is_wide: bool) -> Table:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from rfmstream.engine.cli.options import FILE, SUFFIXES, chosen_ruleset, ruleset_options
+from rfmstream.engine.cli.options import FILE, SUFFIXES, chosen_ruleset, csv_safe_option, ruleset_options
 
 if TYPE_CHECKING:
     from rfmstream.schemas.ruleset import Ruleset
@@ -73,6 +73,7 @@ Exit codes: 0 done · 1 a worker does not answer · 2 usage or configuration · 
 )
 @ruleset_options("the checkpoint's own; give the FILE if it was your own")
 @click.option("--out", metavar="FILE", type=FILE, required=True, help="Write one row a customer here.")
+@csv_safe_option
 def snapshot(
     *,
     checkpoint: str | None,

@@ -1,8 +1,10 @@
 """`rfmstream tail`."""
 
+import sys
 from contextlib import aclosing
 from functools import cache
 from pathlib import Path
+from shutil import get_terminal_size
 from typing import Any
 
 import click
@@ -10,7 +12,7 @@ import click
 from rfmstream.engine.cli.running import run_async
 from rfmstream.engine.cli.settings import SettingsCommand, setting_options
 from rfmstream.engine.live.settings import CLIENT_SETTINGS, TOPIC_SETTINGS
-from rfmstream.schemas.errors import ConfigError
+from rfmstream.schemas.errors import ConfigError, printable_json
 
 _TOPICS = ("changes_topic", "signals_topic")
 _SETTINGS = (*CLIENT_SETTINGS, *(setting for setting in TOPIC_SETTINGS if setting.name in _TOPICS))
@@ -64,19 +66,33 @@ def tail(
     topic = str(resolve_one(key, flags=flags, file=config))
     line = _signal_line if signals else _change_line
 
+    width = get_terminal_size().columns if sys.stdout.isatty() and not as_json else 0
+
+    def told() -> None:
+        if not until_end and sys.stderr.isatty():
+            kind = "signals" if signals else "tier changes"
+            of = "" if customer is None else f" of customer {customer}"
+            click.echo(f"waiting for {kind}{of} in {topic} of {','.join(client.bootstrap_servers)}", err=True)
+
     async def follow() -> None:
         shown = 0
+        told()
         values = read_values(client, topic, key=key, from_beginning=from_beginning, until_end=until_end)
         async with aclosing(values):
             async for value in values:
                 event = _event(value, topic, key)
                 if customer in (None, event["customer_id"]):
-                    click.echo(_json_line(event) if as_json else line(event))
+                    click.echo(_json_line(event) if as_json else _cut(line(event), width))
                     shown += 1
                 if shown == count:
                     return
 
     run_async(follow())
+
+
+def _cut(line: str, width: int) -> str:
+    """Shorten a line for a terminal that is narrower: it would break off amidst a word, again and again."""
+    return line if not width or len(line) <= width else f"{line[: width - 1]}…"
 
 
 _MARKS = {"changes_topic": ("to_tier", "tier change"), "signals_topic": ("kind", "signal")}
@@ -108,7 +124,7 @@ def _event(value: bytes, topic: str, key: str) -> dict[str, Any]:
 def _json_line(event: dict[str, Any]) -> str:
     import orjson
 
-    return orjson.dumps(event).decode()
+    return printable_json(orjson.dumps(event).decode())
 
 
 def _change_line(change: dict[str, Any]) -> str:

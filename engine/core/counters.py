@@ -2,7 +2,8 @@
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,11 +25,25 @@ class Counters:
     input_rows: int = 0
     signals: dict[str, int] = field(default_factory=dict)
 
+    def apply(self, applied: int, duplicates: int) -> None:
+        """Count rows that were read and not rejected."""
+        self.read += applied + duplicates
+        self.applied += applied
+        self.duplicates += duplicates
+
     def reject(self, reasons: Iterable[str]) -> None:
         """Count rows that were read and rejected."""
         for reason, count in Counter(reasons).items():
             self.read += count
             self.rejected[reason] = self.rejected.get(reason, 0) + count
+
+    def since(self, before: "Counters") -> "Counters":
+        """Return what was counted since these were `before`, without words of which nothing was."""
+        less: dict[str, Any] = {}
+        for field_ in fields(self):
+            now, then = getattr(self, field_.name), getattr(before, field_.name)
+            less[field_.name] = dict(Counter(now) - Counter(then)) if isinstance(now, dict) else now - then
+        return Counters(**less)
 
 
 def count_words(counter: dict[str, int], words: tuple[str, ...], counts: NDArray[np.int64]) -> None:

@@ -254,11 +254,10 @@ class Machine:
         outcome = np.zeros(orders.num_rows, dtype=np.uint8)
         self.threads.for_each(lambda shard: shard.fold(batch, outcome), self.shards)
         brought = self._advance(self.clock_us, orders.column(1))
-        applied = int(np.count_nonzero(outcome == Outcome.APPLIED))
-        duplicates = int(np.count_nonzero(outcome == Outcome.DUPLICATE))
-        self.counters.read += applied + duplicates
-        self.counters.applied += applied
-        self.counters.duplicates += duplicates
+        applied, duplicates = (
+            np.count_nonzero(outcome == one) for one in (Outcome.APPLIED, Outcome.DUPLICATE)
+        )
+        self.counters.apply(int(applied), int(duplicates))
         return brought, outcome
 
     def _advance(self, now_us: int, order_ids: pa.StringArray | None = None) -> _Brought:

@@ -14,6 +14,22 @@ Kind = Literal["workbook", "archive"]
 ZIP_HEADS: Final = (b"PK\x03\x04", b"PK\x05\x06")
 OLE_HEAD: Final = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
 _WORKBOOKS: Final = ("xl/workbook.xml", "xl/workbook.bin")
+_NO_TABLES: Final = (
+    ".pdf",
+    ".png",
+    ".jpg",
+    ".jpeg",
+    ".gif",
+    ".svg",
+    ".md",
+    ".rtf",
+    ".doc",
+    ".docx",
+    ".md5",
+    ".sha256",
+)
+_NOTES: Final = ("readme", "license", "licence", "liesmich", "lisezmoi")
+"""What stands beside the tables in archives, by the names of files."""
 _OTHERS: Final = {"word/document.xml": "a Word document", "ppt/presentation.xml": "a PowerPoint presentation"}
 _SPREADSHEET: Final = b"application/vnd.oasis.opendocument.spreadsheet"
 
@@ -41,12 +57,14 @@ def kind_of(path: Path, head: bytes) -> Kind | None:
 
 
 def members_of(path: Path) -> list[zipfile.ZipInfo]:
-    """Return the files in an archive, sorted by name, without hidden ones.
+    """Return the files in an archive, sorted by name, without hidden ones, documents, pictures and notes.
 
     Errors  InputError  there is none, or one is locked by a password
     """
     with opened(path) as archive:
-        found = [member for member in archive.infolist() if not member.is_dir() and not _is_hidden(member)]
+        found = [
+            member for member in archive.infolist() if not (member.is_dir() or _is_beside(member.filename))
+        ]
     if not found:
         raise InputError("is a ZIP archive that holds no file to read", source=path)
     for member in found:
@@ -70,5 +88,10 @@ def opened(path: Path) -> Iterator[zipfile.ZipFile]:
         raise InputError(f"is a ZIP archive that cannot be read: {error}", source=path) from error
 
 
-def _is_hidden(member: zipfile.ZipInfo) -> bool:
-    return any(part.startswith((".", "_")) for part in member.filename.split("/"))
+def _is_beside(name: str) -> bool:
+    """Return whether a file stands in an archive beside its tables: hidden, a document, a picture or a note."""
+    last = name.rpartition("/")[2].lower()
+    if any(part.startswith((".", "_")) for part in name.split("/")) or last.endswith(_NO_TABLES):
+        return True
+    stem, _, suffix = last.partition(".")
+    return stem in _NOTES and suffix in ("", "txt", "html")

@@ -18,6 +18,9 @@ _CONTRACT: Final = (
     ("amount", "amount_minor"),
 )
 
+_TABLES: Final = {"csv", "xlsx", "html"}
+"""What a map of delimited text reads as well: a workbook of the same columns."""
+
 
 @dataclass(frozen=True)
 class Fit:
@@ -44,14 +47,23 @@ def guess_map(path: Path) -> tuple[Fit, ...]:
     Errors  InputError  the file is missing, damaged or of unknown format
     """
     file = find_files([path], InputFormat())[0]
-    fits = [_fit(None, _CONTRACT, _names(file, [name for names in _CONTRACT for name in names]))]
+    problem: InputError | None = None
+    there: set[str] = set()
+    try:
+        there = _names(file, [name for names in _CONTRACT for name in names])
+    except InputError as error:
+        # A map may know better how it is to be read, such as its encoding.
+        problem = error
+    fits = [_fit(None, _CONTRACT, there)]
     for name in list_maps():
         input_map = load_map(name)
-        if input_map.input.format in (None, file.format):
+        if input_map.input.format in (None, file.format) or {input_map.input.format, file.format} <= _TABLES:
             # In JSON what does not apply is left out, such as refunds: the first section's columns are the order's.
             events = input_map.events[: 1 if file.format == "jsonl" else None]
             needs = tuple(dict.fromkeys(_needs(replace(input_map, events=events))))
             fits.append(_fit(name, needs, _names_as(path, input_map)))
+    if problem is not None and not any(fit.share for fit in fits):
+        raise problem
     return tuple(sorted(fits, key=lambda fit: (-fit.share, -fit.needed)))
 
 

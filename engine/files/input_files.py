@@ -19,7 +19,7 @@ from rfmstream.schemas.errors import InputError
 from rfmstream.schemas.mapping import Format, InputFormat
 
 BLOCK_BYTES: Final = 4 << 20
-_HEAD_BYTES: Final = 4096
+HEAD_BYTES: Final = 4096
 _SUFFIXES: Final[dict[str, Format]] = {
     ".parquet": "parquet",
     ".pq": "parquet",
@@ -38,10 +38,14 @@ _SUFFIXES: Final[dict[str, Format]] = {
     ".xlsb": "xlsx",
     ".xls": "xlsx",
     ".ods": "xlsx",
+    ".html": "html",
+    ".htm": "html",
 }
 _WORKBOOK_SUFFIXES: Final = tuple(suffix for suffix, form in _SUFFIXES.items() if form == "xlsx")
 _DIVIDERS: Final = (b",", b";", b"\t", b"|")
 _PACKED_SUFFIXES: Final = (".gz", ".zst", ".zstd")
+_HTML_HEADS: Final = (b"<!doctype html", b"<html", b"<table", b"<meta", b"<head", b"<body", b"<style")
+_XML_WORKBOOK: Final = b"urn:schemas-microsoft-com:office:spreadsheet"
 _UTF16_MARKS: Final = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
@@ -114,7 +118,7 @@ def _inspect(path: Path, form: InputFormat) -> list[InputFile]:
                 fix="write its content to a file",
             )
         with path.open("rb") as file:
-            start = file.read(_HEAD_BYTES)
+            start = file.read(HEAD_BYTES)
         if kind_of(path, start) == "archive":
             return [_member(path, member, form) for member in members_of(path)]
         whole = InputFile(path, state.st_size, "csv", None, ",", form.encoding, form.columns, form)
@@ -125,7 +129,7 @@ def _member(path: Path, member: ZipInfo, form: InputFormat) -> InputFile:
     size, name = member.file_size, member.filename
     whole = InputFile(path, size, "csv", None, ",", form.encoding, form.columns, form, name)
     with byte_stream(whole) as stream:
-        start = bytes(stream.read(_HEAD_BYTES))
+        start = bytes(stream.read(HEAD_BYTES))
     if start.startswith(ZIP_HEADS):
         with unpacked(whole) as copy:
             if kind_of(copy, start) == "archive":
@@ -160,9 +164,11 @@ def _told(file: InputFile, start: bytes) -> InputFile:
         format_ = _told_by_content(start, file.name)
     elif form.format is None and _is_parquet(start):
         format_ = "parquet"
+    if format_ in ("csv", None) and compression is None:
+        format_ = _page_or_xml(start, file.name) or format_
     if format_ is None:
         with byte_stream(packed) as stream:
-            format_ = _told_by_content(bytes(stream.read(_HEAD_BYTES)), file.name)
+            format_ = _told_by_content(bytes(stream.read(HEAD_BYTES)), file.name)
     delimiter = form.delimiter or ("\t" if suffix == ".tsv" else ",")
     return replace(packed, format=format_, delimiter=delimiter)
 
@@ -171,12 +177,32 @@ def _is_parquet(head: bytes) -> bool:
     return head[:4] == b"PAR1" and any(byte < 9 for byte in head[4:64])
 
 
+def _page_or_xml(head: bytes, name: str) -> Format | None:
+    """Return "html" for an HTML page or a piece of one: shops hand out tables so, under other names.
+
+    Errors  InputError  an XML spreadsheet
+    """
+    start = _plain(head)
+    if start[:5] == b"<?xml" and _XML_WORKBOOK in head:
+        raise InputError("is an XML spreadsheet of 2003", source=name, fix="save it as a workbook or as CSV")
+    return "html" if start[:16].lower().startswith(_HTML_HEADS) else None
+
+
+def _plain(head: bytes) -> bytes:
+    """Return the first bytes of a text without what stands before its first letter; UTF-16 as ASCII."""
+    if head[:2] in _UTF16_MARKS:
+        head = head.decode("utf-16", "ignore").encode("ascii", "replace")
+    return head.lstrip(codecs.BOM_UTF8 + b" \t\r\n")
+
+
 def _told_by_content(head: bytes, name: str) -> Format:
     if head[:4] == b"PAR1":
         return "parquet"
     if head[:6] == b"ARROW1" or head[:4] == b"\xff\xff\xff\xff":
         return "arrow"
-    text = head.lstrip(codecs.BOM_UTF8 + b" \t\r\n")
+    text = _plain(head)
+    if page := _page_or_xml(head, name):
+        return page
     if text[:1] in (b"{", b"["):
         return "jsonl"
     first = text.partition(b"\n")[0]
@@ -274,7 +300,23 @@ def _decoder(block: bytes, file: InputFile) -> codecs.IncrementalDecoder | None:
     """Return what turns the bytes into text, None if they are UTF-8 already."""
     if block[:2] in _UTF16_MARKS:
         return decoder_of("utf-16")
+    if file.encoding == "utf-8" and (told := _utf16_without_mark(block)):
+        return decoder_of(told)
     return decoder_of(file.encoding)
+
+
+def _utf16_without_mark(block: bytes) -> str | None:
+    """Return which UTF-16 a text is that begins with ASCII, each letter beside a zero; else None: no text has zeros."""
+    start = block[:64]
+    if len(start) < 8:
+        return None
+    for name, zeros, letters in (
+        ("utf-16-le", start[1::2], start[::2]),
+        ("utf-16-be", start[::2], start[1::2]),
+    ):
+        if not any(zeros) and all(0 < byte < 128 for byte in letters):
+            return name
+    return None
 
 
 def _decoded(decoder: codecs.IncrementalDecoder, block: bytes, file: InputFile, *, final: bool) -> bytes:

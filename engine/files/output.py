@@ -9,6 +9,7 @@ import os
 import secrets
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from contextvars import ContextVar
 from pathlib import Path
 from stat import S_IMODE, S_ISDIR, S_ISREG, S_IWUSR
 from types import TracebackType
@@ -17,11 +18,20 @@ from typing import Any, Final, Protocol, Self
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from rfmstream.engine.files.text_rows import ROWS_AT_ONCE, csv_header, csv_lines, json_lines
+from rfmstream.engine.files.text_rows import (
+    ROWS_AT_ONCE,
+    csv_header,
+    csv_lines,
+    json_lines,
+    safe_csv_lines,
+)
 from rfmstream.schemas.errors import ConfigError, TransportError
 
 PARQUET_GROUP_ROWS: Final = 1 << 19
 """Rows of a Parquet row group: enough to compress well and to be skipped as a whole, few enough to hold in memory."""
+
+CSV_IS_SAFE: Final[ContextVar[bool]] = ContextVar("CSV_IS_SAFE", default=False)
+"""Whether CSV files that are opened from now on guard the texts that a spreadsheet would run: `--csv-safe`."""
 
 _FEW_VALUES: Final = ("type", "seq", "r_band", "f_band", "m_band", "frequency")
 
@@ -133,6 +143,23 @@ def write_table(path: Path, table: pa.Table) -> None:
         for batch in table.to_batches():
             out.write(batch)
         out.publish()
+
+
+def rows_in(path: Path) -> int:
+    """Return how many rows an output file holds; 0: none, or no file. A line feed within a CSV text counts as one."""
+    try:
+        match path.suffix.lower():
+            case ".parquet":
+                return int(pq.read_metadata(path).num_rows)
+            case ".arrow":
+                with pa.OSFile(str(path)) as source:
+                    return int(pa.ipc.open_file(source).count_rows())
+            case suffix:
+                with path.open("rb") as file:
+                    lines = sum(block.count(b"\n") for block in iter(lambda: file.read(1 << 20), b""))
+                return max(lines - (suffix == ".csv"), 0)
+    except (OSError, pa.ArrowException):
+        return 0
 
 
 def check_output(path: Path) -> Path:
@@ -292,7 +319,7 @@ class _TextSink:
 
 
 def _csv_sink(path: Path, schema: pa.Schema) -> _TextSink:
-    return _TextSink(path, csv_header(schema), csv_lines)
+    return _TextSink(path, csv_header(schema), safe_csv_lines if CSV_IS_SAFE.get() else csv_lines)
 
 
 def _json_lines_sink(path: Path, _: pa.Schema) -> _TextSink:

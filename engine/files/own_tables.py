@@ -1,9 +1,9 @@
-"""Tables that rfmstream itself wrote, read back: tier changes and snapshots, some columns of them.
+"""Tables that rfmstream itself wrote, read back: tier changes, signals and snapshots, some columns of them.
 
 A file may hold more columns than are asked for: later versions add some.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -29,7 +29,7 @@ _SUFFIXES: Final = (".parquet", ".arrow", ".csv", ".jsonl")
 
 
 def read_table(path: Path, columns: Sequence[str], *, kind: str) -> pa.Table:
-    """Read columns of a .parquet, .arrow, .csv or .jsonl file that rfmstream wrote.
+    """Read columns of a .parquet, .arrow, .csv or .jsonl file of one kind.
 
     In      columns  `view` and `population` are left out where the file has none
             kind     CHANGES or SNAPSHOT
@@ -37,24 +37,88 @@ def read_table(path: Path, columns: Sequence[str], *, kind: str) -> pa.Table:
     Errors  InputError  no such file, not of that kind, or damaged
     """
     path = Path(path)
-    suffix = path.suffix.lower()
-    if suffix not in _SUFFIXES:
-        raise InputError(
-            f"is not a file of {kind}", source=path, fix=f"its suffix is one of {' '.join(_SUFFIXES)}"
-        )
-    with _reading(path, kind):
-        names = _names(path, suffix)
+    with reading(path, kind, f"name a file of {_MADE_BY[kind]}"):
+        names = names_of(path, kind)
         missing = [name for name in _SCHEMAS[kind].names if name not in (*names, *_OPTIONAL.names)]
         if missing or (kind == CHANGES and "tier" in names):
             problem = f"is not a file of {kind}" + (f": it has no column {missing[0]}" if missing else "")
             raise InputError(problem, source=path, fix=f"name one of {_MADE_BY[kind]}")
-        wanted = [name for name in columns if name in names]
-        types = {name: _type_of(name, kind) for name in wanted}
-        table = _READERS[suffix](path, wanted, types)
-        schema = pa.schema([(name, types[name]) for name in wanted])
-        table = table.select(wanted).cast(schema) if table.schema != schema else table
-        table.validate(full=suffix == ".arrow")
+        table = _read(path, pa.schema([(name, _type_of(name, kind)) for name in columns if name in names]))
+        table.validate(full=path.suffix.lower() == ".arrow")
     return table.unify_dictionaries()
+
+
+def read_fields(path: Path, fields: Sequence[pa.Field], *, what: str, fix: str | None = None) -> pa.Table:
+    """Read some columns of a .parquet, .arrow, .csv or .jsonl file.
+
+    In      fields  wanted columns, in the order of the answer; one that may be null may be absent: it is null then.
+                    Words (dictionaries) come as plain strings
+            what    what the file is to hold, such as "tier changes"; fix: where it comes from
+    Errors  InputError  no such file, no such columns, a damaged file, or a null where none may be
+    """
+    with reading(path, what, fix):
+        names = names_of(path, what)
+        missing = [field.name for field in fields if not field.nullable and field.name not in names]
+        if missing:
+            raise InputError(f"is not a file of {what}: it has no {', '.join(missing)}", source=path, fix=fix)
+        wanted = plain_schema(field.with_nullable(nullable=True) for field in fields)
+        table = _read(path, pa.schema([field for field in wanted if field.name in names]))
+        for at, field in enumerate(wanted):
+            if field.name not in names:
+                table = table.add_column(at, field.name, pa.nulls(table.num_rows, field.type))
+    for field in fields:
+        if not field.nullable and table[field.name].null_count:
+            raise InputError(f"has no {field.name} in some rows", source=path, fix=fix)
+    return table
+
+
+def names_of(path: Path, what: str) -> list[str]:
+    """Return the names of a file's columns.
+
+    Errors  InputError  its suffix is of none that rfmstream writes
+    """
+    if path.suffix.lower() == ".parquet":
+        return list(pq.read_schema(path).names)
+    return list(format_of(path, what).inspect(str(path), LocalFileSystem()).names)
+
+
+def format_of(path: Path, what: str, plain: pa.Schema | None = None) -> ds.FileFormat:
+    """Return the format that a file's suffix names.
+
+    In      plain  the types of its columns: a guess would turn an id such as 00042 into a number
+    Errors  InputError  its suffix is of none that rfmstream writes
+    """
+    suffix = path.suffix.lower()
+    if suffix not in _SUFFIXES:
+        raise InputError(
+            f"is not a file of {what}", source=path, fix=f"its suffix is one of {' '.join(_SUFFIXES)}"
+        )
+    if suffix == ".csv":
+        options = pyarrow.csv.ConvertOptions(
+            column_types=plain, strings_can_be_null=True, quoted_strings_can_be_null=False
+        )
+        return ds.CsvFileFormat(convert_options=options)
+    return {".parquet": ds.ParquetFileFormat, ".arrow": ds.IpcFileFormat, ".jsonl": ds.JsonFileFormat}[
+        suffix
+    ]()
+
+
+def plain_schema(fields: Iterable[pa.Field]) -> pa.Schema:
+    """Return fields whose words of a small set are plain strings."""
+    return pa.schema([field.with_type(_plain(field.type)) for field in fields])
+
+
+@contextmanager
+def reading(path: Path, what: str, fix: str | None) -> Iterator[None]:
+    """Say of whatever goes wrong meanwhile that the file cannot be read.
+
+    Errors  InputError  names the file and the fix
+    """
+    try:
+        yield
+    except (pa.ArrowException, OSError, KeyError, ValueError, OverflowError) as error:
+        words = getattr(error, "strerror", None) or str(error).partition("\n")[0]
+        raise InputError(f"cannot be read as {what}: {words}", source=path, fix=fix) from error
 
 
 def _type_of(name: str, kind: str) -> pa.DataType:
@@ -65,60 +129,21 @@ def _type_of(name: str, kind: str) -> pa.DataType:
     return pa.dictionary(pa.int32(), pa.string()) if pa.types.is_dictionary(form) else form
 
 
-def _names(path: Path, suffix: str) -> Sequence[str]:
-    names: Sequence[str]
+def _read(path: Path, schema: pa.Schema) -> pa.Table:
+    """Read the columns of a schema, all of which the file has."""
+    suffix, plain = path.suffix.lower(), plain_schema(schema)
     if suffix == ".parquet":
-        names = pq.read_schema(path).names
+        words = [field.name for field in schema if pa.types.is_dictionary(field.type)]
+        with pq.ParquetFile(path, read_dictionary=words) as file:
+            table = file.read(schema.names).select(schema.names)
+    elif suffix == ".arrow":
+        # Arrow itself follows the offsets of a damaged file wherever they lead; `read_arrow` looks first.
+        batches = [batch.select(schema.names).cast(plain) for _, batch, _ in read_arrow(path, schema.names)]
+        table = pa.Table.from_batches(batches, schema=plain)
     else:
-        forms = {".arrow": ds.IpcFileFormat(), ".csv": ds.CsvFileFormat(), ".jsonl": ds.JsonFileFormat()}
-        names = forms[suffix].inspect(str(path), LocalFileSystem()).names
-    return names
-
-
-def _read_parquet(path: Path, wanted: Sequence[str], types: Mapping[str, pa.DataType]) -> pa.Table:
-    words = [name for name in wanted if pa.types.is_dictionary(types[name])]
-    with pq.ParquetFile(path, read_dictionary=words) as file:
-        return file.read(list(wanted))
-
-
-def _read_arrow(path: Path, wanted: Sequence[str], types: Mapping[str, pa.DataType]) -> pa.Table:
-    # Arrow itself follows the offsets of a damaged file wherever they lead; `read_arrow` looks first.
-    schema = pa.schema([(name, _plain(types[name])) for name in wanted])
-    batches = [batch.select(list(wanted)).cast(schema) for _, batch, _ in read_arrow(path, list(wanted))]
-    return pa.Table.from_batches(batches, schema=schema)
-
-
-def _read_text(path: Path, wanted: Sequence[str], types: Mapping[str, pa.DataType]) -> pa.Table:
-    plain = pa.schema([(name, _plain(types[name])) for name in wanted])
-    if path.suffix.lower() == ".csv":
-        # The types are given: a guess would turn an id such as 00042 into a number.
-        options = pyarrow.csv.ConvertOptions(
-            column_types=plain, strings_can_be_null=True, quoted_strings_can_be_null=False
-        )
-        form: ds.FileFormat = ds.CsvFileFormat(convert_options=options)
-    else:
-        form = ds.JsonFileFormat()
-    return ds.dataset(path, schema=plain, format=form).to_table()
+        table = ds.dataset(path, schema=plain, format=format_of(path, "", plain)).to_table()
+    return table.cast(schema) if table.schema != schema else table
 
 
 def _plain(form: pa.DataType) -> pa.DataType:
     return form.value_type if pa.types.is_dictionary(form) else form
-
-
-_READERS: Final = {
-    ".parquet": _read_parquet,
-    ".arrow": _read_arrow,
-    ".csv": _read_text,
-    ".jsonl": _read_text,
-}
-
-
-@contextmanager
-def _reading(path: Path, kind: str) -> Iterator[None]:
-    try:
-        yield
-    except (pa.ArrowException, OSError, KeyError, ValueError, OverflowError) as error:
-        words = getattr(error, "strerror", None) or str(error).partition("\n")[0]
-        raise InputError(
-            f"cannot be read as {kind}: {words}", source=path, fix=f"name a file of {_MADE_BY[kind]}"
-        ) from error

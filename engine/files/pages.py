@@ -47,18 +47,21 @@ class Pages:
         """
         if self._path is not None:
             return self._named(document)
-        inner: Any = document
+        level = [document]
         for _ in range(_DEPTH_MAX):
-            if not isinstance(inner, dict) or self._heads & inner.keys():
-                break
-            lists: list[list[Any]] = [value for value in inner.values() if _is_list_of_objects(value)]
-            if len(lists) == 1:
-                return lists[0]
-            objects = [value for value in inner.values() if isinstance(value, dict)]
-            if lists or len(objects) != 1:
+            whole = [inner for inner in level if self._heads & inner.keys()]
+            if whole:
+                return None if whole[0] is document else whole[:1]
+            values = [value for inner in level for value in inner.values()]
+            lists: list[list[Any]] = [value for value in values if _is_list_of_objects(value)]
+            # Beside the records there may be lists of links, of warnings and the like.
+            known = [items for items in lists if items and self._heads & items[0].keys()]
+            if len(known) == 1 or len(lists) == 1:
+                return (known or lists)[0]
+            if lists:
                 return None
-            inner = objects[0]
-        return [inner] if inner is not document and self._heads & inner.keys() else None
+            level = [value for value in values if isinstance(value, dict)]
+        return None
 
     def records(self, document: Any) -> list[Any]:  # noqa: ANN401 - JSON
         """Return the records of an array or an object."""

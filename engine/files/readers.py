@@ -12,7 +12,8 @@ from rfmstream.engine.events.arrow_buffers import STREAM_END, check_buffers
 from rfmstream.engine.events.json_scan import OrderScanner
 from rfmstream.engine.files.chunks import Chunk
 from rfmstream.engine.files.delimited import read_delimited
-from rfmstream.engine.files.input_files import InputFile, naming, reading, unpacked
+from rfmstream.engine.files.html_tables import read_html
+from rfmstream.engine.files.input_files import HEAD_BYTES, InputFile, byte_stream, naming, reading, unpacked
 from rfmstream.engine.files.jsonlines import read_json_lines
 from rfmstream.engine.files.parquet import bounded, open_parquet
 from rfmstream.engine.files.workbooks import read_workbook
@@ -46,6 +47,10 @@ def read_chunks(
             yield from read_delimited(file, wanted, first_row=first_row, tick=tick)
         elif file.format == "jsonl":
             yield from read_json_lines(file, wanted, first_row=first_row, tick=tick, scanner=scanner)
+        elif file.format == "html":
+            with byte_stream(file) as stream:
+                head = stream.read(HEAD_BYTES)
+            yield from read_html(file, wanted, first_row=first_row, tick=tick, head=head)
         elif file.format == "xlsx":
             with unpacked(file) as path:
                 yield from read_workbook(file, path, wanted, first_row=first_row, tick=tick)
@@ -80,9 +85,7 @@ def _no_rows(schema: pa.Schema, wanted: Sequence[str]) -> pa.RecordBatch:
     fields = [schema.field(place) for place in _places(wanted, schema.names)]
     for field in fields:
         getattr(field.type, "tz", None)  # a zone whose name is no UTF-8 raises here, where a file is refused
-    return pa.RecordBatch.from_arrays(
-        [pa.array([], field.type) for field in fields], schema=pa.schema(fields)
-    )
+    return pa.RecordBatch.from_arrays([pa.nulls(0, field.type) for field in fields], schema=pa.schema(fields))
 
 
 def _parquet(path: Path, wanted: Sequence[str]) -> _Read:

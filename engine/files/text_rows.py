@@ -22,6 +22,10 @@ ROWS_AT_ONCE: Final = 1 << 16
 _CSV_SPECIAL: Final = np.array([chr(byte) in '",\r\n' for byte in range(256)])
 _JSON_SPECIAL: Final = np.array([byte < 0x20 or chr(byte) in '"\\' for byte in range(256)])
 
+_RUN_BY_SPREADSHEETS: Final = "^[\\s\\x00-\\x1f]*[=+\\-@\uff1d\uff0b\uff0d\uff20\\t\\r]"
+"""The signs that begin a formula, those of full width included, which some spreadsheets take for the same."""
+_PLAIN_NUMBER: Final = r"^[+-]?[0-9]+([.,][0-9]+)*$"
+
 
 def csv_header(schema: pa.Schema) -> bytes:
     """Return the first line of a CSV file."""
@@ -30,8 +34,17 @@ def csv_header(schema: pa.Schema) -> bytes:
 
 def csv_lines(batch: pa.RecordBatch) -> pa.Buffer:
     """Return the rows (at most ROWS_AT_ONCE) as CSV lines of UTF-8, RFC 4180 but for the plain line feed."""
+    return _csv_lines(batch, _csv_quoted)
+
+
+def safe_csv_lines(batch: pa.RecordBatch) -> pa.Buffer:
+    """Return them with an apostrophe before each text that a spreadsheet would run as a formula."""
+    return _csv_lines(batch, lambda text: _csv_quoted(_guarded(text)))
+
+
+def _csv_lines(batch: pa.RecordBatch, quoted: "Callable[[pa.Array], _Texts]") -> pa.Buffer:
     marks = ["", *[","] * (batch.num_columns - 1), "\n"]
-    return _join(marks, [_text(column, _csv_quoted, ("", "Z"), "") for column in batch.columns])
+    return _join(marks, [_text(column, quoted, ("", "Z"), "") for column in batch.columns])
 
 
 def json_lines(batch: pa.RecordBatch) -> pa.Buffer:
@@ -81,6 +94,14 @@ def _text(
     else:
         texts = _Texts("", column.cast(pa.string()), "")
     return _Texts("", texts.whole().fill_null(null), "") if texts.values.null_count else texts
+
+
+def _guarded(text: pa.Array) -> pa.Array:
+    runs = pc.match_substring_regex(text, _RUN_BY_SPREADSHEETS)
+    if not pc.any(runs).as_py():
+        return text
+    runs = pc.and_(runs, pc.invert(pc.match_substring_regex(text, _PLAIN_NUMBER)))
+    return pc.if_else(runs, pc.binary_join_element_wise("'", text, ""), text)
 
 
 def _csv_quoted(text: pa.Array) -> _Texts:

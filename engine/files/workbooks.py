@@ -1,6 +1,7 @@
 """Workbooks (XLSX, XLS, XLSB, ODS): one sheet's cells as the text they show, so that digits survive."""
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from itertools import chain, islice
@@ -27,6 +28,8 @@ _ROWS_AT_ONCE: Final = 1 << 14
 _DIGITS: Final = 15
 """What a spreadsheet shows of a number, and what survives in one."""
 
+_OLE_SUFFIXES: Final = (".xls", ".xla")
+
 Row = list[Any]
 
 
@@ -41,8 +44,21 @@ def read_workbook(
     Errors  InputError  no workbook, locked by a password, no such sheet, no header
     """
     sheet = _sheet(file, path)
-    total = max(sheet.height, 1)
-    cells: Iterator[Row] = islice(sheet.iter_rows(), file.form.skip or 0, None)
+    total, done = max(sheet.height, 1), 0
+    for chunk in read_rows(file, sheet.iter_rows(), wanted, first_row=first_row):
+        yield replace(chunk, dates_are_iso=True)
+        done += chunk.row_count
+        tick(min(file.size, file.size * done // total))
+
+
+def read_rows(
+    file: InputFile, cells: Iterator[Row], wanted: Sequence[str], *, first_row: int
+) -> Iterator[Chunk]:
+    """Yield the wanted columns of rows of cells, of which one of the first is the header.
+
+    Errors  InputError  no header
+    """
+    cells = islice(cells, file.form.skip or 0, None)
     header, rows = _header(file, (row for row in cells if not _is_blank(row)), wanted)
     names = tuple(stripped(name) for name in header)
     found = places(header, wanted, file)
@@ -51,12 +67,11 @@ def read_workbook(
     while some := list(islice(rows, _ROWS_AT_ONCE)):
         yield _chunk(file, names, found, some, first_row + done)
         done += len(some)
-        tick(min(file.size, file.size * done // total))
 
 
 def _sheet(file: InputFile, path: Path) -> CalamineSheet:
     try:
-        book = CalamineWorkbook.from_path(str(path))
+        book = _book(path)
         tables = [sheet for sheet in book.sheets_metadata if sheet.typ == SheetTypeEnum.WorkSheet]
         shown = [sheet.name for sheet in tables if sheet.visible == SheetVisibleEnum.Visible]
         name = file.form.sheet or next(iter(shown), None)
@@ -75,6 +90,14 @@ def _sheet(file: InputFile, path: Path) -> CalamineSheet:
         raise InputError(
             f"is a workbook that cannot be read: {error}", source=file.name, fix="save it anew, or as CSV"
         ) from error
+
+
+def _book(path: Path) -> CalamineWorkbook:
+    """Open a workbook by what it is: the library goes by the suffix of a path, which may say something else."""
+    if path.suffix.lower() not in _OLE_SUFFIXES:
+        return CalamineWorkbook.from_path(str(path))
+    with path.open("rb") as file:
+        return CalamineWorkbook.from_filelike(file)
 
 
 def _header(
@@ -114,7 +137,7 @@ def _chunk(
         if columns
         else pa.RecordBatch.from_struct_array(pa.array([{}] * len(rows), pa.struct([])))
     )
-    return Chunk(file.name, names, batch, ordinals, dates_are_iso=True)
+    return Chunk(file.name, names, batch, ordinals)
 
 
 def _column(cells: list[Any]) -> pa.Array:

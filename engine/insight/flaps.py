@@ -11,7 +11,7 @@ from typing import Any, Final
 import numpy as np
 import pyarrow as pa
 
-from rfmstream.engine.files.tables import read_table
+from rfmstream.engine.files.own_tables import read_fields
 from rfmstream.engine.insight.codes import encode, instants_us
 from rfmstream.schemas.changes import CHANGE_SCHEMA
 from rfmstream.schemas.columns import WORD
@@ -79,7 +79,7 @@ def read_flaps(path: Path, within_days: int = 30) -> Flaps:
 
     Errors  InputError  it is none
     """
-    table = read_table(path, FLAP_FIELDS, what="tier changes", fix="name a file of replay --changes")
+    table = read_fields(path, FLAP_FIELDS, what="tier changes", fix="name a file of replay --changes")
     return count_flaps(table, within_days)
 
 

@@ -1,6 +1,5 @@
 """What a worker is told at its start: checked once, then frozen."""
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,9 +7,11 @@ from typing import Any, Final, Literal
 
 from rfmstream.engine.core.processors import usable_cores
 from rfmstream.engine.events.instants import parse_instant
+from rfmstream.engine.live.places import default_checkpoints
 from rfmstream.engine.live.plain import is_plain
 from rfmstream.engine.live.settings import CLIENT_SETTINGS, WORKER_SETTINGS, Given
 from rfmstream.engine.live.sources import resolve
+from rfmstream.engine.service.client_config import ClientConfig
 from rfmstream.schemas.errors import ConfigError
 from rfmstream.schemas.plan import Plan, plan_of
 from rfmstream.schemas.plan_file import load_plan
@@ -19,38 +20,6 @@ from rfmstream.schemas.ruleset import Ruleset, load_ruleset
 Clock = Literal["log", "event"]
 
 _Resolved = Mapping[str, tuple[Any, Given | None]]
-
-
-@dataclass(frozen=True)
-class ClientConfig:
-    """How to talk to the brokers. Secrets are in no repr.
-
-    Fields  bootstrap_servers  host:port of each
-            security_protocol  plaintext, ssl, sasl_plaintext or sasl_ssl
-            tls_*              PEM files; None: the system's certificates, no client certificate
-            sasl_*             None where the protocol has no SASL
-    """
-
-    bootstrap_servers: tuple[str, ...] = ("127.0.0.1:9092",)
-    security_protocol: str = "plaintext"
-    tls_ca_file: str | None = None
-    tls_cert_file: str | None = None
-    tls_key_file: str | None = None
-    tls_key_password: str | None = field(default=None, repr=False)
-    tls_check_hostname: bool = True
-    sasl_mechanism: str = "PLAIN"
-    sasl_username: str | None = None
-    sasl_password: str | None = field(default=None, repr=False)
-
-    @property
-    def has_tls(self) -> bool:
-        """Whether connections are encrypted."""
-        return self.security_protocol.endswith("ssl")
-
-    @property
-    def has_sasl(self) -> bool:
-        """Whether the client logs in."""
-        return self.security_protocol.startswith("sasl")
 
 
 @dataclass(frozen=True)
@@ -171,6 +140,7 @@ def load_worker_config(
         **(
             values
             | {
+                "checkpoints": values["checkpoints"] or default_checkpoints(values["app_id"], environment),
                 "ce_source": values["ce_source"] or f"/rfmstream/{values['app_id']}",
                 "threads": values["threads"] or usable_cores(),
             }
@@ -198,24 +168,9 @@ def load_client_config(
 
 def _client(found: _Resolved) -> ClientConfig:
     config = ClientConfig(**{setting.name: found[setting.name][0] for setting in CLIENT_SETTINGS})
-    for name in ("tls_ca_file", "tls_cert_file", "tls_key_file"):
-        path = getattr(config, name)
-        if path is not None and not config.has_tls:
-            raise _error(found, name, "has no effect without TLS", "set security_protocol to ssl or sasl_ssl")
-        if path is not None and not os.access(path, os.R_OK):
-            raise _error(found, name, f"{path} cannot be read", "check the path and its permissions")
-    if config.tls_key_file and not config.tls_cert_file:
-        raise _error(found, "tls_key_file", "is of no use without a certificate", "set tls_cert_file too")
-    if config.has_sasl and not config.sasl_username:
-        raise _error(found, "security_protocol", "needs a user", "set sasl_username")
-    if config.has_sasl and not config.sasl_password:
-        fix = (
-            "set RFMSTREAM_SASL_PASSWORD, or RFMSTREAM_SASL_PASSWORD_FILE to the name of a file that holds it"
-        )
-        raise _error(found, "security_protocol", "needs a password", fix)
-    if config.sasl_username and not config.has_sasl:
-        fix = "set security_protocol to sasl_ssl or sasl_plaintext"
-        raise _error(found, "sasl_username", "has no effect without SASL", fix)
+    fault = config.fault()
+    if fault is not None:
+        raise _error(found, *fault)
     return config
 
 

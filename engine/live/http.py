@@ -5,14 +5,10 @@ long happens in threads.
 """
 
 import asyncio
-import errno
-import ipaddress
 import logging
-import os
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from typing import Final
-from urllib.parse import urlsplit
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -31,6 +27,7 @@ from rfmstream.engine.live.board import (
 from rfmstream.engine.live.lookup import ARROW_STREAM, BODY_BYTES_MAX, Lookup
 from rfmstream.engine.live.metrics import registry_of
 from rfmstream.engine.live.model import Source
+from rfmstream.engine.service.page_server import PageServer
 from rfmstream.schemas.codes import NEVER_US
 from rfmstream.schemas.errors import ConfigError, TransportError
 from rfmstream.schemas.snapshots import snapshot_schema
@@ -40,8 +37,6 @@ __all__ = ["ARROW_STREAM", "StatusServer"]
 _CLOSE_S: Final = 2.0
 _WRITE_S_MAX: Final = 30.0
 """A client that takes nothing for so long is left: others wait for their snapshot."""
-
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 _log = logging.getLogger(__name__)
 
@@ -55,11 +50,11 @@ class StatusServer:
     """
 
     def __init__(self, listen: tuple[str, int], board: Board, token: str | None = None) -> None:
-        self._host, self._port = listen
+        self._server = PageServer(listen, close_s=_CLOSE_S, body_bytes_max=BODY_BYTES_MAX)
         self._board = board
         self._registry = registry_of(board)
         self._one_snapshot = asyncio.Semaphore(1)
-        app = web.Application(middlewares=[self._only_by_own_name], client_max_size=BODY_BYTES_MAX)
+        app = self._server.app
         app.router.add_get("/", self._index)
         app.router.add_get("/metrics", self._metrics)
         app.router.add_get("/healthz", self._healthz)
@@ -71,50 +66,25 @@ class StatusServer:
             instant_of=self._asked,
             present_us=self._present_us,
             token=token,
-            is_open=lambda: _is_loopback(self._runner.addresses[0][0]),
+            is_open=lambda: self._server.is_on_loopback,
         )
         self._lookup.add_to(app)
-        self._runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=_CLOSE_S)
 
     @property
     def url(self) -> str:
         """Where it listens, once it does."""
-        host, port = self._runner.addresses[0][:2]
-        return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        return self._server.url
 
     async def start(self) -> None:
         """Begin to listen.
 
         Errors  ConfigError  the port is taken, or there is no such address here
         """
-        await self._runner.setup()
-        try:
-            await web.TCPSite(self._runner, self._host, self._port).start()
-        except OSError as error:
-            await self._runner.cleanup()
-            taken = error.errno == errno.EADDRINUSE
-            raise ConfigError(
-                f"{self._host}:{self._port} "
-                + ("is taken" if taken else f"cannot be listened on: {_words(error)}"),
-                key="listen",
-                fix="choose another port, 0 for any free one, or off",
-            ) from error
+        await self._server.start()
 
     async def stop(self) -> None:
         """Close, after a moment for pages in the making."""
-        await self._runner.cleanup()
-
-    @web.middleware
-    async def _only_by_own_name(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Refuse a foreign name of a loopback address: a page in a browser here may have its own lead to it.
-
-        Source  DNS rebinding, https://en.wikipedia.org/wiki/DNS_rebinding
-        """
-        name = _name_in(request.headers.get("Host", "localhost"))
-        is_foreign = name not in ("localhost", self._host.lower()) and not _is_loopback(name)
-        if is_foreign and _is_loopback(self._runner.addresses[0][0]):
-            return web.Response(status=403, text="ask for localhost: no other name leads here\n")
-        return await handler(request)
+        await self._server.stop()
 
     async def _index(self, _: web.Request) -> web.Response:
         return web.Response(
@@ -269,22 +239,3 @@ class _Chunks:
     def taken(self) -> bytes:
         parts, self._parts = self._parts, []
         return b"".join(parts)
-
-
-def _words(error: OSError) -> str:
-    return os.strerror(error.errno) if error.errno else str(error)
-
-
-def _name_in(host: str) -> str:
-    """Return the name or address in a Host header, empty if there is none."""
-    try:
-        return urlsplit(f"//{host}").hostname or ""
-    except ValueError:
-        return ""
-
-
-def _is_loopback(name: str) -> bool:
-    try:
-        return ipaddress.ip_address(name).is_loopback
-    except ValueError:
-        return False

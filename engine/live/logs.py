@@ -1,7 +1,8 @@
 """Logs of the worker on stderr: lines for people, or one JSON object a line.
 
 Facts beside the message are passed as `extra={...}`: people see them as key=value, programs as keys. Nothing that is
-logged holds a secret: a ClientConfig leaves its own out of its repr, and records' contents are never logged.
+logged holds a secret: a ClientConfig leaves its own out of its repr, credentials in URLs are masked, those that
+libraries quote included, and records' contents are never logged.
 """
 
 import logging
@@ -10,6 +11,8 @@ from datetime import UTC, datetime
 from typing import Any, Final, Literal, TextIO
 
 import orjson
+
+from rfmstream.schemas.secrets import masked
 
 _OWN: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 """What every record has; the rest came by `extra`."""
@@ -27,6 +30,9 @@ _LIBRARIES: Final = (
 
 REPEAT_S: Final = 10.0
 """A library that says the same again within this time is not heard: clients say at every try that a broker is away."""
+
+_NORMAL: Final = ("because it is rebalancing",)
+"""What libraries warn of that happens whenever a worker joins or leaves."""
 
 _SAID_MAX: Final = 1000
 
@@ -72,6 +78,8 @@ class _Repeats(logging.Filter):
         # A traceback is hardly the same one twice.
         if record.exc_info or record.name.partition(".")[0] not in _LIBRARIES:
             return True
+        if any(words in str(record.msg) for words in _NORMAL):
+            return False
         if len(self._said) > _SAID_MAX:
             self._said.clear()
         key = record.name, record.levelno, str(record.msg)
@@ -93,7 +101,7 @@ class TextFormatter(logging.Formatter):
         """Return the line, and the traceback below it if there is one."""
         facts = "".join(f" {name}={value}" for name, value in _facts(record).items())
         line = f"{_instant(record)} {record.levelname:<7} {record.name}: {record.getMessage()}{facts}"
-        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+        return masked(f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line)
 
 
 class JsonFormatter(logging.Formatter):
@@ -102,14 +110,17 @@ class JsonFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """Return the object as one line."""
         line = {
-            **_facts(record),
+            **{
+                name: masked(value) if isinstance(value, str) else value
+                for name, value in _facts(record).items()
+            },
             "time": _instant(record),
             "level": record.levelname.lower(),
             "logger": record.name,
-            "message": record.getMessage(),
+            "message": masked(record.getMessage()),
         }
         if record.exc_info:
-            line["exception"] = self.formatException(record.exc_info)
+            line["exception"] = masked(self.formatException(record.exc_info))
         return orjson.dumps(line, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
 
 

@@ -4,6 +4,7 @@ Counters are of this process and this ownership: they start at 0 when a partitio
 """
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from typing import Final, NamedTuple
 
@@ -236,6 +237,7 @@ SECONDS_METRICS: Final = (
 
 WORKER_METRICS: Final = {
     "partitions": "Partitions this worker has.",
+    "partitions_expected": "Partitions of the input topic, whichever worker has them.",
     "rebalances": "Times partitions were handed out.",
     "ruleset_info": "Always 1; the labels name the ruleset and its fingerprint.",
 }
@@ -263,6 +265,7 @@ def metrics_reference() -> str:
     rows += [(_name(one.name, None), "histogram", _PLACE, one.help) for one in SECONDS_METRICS]
     rows += [
         (_name("partitions", GAUGE), "gauge", (), WORKER_METRICS["partitions"]),
+        (_name("partitions_expected", GAUGE), "gauge", ("topic",), WORKER_METRICS["partitions_expected"]),
         (_name("rebalances", COUNTER), "counter", (), WORKER_METRICS["rebalances"]),
         (_name("ruleset_info", GAUGE), "gauge", ("ruleset", "fingerprint"), WORKER_METRICS["ruleset_info"]),
     ]
@@ -296,6 +299,12 @@ class _BoardCollector(Collector):
                 histogram.add_metric(place, _buckets(found), found.total)
             yield histogram
         yield GaugeMetricFamily("rfmstream_partitions", WORKER_METRICS["partitions"], len(partitions))
+        expected = GaugeMetricFamily(
+            "rfmstream_partitions_expected", WORKER_METRICS["partitions_expected"], labels=("topic",)
+        )
+        for topic, count in Counter(source.topic for source in board.expected).items():
+            expected.add_metric((topic,), count)
+        yield expected
         yield CounterMetricFamily("rfmstream_rebalances", WORKER_METRICS["rebalances"], board.rebalances)
         info = GaugeMetricFamily(
             "rfmstream_ruleset_info", WORKER_METRICS["ruleset_info"], labels=("ruleset", "fingerprint")

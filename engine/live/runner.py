@@ -32,6 +32,7 @@ from rfmstream.engine.live.spans import part, parts, value_bytes
 from rfmstream.engine.live.state import customers_of
 from rfmstream.engine.live.stats import PartitionStats
 from rfmstream.engine.live.store import Store
+from rfmstream.engine.live.suspects import Suspects, Tries
 from rfmstream.engine.live.takeover import take_over
 from rfmstream.schemas.errors import StateError, TransportError
 from rfmstream.schemas.plan import Plan, plan_of
@@ -48,6 +49,7 @@ class Runner:
 
     In      ruleset  or a plan of views
             run     calls a function here or in another thread
+            trials  reads on trial what may have ended a worker; None: nobody looks
             now_us  the wall clock
             stats   kept up to date
     Errors  of every method; after one, `resume` before anything else, as records may have been fetched in vain:
@@ -68,6 +70,7 @@ class Runner:
         run: Runs,
         now_us: Callable[[], int],
         stats: PartitionStats,
+        trials: Tries | None = None,
     ) -> None:
         self.source = source
         self.stats = stats
@@ -98,6 +101,7 @@ class Runner:
             source, plan, options, law, log, store, run, now_us, stats, commits, saver
         )
         self._decoder = decoder
+        self._suspects = Suspects(source, store, trials)
         self._ownership: Ownership | None = None
         self._is_broken = False
         # Held by what moves the partition on, from its records to their commit.
@@ -183,6 +187,7 @@ class Runner:
         self._context.commits.is_leaving = True
         async with self._turn:
             self.stats.state = "parked"
+            await self._context.run(self._suspects.leave)
 
     async def resume(self) -> int:
         """Go on with the state in memory if nobody else committed, else recover; return the offset to seek to."""
@@ -191,6 +196,7 @@ class Runner:
             commits.is_leaving = False
             if ownership is None or ownership.is_moving or not await commits.take_back():
                 return await self._recover()
+            await self._context.run(self._suspects.take)
             self._is_broken = False
             self.stats.state = "live" if ownership.is_live else "replaying"
             return ownership.position
@@ -202,6 +208,7 @@ class Runner:
             if self._writer is not None:
                 await asyncio.wait([self._writer])
             await self.checkpoint()
+            await self._context.run(self._suspects.leave)
             await self.close()
 
     async def close(self) -> None:
@@ -264,6 +271,8 @@ class Runner:
         self.stats.state = "recovering"
         taken = await take_over(self._context, self._save_in_time)
         self._ownership, self._is_broken = taken.ownership, True
+        plan, end = taken.plan, taken.ownership.end
+        await self._context.run(partial(self._suspects.begin, plan.offset, plan.until, end))
         await taken.begin()
         self._is_broken = False
         position = taken.ownership.position
@@ -281,13 +290,14 @@ class Runner:
     async def _feed(self, ownership: Ownership, given: RawRecords) -> RawRecords | None:
         """Apply records; return the last of them where they were too many to be decoded at once."""
         small = value_bytes(given) <= SMALL_BYTES
-        batch: LogBatch = await self._context.run(partial(self._decode, given), small=small)
+        is_short = small and not self._suspects.are_in(given)
+        batch: LogBatch = await self._context.run(partial(self._decode, given), small=is_short)
         await ownership.feed(batch, small=small)
         done, count = len(batch.records.offsets), len(given.offsets)
         return part(given, done, count) if done < count else None
 
     def _decode(self, given: RawRecords) -> LogBatch:
-        batch = self._decoder.decode(given)
+        batch = self._suspects.decode(self._decoder, given)
         if self.stats.placement is not None:
             count_and_warn(self.stats.placement, batch.records.keys, self.source)
         return batch

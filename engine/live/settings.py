@@ -10,13 +10,19 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any, Final, NamedTuple
 
+from rfmstream.engine.service.client_config import (
+    MECHANISMS,
+    PROTOCOLS,
+    SERVER_FIX,
+    TOPIC_NAME,
+    host_and_port,
+    is_server,
+)
 from rfmstream.schemas.errors import ConfigError
 
 ENVIRONMENT_PREFIX: Final = "RFMSTREAM_"
 OFF: Final = "off"
 
-_TOPIC: Final = re.compile(r"[A-Za-z0-9._-]{1,249}")
-_SERVER: Final = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):([0-9]{1,5})")
 _GROUP: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _REFERENCE: Final = re.compile(r"[A-Za-z0-9._~:/?#\[\]@!$&'()*+,;=%-]{1,1024}")
 _NUMBER: Final = re.compile(r"[0-9]{1,12}")
@@ -111,7 +117,7 @@ def _matching(pattern: re.Pattern[str], what: str, fix: str) -> _Parse:
 
 
 def _topic(text: str) -> str:
-    if not _TOPIC.fullmatch(text) or text in (".", ".."):
+    if not TOPIC_NAME.fullmatch(text) or text in (".", ".."):
         raise _BadValueError(
             f"{text!r} is no topic's name", "use 1 to 249 ASCII letters, digits, dots, underscores and dashes"
         )
@@ -169,9 +175,8 @@ def _switch(text: str) -> bool:
 
 
 def _server(text: str) -> str:
-    found = _SERVER.fullmatch(text)
-    if not found or not 0 < int(found[2]) < 65536:
-        raise _BadValueError(f"{text!r} is not host:port", "write for example broker.example:9092")
+    if not is_server(text):
+        raise _BadValueError(f"{text!r} is not host:port", SERVER_FIX)
     return text
 
 
@@ -179,10 +184,10 @@ def _listen(text: str) -> tuple[str, int] | None:
     """Return the host and port to listen on, port 0 for any free one; None for `off`."""
     if text == OFF:
         return None
-    found = _SERVER.fullmatch(text)
-    if not found or int(found[2]) > 65535:
+    found = host_and_port(text)
+    if found is None:
         raise _BadValueError(f"{text!r} is not host:port", "write for example 127.0.0.1:8765, or off")
-    return found[1].strip("[]"), int(found[2])
+    return found
 
 
 _KAFKA: Final = "Kafka"
@@ -203,9 +208,17 @@ CLIENT_SETTINGS: Final = (
         "Brokers to ask first.",
     ),
     Setting(
+        "client_id",
+        _KAFKA,
+        _matching(_GROUP, "a client's name", "use 1 to 128 ASCII letters, digits, dots, underscores, dashes"),
+        "rfmstream",
+        "NAME",
+        "What brokers know the connections by, in their logs, metrics and quotas.",
+    ),
+    Setting(
         "security_protocol",
         _KAFKA,
-        _choice("plaintext", "ssl", "sasl_plaintext", "sasl_ssl"),
+        _choice(*PROTOCOLS),
         "plaintext",
         "WORD",
         "plaintext, ssl, sasl_plaintext or sasl_ssl.",
@@ -227,7 +240,7 @@ CLIENT_SETTINGS: Final = (
     Setting(
         "sasl_mechanism",
         _KAFKA,
-        _choice("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"),
+        _choice(*MECHANISMS),
         "PLAIN",
         "WORD",
         "PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512.",
@@ -243,8 +256,8 @@ TOPIC_SETTINGS: Final = (
         _TOPICS,
         _listed(_topic, "topic"),
         "orders.v1",
-        "TOPIC,...",
-        "Where orders come from: one topic; several would be several populations.",
+        "TOPIC",
+        "The topic that orders come from. Several are refused: start a worker for each.",
     ),
     Setting(
         "changes_topic", _TOPICS, _topic, "rfm.tier-changes.v1", "TOPIC", "Where every tier change goes."
@@ -386,9 +399,10 @@ WORKER_SETTINGS: Final = (
         "checkpoints",
         _STATE,
         _text,
-        "rfmstream-checkpoints",
+        None,
         "DIR|URI",
-        "Where checkpoints are kept: a directory, or a URI of pyarrow.fs (s3://..., gs://..., abfs://...).",
+        "Where checkpoints are kept: a directory, or a URI of pyarrow.fs (s3://..., gs://..., abfs://...). "
+        "[default: rfmstream/ and the app id in the user's state folder, ~/.local/state]",
     ),
     Setting(
         "checkpoint_interval_s",

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rfmstream.engine.live.settings import ENVIRONMENT_PREFIX, WORKER_SETTINGS, Given, Setting
+from rfmstream.engine.service.client_config import read_secret
 from rfmstream.schemas.errors import ConfigError
 from rfmstream.schemas.toml_table import TomlTable, read_toml
 
@@ -83,18 +84,8 @@ def _of_file(setting: Setting, table: TomlTable) -> Given | None:
 
 def _secret(setting: Setting, variables: Mapping[str, str]) -> Given | None:
     """Read a secret, from the file that RFMSTREAM_..._FILE names or from the variable itself."""
-    pointer = f"{setting.variable}_FILE"
-    path = variables.get(pointer)
-    if path is None:
-        return _of_environment(setting, variables)
-    if setting.variable in variables:
-        raise ConfigError(f"is set beside {setting.variable}", key=pointer, fix="set one of the two")
-    try:
-        # Editors end a file with a line break, which belongs to no password.
-        return Given(Path(path).read_text(encoding="utf-8").rstrip("\r\n"), pointer)
-    except (OSError, UnicodeDecodeError) as error:
-        words = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise ConfigError(f"{path} cannot be read ({words})", key=pointer, fix="check the path") from None
+    found = read_secret(setting.variable, variables)
+    return None if found is None else Given(*found)
 
 
 def _refuse_unknown(table: TomlTable, variables: Mapping[str, str], known: Sequence[Setting]) -> None:

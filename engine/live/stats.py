@@ -3,6 +3,7 @@
 from bisect import bisect_left
 from collections import Counter
 from dataclasses import dataclass, field
+from itertools import product
 from typing import Final
 
 import numpy as np
@@ -10,7 +11,9 @@ import pyarrow as pa
 
 from rfmstream.engine.core.engine import Engine
 from rfmstream.engine.live.placement import Placement
+from rfmstream.schemas.changes import CHANGE_REASONS
 from rfmstream.schemas.codes import NO_TIER
+from rfmstream.schemas.ruleset import Ruleset
 
 SECONDS_BOUNDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
@@ -124,6 +127,12 @@ class PartitionStats(ViewStats):
     def lag(self) -> int:
         """How many offsets of the partition are still to be read."""
         return max(self.end - self.position, 0)
+
+
+def no_changes(ruleset: Ruleset) -> Counter[tuple[str, str]]:
+    """Return a count of 0 of every kind of tier change: who counts an increase misses what a series is born with."""
+    tiers = ("", *(tier.id for tier in ruleset.tiers))
+    return Counter(dict.fromkeys(product(CHANGE_REASONS, tiers), 0))
 
 
 def count_changes(changes: pa.Table) -> Counter[tuple[str, str]]:

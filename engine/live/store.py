@@ -2,6 +2,7 @@
 
     <root>/<topic>-<partition>/<offset>-<sequence>/   manifest.json, *.arrow   engine.core.checkpoint
                                                       position.json            which point of which log this is
+    <root>/<topic>-<partition>/running.json           a worker has the partition, or died with it: see `Note`
 
 A checkpoint is there once its position.json is: on a local disk all of it is written beside and renamed, elsewhere that
 file comes last. It holds a digest of itself and of the manifest, which holds those of the data. What is not whole is
@@ -13,11 +14,12 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, NamedTuple
+from urllib.parse import unquote
 from uuid import uuid4
 
 import orjson
@@ -29,12 +31,19 @@ from rfmstream.engine.core.checkpoint.folder import locked, sync_folder
 from rfmstream.engine.core.engine import Engine
 from rfmstream.engine.live.model import Source
 from rfmstream.engine.live.state import State
-from rfmstream.engine.live.stored_views import ForeignError, read_views, write_views
+from rfmstream.engine.live.stored_views import (
+    ForeignError,
+    read_views,
+    verify_views,
+    write_views,
+)
 from rfmstream.schemas.errors import StateError, TransportError
 from rfmstream.schemas.plan import Plan, plan_of
 from rfmstream.schemas.ruleset import Ruleset
+from rfmstream.schemas.secrets import MASK
 
 POSITION: Final = "position.json"
+RUNNING: Final = "running.json"
 FORMAT: Final = "rfmstream-position"
 VERSION: Final = 1
 
@@ -104,6 +113,41 @@ class LoadedCheckpoint:
         return self.state.engine
 
 
+@dataclass(frozen=True)
+class Note:
+    """What is noted of a partition beside its checkpoints.
+
+    Fields  is_running  a worker has it; if none has, the one that had it was not stopped in order
+            poison      offsets of records that ended a worker, and are left out
+    """
+
+    is_running: bool = False
+    poison: tuple[int, ...] = ()
+
+
+class StoredCheckpoint(NamedTuple):
+    """A checkpoint as its position tells of it; whether its data is whole is known once it is read.
+
+    Fields  name       of its folder
+            app_id     whose it is
+            offset     records before it are in it
+            clock_us   of the state, µs
+            law        the text of the law it was made by, see `engine.live.law`
+            mark       ticks before it are in it
+            bytes      its size
+            written_us when it was written, µs; None: the place does not tell
+    """
+
+    name: str
+    app_id: str
+    offset: int
+    clock_us: int
+    law: str
+    mark: int
+    bytes: int
+    written_us: int | None
+
+
 class Store:
     """The checkpoints of one application.
 
@@ -121,6 +165,11 @@ class Store:
             self._fs, root = fs.FileSystem.from_uri(uri if "://" in uri else Path(uri).absolute())
         self._root = root.rstrip("/")
         self._is_local = isinstance(self._fs, fs.LocalFileSystem)
+
+    @property
+    def place(self) -> str:
+        """Where they are, as people are told."""
+        return self._root if self._is_local else self._uri
 
     def check(self) -> None:
         """Write a file to the root and remove it again."""
@@ -210,6 +259,35 @@ class Store:
                 _log.warning("checkpoint passed over", extra={"path": path, "reason": str(error)})
         return None
 
+    def noted(self, source: Source) -> Note:
+        """Return what is noted of a partition; what cannot be read is as if it were not there."""
+        try:
+            found = orjson.loads(self._read(f"{self._folder(source)}/{RUNNING}"))
+            return Note(found["is_running"] is True, tuple(map(int, found["poison"])))
+        except FileNotFoundError:
+            return Note()
+        except (OSError, ValueError, TypeError, KeyError, pa.ArrowException) as error:
+            _log.warning("a note cannot be read", extra={"partition": str(source), "reason": str(error)})
+            return Note()
+
+    def note(self, source: Source, note: Note) -> None:
+        """Write that down; a failure is logged, as everything goes on without it."""
+        path = f"{self._folder(source)}/{RUNNING}"
+        try:
+            if note == Note():
+                with suppress(FileNotFoundError):
+                    self._fs.delete_file(path)
+                return
+            self._fs.create_dir(self._folder(source), recursive=True)
+            whole = orjson.dumps({"is_running": note.is_running, "poison": note.poison})
+            beside = f"{path}.{uuid4().hex}" if self._is_local else path
+            with self._fs.open_output_stream(beside) as file:
+                file.write(whole)
+            if self._is_local:
+                self._fs.move(beside, path)
+        except (OSError, pa.ArrowException) as error:
+            _log.warning("a note cannot be written", extra={"partition": str(source), "reason": str(error)})
+
     def discard(self, source: Source, keep: str | None = None) -> None:
         """Drop all checkpoints of a partition; all but one of a name."""
         with _talking(self._uri):
@@ -232,16 +310,84 @@ class Store:
             self._drop_left(source)
         return min(map(self._offset_of, newer or names), default=None)
 
-    def _load(self, source: Source, path: str, name: str, ruleset: Ruleset | Plan | None) -> LoadedCheckpoint:
-        whole = self._read(f"{path}/{POSITION}")
-        position = orjson.loads(whole)
-        if not isinstance(position, dict) or _digest(position.get("position")) != position.get("xxh3_128"):
+    def drop(self, source: Source, names: Iterable[str]) -> None:
+        """Drop checkpoints of a partition by their names, the oldest first."""
+        with _talking(self._uri):
+            for name in sorted(names):
+                self._fs.delete_dir(f"{self._folder(source)}/{name}")
+
+    def stored(self, source: Source) -> list[StoredCheckpoint]:
+        """Return the checkpoints of a partition, of whichever app, oldest first; those of no whole position lack."""
+        found = []
+        for name in self._names(source):
+            path = f"{self._folder(source)}/{name}"
+            try:
+                position = self._position(path)
+                infos = self._fs.get_file_info(fs.FileSelector(path, recursive=True))
+            except (StateError, OSError, ValueError):
+                continue
+            size = sum(info.size or 0 for info in infos)
+            times = [info.mtime_ns for info in infos if info.mtime_ns is not None]
+            found.append(
+                StoredCheckpoint(
+                    name=name,
+                    app_id=position["app_id"],
+                    offset=position["offset"],
+                    clock_us=position["clock_us"],
+                    law=position["law"],
+                    mark=position["mark"],
+                    bytes=size,
+                    written_us=max(times) // 1000 if times else None,
+                )
+            )
+        return found
+
+    def copy_to(self, other: "Store", source: Source, name: str) -> None:
+        """Copy a checkpoint to another place, where it belongs to that one's app and has no mark.
+
+        Errors  StateError  also: it is damaged
+        """
+        path = f"{self._folder(source)}/{name}"
+        with _talking(self._uri):
+            position = self._position(path)
+        position |= {"app_id": other._app_id, "mark": 0}  # noqa: SLF001 - one of us
+        whole = orjson.dumps(
+            {"xxh3_128": _digest(position), "position": position}, option=orjson.OPT_INDENT_2
+        )
+        with _talking(self._uri), self._at_hand(path) as folder:
+            verify_views(folder, position)
+            other._take(source, folder, position["offset"], whole)  # noqa: SLF001
+
+    def _take(self, source: Source, folder: Path, offset: int, whole: bytes) -> None:
+        """Publish a checkpoint that lies in a folder of this machine."""
+        with _talking(self._uri):
+            self._fs.create_dir(self._folder(source), recursive=True)
+            with self._written(self._folder(source)) as written:
+                for path in folder.iterdir():
+                    if path.is_dir():
+                        shutil.copytree(path, written / path.name)
+                    elif path.name != POSITION:
+                        shutil.copyfile(path, written / path.name)
+                self._publish(written, self._folder(source), offset, whole)
+
+    def _position(self, path: str) -> dict[str, Any]:
+        """Return what a checkpoint says of its place.
+
+        Errors  StateError  it is damaged
+                OSError, ValueError
+        """
+        whole = orjson.loads(self._read(f"{path}/{POSITION}"))
+        if not isinstance(whole, dict) or _digest(whole.get("position")) != whole.get("xxh3_128"):
             raise StateError(f"{POSITION} is damaged", path=path)
-        position = position["position"]
+        position: dict[str, Any] = whole["position"]
         if position["format"] != FORMAT or position["version"] != VERSION:
             raise ForeignError(
                 "the checkpoint has another format", path=path, fix="use the version that wrote it"
             )
+        return position
+
+    def _load(self, source: Source, path: str, name: str, ruleset: Ruleset | Plan | None) -> LoadedCheckpoint:
+        position = self._position(path)
         if position["app_id"] != self._app_id:
             raise ForeignError(
                 f"the checkpoint belongs to the application {position['app_id']}",
@@ -364,10 +510,19 @@ def _digest(position: object) -> str:
     return xxhash.xxh3_128_hexdigest(orjson.dumps(position, option=orjson.OPT_SORT_KEYS))
 
 
+def _credentials(uri: str) -> list[str]:
+    """Return what stands before the host of a URI, longest first."""
+    user, is_there, _ = uri.partition("://")[2].rpartition("@")
+    parts = {user, *user.split(":", 1), *map(unquote, user.split(":", 1))} if is_there else ()
+    return sorted((part for part in parts if part), key=len, reverse=True)
+
+
 @contextmanager
 def _talking(uri: str) -> Iterator[None]:
     try:
         yield
     except (OSError, pa.ArrowException) as error:
         words = getattr(error, "strerror", None) or str(error).partition("\n")[0]
+        for secret in _credentials(uri):  # libraries quote them by themselves, too
+            words = words.replace(secret, MASK)
         raise StateError(f"the checkpoints cannot be reached: {words}", path=uri, fix=_FIX_ROOT) from error

@@ -117,6 +117,15 @@ def read_views(folder: Path, position: dict[str, Any], plan: Plan | None) -> Eng
     return State(ViewEngine(of.view, of.engine) for of in views.views.values())
 
 
+def verify_views(folder: Path, position: dict[str, Any]) -> None:
+    """Verify that the manifests in a folder are those of its position.
+
+    Errors  StateError  one is damaged
+    """
+    for each in _saved(folder, position):
+        _manifest(folder / each.folder, each.digest)
+
+
 def _restored(folder: Path, view: View, ruleset: Ruleset, views: Views) -> Engine:
     engine = Engine.restore(folder, ruleset=ruleset, **views.options(view))
     if (engine.populations is None) != (view.per is None):

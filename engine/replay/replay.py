@@ -9,6 +9,7 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, nullcontext
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
@@ -24,10 +25,11 @@ from rfmstream.engine.files.background import WriteBehind, read_ahead
 from rfmstream.engine.files.identities import Identities
 from rfmstream.engine.files.input_files import InputFile, find_files
 from rfmstream.engine.files.interrupts import uninterrupted
-from rfmstream.engine.files.output import OutputFile, check_outputs
+from rfmstream.engine.files.output import OutputFile, check_outputs, rows_in
 from rfmstream.engine.files.rates import Rates
 from rfmstream.engine.files.sorting import times_us
 from rfmstream.engine.files.source import Progress, open_orders
+from rfmstream.engine.replay.alike import Alike
 from rfmstream.schemas.changes import change_schema
 from rfmstream.schemas.codes import NEVER_US
 from rfmstream.schemas.errors import ConfigError, InputError, StateError
@@ -67,6 +69,7 @@ class ReplayResult:
             input_rows     rows read from the files; with a map that sums lines there are fewer orders
             excluded       those of them the map left out: why, and how many, by its [[exclude]] sections
             lines_repeated  order lines that repeated one of an earlier file
+            alike         refunds and adjustments without an event id that are like another one of the run
             rows_after_until  orders left out because they are dated at or after the end asked for
             rows_ahead     orders dated after the wall clock, which let everybody age
             newest_ahead_us  the newest of them; NEVER_US without any
@@ -74,6 +77,9 @@ class ReplayResult:
             as_of_us       the clock at the end, the instant of the snapshot; NEVER_US without any event
             snapshot       one row a customer
             files          rows written, by file
+            kept           rows of files that were left as they were: the checkpoint had all orders already, so there
+                           was nothing to write, and these say what they brought
+            replaced       rows of files that had more of them, of an earlier run on the same checkpoint
             elapsed_s      wall time, files and checkpoint included
     """
 
@@ -82,6 +88,7 @@ class ReplayResult:
     input_rows: int
     excluded: tuple[tuple[str, int], ...]
     lines_repeated: int
+    alike: int
     rows_after_until: int
     rows_ahead: int
     newest_ahead_us: int
@@ -89,6 +96,8 @@ class ReplayResult:
     as_of_us: int
     snapshot: pa.Table
     files: Mapping[Path, int]
+    kept: Mapping[Path, int]
+    replaced: Mapping[Path, int]
     elapsed_s: float
 
 
@@ -151,10 +160,10 @@ def replay(  # noqa: PLR0913 - the options of one command
     as_of_us = until_us if as_of_us is None else as_of_us
     _check_signals(engine, outputs)
     _check_as_of(engine, as_of_us)
-    dates = _Dates(until_us)
+    dates, alike = _Dates(until_us), Alike()
     files = find_files(inputs, InputFormat() if input_map is None else input_map.input)
     check_outputs(outputs.paths().values(), [*inputs, *(file.path for file in files)])
-    before = _copied(engine.counters)
+    before = deepcopy(engine.counters)
     listener = _Listener(on_progress)
     with ExitStack() as stack:
         made = _open_outputs(stack, outputs, engine.ruleset)
@@ -176,7 +185,9 @@ def replay(  # noqa: PLR0913 - the options of one command
         ):
             for batch, malformed in read_ahead(orders, listener.stop):
                 engine.counters.reject(malformed["reason"].to_pylist())
-                step = engine.step_canonical(dates.before(batch))
+                orders_due = dates.before(batch)
+                alike.add(orders_due)
+                step = engine.step_canonical(orders_due)
                 for rejected in (malformed, *step.rejected.to_batches()):
                     rejections.add(rejected)
                 _put(changes, step.changes)
@@ -186,16 +197,21 @@ def replay(  # noqa: PLR0913 - the options of one command
                 _check_as_of(engine, as_of_us)
                 _put(changes, engine.advance(as_of_us))
                 _put(signals, engine.signals)
-        counters = _difference(engine.counters, before)
+        counters = engine.counters.since(before)
         if strict and counters.rejected:
             raise rejections.refusal(counters)
         snapshot = engine.snapshot()
         _finish(made, snapshot)
+        fuller = _fuller(made) if checkpoint is not None and before.read else {}
+        kept = (
+            {} if counters.applied else {path: rows for path, rows in fuller.items() if not _rows(made, path)}
+        )
         # Files without their checkpoint, or the other way round, are half a result.
         with ExitStack() if settled is None else nullcontext(settled) as until:
             until.enter_context(uninterrupted())
             for out in made.values():
-                out.publish()
+                if out.path not in kept:
+                    out.publish()
             if checkpoint is not None:
                 engine.checkpoint(checkpoint)
     return ReplayResult(
@@ -204,13 +220,16 @@ def replay(  # noqa: PLR0913 - the options of one command
         input_rows=counters.input_rows,
         excluded=orders.excluded,
         lines_repeated=orders.lines_repeated,
+        alike=alike.rows,
         rows_after_until=dates.after_until,
         rows_ahead=dates.ahead,
         newest_ahead_us=dates.newest_ahead_us,
         rejected=tuple(rejections.first),
         as_of_us=engine.clock_us,
         snapshot=snapshot,
-        files={out.path: out.rows for out in made.values()},
+        files={out.path: out.rows for out in made.values() if out.path not in kept},
+        kept=kept,
+        replaced={path: rows for path, rows in fuller.items() if path not in kept},
         elapsed_s=time.monotonic() - started_s,
     )
 
@@ -326,6 +345,16 @@ def _finish(made: Mapping[str, OutputFile], snapshot: pa.Table) -> None:
         out.finish()
 
 
+def _fuller(made: Mapping[str, OutputFile]) -> dict[Path, int]:
+    """Return the files that hold more rows than what is to replace them, of the kinds that tell what is new."""
+    found = {out.path: rows_in(out.path) for name, out in made.items() if name in ("changes", "signals")}
+    return {path: rows for path, rows in found.items() if rows > _rows(made, path)}
+
+
+def _rows(made: Mapping[str, OutputFile], path: Path) -> int:
+    return next(out.rows for out in made.values() if out.path == path)
+
+
 def _drop(_: pa.RecordBatch) -> None:
     """Write nowhere: nobody asked for the changes."""
 
@@ -352,32 +381,3 @@ def _check_as_of(engine: Engine, as_of_us: int | None) -> None:
             key="as-of",
             fix="choose that instant or a later one; time does not go back",
         )
-
-
-def _copied(counters: Counters) -> Counters:
-    return Counters(
-        counters.read,
-        counters.applied,
-        counters.duplicates,
-        dict(counters.rejected),
-        dict(counters.changes),
-        counters.input_rows,
-        dict(counters.signals),
-    )
-
-
-def _difference(after: Counters, before: Counters) -> Counters:
-    return Counters(
-        after.read - before.read,
-        after.applied - before.applied,
-        after.duplicates - before.duplicates,
-        _less(after.rejected, before.rejected),
-        _less(after.changes, before.changes),
-        after.input_rows - before.input_rows,
-        _less(after.signals, before.signals),
-    )
-
-
-def _less(after: dict[str, int], before: dict[str, int]) -> dict[str, int]:
-    less = {name: count - before.get(name, 0) for name, count in after.items()}
-    return {name: count for name, count in less.items() if count}

@@ -1,23 +1,17 @@
 """The tier changes of one customer, out of a file of changes."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.csv
 import pyarrow.dataset as ds
-from pyarrow.fs import LocalFileSystem
 
+from rfmstream.engine.files.own_tables import format_of, names_of, plain_schema, reading
 from rfmstream.engine.files.readers import read_arrow
 from rfmstream.schemas.changes import CHANGE_REASONS, CHANGE_SCHEMA
 from rfmstream.schemas.errors import InputError
-from rfmstream.schemas.ruleset_identity import ruleset_of
-
-__all__ = ["Timeline", "read_timeline", "ruleset_of"]
 
 
 @dataclass(frozen=True)
@@ -39,7 +33,7 @@ def read_timeline(path: Path, customer_id: str | None = None) -> Timeline:
     In      customer_id  None: one with the most changes, the first by id of several
     Errors  InputError  no such file, not a file of changes, or the customer has no change in it
     """
-    with _reading(path):
+    with reading(path, "tier changes", "name a file of replay --changes"):
         chosen = _busiest(path) if customer_id is None else customer_id
         found = _scan(path, filter=pc.field("customer_id") == chosen).to_table().sort_by("seq").to_pylist()
     if chosen is None or not found:
@@ -65,29 +59,10 @@ def _scan(path: Path, **options: Any) -> ds.Scanner:  # noqa: ANN401 - the scann
     In      options  its `columns` and `filter`
     Errors  InputError  it is none
     """
-    plain = pa.schema(
-        [
-            field.with_type(field.type.value_type) if pa.types.is_dictionary(field.type) else field
-            for field in CHANGE_SCHEMA
-        ]
-    )
-    # The types are given: a guess would turn an id such as 00042 into a number.
-    convert = pyarrow.csv.ConvertOptions(
-        column_types=plain, strings_can_be_null=True, quoted_strings_can_be_null=False
-    )
-    formats = {
-        ".parquet": ds.ParquetFileFormat(),
-        ".arrow": ds.IpcFileFormat(),
-        ".csv": ds.CsvFileFormat(convert_options=convert),
-        ".jsonl": ds.JsonFileFormat(),
-    }
-    if path.suffix.lower() not in formats:
-        raise InputError(
-            "is not a file of tier changes", source=path, fix=f"its suffix is one of {' '.join(formats)}"
-        )
-    form = formats[path.suffix.lower()]
+    plain = plain_schema(CHANGE_SCHEMA)
+    form = format_of(path, "tier changes", plain)
     # A snapshot holds all of these columns and more.
-    names = list(form.inspect(str(path), LocalFileSystem()).names)
+    names = names_of(path, "tier changes")
     if names not in (CHANGE_SCHEMA.names, CHANGE_SCHEMA.names[:_OLD_COLUMNS]):
         raise InputError("is not a file of tier changes", source=path, fix="name one of replay --changes")
     if path.suffix.lower() == ".arrow":
@@ -115,14 +90,3 @@ def _busiest(path: Path) -> str | None:
         best = first if best is None or seq > best_seq else min(best, first)
         best_seq = seq
     return best
-
-
-@contextmanager
-def _reading(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except (pa.ArrowException, OSError, KeyError, ValueError, OverflowError) as error:
-        words = getattr(error, "strerror", None) or str(error).partition("\n")[0]
-        raise InputError(
-            f"cannot be read as tier changes: {words}", source=path, fix="name a file of replay --changes"
-        ) from error

@@ -11,6 +11,7 @@ import argparse
 import base64
 import fcntl
 import os
+import re
 import shutil
 import signal
 import socket
@@ -27,6 +28,7 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 START_SECONDS_MAX = 60
 STOP_SECONDS_MAX = 30
+KAFKA_PORT = 9092
 HEAP = ("-Xms256m", "-Xmx512m", "-XX:+UseSerialGC")
 
 PROPERTIES = """\
@@ -110,11 +112,15 @@ class Broker:
         self.folder.mkdir(parents=True, exist_ok=True)
         with locked(self.folder / "lock"):
             if self.pid() is not None:
+                self.port = self.port_it_has()
                 self._wait_until_it_answers()
                 return False
             fetch(self.jars)
             if port_in_use(self.port):
-                msg = f"port {self.port} is in use by another program; choose one with --port, or stop that program"
+                msg = (
+                    f"port {self.port} is in use by another program; choose another (make kafka PORT=9192, or --port), "
+                    "or stop that program"
+                )
                 raise BrokerError(msg)
             properties = self.folder / "server.properties"
             # The last line of a name counts.
@@ -138,6 +144,12 @@ class Broker:
             self.pid_file.write_text(f"{process.pid}\n")
             self._wait_until_it_answers(process)
         return True
+
+    def port_it_has(self) -> int:
+        """Return the port of the broker that runs, which may have been started on another than ours."""
+        text = (self.folder / "server.properties").read_text()
+        found = re.search(r"^listeners=PLAINTEXT://127\.0\.0\.1:(\d+),", text, re.MULTILINE)
+        return int(found[1]) if found else self.port
 
     def stop(self, number: int = signal.SIGTERM) -> bool:
         """Stop the broker and wait until it is gone; False if none ran."""
@@ -278,7 +290,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("command", choices=("start", "stop", "status"))
     parser.add_argument("--folder", type=Path, default=ROOT / ".kafka")
-    parser.add_argument("--port", type=int, default=9092)
+    parser.add_argument("--port", type=int, default=KAFKA_PORT)
     options = parser.parse_args()
     own = os.environ.get("KAFKA_BOOTSTRAP")
     if own:
@@ -295,6 +307,8 @@ def main() -> int:
             print("kafka: stopped" if broker.stop() else "kafka: no broker runs")
         else:
             pid = broker.pid()
+            if pid:
+                broker.port = broker.port_it_has()
             print(f"kafka: runs on {broker.bootstrap} (process {pid})" if pid else "kafka: no broker runs")
             return 0 if pid else 1
     except BrokerError as error:

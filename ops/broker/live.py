@@ -1,6 +1,6 @@
 """A year of real orders in minutes, through Kafka: broker, worker, orders and tier changes, stopped by one Ctrl-C.
 
-    python -m ops.broker.live [--speedup 86400] [--rate N] [--partitions 4] [--until-end]
+    python -m ops.broker.live [--speedup 86400] [--rate N] [--partitions 4] [--port N] [--until-end]
 
 The orders of the Complete Journey history are sent at a day a second. They keep their dates of 2017, so the worker
 runs with the clock of the events: by the wall clock every customer would have lapsed long ago. Topics, checkpoints and
@@ -28,9 +28,9 @@ from typing import NoReturn
 
 from aiokafka.admin import AIOKafkaAdminClient
 
-from ops.broker.broker import ROOT, Broker, BrokerError, free_ports
-from rfmstream.engine.live.config import ClientConfig
+from ops.broker.broker import KAFKA_PORT, ROOT, Broker, BrokerError, free_ports, port_in_use
 from rfmstream.engine.live.kafka.producer import prepare_topic
+from rfmstream.engine.service.client_config import ClientConfig
 from rfmstream.schemas.errors import RfmError
 
 RULES = ("--ruleset", "rfm8-annual", "--currency", "USD", "--time-zone", "America/New_York")
@@ -52,13 +52,16 @@ def main() -> int:
     parser.add_argument("--speedup", type=float, default=86_400, help="seconds of history a second")
     parser.add_argument("--rate", type=float, help="orders a second at most")
     parser.add_argument("--partitions", type=int, default=4)
+    parser.add_argument(
+        "--port", type=int, help="of the broker [default: 9092, or a free one if that is taken]"
+    )
     parser.add_argument("--until-end", action="store_true", help="stop when the history is over")
     options = parser.parse_args()
     # Also Ctrl-C: whoever is started in the background inherits that it is ignored.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
     try:
-        with a_broker() as bootstrap:
+        with a_broker(options.port) as bootstrap:
             return live(options, bootstrap)
     except (BrokerError, LiveError, RfmError) as error:
         print(f"live: {error}", file=sys.stderr)
@@ -77,6 +80,10 @@ def live(options: argparse.Namespace, bootstrap: str) -> int:
     state = Path(tempfile.mkdtemp(prefix="rfmstream-live-"))
     listen = f"127.0.0.1:{free_ports(1)[0]}"
     reach = ("--bootstrap-servers", bootstrap)
+    # In sight: the worker would do it by itself, and nobody would see why nothing happens.
+    with program("warm-up") as warm_up:
+        if warm_up.wait():
+            raise LiveError("the kernels could not be compiled")
     try:
         asyncio.run(prepare_topic(config, orders, partitions=options.partitions, replication_factor=1))
         worker_options = [f"--{kind.replace('_', '-')}={topic}" for kind, topic in topics.items()]
@@ -87,7 +94,10 @@ def live(options: argparse.Namespace, bootstrap: str) -> int:
             program("worker", *reach, *worker_options, to=log) as worker,
         ):
             wait_until_ready(worker, f"http://{listen}", state / "worker.log")
-            print(f"live: metrics on http://{listen}/metrics; Ctrl-C stops everything", flush=True)
+            print(
+                f"live: the worker is ready, metrics on http://{listen}/metrics; Ctrl-C stops everything",
+                flush=True,
+            )
             follow = ["--changes-topic", topics["changes_topic"], "--from-beginning"]
             with delivery(name, bootstrap, state), program("tail", *reach, *follow) as tail:
                 send = [str(history()), *HISTORY, "--topic", orders, "--speedup", str(options.speedup)]
@@ -114,13 +124,19 @@ def history() -> Path:
 
 
 @contextmanager
-def a_broker() -> Iterator[str]:
-    """Give the address of a broker: one of one's own, one that runs already, or one for this run."""
+def a_broker(port: int | None) -> Iterator[str]:
+    """Give the address of a broker: one of one's own, one that runs already, or one for this run.
+
+    In      port  to start one on; None: Kafka's own, or a free one where another program has that
+    """
     own = os.environ.get("KAFKA_BOOTSTRAP")
     if own:
         yield own
         return
-    broker = Broker(ROOT / ".kafka", 9092)
+    broker = Broker(ROOT / ".kafka", port or KAFKA_PORT)
+    if port is None and broker.pid() is None and port_in_use(KAFKA_PORT):
+        broker = Broker(ROOT / ".kafka", *free_ports(2))
+        print(f"live: port {KAFKA_PORT} is taken: Kafka gets {broker.port}", flush=True)
     print("live: starting Kafka (its first start fetches it)", flush=True)
     started = broker.start()
     try:

@@ -1,10 +1,14 @@
 """Poison in a topic: each rejected row is told once, with its bytes, its reason and its place; the rest is unharmed."""
 
 import asyncio
+import os
 import shutil
+import signal
+import subprocess
+import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +22,9 @@ from kafka_workers import assert_is_the_replay, flags_of, worker
 
 from rfmstream.engine.live.encode import REJECTED_BYTES_MAX, EncodedRecords
 from rfmstream.engine.live.encode_layout import sized, varint
-from rfmstream.engine.live.kafka.batches import record_batches
+from rfmstream.engine.live.kafka.batch_format import BEFORE_LENGTH, HEADER, TRANSACTIONAL
+from rfmstream.engine.live.kafka.batches import RecordBatch, record_batches
+from rfmstream.engine.live.kafka.codecs import refusal
 from rfmstream.engine.live.kafka.fetches import READ_BYTES_MAX
 from rfmstream.engine.live.kafka.transactional import TransactionalProducer
 from rfmstream.kernels.encode_text import LINE_BYTES
@@ -319,3 +325,128 @@ def test_a_fetch_that_holds_far_more_than_its_size_is_read_in_parts(cluster: Clu
     expected = asyncio.run(retold(cluster, 1, clock="event"))
     assert expected
     assert_is_the_replay(cluster, 1, expected)
+
+
+def zstd_of(parts: Iterable[bytes]) -> bytes:
+    sink = pa.BufferOutputStream()
+    with pa.CompressedOutputStream(sink, "zstd") as stream:
+        for part in parts:
+            stream.write(part)
+    packed: bytes = sink.getvalue().to_pybytes()
+    return packed
+
+
+def zstd_bomb(records: int, value_bytes: int, at_ms: int) -> RecordBatch:
+    """Return a batch of records of spaces, made without ever having them."""
+    piece = b" " * (8 << 20)
+
+    def parts() -> Iterable[bytes]:
+        for number in range(records):
+            beginning = b"\0" + varint(0) + varint(number) + varint(-1) + varint(value_bytes)
+            yield varint(len(beginning) + value_bytes + 1) + beginning
+            for start in range(0, value_bytes, len(piece)):
+                yield piece[: value_bytes - start]
+            yield varint(0)
+
+    sent = zstd_of(parts())
+    attributes = TRANSACTIONAL | 4
+    length = HEADER.size + len(sent) - BEFORE_LENGTH
+    head = HEADER.pack(0, length, -1, 2, 0, attributes, records - 1, at_ms, at_ms, -1, -1, -1, records)
+    return RecordBatch(bytearray(head), sent, records)
+
+
+def test_a_batch_that_holds_gigabytes_is_one_rejected_row(cluster: Cluster, tmp_path: Path) -> None:
+    now_ms = time.time_ns() // 1_000_000
+    bomb = zstd_bomb(60, 100 << 20, now_ms)
+    assert bomb.size() < 600_000
+    flags = flags_of(cluster, tmp_path / "state", listen="127.0.0.1:0")
+    place = TopicPartition(cluster.orders, 0)
+
+    async def send_bomb() -> None:
+        producer = TransactionalProducer(cluster.config().client, f"{cluster.name}/bomb", timeout_ms=60_000)
+        try:
+            await producer.start()
+            await producer.begin([place], cluster.name)
+            await producer.write([(place, bomb)])
+            await producer.commit()
+        finally:
+            await producer.close()
+
+    asyncio.run(cluster.create(cluster.orders, 1))
+    before = [Sent(0, order(f"c{number % 3}", number)) for number in range(20)]
+    after = [Sent(0, order(f"c{number % 3}", number)) for number in range(20, 40)]
+    with worker(flags, tmp_path / "log") as process:
+        process.wait_for("partitions assigned")
+        asyncio.run(send_records(cluster, before))
+        wait_until(lambda: metrics_of(process)["rfmstream_orders_applied_total"].total() == 20, process)
+        calm_bytes = process.memory_bytes_max()
+        asyncio.run(send_bomb())
+        asyncio.run(send_records(cluster, after))
+        wait_until(lambda: metrics_of(process)["rfmstream_orders_applied_total"].total() == 40, process)
+        assert process.memory_bytes_max() - calm_bytes < 400 << 20
+        process.terminate()
+        assert process.exit_code() == 0, process.log.read_text()
+    assert "fenced" not in process.log.read_text()
+    [rejected] = asyncio.run(records_of(cluster, cluster.outputs.rejected, 1))[0]
+    headers = dict(rejected.headers)
+    assert (headers["rfm-reason"], headers["rfm-offset"], headers["rfm-row"]) == (b"malformed", b"79", b"0")
+    assert rejected.value == refusal(20, 79)
+    changes = asyncio.run(records_of(cluster, cluster.outputs.changes, 1))[0]
+    assert {orjson.loads(record.value)["customer_id"] for record in changes} == {"c0", "c1", "c2"}
+
+
+def test_a_record_that_ended_a_worker_once_is_passed_at_the_second_try(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    """The worker as the command runs it, with a fault in it that a site of Python's brings."""
+    root = Path(__file__).resolve().parents[2]
+    flags = flags_of(cluster, tmp_path / "state")
+    named = [word for name, value in flags.items() for word in (f"--{name.replace('_', '-')}", str(value))]
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(root / "tests" / "support" / "faults"), str(root)]),
+        "RFM_FAULT": "SIGSEGV",
+    }
+    asyncio.run(cluster.create(cluster.orders, 1))
+    asyncio.run(send_records(cluster, [Sent(0, order("before", number)) for number in range(5)]))
+
+    def started(name: str) -> subprocess.Popen[bytes]:
+        log = (tmp_path / name).open("wb")
+        command = [sys.executable, "-m", "rfmstream", "worker", *named]
+        return subprocess.Popen(command, env=environment, stderr=log, cwd=tmp_path)
+
+    def changed() -> set[str]:
+        changes = asyncio.run(records_of(cluster, cluster.outputs.changes, 1))[0]
+        return {orjson.loads(record.value)["customer_id"] for record in changes}
+
+    def wait_for(customer: str, process: subprocess.Popen[bytes], log: str) -> None:
+        give_up = time.monotonic() + 240
+        while customer not in changed():
+            assert process.poll() is None, (tmp_path / log).read_text()
+            assert time.monotonic() < give_up, (tmp_path / log).read_text()
+            time.sleep(0.5)
+
+    first = started("first")
+    try:
+        wait_for("before", first, "first")
+        poison = order("poison", 1)
+        around = [Sent(0, order("beside", 1)), Sent(0, poison, b"its key"), Sent(0, order("behind", 1))]
+        asyncio.run(send_records(cluster, around))
+        assert first.wait(240) == -signal.SIGSEGV
+        second = started("second")
+        try:
+            wait_for("behind", second, "second")
+            asyncio.run(send_records(cluster, [Sent(0, order("later", 1))]))
+            wait_for("later", second, "second")
+            second.terminate()
+            assert second.wait(60) == 0, (tmp_path / "second").read_text()
+        finally:
+            second.kill()
+    finally:
+        first.kill()
+    assert changed() == {"before", "beside", "behind", "later"}
+    [rejected] = asyncio.run(records_of(cluster, cluster.outputs.rejected, 1))[0]
+    headers = dict(rejected.headers)
+    assert (rejected.key, rejected.value) == (b"its key", poison)
+    assert (headers["rfm-reason"], headers["rfm-offset"]) == (b"malformed", b"6")
+    assert "a record ended the worker and is left out" in (tmp_path / "second").read_text()

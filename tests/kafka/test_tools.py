@@ -229,3 +229,30 @@ def eventually(look):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
         assert time.monotonic() < deadline
         time.sleep(0.1)
     return found
+
+
+def test_produce_sends_the_customers_own_ids_and_converts(shop: Shop) -> None:
+    orders, ids, rates = (shop.folder / name for name in ("orders.csv", "ids.csv", "rates.csv"))
+    orders.write_text(
+        "customer_id,order_id,occurred_at,amount,currency,type\n"
+        "guest@example.com,1,2026-01-01T10:00:00Z,10.01,EUR,paid\n"
+        "c1,2,2026-01-02T10:00:00Z,5.00,USD,paid\n"
+        "c1,3,2026-01-04T10:00:00Z,5.00,EUR,paid\n"
+        "guest@example.com,1,2026-01-04T10:00:00Z,5.00,EUR,refunded\n"
+        "guest@example.com,1,2026-01-05T10:00:00Z,5.01,EUR,refunded\n"
+    )
+    ids.write_text("alias,customer_id\nguest@example.com,c1\n")
+    rates.write_text("date,currency,rate\n2026-01-01,EUR,1.1555\n")
+    done = shop.run(
+        *("produce", orders, "--partitions", 2, "--currency", "USD", "--ids", ids, "--rates", rates)
+    )
+    assert "4 orders" in done.stdout
+    assert "1 rows are no orders and were not sent (no_rate 1)" in done.stderr
+    shop.run(
+        *("worker", "--clock", "event", "--until-end", "--as-of", "2026-02-01T00:00:00Z", "--currency", "USD")
+    )
+    lines = shop.run("tail", "--from-beginning", "--until-end", "--json").stdout.splitlines()
+    assert [
+        (row["customer_id"], row["reason"], row["frequency"], row["monetary_minor"])
+        for row in map(json.loads, lines)
+    ] == [("c1", "first_order", 1, 1157)]

@@ -9,8 +9,9 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from kafka_cluster import Cluster, free_ports
 
-from rfmstream.engine.live.config import ClientConfig, WorkerConfig
+from rfmstream.engine.live.config import WorkerConfig
 from rfmstream.engine.live.kafka.topics import prepare_topics
+from rfmstream.engine.service.client_config import ClientConfig
 from rfmstream.schemas.errors import ConfigError, TransportError
 from rfmstream.schemas.ruleset import load_ruleset
 

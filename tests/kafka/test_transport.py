@@ -13,10 +13,16 @@ from aiokafka.errors import CorruptRecordException
 from kafka_cluster import Broker, Cluster
 
 from rfmstream.engine.live.kafka import transport
-from rfmstream.engine.live.kafka.client import administrator
+from rfmstream.engine.live.kafka.seams import install_fetches
 from rfmstream.engine.live.kafka.transport import App, Fetched, Reading
 from rfmstream.engine.live.model import Source
+from rfmstream.engine.service.kafka.client import administrator
 from rfmstream.schemas.errors import ConfigError, StateError
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _installed() -> None:
+    install_fetches()
 
 
 class Member:

@@ -48,7 +48,7 @@ def _next_change(states, rulesets, customers, now_us, steps_max):
     f_band = count_band(memory.frequency_cuts_of(rules), np.int64(customer.frequency))
     m_band = count_band(memory.monetary_cuts_of(rules), customer.monetary_minor)
     cell = cell_of(rules, customer, r_band, f_band, m_band)
-    return next_change(states[0], rules, customer, cell, r_band, r_stop_us, steps_max)
+    return next_change(states[0], rules, customer, cell, r_band, r_stop_us, steps_max, FOREVER_US)
 
 
 @numba.njit

@@ -1,12 +1,15 @@
 """Signals are those of the oracle: docs/semantics.md 9, on histories made to differ, and however they are cut."""
 
+import random
 import tempfile
 from itertools import pairwise
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from oracle import Row
-from oracle_signals import SignalOracle
+from oracle_days import DAY_US
+from oracle_signals import SignalOracle, SignalRules
 from strategies import Case, later_instants, signal_cases, splits
 from twins import Driven, assert_same, by_customer
 
@@ -80,4 +83,35 @@ def test_time_passes_between_events(case: Case, data: st.DataObject) -> None:
             driven.advance(now_us)
         oracle.step([event])
         driven.step([event])
+    assert_same_signals(driven, oracle)
+
+
+@pytest.mark.parametrize("day_unit", ["calendar_day", "duration"])
+@pytest.mark.parametrize("cut", [0, 30, 60])
+def test_of_customers_with_many_orders(cut: int, day_unit: str) -> None:
+    """Far more than a search looks at, in bursts, so that F and M rise over and fall under their cuts again."""
+    drawn = random.Random(f"{cut} {day_unit}")  # noqa: S311 - a history, not a secret
+    rules = SignalRules(
+        lambda r, f, m, _first: f"{r}{f}{m}",
+        recency_cuts_days=(6,),
+        frequency_cuts=(cut + 1,),
+        monetary_cuts_minor=(100 * cut + 1,),
+        window_days=9,
+        day_unit=day_unit,
+        time_zone="America/New_York",
+        warn_days={f"{bits:03b}": (1, 3) for bits in range(8)},
+    )
+    events = []
+    at_us = 1_700_000_000_000_000
+    for n in range(450):
+        at_us += int(drawn.expovariate(1) * DAY_US / (40 if n // 75 % 2 else 6))
+        paid = {"customer_id": drawn.choice("ab"), "order_id": f"o{n}", "event_id": None, "type": "paid"}
+        events.append({**paid, "occurred_at_us": at_us, "amount_minor": drawn.randint(50, 150)})
+        if drawn.random() < 0.05:
+            events.append({**events[-1], "type": "refunded", "occurred_at_us": at_us + 1})
+    oracle, driven = SignalOracle(rules), Driven(rules)
+    for part in (oracle, driven):
+        part.step(events)
+        part.advance(at_us + 30 * DAY_US)
+    assert sum(signal["kind"] == "warning" for signal in oracle.signals) > 5
     assert_same_signals(driven, oracle)

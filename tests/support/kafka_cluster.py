@@ -14,7 +14,8 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.protocol.group import LeaveGroupRequest
 
 from ops.broker.broker import Broker, free_ports
-from rfmstream.engine.live.config import ClientConfig, OutputTopics, WorkerConfig
+from rfmstream.engine.live.config import OutputTopics, WorkerConfig
+from rfmstream.engine.service.client_config import ClientConfig
 
 __all__ = ["ROOT", "Broker", "Cluster", "free_ports", "require_java"]
 

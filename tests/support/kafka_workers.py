@@ -82,6 +82,15 @@ class WorkerProcess:
             assert time.monotonic() < give_up, self.log.read_text()
             time.sleep(0.02)
 
+    def memory_bytes_max(self) -> int:
+        """Return the most memory it has had resident so far."""
+        [line] = [
+            line
+            for line in Path(f"/proc/{self._process.pid}/status").read_text().splitlines()
+            if line.startswith("VmHWM")
+        ]
+        return int(line.split()[1]) << 10
+
     @property
     def is_alive(self) -> bool:
         return self._process.is_alive()

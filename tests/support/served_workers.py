@@ -16,10 +16,17 @@ from rfmstream.engine.live.stats import PartitionStats
 
 @contextmanager
 def served(*engines: Engine) -> Iterator[str]:
-    """Serve engines of one ruleset as the partitions of a worker, in a thread of its own, and give its URL."""
-    partitions = {Source("orders.v1", number): _watched(engine) for number, engine in enumerate(engines)}
+    """Serve engines of one ruleset as the partitions of a worker, and give its URL."""
+    partitions = {Source("orders.v1", number): watched(engine) for number, engine in enumerate(engines)}
+    with serving(Board(engines[0].ruleset, "event", partitions, joined=True)) as url:
+        yield url
+
+
+@contextmanager
+def serving(board: Board) -> Iterator[str]:
+    """Run a status server in a thread of its own, as a worker elsewhere would, and give its URL."""
     loop = asyncio.new_event_loop()
-    server = StatusServer(("127.0.0.1", 0), Board(engines[0].ruleset, "event", partitions, joined=True))
+    server = StatusServer(("127.0.0.1", 0), board)
     loop.run_until_complete(server.start())
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
@@ -32,7 +39,9 @@ def served(*engines: Engine) -> Iterator[str]:
         loop.close()
 
 
-def _watched(engine: Engine) -> Watched:
+def watched(engine: Engine) -> Watched:
+    """Return an engine as a board shows the partition of one."""
+
     async def snapshot(as_of_us: int | None) -> pa.Table:
         return engine.snapshot(as_of_us)
 

@@ -9,10 +9,10 @@ from aiokafka import errors as kafka
 from aiokafka.structs import OffsetAndMetadata
 
 from rfmstream.engine.deliver.broker import BrokerConfig
-from rfmstream.engine.deliver.kafka.admin import kafka_errors, options, quiet_client
 from rfmstream.engine.deliver.lanes import Commit
 from rfmstream.engine.deliver.model import Place
 from rfmstream.engine.deliver.records import Record
+from rfmstream.engine.service.kafka.client import client_errors, connection_options, quiet_client
 
 _log = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ class GroupConsumer:
     ) -> None:
         self._broker = broker
         self._consumer = AIOKafkaConsumer(
-            **options(broker),
+            **connection_options(broker),
             group_id=group,
             enable_auto_commit=False,
             auto_offset_reset="none",
@@ -55,7 +55,7 @@ class GroupConsumer:
 
         Errors  ConfigError, TransportError
         """
-        with kafka_errors(self._broker, "the group cannot be joined"), quiet_client():
+        with client_errors(self._broker, "the group cannot be joined"), quiet_client():
             await self._consumer.start()
         self.subscribe(topics)
 
@@ -81,7 +81,7 @@ class GroupConsumer:
 
         Errors  TransportError, ConfigError
         """
-        with kafka_errors(self._broker, "reading broke off"):
+        with client_errors(self._broker, "reading broke off"):
             try:
                 found = await self._consumer.getmany(timeout_ms=POLL_MS, max_records=_RECORDS_MAX)
             except kafka.NoOffsetForPartitionError:
@@ -116,7 +116,7 @@ class GroupConsumer:
             TopicPartition(*place): OffsetAndMetadata(one.offset, one.metadata)
             for place, one in commits.items()
         }
-        with kafka_errors(self._broker, "offsets cannot be committed"):
+        with client_errors(self._broker, "offsets cannot be committed"):
             try:
                 await self._consumer.commit(offsets)
             except (kafka.CommitFailedError, kafka.IllegalStateError, kafka.IllegalOperation):

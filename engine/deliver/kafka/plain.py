@@ -6,9 +6,9 @@ from typing import Final
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from rfmstream.engine.deliver.broker import BrokerConfig
-from rfmstream.engine.deliver.kafka.admin import kafka_errors, options, quiet_client
 from rfmstream.engine.deliver.model import Place
 from rfmstream.engine.deliver.records import Record
+from rfmstream.engine.service.kafka.client import client_errors, connection_options, quiet_client
 
 POLL_MS: Final = 200
 _RECORDS_MAX: Final = 10_000
@@ -20,7 +20,7 @@ class PlainConsumer:
     def __init__(self, broker: BrokerConfig) -> None:
         self._broker = broker
         self._consumer = AIOKafkaConsumer(
-            **options(broker),
+            **connection_options(broker),
             group_id=None,
             enable_auto_commit=False,
             auto_offset_reset="earliest",
@@ -32,7 +32,7 @@ class PlainConsumer:
 
         Errors  ConfigError, TransportError
         """
-        with kafka_errors(self._broker, "no connection"), quiet_client():
+        with client_errors(self._broker, "no connection"), quiet_client():
             await self._consumer.start()
 
     async def stop(self) -> None:
@@ -49,25 +49,25 @@ class PlainConsumer:
 
     async def read(self, timeout_ms: int = POLL_MS) -> dict[Place, list[Record]]:
         """Return records of partitions, those of each in order."""
-        with kafka_errors(self._broker, "reading broke off"):
+        with client_errors(self._broker, "reading broke off"):
             found = await self._consumer.getmany(timeout_ms=timeout_ms, max_records=_RECORDS_MAX)
         return {Place(*place): records for place, records in found.items()}
 
     async def ends(self, places: Collection[Place]) -> dict[Place, int]:
         """Return where committed records end now."""
-        with kafka_errors(self._broker, "offsets cannot be read"):
+        with client_errors(self._broker, "offsets cannot be read"):
             found = await self._consumer.end_offsets([TopicPartition(*place) for place in places])
         return {Place(*place): offset for place, offset in found.items()}
 
     async def firsts(self, places: Collection[Place]) -> dict[Place, int]:
         """Return the first offsets there are."""
-        with kafka_errors(self._broker, "offsets cannot be read"):
+        with client_errors(self._broker, "offsets cannot be read"):
             found = await self._consumer.beginning_offsets([TopicPartition(*place) for place in places])
         return {Place(*place): offset for place, offset in found.items()}
 
     async def offsets_at(self, places: Collection[Place], timestamp_ms: int) -> dict[Place, int | None]:
         """Return the first offset of each partition whose record was written at or after an instant."""
-        with kafka_errors(self._broker, "offsets cannot be read"):
+        with client_errors(self._broker, "offsets cannot be read"):
             found = await self._consumer.offsets_for_times(
                 {TopicPartition(*place): timestamp_ms for place in places}
             )

@@ -10,10 +10,11 @@ import orjson
 from aiokafka import AIOKafkaProducer
 
 from rfmstream.engine.deliver.broker import BrokerConfig
-from rfmstream.engine.deliver.kafka.admin import create_topics, kafka_errors, options, quiet_client
+from rfmstream.engine.deliver.kafka.admin import create_topics
 from rfmstream.engine.deliver.kafka.plain import PlainConsumer
 from rfmstream.engine.deliver.model import ANSWER_BYTES_MAX, Event, Place
 from rfmstream.engine.deliver.records import Record
+from rfmstream.engine.service.kafka.client import client_errors, connection_options, quiet_client
 from rfmstream.schemas.errors import TransportError
 
 _log = logging.getLogger(__name__)
@@ -26,14 +27,14 @@ class Producer:
 
     def __init__(self, broker: BrokerConfig) -> None:
         self._broker = broker
-        self._producer = AIOKafkaProducer(**options(broker), acks="all", enable_idempotence=True)
+        self._producer = AIOKafkaProducer(**connection_options(broker), acks="all", enable_idempotence=True)
 
     async def start(self) -> None:
         """Connect.
 
         Errors  ConfigError, TransportError
         """
-        with kafka_errors(self._broker, "no connection"), quiet_client():
+        with client_errors(self._broker, "no connection"), quiet_client():
             await self._producer.start()
 
     async def stop(self) -> None:
@@ -64,7 +65,7 @@ class Producer:
             ("ce_time", event.time.encode()),
             ("content-type", b"application/json"),
         ]
-        with kafka_errors(self._broker, "a rejected row cannot be written"):
+        with client_errors(self._broker, "a rejected row cannot be written"):
             await self._producer.send_and_wait(
                 self._broker.rejected_topic, event.raw, key=event.key, headers=headers
             )
@@ -75,7 +76,7 @@ class Producer:
         Errors  ConfigError, TransportError
         """
         value = orjson.dumps({"group": group, "released_until_ms": until_ms})
-        with kafka_errors(self._broker, "the release cannot be written"):
+        with client_errors(self._broker, "the release cannot be written"):
             await self._producer.send_and_wait(self._broker.control_topic, value, key=group.encode())
 
 

@@ -1,22 +1,22 @@
-"""What the client fetched, as RawRecords: the only place that knows how the client holds its records.
+"""Turns what aiokafka fetched into RawRecords: the only module that knows how aiokafka holds its records.
 
-aiokafka (0.14, aiokafka/consumer/fetcher.py) turns each record of a batch into an object, takes that through iterators
-in Python, and turns it into another one with topic, partition and sizes, which costs more than all the rest of reading
-it. A consumer that is made with `as_fetched` as its key_deserializer is served in one of two ways, and all others as
-ever:
+aiokafka (0.14, aiokafka/consumer/fetcher.py) makes an object of each record of a batch, passes it through Python
+iterators, and makes a second object of it with topic, partition and sizes. That costs more than all other work on a
+record. `install` replaces two classes of its fetcher. Consumers whose key_deserializer is `as_fetched` then read in one
+of two ways; other consumers read as before:
 
-- raw: a fetch as one RawRecords, whose columns a kernel has found (engine.live.kafka.raw_batches);
-- ordinary: the first objects, those of a batch in a list. It reads what is not for the raw path, and its errors are
-  those of both.
+- raw: a fetch is one RawRecords, whose columns a kernel has found (engine.live.kafka.raw_batches);
+- ordinary: a batch is a list of aiokafka's first objects. A fetch that the raw way cannot read is read in this way, and
+  the errors of both ways are those of this one.
 
-Brokers do not check that the names of headers are UTF-8, and aiokafka fails on one that is not, each time it is read.
-On the ordinary path such a batch is read again by aiokafka's parser in Python, by this module for all consumers of the
-process.
+Brokers do not check that header names are UTF-8, and aiokafka fails on a name that is not, again at each read. The
+ordinary way reads such a batch a second time, with aiokafka's parser in Python and names whose bad bytes are replaced.
+That holds for all consumers of the process.
 """
 
 import logging
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain
+from itertools import chain, islice
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -27,19 +27,29 @@ from aiokafka.record.memory_records import _MemoryRecordsPy
 from aiokafka.record.util import decode_varint_py
 
 from rfmstream.engine.live.kafka.batch_format import MAGIC, MAGIC_AT
+from rfmstream.engine.live.kafka.codecs import (
+    BATCH_BYTES_MAX,
+    BATCH_RECORDS_MAX,
+    TooLargeError,
+    bound_the_client,
+    refusal,
+)
 from rfmstream.engine.live.kafka.raw_batches import RawBatches
 from rfmstream.engine.live.model import Headers, RawRecords
 from rfmstream.engine.live.spans import HeaderSpans, Spans, integers
 
 READ_BYTES_MAX: Final = 32 << 20
-"""Bytes of records from which on the rest of a fetch is left, to be fetched again: some compressed megabytes may hold
-gigabytes, and while they are read nothing else happens in the consumer's thread, not even heartbeats."""
+"""Bytes of records after which the rest of a fetch is left to be fetched again. A few compressed megabytes may hold
+gigabytes; while they are read the consumer's thread does nothing else, not even send heartbeats. One batch that holds
+more than it may is refused, all its records as one (engine.live.kafka.codecs)."""
+READ_RECORDS_MAX: Final = BATCH_RECORDS_MAX
+"""Records after which the rest of a fetch is left, too: some bytes each, they may take far more than they are."""
 
 _log = logging.getLogger(__name__)
 
 
 def as_fetched(key: bytes | None) -> bytes | None:
-    """Return the key; as a key_deserializer it is a mark, and not called."""
+    """Mark a consumer, as its key_deserializer, for this module; it is never called."""
     return key
 
 
@@ -86,7 +96,7 @@ class _LenientRecords(_MemoryRecordsPy):
 
 
 class _MemoryRecords(fetcher.MemoryRecords):
-    """Keeps what it reads."""
+    """Keeps the bytes that it reads, for the second reading."""
 
     def __init__(self, data: bytes) -> None:
         super().__init__(data)
@@ -94,7 +104,7 @@ class _MemoryRecords(fetcher.MemoryRecords):
 
 
 class _Together(NamedTuple):
-    """Records that pass for one: the last of them."""
+    """A whole batch, presented to aiokafka as one record with the batch's last offset."""
 
     records: list[Any]
     offset: int
@@ -114,27 +124,61 @@ class _WholeBatch:
         return next(self._batch)
 
     def __iter__(self) -> Iterator[_Together]:
-        records = list(self._batch)
-        self._fetch.read_bytes += sum(len(record.value or b"") for record in records)
+        fetch = self._fetch
+        try:
+            # One more than there may be tells that there are more.
+            records: list[Any] = list(islice(self._batch, BATCH_RECORDS_MAX + 1))
+        except TooLargeError:
+            records = []
+            is_refused = True
+        else:
+            is_refused = len(records) > BATCH_RECORDS_MAX
+        if is_refused:
+            records = [_refused(self._batch)]
+            fetch.read_bytes += _PartitionRecords.batch_bytes_max
+        else:
+            fetch.read_bytes += sum(len(record.value or b"") for record in records)
+            fetch.read_records += len(records)
         if records:
             yield _Together(records, records[-1].offset)
 
 
+class _Refused(NamedTuple):
+    """What stands for the records of a batch that is too large."""
+
+    offset: int
+    timestamp: int
+    value: bytes
+    key: None = None
+    headers: tuple[()] = ()
+
+
+def _refused(batch: Any) -> _Refused:  # noqa: ANN401 - not typed there
+    last = batch.next_offset - 1
+    # Of the format before this one no more is known.
+    time_ms = (
+        batch.max_timestamp if getattr(batch, "timestamp_type", 0) else getattr(batch, "first_timestamp", -1)
+    )
+    return _Refused(last, time_ms, refusal(getattr(batch, "base_offset", last), last))
+
+
 class _WholeBatches:
-    """The batches of a fetch, each whole, until they are too much."""
+    """The batches of a fetch, each as one record, until their values are READ_BYTES_MAX together."""
 
     def __init__(self, records: Any) -> None:  # noqa: ANN401 - not typed there
         self._records = records
-        self.read_bytes = 0
+        self.read_bytes = self.read_records = 0
 
     def has_next(self) -> bool:
-        return self.read_bytes < READ_BYTES_MAX and bool(self._records.has_next())
+        is_enough = self.read_bytes >= READ_BYTES_MAX or self.read_records >= READ_RECORDS_MAX
+        return not is_enough and bool(self._records.has_next())
 
     def next_batch(self) -> _WholeBatch:
         return _WholeBatch(self, self._records.next_batch())
 
 
 class _PartitionRecords(fetcher.PartitionRecords):
+    batch_bytes_max = BATCH_BYTES_MAX
     _records: Any
 
     def __init__(self, *arguments: Any) -> None:  # noqa: ANN401 - not typed there
@@ -178,7 +222,7 @@ class _RawPartitionRecords(_PartitionRecords):
     def _raw(self) -> RawRecords | None:
         """Return the records of the batches; None: the ordinary path has to read them, or to say what is wrong."""
         try:
-            batches = RawBatches(self._data, self.next_fetch_offset)
+            batches = RawBatches(self._data, self.next_fetch_offset, self.batch_bytes_max)
             judged = _JudgedBatches(
                 self._tp,
                 batches,
@@ -189,11 +233,12 @@ class _RawPartitionRecords(_PartitionRecords):
                 self._check_crcs,
                 self._isolation_level,
             )
-            read, read_bytes = [], 0
+            read, read_bytes, read_records = [], 0, 0
             for batch in judged:
                 read.append(batch)
                 read_bytes += batch.records_bytes
-                if read_bytes >= READ_BYTES_MAX:
+                read_records += batch.count
+                if read_bytes >= READ_BYTES_MAX or read_records >= READ_RECORDS_MAX:
                     break
             return batches.records(read, judged.next_fetch_offset)
         except Exception as error:  # noqa: BLE001 - codecs raise what they like
@@ -208,13 +253,24 @@ class _JudgedBatches(fetcher.PartitionRecords):
         return record
 
 
-fetcher.MemoryRecords = _MemoryRecords
-fetcher.PartitionRecords = _RawPartitionRecords
+def install(*, is_raw: bool) -> None:
+    """Replace the classes that read fetches, for all consumers of the process and from the next fetch on.
+
+    In      is_raw  consumers with `as_fetched` read in the raw way, else in the ordinary way
+    """
+    fetcher.MemoryRecords = _MemoryRecords
+    fetcher.PartitionRecords = _RawPartitionRecords if is_raw else _PartitionRecords
 
 
-def use_raw_path(*, enabled: bool) -> None:
-    """Say how whatever is fetched from now on is read, in all consumers of the process; raw unless told otherwise."""
-    fetcher.PartitionRecords = _RawPartitionRecords if enabled else _PartitionRecords
+def is_installed() -> bool:
+    """Tell whether `install` was called: without it `as_fetched` is a deserializer like any other."""
+    return issubclass(fetcher.PartitionRecords, _PartitionRecords)
+
+
+def bound_batches(bytes_max: int) -> None:
+    """Say what a batch may be when it is decompressed, of whatever is fetched from now on, in all consumers."""
+    _PartitionRecords.batch_bytes_max = bytes_max
+    bound_the_client(bytes_max)
 
 
 def read_fetch(

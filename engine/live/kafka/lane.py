@@ -52,6 +52,7 @@ class Lane:
             gather_s  how long to wait for more records before they are applied
             failed    called with an error that ends the worker
             finished  called when the runner has reached the end it was told to reach
+            caught_up called once, when the partition has been read to its end for the first time
     """
 
     def __init__(  # noqa: PLR0913 - each by name
@@ -65,6 +66,7 @@ class Lane:
         gather_s: float,
         failed: Callable[[BaseException], None],
         finished: Callable[[], None],
+        caught_up: Callable[[Source], None] = lambda _: None,
     ) -> None:
         self.source = source
         self.runner = runner
@@ -74,6 +76,7 @@ class Lane:
         self._gather_s = gather_s
         self._failed = failed
         self._finished = finished
+        self._caught_up: Callable[[Source], None] | None = caught_up
         self._items: deque[Fetched] = deque()
         self._items_bytes = 0
         self._arrived = asyncio.Event()
@@ -189,6 +192,9 @@ class Lane:
         if newest.confirmed_us is not None or not some:
             await self.runner.idle(self._expected, newest.confirmed_us)
         self._fenced = 0
+        if newest.confirmed_us is not None and self._caught_up is not None:
+            self._caught_up(self.source)
+            self._caught_up = None
         if self.runner.finished:
             self._finished()
 

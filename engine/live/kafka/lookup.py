@@ -5,9 +5,9 @@ from types import MappingProxyType
 
 from aiokafka import errors as kafka
 
-from rfmstream.engine.live.config import ClientConfig
-from rfmstream.engine.live.kafka.client import administrator
 from rfmstream.engine.live.kafka.rights import Right, require_rights
+from rfmstream.engine.service.client_config import ClientConfig
+from rfmstream.engine.service.kafka.client import administrator
 
 
 async def partition_counts(

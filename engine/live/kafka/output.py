@@ -15,14 +15,17 @@ from aiokafka.client import AIOKafkaClient, ConnectionGroup, CoordinationType
 from aiokafka.protocol.offset import OffsetRequest
 from aiokafka.structs import OffsetAndMetadata
 
-from rfmstream.engine.live.config import ClientConfig, OutputTopics
+from rfmstream.engine.live.config import OutputTopics
 from rfmstream.engine.live.encode import EncodedRecords, Encoder
 from rfmstream.engine.live.kafka.batches import Compression, RecordBatch, batch_of_one, record_batches
-from rfmstream.engine.live.kafka.client import RETRY_BACKOFF_MS, client_errors, connection_options
+from rfmstream.engine.live.kafka.client import client_errors
+from rfmstream.engine.live.kafka.groups import WRITTEN_BY
 from rfmstream.engine.live.kafka.membership import UNSTABLE_OFFSET_COMMIT, Membership, OffsetFetch
 from rfmstream.engine.live.kafka.transactional import Batches, together
 from rfmstream.engine.live.kafka.transactions import Transactions, Writing
 from rfmstream.engine.live.model import Bounds, Committed, Runs, Source, Step, Tick, Told
+from rfmstream.engine.service.client_config import ClientConfig
+from rfmstream.engine.service.kafka.client import RETRY_BACKOFF_MS, connection_options
 from rfmstream.schemas.errors import ConfigError, StateError
 
 _T = TypeVar("_T")
@@ -32,9 +35,6 @@ READ_SECONDS_MAX: Final = 90
 """Enough for a broker to end the transaction of an owner that is gone, which it looks for every 10 s."""
 UNSTABLE_SECONDS_MAX: Final = 1.0
 """How long a worker that has just given the partition up may take to end its transaction."""
-
-_WRITTEN_BY: Final = "@"
-"""Between the token of a commit and what the transactional ids of who made it begin with, as noted beside an offset."""
 
 _WRITES_TO: Final = "#"
 """Before the digest of the output topics of who made it, in the same note."""
@@ -220,7 +220,7 @@ class KafkaPartitionLog:
         if error == UNSTABLE_OFFSET_COMMIT:
             return None
         _raise_for(error)
-        token, _, writer = (note or "").partition(_WRITTEN_BY)
+        token, _, writer = (note or "").partition(WRITTEN_BY)
         writer = writer.partition(_WRITES_TO)[0]
         return Committed(offset if offset >= 0 else None, token), writer
 
@@ -268,7 +268,12 @@ class KafkaPartitionLog:
                     end = await self._offset(client, clock, _LATEST, _READ_UNCOMMITTED)
                     await consumer.start()
                     consumer.assign([clock])
-                    ticks = [tick async for tick in self._read_ticks(consumer, clock, mark, end)]
+                    ticks: list[Tick] = []
+                    async for tick in self._read_ticks(consumer, clock, mark, end):
+                        if tick is None:
+                            ticks.clear()
+                        else:
+                            ticks.append(tick)
                     self._mark = end
                     return ticks
             finally:
@@ -276,24 +281,28 @@ class KafkaPartitionLog:
 
     async def _read_ticks(
         self, consumer: AIOKafkaConsumer, clock: TopicPartition, mark: int, end: int
-    ) -> AsyncIterator[Tick]:
+    ) -> AsyncIterator[Tick | None]:
+        """Yield the ticks; None: the history of before was ended by `rfmstream state reset`."""
         begin = (await consumer.beginning_offsets([clock]))[clock]
         # A topic that was made anew has not come as far.
         consumer.seek(clock, max(mark, begin) if mark <= end else begin)
         while await consumer.position(clock) < end:
             for record in (await consumer.getmany(clock, timeout_ms=1000)).get(clock, ()):
                 if record.key == self._tick_key:
-                    yield _tick_of(record.value, str(self._source))
+                    yield None if record.value is None else _tick_of(record.value, str(self._source))
                 elif record.key is not None:
                     self._look_at_other(record.key, record.value)
 
-    def _look_at_other(self, key: bytes, value: bytes) -> None:
+    def _look_at_other(self, key: bytes, value: bytes | None) -> None:
         """Take note of another app that keeps its newest changes where we would."""
+        app, _, _ = key.decode("utf-8", "replace").partition("/")
+        if value is None:
+            self._rival = None if self._rival == app else self._rival
+            return
         try:
             tick = Tick(**orjson.loads(value))
         except (orjson.JSONDecodeError, TypeError):
             return
-        app, _, _ = key.decode("utf-8", "replace").partition("/")
         if tick.current == self._outputs.current and app != self._app_id:
             self._rival = app
 
@@ -325,7 +334,7 @@ class KafkaPartitionLog:
             tick = None if step.tick is None else self._batch_of(step.tick)
             if tick is not None:
                 first = [*first, (self._clock, tick)]
-            note = f"{token}{_WRITTEN_BY}{self._transactions.name}{_WRITES_TO}{self._writes_to}"
+            note = f"{token}{WRITTEN_BY}{self._transactions.name}{_WRITES_TO}{self._writes_to}"
             if self._signals_to:
                 note += f"{_SIGNALS_TO}{self._signals_to}"
             offset = OffsetAndMetadata(step.position, note)

@@ -16,11 +16,12 @@ from aiokafka.producer.message_accumulator import BatchBuilder
 from numpy.typing import NDArray
 
 from rfmstream.engine.core.buffers import values_of
-from rfmstream.engine.live.config import ClientConfig
-from rfmstream.engine.live.kafka.client import administrator, client_errors, connection_options, quiet_client
+from rfmstream.engine.live.kafka.client import client_errors
 from rfmstream.engine.live.kafka.lookup import partition_counts
 from rfmstream.engine.live.orders_out import OrderEncoder, OutRecord, Pace
 from rfmstream.engine.live.placement import places_of
+from rfmstream.engine.service.client_config import ClientConfig
+from rfmstream.engine.service.kafka.client import administrator, connection_options, quiet_client
 from rfmstream.schemas.errors import ConfigError, TransportError
 
 _BATCH_BYTES: Final = 256 << 10

@@ -10,14 +10,14 @@ then somebody else has to read the fetch.
 Source  Kafka's protocol guide, "Record Batch"
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 import numpy as np
-from aiokafka.codec import gzip_decode, lz4_decode, snappy_decode, zstd_decode
 from aiokafka.record.default_records import DefaultRecordBatch
 from numpy.typing import NDArray
 
+from rfmstream.engine.live.encode_layout import varint
 from rfmstream.engine.live.kafka.batch_format import (
     BEFORE_LENGTH,
     CHECKED_FROM,
@@ -30,6 +30,14 @@ from rfmstream.engine.live.kafka.batch_format import (
     TRANSACTIONAL,
     crc32c,
 )
+from rfmstream.engine.live.kafka.codecs import (
+    BATCH_BYTES_MAX,
+    BATCH_RECORDS_MAX,
+    NAMES,
+    TooLargeError,
+    decode,
+    refusal,
+)
 from rfmstream.engine.live.model import RawRecords
 from rfmstream.engine.live.spans import HeaderSpans, Piece, Spans
 from rfmstream.kernels.record_batches import (
@@ -40,6 +48,7 @@ from rfmstream.kernels.record_batches import (
     KEY,
     KEY_BYTES,
     OFFSET,
+    RECORD_BYTES_MIN,
     TIME_MS,
     UNUSUAL,
     VALUE,
@@ -49,13 +58,9 @@ from rfmstream.kernels.record_batches import (
 )
 
 _MAGIC_FIELD: Final = 3
-
-_DECODERS: Final[dict[int, Callable[[bytes], bytes]]] = {
-    1: gzip_decode,
-    2: snappy_decode,
-    3: lz4_decode,
-    4: zstd_decode,
-}
+_COUNT_FIELD: Final = 12
+_ONE_RECORD: Final = (1).to_bytes(4, "big")
+_COUNT_BYTES: Final = 4
 
 
 class UnusualError(Exception):
@@ -68,16 +73,21 @@ class RawBatch:
     Fields  offset   that of its last record, or behind it
             start, end  where it is in the fetch
             records  what they are when decompressed; None where they are not compressed, or nobody asked
+            count    how many records it says it holds
+            is_refused  they would be too much: `records` is one that says so
     """
 
     __slots__ = (
         "_array",
+        "_bytes_max",
         "_checksum",
         "_codec",
         "_data",
         "base_offset",
+        "count",
         "end",
         "is_control_batch",
+        "is_refused",
         "is_transactional",
         "next_offset",
         "offset",
@@ -86,11 +96,18 @@ class RawBatch:
         "start",
     )
 
-    def __init__(
-        self, data: bytes, array: NDArray[np.uint8], start: int, end: int, head: tuple[int, ...]
+    def __init__(  # noqa: PLR0913, PLR0917 - what its maker knows
+        self,
+        data: bytes,
+        array: NDArray[np.uint8],
+        start: int,
+        end: int,
+        head: tuple[int, ...],
+        bytes_max: int,
     ) -> None:
         # Not the RawBatches: a cycle would keep the bytes of a fetch until the garbage collector comes.
         self._data, self._array, self.start, self.end = data, array, start, end
+        self._bytes_max, self.count, self.is_refused = bytes_max, head[_COUNT_FIELD], False
         self.base_offset, _, _, _, self._checksum, attributes, delta, _, _, self.producer_id, *_ = head
         self._codec = attributes & CODEC
         self.is_transactional = bool(attributes & TRANSACTIONAL)
@@ -108,31 +125,50 @@ class RawBatch:
         return next(DefaultRecordBatch(self._data[self.start : self.end]))
 
     def __iter__(self) -> Iterator["RawBatch"]:
-        if self._codec:
-            decode = _DECODERS.get(self._codec)
-            if decode is None:
-                raise UnusualError
-            self.records = decode(self._data[self.start + HEADER_BYTES : self.end])
+        try:
+            if self._codec:
+                if self._codec not in NAMES:
+                    raise UnusualError
+                self.records = decode(
+                    self._codec, self._data[self.start + HEADER_BYTES : self.end], self._bytes_max
+                )
+            size = self.end - self.start - HEADER_BYTES if self.records is None else len(self.records)
+            # One with no room for so many is damaged, which the ordinary reader says.
+            self.is_refused = self.count > BATCH_RECORDS_MAX and self.count * RECORD_BYTES_MIN <= size
+        except TooLargeError:
+            self.is_refused = True
+        if self.is_refused:
+            self.records = _only(refusal(self.base_offset, self.offset), self.offset - self.base_offset)
         yield self
 
     @property
     def records_bytes(self) -> int:
-        """How long its records are when decompressed."""
+        """How long its records are when decompressed; of one that is refused, what it has cost."""
+        if self.is_refused:
+            return self._bytes_max
         return self.end - self.start if self.records is None else len(self.records)
+
+    @property
+    def head(self) -> bytes:
+        """Its header, that of one record where it is refused."""
+        whole = self._data[self.start : self.start + HEADER_BYTES]
+        return whole[:-_COUNT_BYTES] + _ONE_RECORD if self.is_refused else whole
 
 
 class RawBatches:
     """The whole batches of a fetch, in place of the client's MemoryRecords.
 
     In      first_offset  the offset that was asked for
+            bytes_max     what a batch may be when it is decompressed
     Fields  data, array   what was fetched: bytes, u8[]
 
     Errors  UnusualError  a batch of another format, one that ends before the first offset, or one whose offsets are
                           not behind those of the batch before it
     """
 
-    def __init__(self, data: bytes, first_offset: int) -> None:
+    def __init__(self, data: bytes, first_offset: int, bytes_max: int = BATCH_BYTES_MAX) -> None:
         self.data = data
+        self._bytes_max = bytes_max
         self.array = np.frombuffer(data, np.uint8)
         self._first_offset = first_offset
         self._offset = 0
@@ -148,7 +184,7 @@ class RawBatches:
         if end - start < HEADER_BYTES:
             raise UnusualError
         head = HEADER.unpack_from(self.data, start)
-        batch = RawBatch(self.data, self.array, start, end, head)
+        batch = RawBatch(self.data, self.array, start, end, head, self._bytes_max)
         behind_others = self._offset <= batch.base_offset < batch.next_offset
         if head[_MAGIC_FIELD] != MAGIC or not behind_others or batch.next_offset <= self._first_offset:
             raise UnusualError
@@ -194,10 +230,10 @@ class RawBatches:
         parts: list[bytes] = []
         sizes: list[int] = []
         for batch in read:
-            end = batch.end if batch.records is None else batch.start + HEADER_BYTES
-            records = batch.records or b""
-            parts += (self.data[batch.start : end], records)
-            sizes.append(end - batch.start + len(records))
+            whole = self.data[batch.start : batch.end]
+            some = [whole] if batch.records is None else [batch.head, batch.records]
+            parts += some
+            sizes.append(sum(map(len, some)))
         ends = np.cumsum(sizes, dtype=np.int64)
         return np.frombuffer(b"".join(parts), np.uint8), ends - sizes, ends
 
@@ -207,3 +243,9 @@ class RawBatches:
         self._end = start + BEFORE_LENGTH
         if self._end <= len(self.data):
             self._end += LENGTH.unpack_from(self.data, start + LENGTH_AT)[0]
+
+
+def _only(value: bytes, offset_delta: int) -> bytes:
+    """Return a record as it stands in a batch, at the batch's first time."""
+    parts = b"\0", varint(0), varint(offset_delta), varint(-1), varint(len(value)), value, varint(0)
+    return varint(sum(map(len, parts))) + b"".join(parts)

@@ -1,7 +1,7 @@
-"""Which way fetches are read, settled before the first one: a sample read both ways has to be the same.
+"""Chooses the way in which fetches are read, before the first one: both ways must read a sample alike.
 
-The raw path leans on what aiokafka does not promise (engine.live.kafka.fetches). Where it is of a version that is not
-known, or the sample differs, the ordinary path is taken, which is slower and otherwise the same.
+The raw way relies on insides of aiokafka (engine.live.kafka.fetches). Where its version is unknown, or the sample
+differs, fetches are read in the ordinary way, which is slower and otherwise the same.
 """
 
 import logging
@@ -23,7 +23,7 @@ from rfmstream.engine.live.kafka.batch_format import (
     TRANSACTIONAL,
     crc32c,
 )
-from rfmstream.engine.live.kafka.fetches import joined, read_fetch, use_raw_path
+from rfmstream.engine.live.kafka.fetches import install, joined, read_fetch
 from rfmstream.engine.live.model import RawRecords
 from rfmstream.engine.live.spans import HeaderSpans, Spans
 
@@ -72,7 +72,7 @@ def choose_path() -> None:
         trouble = "a sample was read differently"
     if trouble is not None:
         _log.warning("records are read one by one, which takes more time: %s", trouble)
-    use_raw_path(enabled=trouble is None)
+    install(is_raw=trouble is None)
 
 
 def reads_alike() -> bool:

@@ -6,9 +6,10 @@ from typing import Final
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from rfmstream.engine.live.config import ClientConfig
-from rfmstream.engine.live.kafka.client import client_errors, connection_options, quiet_client
+from rfmstream.engine.live.kafka.client import client_errors
 from rfmstream.engine.live.kafka.lookup import partition_counts
+from rfmstream.engine.service.client_config import ClientConfig
+from rfmstream.engine.service.kafka.client import connection_options, quiet_client
 from rfmstream.schemas.errors import ConfigError
 
 _POLL_MS: Final = 200

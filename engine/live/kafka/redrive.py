@@ -9,10 +9,11 @@ from typing import Any, Final
 import orjson
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from rfmstream.engine.live.config import ClientConfig
-from rfmstream.engine.live.kafka.client import client_errors, connection_options, quiet_client
+from rfmstream.engine.live.kafka.client import client_errors
 from rfmstream.engine.live.kafka.lookup import partition_counts
 from rfmstream.engine.live.kafka.producer import opened
+from rfmstream.engine.service.client_config import ClientConfig
+from rfmstream.engine.service.kafka.client import connection_options, quiet_client
 from rfmstream.schemas.errors import ConfigError
 
 _ARROW_MARK: Final = b"\xff\xff\xff\xff"

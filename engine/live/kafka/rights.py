@@ -17,7 +17,7 @@ from aiokafka.protocol.group import HeartbeatRequest
 from aiokafka.protocol.transaction import EndTxnRequest
 from aiokafka.protocol.types import Array, Boolean, Int16, Int32, Schema, String
 
-from rfmstream.engine.live.kafka.client import NO_RIGHT
+from rfmstream.engine.service.kafka.client import NO_RIGHT
 from rfmstream.schemas.errors import ConfigError
 
 Right = Literal["Read", "Write"]

@@ -1,11 +1,11 @@
-"""Where we reach into what others do not promise: what is replaced, at which version it was read, its self-test.
+"""The seams: places where we replace insides of other packages, with the version each was read at and its self-test.
 
-Nothing is replaced by importing. The worker installs each seam at its start. Where a version is not known, or the
-self-test fails, the ordinary path is taken, which is slower and otherwise the same, and the log says so.
+Importing replaces nothing. The worker installs each seam at its start. Where a package's version is unknown, or the
+self-test fails, the worker warns and takes the ordinary path, which is slower and otherwise the same.
 
-Faust and mode are extended by subclasses that are handed to them (engine.live.kafka.transport), which replaces nothing
-of theirs; the lenient reading of header names (engine.live.kafka.fetches) replaces two names of aiokafka's fetcher for
-records that aiokafka itself cannot read.
+Faust and mode are extended by subclasses that are handed to them (engine.live.kafka.transport); nothing of theirs is
+replaced. aiokafka's two classes that read fetches are replaced in any case, since the ordinary path, too, has to read
+header names that aiokafka cannot (engine.live.kafka.fetches); the self-test decides whether they read in the raw way.
 
 Source  docs/upgrading.md: how to move to the next version of each
 """
@@ -105,7 +105,7 @@ def install_fetches() -> None:
 
 def install_lock() -> None:
     """Install LOCK for the calling thread, before kernels are loaded."""
-    _install(LOCK, lambda: True, keep_gil_on_this_thread)
+    _install(LOCK, keep_gil_on_this_thread, lambda: None)
 
 
 def _install(seam: Seam, test: Callable[[], bool], install: Callable[[], None]) -> None:

@@ -8,10 +8,10 @@ from aiokafka import errors as kafka
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
 from rfmstream.engine.live.config import WorkerConfig
-from rfmstream.engine.live.kafka.client import administrator
 from rfmstream.engine.live.kafka.policies import check_policies
 from rfmstream.engine.live.kafka.rights import Right, require_group, require_rights
 from rfmstream.engine.live.kafka.topic_ids import topic_ids
+from rfmstream.engine.service.kafka.client import administrator
 from rfmstream.schemas.errors import ConfigError, TransportError
 
 _DELETE: Final = {"cleanup.policy": "delete"}
@@ -21,7 +21,7 @@ _FOR_EVER: Final = {"cleanup.policy": "delete", "retention.ms": "-1", "retention
 CREATE_SECONDS_MAX: Final = 15
 
 
-class _Found:
+class FoundTopics:
     """What the cluster says of its topics.
 
     Fields  partitions   how many each has, by name; absent topics are not in it
@@ -58,8 +58,8 @@ async def input_ids(config: WorkerConfig) -> dict[str, str]:
 
 
 async def _prepare(admin: AIOKafkaAdminClient, config: WorkerConfig) -> int:
-    plan = _plan(config)
-    found = await _describe(admin)
+    plan = planned_topics(config)
+    found = await describe(admin)
     first = config.input_topics[0]
     for topic in config.input_topics:
         if topic not in found.partitions:
@@ -77,17 +77,17 @@ async def _prepare(admin: AIOKafkaAdminClient, config: WorkerConfig) -> int:
             fix=f"create it with {count} partitions, or allow topics to be created",
         )
     # First, since a topic that the user may not see would pass for absent.
-    await require_rights(admin, _needed(config))
+    await require_rights(admin, needed_rights(config))
     if absent:
         options = {topic: plan[topic] for topic in absent}
         await _create(admin, options, count, config.replication_factor or found.replication[first])
         found = await _describe_until_there(admin, [*config.input_topics, *plan])
-        await require_rights(admin, _needed(config))
+        await require_rights(admin, needed_rights(config))
     for topic in (*config.input_topics, *plan):
         if found.partitions[topic] != count:
             raise ConfigError(
                 f"topic {topic} has {found.partitions[topic]} partitions, {first} has {count}",
-                key="input_topics" if topic in config.input_topics else _setting_of(config, topic),
+                key="input_topics" if topic in config.input_topics else setting_of(config, topic),
                 fix="all topics of a worker need as many partitions as each other: recreate one, or name another",
             )
     if len(config.input_topics) > 1:
@@ -103,7 +103,8 @@ async def _prepare(admin: AIOKafkaAdminClient, config: WorkerConfig) -> int:
     return count
 
 
-def _needed(config: WorkerConfig) -> dict[str, tuple[Right, ...]]:
+def needed_rights(config: WorkerConfig) -> dict[str, tuple[Right, ...]]:
+    """Return what a worker does with which topics."""
     outputs = config.outputs
     needed: dict[str, tuple[Right, ...]] = dict.fromkeys(config.input_topics, ("Read",))
     needed |= dict.fromkeys((outputs.changes, outputs.current, outputs.rejected), ("Write",))
@@ -114,7 +115,8 @@ def _needed(config: WorkerConfig) -> dict[str, tuple[Right, ...]]:
     return {**needed, outputs.clock: ("Read", "Write")}
 
 
-def _plan(config: WorkerConfig) -> dict[str, dict[str, str]]:
+def planned_topics(config: WorkerConfig) -> dict[str, dict[str, str]]:
+    """Return the topics that a worker writes to, with the options they are created with."""
     outputs = config.outputs
     plan = {
         outputs.changes: _DELETE,
@@ -129,7 +131,8 @@ def _plan(config: WorkerConfig) -> dict[str, dict[str, str]]:
     return plan
 
 
-def _setting_of(config: WorkerConfig, topic: str) -> str:
+def setting_of(config: WorkerConfig, topic: str) -> str:
+    """Return the setting that names an output topic."""
     return next(
         f"{name}_topic"
         for name in ("changes", "current", "rejected", "clock", "signals", "shadow")
@@ -137,15 +140,16 @@ def _setting_of(config: WorkerConfig, topic: str) -> str:
     )
 
 
-async def _describe(admin: AIOKafkaAdminClient) -> _Found:
+async def describe(admin: AIOKafkaAdminClient) -> FoundTopics:
+    """Return the topics that the user may see."""
     # Without naming any: a broker may create a topic that is asked for.
-    return _Found(await admin.describe_topics())
+    return FoundTopics(await admin.describe_topics())
 
 
-async def _describe_until_there(admin: AIOKafkaAdminClient, topics: list[str]) -> _Found:
+async def _describe_until_there(admin: AIOKafkaAdminClient, topics: list[str]) -> FoundTopics:
     """Wait until the broker that is asked has heard of topics another one has just created."""
     for _ in range(CREATE_SECONDS_MAX * 10):
-        found = await _describe(admin)
+        found = await describe(admin)
         if all(topic in found.partitions for topic in topics):
             return found
         await asyncio.sleep(0.1)

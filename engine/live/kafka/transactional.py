@@ -28,11 +28,11 @@ from aiokafka.protocol.transaction import (
 )
 from aiokafka.structs import OffsetAndMetadata
 
-from rfmstream.engine.live.config import ClientConfig
 from rfmstream.engine.live.kafka.batches import RecordBatch
-from rfmstream.engine.live.kafka.client import NO_RIGHT, RETRY_BACKOFF_MS, connection_options
 from rfmstream.engine.live.kafka.membership import Membership, TxnOffsetCommit
 from rfmstream.engine.live.kafka.produce import Produce
+from rfmstream.engine.service.client_config import ClientConfig
+from rfmstream.engine.service.kafka.client import NO_RIGHT, RETRY_BACKOFF_MS, connection_options
 
 _T = TypeVar("_T")
 
@@ -122,6 +122,11 @@ class TransactionalProducer:
     async def commit(self) -> None:
         """End the transaction: all of it counts from now on."""
         request = EndTxnRequest(self._name, *self._producer, True)  # noqa: FBT003 - the protocol's
+        await self._ask(CoordinationType.TRANSACTION, self._name, request)
+
+    async def abort(self) -> None:
+        """Give the transaction up: none of it counts."""
+        request = EndTxnRequest(self._name, *self._producer, False)  # noqa: FBT003 - the protocol's
         await self._ask(CoordinationType.TRANSACTION, self._name, request)
 
     async def close(self) -> None:

@@ -23,10 +23,10 @@ from aiokafka import errors as kafka
 from aiokafka.client import AIOKafkaClient
 from aiokafka.structs import OffsetAndMetadata
 
-from rfmstream.engine.live.config import ClientConfig
-from rfmstream.engine.live.kafka.client import TRANSACTION_SECONDS_MAX, connection_options
 from rfmstream.engine.live.kafka.membership import NOBODY, Membership
 from rfmstream.engine.live.kafka.transactional import Batches, TransactionalProducer, close, together
+from rfmstream.engine.service.client_config import ClientConfig
+from rfmstream.engine.service.kafka.client import TRANSACTION_SECONDS_MAX, connection_options
 
 PRODUCERS: Final = 2
 """They take turns: brokers write the marks of a transaction after they have said that it is committed, and until they

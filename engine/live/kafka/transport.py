@@ -35,10 +35,13 @@ from mode import Service
 from mode.threads import ServiceThread, WorkerThread
 
 from rfmstream.engine.live.config import WorkerConfig
-from rfmstream.engine.live.kafka.client import as_rfm_error, connection_options
+from rfmstream.engine.live.kafka import fetches
+from rfmstream.engine.live.kafka.client import as_rfm_error
+from rfmstream.engine.live.kafka.codecs import BATCH_BYTES_MAX
 from rfmstream.engine.live.kafka.fetches import as_fetched, raw_records
 from rfmstream.engine.live.kafka.membership import NOBODY, Membership
 from rfmstream.engine.live.model import RawRecords, Source
+from rfmstream.engine.service.kafka.client import connection_options
 from rfmstream.schemas.errors import ConfigError, StateError
 
 SCHEME: Final = "rfmstream"
@@ -145,8 +148,10 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         self._missed_since: dict[str, float] = {}
 
     def _create_worker_consumer(self, _transport: object) -> AIOKafkaConsumer:
+        assert fetches.is_installed(), "see engine.live.kafka.seams"
         config = self._reading.config
         session_ms = config.session_timeout_s * 1000
+        fetches.bound_batches(max(BATCH_BYTES_MAX, 2 * config.record_bytes_max))
         return AIOKafkaConsumer(
             **connection_options(config.client),
             group_id=config.app_id,

@@ -40,8 +40,9 @@ from rfmstream.engine.live.options import RunnerOptions
 from rfmstream.engine.live.placement import Placement
 from rfmstream.engine.live.plain import is_parted
 from rfmstream.engine.live.runner import Runner
-from rfmstream.engine.live.stats import PartitionStats
+from rfmstream.engine.live.stats import PartitionStats, no_changes
 from rfmstream.engine.live.store import Store
+from rfmstream.engine.live.trials import Trials
 from rfmstream.engine.live.warm import warm_up
 from rfmstream.schemas.errors import RfmError, TransportError
 
@@ -92,11 +93,21 @@ class Worker:
         self._board = Board(config.ruleset, config.clock)
         self._pool = ThreadPoolExecutor(config.threads, thread_name_prefix="step")
         self._decoder = decoder_of(config.plan, record_bytes_max=config.record_bytes_max)
+        self._trials = Trials(
+            {
+                "currency": config.ruleset.currency,
+                "time_zone": config.ruleset.time_zone,
+                "record_bytes_max": config.record_bytes_max,
+                "attributes": config.plan.attributes,
+            }
+        )
         self._store = Store(config.checkpoints, app_id=config.app_id, keep=config.checkpoints_kept)
         self._reading = Reading(config, self._fail)
         self._transactions = Transactions(config.client, config.app_id)
         self._lanes: dict[Source, Lane] = {}
         self._parked: dict[Source, _Held] = {}
+        self._behind: set[Source] = set()
+        self._has_told_end = False
         self._partitions = 1
         self._topic_ids: dict[str, str] = {}
         self._error: BaseException | None = None
@@ -145,6 +156,7 @@ class Worker:
             if status is not None:
                 await status.stop()
             self._pool.shutdown(wait=False, cancel_futures=True)
+            self._trials.close()
         if self._error is not None:
             raise self._error
         _log.info("worker stopped")
@@ -227,6 +239,7 @@ class Worker:
         self._transactions.member = self._reading.member
         sources = [Source(*tp) for tp in assigned]
         gone = [self._parked.pop(source) for source in list(self._parked) if source not in sources]
+        self._behind = set(sources)
         for source in sources:
             held = self._parked.pop(source, None)
             self._begin(source, held or self._new(source), parked=held is not None)
@@ -259,12 +272,15 @@ class Worker:
             gather_s=self._config.commit_interval_ms / 1000,
             failed=self._fail,
             finished=self._check_end,
+            caught_up=self._tell_end_of_history,
         )
         self._board.partitions[source] = Watched(held.stats, held.runner.snapshot, held.runner.customers)
 
     def _new(self, source: Source) -> _Held:
         config = self._config
         stats = PartitionStats(placement=Placement(source.partition, self._partitions))
+        for view in config.plan.views:
+            stats.of(view.name).changes = no_changes(view.ruleset)
         # A customer whose records are in several partitions has a state, and numbers its changes, in each.
         views = {
             view.name: ViewOutput(
@@ -313,6 +329,7 @@ class Worker:
             run=self._in_pool,
             now_us=lambda: time.time_ns() // 1000,
             stats=stats,
+            trials=self._trials,
         )
         return _Held(runner, stats)
 
@@ -332,6 +349,18 @@ class Worker:
         # Without lanes a rebalance is under way, and the one that calls has just been revoked.
         if self._lanes and all(lane.runner.finished for lane in self._lanes.values()):
             self._stop.set()
+
+    def _tell_end_of_history(self, source: Source) -> None:
+        """Say, once all partitions have been read to their ends, that what comes now is the present."""
+        self._behind.discard(source)
+        if self._behind or self._has_told_end:
+            return
+        self._has_told_end = True
+        stats = [lane.stats for lane in self._lanes.values()]
+        changes = sum(sum(one.changes.values()) for one in stats)
+        records = sum(one.records + one.replayed for one in stats)
+        facts = {"records": records, "partitions": len(stats)}
+        _log.info("history read, %s changes, live from here", f"{changes:,}", extra=facts)
 
     def _fail(self, error: BaseException) -> None:
         if self._error is None:

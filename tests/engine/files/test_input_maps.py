@@ -542,3 +542,13 @@ def test_an_erasure_needs_neither_order_nor_amount(tmp_path: Path, *, lines: boo
         (0, 0, "1", 150),
         (1, 5, "", 0),
     ]
+
+
+def test_a_decimal_sign_is_never_taken_away(tmp_path: Path) -> None:
+    path = tmp_path / "map.toml"
+    path.write_text(
+        'name = "test"\n[[event]]\ncustomer_id = "c"\norder_id = "o"\noccurred_at = "t"\n'
+        'amount_minor = { column = "a", remove = [".", ","] }\n'
+    )
+    with pytest.raises(ConfigError, match=r"event\[1\].amount_minor.remove: takes the decimal sign away"):
+        load_map(path)

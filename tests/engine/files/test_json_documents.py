@@ -203,3 +203,24 @@ def test_an_event_goes_through_one_list(tmp_path: Path) -> None:
     event = EVENT.replace('"sum"', '"refunds[*].sum"').replace('"when"', '"payments[*].at"')
     with pytest.raises(ConfigError, match=r"goes through refunds\[\*\] and through payments\[\*\]"):
         read(tmp_path, "[]", event)
+
+
+@pytest.mark.parametrize(
+    "around",
+    [
+        {"data": {"orders": ...}, "meta": {"page": 1}},
+        {"links": [{"rel": "next"}], "orders": ...},
+        {"response": {"trades": ..., "errors": []}, "request_id": "r"},
+    ],
+)
+def test_records_beside_other_objects_and_lists(tmp_path: Path, around: dict) -> None:
+    text = json.dumps(_filled(around, [order(1), order(2)]))
+    assert read(tmp_path, text) == BOTH
+
+
+def _filled(value: object, records: list) -> object:
+    if value is ...:
+        return records
+    return (
+        {key: _filled(inner, records) for key, inner in value.items()} if isinstance(value, dict) else value
+    )

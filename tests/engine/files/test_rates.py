@@ -138,3 +138,20 @@ def test_wrong_tables_are_refused(tmp_path: Path, rows: str, words: str) -> None
     path.write_text("date,currency,rate\n" + rows)
     with pytest.raises(InputError, match=words):
         load_rates(path, currency="USD", time_zone="UTC")
+
+
+def test_an_order_of_an_earlier_run_lends_its_rate_where_it_comes_again(tmp_path: Path) -> None:
+    """A refund in a later run is exact if the order, and what was refunded before, stands beside it."""
+    paid = "a,1,2024-01-01T10:00:00Z,100.01,EUR,paid\n"
+    first = "a,1,2024-01-02T10:00:00Z,33.33,EUR,refunded\n"
+    rest = "a,1,2024-06-01T10:00:00Z,66.68,EUR,refunded\n"
+    (tmp_path / "rates.csv").write_text(RATES)
+    table = load_rates(tmp_path / "rates.csv", currency="USD", time_zone="UTC")
+    engine = Engine(load_ruleset("rfm8", currency="USD"))
+    for name, rows in (("monday", paid + first), ("alone", rest), ("together", paid + first + rest)):
+        (tmp_path / f"{name}.csv").write_text(HEAD + rows)
+        replay(engine, [tmp_path / f"{name}.csv"], rates=table)
+        if name == "alone":
+            assert engine.counters.rejected == {"no_rate": 1}
+    assert (engine.counters.rejected, engine.counters.duplicates) == ({"no_rate": 1}, 2)
+    assert engine.snapshot()["lifetime_monetary_minor"].to_pylist() == [0]

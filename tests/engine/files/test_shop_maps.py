@@ -302,3 +302,205 @@ def test_taobao_orders(tmp_path: Path) -> None:
         [],
         1,
     )
+
+
+def test_taobao_orders_that_were_closed_after_the_payment(tmp_path: Path) -> None:
+    path = tmp_path / "ExportOrderList.csv"
+    text = (
+        "订单编号,买家会员名,买家实际支付金额,订单状态,订单付款时间\n"
+        '="1234567890123456789",小明,1100.00,交易关闭,2024-03-01 10:05:00\n'
+    )
+    path.write_text(text, encoding="gbk")
+    assert run(path, "taobao-orders", "CNY")[0] == [
+        ("小明", "1234567890123456789", PAID, "2024-03-01 02:05", 110_000),
+        ("小明", "1234567890123456789", CANCELLED, "2024-03-01 02:05", 0),
+    ]
+
+
+def test_paypal_fees_holds_and_memos_are_no_refunds(tmp_path: Path) -> None:
+    path = tmp_path / "Download.csv"
+    rows = [
+        ("Chargeback Fee", "-15.00", "Debit"),
+        ("Fee Reversal", "1.00", "Credit"),
+        ("Hold on Balance for Dispute Investigation", "-50.00", "Debit"),
+        ("Reversal of General Account Hold", "50.00", "Credit"),
+        ("Order", "80.00", "Memo"),
+        ("PreApproved Payment Bill User Payment", "-9.00", "Debit"),
+        ("Express Checkout Payment", "80.00", "Credit"),
+        ("Chargeback", "-80.00", "Debit"),
+    ]
+    path.write_text(
+        '"Date","Time","TimeZone","Type","Status","Currency","Gross","From Email Address","Transaction ID",'
+        '"Reference Txn ID","Balance Impact"\n'
+        + "".join(
+            f'"11/0{at + 1}/2026","09:00:00","GMT","{kind}","Completed","USD","{gross}","bo@example.com","T{at}",'
+            f'"{"T6" if at != 6 else ""}","{impact}"\n'
+            for at, (kind, gross, impact) in enumerate(rows)
+        )
+    )
+    assert run(path, "paypal-activity", "USD") == (
+        [
+            ("bo@example.com", "T6", PAID, "2026-11-07 09:00", 8000),
+            ("bo@example.com", "T6", REFUNDED, "2026-11-08 09:00", 8000),
+        ],
+        [],
+        6,
+    )
+
+
+def test_youzan_trades(tmp_path: Path) -> None:
+    def trade(tid: str, *, refund_state: int = 0, refunds: object = None, **more: object) -> dict:
+        order = {"tid": tid, "status": "TRADE_SUCCESS", "pay_time": "2024-03-26 10:17:08", **more}
+        whole = {
+            "order_info": {**order, "refund_state": refund_state},
+            "pay_info": {"payment": "10.00", "total_fee": "12.00", "post_fee": "0.00"},
+            "buyer_info": {"yz_open_id": "yz1", "buyer_id": 0, "buyer_phone": "13800000000"},
+        }
+        return {"full_order_info": whole, "refund_order": refunds}
+
+    def refund(number: int, fee: str, state: int = 60) -> dict:
+        return {"refund_id": f"R{number}", "refund_fee": fee, "refund_state": state, "oids": [{"oid": "1"}]}
+
+    trades = [
+        trade("E1"),
+        trade("E2", refund_state=2, refunds=[refund(1, "3.00"), refund(2, "4.00", 10)]),
+        trade("E3", refund_state=12, refunds=[refund(3, "6.00"), refund(4, "4.00")], status="TRADE_CLOSED"),
+        trade("E4", refund_state=12, status="TRADE_CLOSED"),
+        trade("E5", refund_state=2),
+        trade("E6", status="WAIT_BUYER_PAY", pay_time=""),
+    ]
+    del trades[3]["refund_order"]
+    trades[0]["full_order_info"]["buyer_info"] = {"yz_open_id": "", "buyer_id": 7}
+    path = tmp_path / "trades.json"
+    document = {"success": True, "code": 200, "data": {"total_results": 6, "full_order_info_list": trades}}
+    path.write_text(json.dumps(document, ensure_ascii=False))
+    paid_at = "2024-03-26 02:17"
+    good, bad, excluded = run(path, "youzan-trades", "CNY")
+    assert sorted(good) == [
+        ("7", "E1", PAID, paid_at, 1000),
+        ("yz1", "E2", PAID, paid_at, 1000),
+        ("yz1", "E2", REFUNDED, paid_at, 300),
+        ("yz1", "E3", PAID, paid_at, 1000),
+        ("yz1", "E3", REFUNDED, paid_at, 400),
+        ("yz1", "E3", REFUNDED, paid_at, 600),
+        ("yz1", "E3", TOTAL, paid_at, 1000),
+        ("yz1", "E4", PAID, paid_at, 1000),
+        ("yz1", "E4", TOTAL, paid_at, 1000),
+        ("yz1", "E5", PAID, paid_at, 1000),
+    ]
+    assert (bad, excluded) == ([(4, "bad_amount")], 1)
+    engine = Engine(load_ruleset("rfm8"))
+    replay(engine, [path], input_map=load_map("youzan-trades"))
+    assert sorted(engine.snapshot()["monetary_minor"].to_pylist()) == [1000, 1700]
+
+
+def test_shopline_orders(tmp_path: Path) -> None:
+    order = {
+        "id": "21056577640603870897253153",
+        "financial_status": "partially_refunded",
+        "created_at": "2024-01-10T11:00:00+08:00",
+        "processed_at": "2024-01-10T11:00:05+08:00",
+        "cancelled_at": None,
+        "currency": "HKD",
+        "current_total_price": "598.94",
+        "total_outstanding": "0.00",
+        "customer": {"id": "4201057495"},
+        "refunds": [
+            {
+                "id": "2605659027312156877634",
+                "created_at": "2024-03-10T11:00:00+08:00",
+                "transactions": [
+                    {"id": "t1", "kind": "refund", "status": "success", "amount": "41.94"},
+                    {"id": "t2", "kind": "refund", "status": "pending", "amount": "5.00"},
+                    {"id": "t3", "kind": "sale", "status": "success", "amount": "598.94"},
+                ],
+            }
+        ],
+    }
+    part = {**order, "id": "2", "financial_status": "partially_paid", "total_outstanding": "98.94"}
+    part |= {
+        "refunds": [],
+        "customer": None,
+        "email": "Eve@example.com",
+        "cancelled_at": "2024-01-12T00:00:00Z",
+    }
+    unpaid = {**order, "id": "3", "financial_status": "unpaid"}
+    strange = {**order, "id": "4", "financial_status": "settling", "refunds": []}
+    path = tmp_path / "orders.json"
+    path.write_text(json.dumps({"orders": [order, part, unpaid, strange]}))
+    assert run(path, "shopline-orders", "HKD") == (
+        [
+            ("4201057495", order["id"], PAID, "2024-01-10 03:00", 59_894),
+            ("eve@example.com", "2", PAID, "2024-01-10 03:00", 50_000),
+            ("eve@example.com", "2", CANCELLED, "2024-01-12 00:00", 0),
+            ("4201057495", order["id"], REFUNDED, "2024-03-10 03:00", 4194),
+        ],
+        [(3, "unknown_type")],
+        1,
+    )
+
+
+def test_stripe_events(tmp_path: Path) -> None:
+    charge = {
+        "id": "ch_1",
+        "object": "charge",
+        "customer": "cus_1",
+        "currency": "usd",
+        "amount": 2000,
+        "amount_captured": 2000,
+        "amount_refunded": 0,
+        "captured": True,
+        "receipt_email": None,
+        "billing_details": {"email": "Ann@example.com"},
+    }
+
+    def event(kind: str, created: int, **more: object) -> dict:
+        return {
+            "id": f"evt_{created}",
+            "type": kind,
+            "created": created,
+            "data": {"object": {**charge, **more}},
+        }
+
+    events = [
+        event("charge.succeeded", 1_709_287_200),
+        event("charge.succeeded", 1_709_287_201, id="ch_2", captured=False, amount_captured=0),
+        event("charge.captured", 1_709_287_202, id="ch_2", customer=None, amount_captured=1500),
+        event("charge.refunded", 1_709_287_260, amount_refunded=500),
+        event("charge.refunded", 1_709_287_320, amount_refunded=2000),
+        event("charge.failed", 1_709_287_321, id="ch_3"),
+        event("customer.created", 1_709_287_322),
+        {
+            "type": "charge.dispute.closed",
+            "created": 1_709_287_380,
+            "data": {
+                "object": {"id": "dp", "charge": "ch_2", "amount": 1500, "currency": "usd", "status": "lost"}
+            },
+        },
+        event("charge.teleported", 1_709_287_381),
+    ]
+    path = tmp_path / "events.jsonl"
+    path.write_text("".join(json.dumps(one) + "\n" for one in events))
+    assert run(path, "stripe-events", "USD") == (
+        [
+            ("cus_1", "ch_1", PAID, "2024-03-01 10:00", 2000),
+            ("ann@example.com", "ch_2", PAID, "2024-03-01 10:00", 1500),
+            ("cus_1", "ch_1", TOTAL, "2024-03-01 10:01", 500),
+            ("cus_1", "ch_1", TOTAL, "2024-03-01 10:02", 2000),
+        ],
+        [(7, "missing_customer_id"), (8, "unknown_type")],
+        3,
+    )
+
+
+def test_a_shopify_refund_alone_names_no_customer(tmp_path: Path) -> None:
+    path = tmp_path / "hooks.jsonl"
+    transaction = {"id": 1, "kind": "refund", "status": "success", "amount": "41.94", "currency": "USD"}
+    body = {
+        "id": 5,
+        "order_id": 450789469,
+        "created_at": "2024-03-10T11:00:00-04:00",
+        "transactions": [transaction],
+    }
+    path.write_text(json.dumps(body) + "\n")
+    assert run(path, "shopify-api-orders", "USD") == ([], [(0, "missing_customer_id")], 0)

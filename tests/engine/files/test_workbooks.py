@@ -194,14 +194,14 @@ def test_what_no_one_can_read_is_told_for_what_it_is(tmp_path: Path) -> None:
     made(tmp_path / "empty.zip")
     made(tmp_path / "word.csv", ("word/document.xml", b"<x/>"))
     made(tmp_path / "inner.zip", ("outer.zip", made(tmp_path / "x.zip", ("a.csv", b"a,b\n")).read_bytes()))
-    made(tmp_path / "pdf.zip", ("a.pdf", b"%PDF-1.7\x00"))
+    made(tmp_path / "pdf.zip", ("a.bin", b"%BIN-1.7\x00"))
     (tmp_path / "cut.zip").write_bytes((tmp_path / "x.zip").read_bytes()[:60])
     (tmp_path / "ole.xls").write_bytes(b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(600))
     for name, words in [
         ("empty.zip", "is a ZIP archive that holds no file to read"),
         ("word.csv", "is a Word document; save its table as CSV"),
         ("inner.zip", "inner.zip/outer.zip: is an archive in an archive"),
-        ("pdf.zip", "pdf.zip/a.pdf: its format cannot be told"),
+        ("pdf.zip", "pdf.zip/a.bin: its format cannot be told"),
         ("cut.zip", "is a ZIP archive that cannot be read"),
         ("ole.xls", "is a workbook that cannot be read"),
     ]:
@@ -219,4 +219,22 @@ def test_a_member_whose_bytes_are_damaged_is_refused(tmp_path: Path) -> None:
     path = made(tmp_path / "in.zip", ("a.csv", f"{CSV}1,1,2024-01-02,1\n".encode()))
     path.write_bytes(path.read_bytes().replace(b"2024-01-02", b"2024-01-03"))
     with pytest.raises(InputError, match="cannot be read"):
+        read(path)
+
+
+def test_a_new_workbook_under_the_old_name(tmp_path: Path) -> None:
+    path = workbook(tmp_path / "in.xlsx", {"s": [HEADER, ["a", 1, NOON, 2]]}).rename(tmp_path / "in.xls")
+    assert read(path) == ([("a", "1", "2024-01-02 12:00:00", 200)], [])
+
+
+def test_what_stands_beside_the_tables_of_an_archive_is_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "export.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("2024/orders.csv", f"{CSV}a,1,2024-01-01,5\n")
+        archive.writestr("2024/README.txt", "Thank you.\n")
+        archive.writestr("invoice.pdf", b"%PDF-1.4\n\x00")
+    assert [row[0] for row in read(path)[0]] == ["a"]
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("README", "Thank you.\n")
+    with pytest.raises(InputError, match="holds no file to read"):
         read(path)

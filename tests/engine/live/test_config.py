@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
-from rfmstream.engine.live.config import ClientConfig, WorkerConfig, load_client_config, load_worker_config
+from rfmstream.engine.live.config import WorkerConfig, load_client_config, load_worker_config
 from rfmstream.engine.live.settings import WORKER_SETTINGS
+from rfmstream.engine.service.client_config import ClientConfig
 from rfmstream.schemas.errors import ConfigError
 
 SASL = {"RFMSTREAM_SECURITY_PROTOCOL": "sasl_ssl", "RFMSTREAM_SASL_USERNAME": "ann"}

@@ -10,7 +10,20 @@ import orjson
 import pyarrow as pa
 import pytest
 from aiokafka.record import MemoryRecords
-from event_texts import IDS, INSTANTS, INT64, RULESET, SOURCE, TIER, TIERS, attribute, instant
+from event_texts import (
+    IDS,
+    INSTANTS,
+    INT64,
+    RULESET,
+    SOURCE,
+    TIER,
+    TIERS,
+    attribute,
+    batches_of,
+    binary_record,
+    instant,
+    structured_record,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
@@ -65,13 +78,7 @@ Row = dict[str, Any]
 
 
 def table_of(*chunks: list[Row]) -> pa.Table:
-    """Lay rows out in batches with dictionaries of their own, each a slice of a longer one."""
-    batches = []
-    for rows in chunks:
-        around = rows[:1] * 3
-        whole = pa.RecordBatch.from_pylist(around + rows + around, schema=CHANGE_SCHEMA)
-        batches.append(whole.slice(len(around), len(rows)))
-    return pa.Table.from_batches(batches, schema=CHANGE_SCHEMA)
+    return batches_of(CHANGE_SCHEMA, *chunks)
 
 
 def event_id(row: Row) -> str:
@@ -96,32 +103,11 @@ def data_of(row: Row) -> Row:
 
 
 def binary(row: Row) -> Record:
-    attributes = {
-        "ce_specversion": "1.0",
-        "ce_id": event_id(row),
-        "ce_source": SOURCE,
-        "ce_type": "io.rfmstream.tier-changed.v1",
-        "ce_subject": attribute(row["customer_id"]),
-        "ce_time": instant(row["effective_at"]) or "",
-        "content-type": "application/json",
-    }
-    headers = [(name, value.encode()) for name, value in attributes.items()]
-    return Record(row["customer_id"].encode(), orjson.dumps(data_of(row)), headers)
+    return binary_record(row, "io.rfmstream.tier-changed.v1", event_id(row), data_of(row))
 
 
 def structured(row: Row) -> Record:
-    envelope = {
-        "specversion": "1.0",
-        "id": event_id(row),
-        "source": SOURCE,
-        "type": "io.rfmstream.tier-changed.v1",
-        "subject": attribute(row["customer_id"]),
-        "time": instant(row["effective_at"]),
-        "datacontenttype": "application/json",
-        "data": data_of(row),
-    }
-    headers = [("content-type", b"application/cloudevents+json; charset=utf-8")]
-    return Record(row["customer_id"].encode(), orjson.dumps(envelope), headers)
+    return structured_record(row, "io.rfmstream.tier-changed.v1", event_id(row), data_of(row))
 
 
 BINARY = Encoder(RULESET, source=SOURCE)

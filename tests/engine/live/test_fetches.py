@@ -32,8 +32,8 @@ from kafka_batches import (
 )
 
 from rfmstream.engine.live.decode import Decoder
-from rfmstream.engine.live.kafka import raw_check
-from rfmstream.engine.live.kafka.fetches import joined, read_fetch, use_raw_path
+from rfmstream.engine.live.kafka import fetches, raw_check
+from rfmstream.engine.live.kafka.fetches import install, joined, read_fetch
 from rfmstream.engine.live.model import LogBatch, RawRecords, Rejection
 from rfmstream.engine.live.spans import Spans, parts, value_bytes
 
@@ -354,7 +354,7 @@ def test_headers_are_read_once_where_they_are_the_same() -> None:
 @pytest.fixture
 def _raw_again() -> object:
     yield
-    use_raw_path(enabled=True)
+    install(is_raw=True)
 
 
 def is_taken() -> bool:
@@ -365,7 +365,7 @@ def is_taken() -> bool:
 def test_the_raw_path_is_taken_where_a_sample_is_the_same(caplog: pytest.LogCaptureFixture) -> None:
     # Other tests may have left the client's own lines on.
     caplog.set_level(logging.WARNING)
-    use_raw_path(enabled=False)
+    install(is_raw=False)
     raw_check.choose_path()
     assert is_taken()
     assert not caplog.records
@@ -403,7 +403,7 @@ def test_a_client_that_fails_on_the_sample_takes_the_ordinary_path(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     caplog.set_level(logging.WARNING)
-    monkeypatch.delattr(fetcher.PartitionRecords, "_raw")
+    monkeypatch.delattr(fetches._RawPartitionRecords, "_raw")
     raw_check.choose_path()
     assert not is_taken()
     assert len(caplog.records) == 1

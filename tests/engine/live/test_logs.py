@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from rfmstream.engine.live.config import ClientConfig
 from rfmstream.engine.live.logs import set_up_logs
+from rfmstream.engine.service.client_config import ClientConfig
 
 
 @pytest.fixture
@@ -42,6 +42,17 @@ def test_text_for_people() -> None:
     assert second.endswith("ERROR   rfmstream.engine.live.runner: failed partition=3")
     assert trace[0].startswith("Traceback")
     assert trace[-1] == "ZeroDivisionError: division by zero"
+
+
+@pytest.mark.usefixtures("restored")
+def test_what_libraries_warn_of_at_every_join_is_not_heard() -> None:
+    to = io.StringIO()
+    set_up_logs("text", "info", to=to)
+    library = logging.getLogger("aiokafka.consumer.group_coordinator")
+    library.warning("Heartbeat failed for group %s because it is rebalancing", "shop")
+    assert to.getvalue() == ""
+    library.warning("Heartbeat failed for group %s: coordinator (node %s) is either not started", "shop", 1)
+    assert "WARNING" in to.getvalue()
 
 
 @pytest.mark.usefixtures("restored")

@@ -1,17 +1,13 @@
 """Snapshots of workers over real connections, and of real checkpoints."""
 
-import asyncio
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
+from served_workers import serving, watched
 
 from rfmstream.engine.core.engine import Engine
 from rfmstream.engine.live.board import Board, Watched
-from rfmstream.engine.live.http import StatusServer
 from rfmstream.engine.live.law import Law
 from rfmstream.engine.live.model import Source
 from rfmstream.engine.live.snapshots import snapshot_of_store, snapshot_of_workers
@@ -36,32 +32,6 @@ def engine_of(*customers: str, day: int = 1, ruleset: Ruleset = RFM8) -> Engine:
         )
     )
     return engine
-
-
-def watched(engine: Engine) -> Watched:
-    async def snapshot(as_of_us: int | None) -> pa.Table:
-        return engine.snapshot(as_of_us)
-
-    stats = PartitionStats(state="live")
-    stats.clock_us = engine.clock_us
-    return Watched(stats, snapshot)
-
-
-@contextmanager
-def serving(board: Board) -> Iterator[str]:
-    """Run a status server in a thread of its own, as a worker elsewhere would, and give its URL."""
-    loop = asyncio.new_event_loop()
-    server = StatusServer(("127.0.0.1", 0), board)
-    loop.run_until_complete(server.start())
-    thread = threading.Thread(target=loop.run_forever)
-    thread.start()
-    try:
-        yield server.url
-    finally:
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join()
-        loop.run_until_complete(server.stop())
-        loop.close()
 
 
 def board_of(*parts: tuple[int, Engine], ruleset: Ruleset = RFM8) -> Board:

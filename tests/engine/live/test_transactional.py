@@ -26,12 +26,12 @@ from aiokafka.structs import OffsetAndMetadata
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rfmstream.engine.live.config import ClientConfig
 from rfmstream.engine.live.kafka.batches import RecordBatch, batch_of_one
 from rfmstream.engine.live.kafka.membership import Membership, TxnOffsetCommit
 from rfmstream.engine.live.kafka.produce import Produce
 from rfmstream.engine.live.kafka.transactional import REQUEST_BYTES, TransactionalProducer
 from rfmstream.engine.live.kafka.transactions import Transactions
+from rfmstream.engine.service.client_config import ClientConfig
 
 ONE, OTHER = TopicPartition("changes", 0), TopicPartition("current", 0)
 INPUT = TopicPartition("orders", 0)

@@ -1,0 +1,1 @@
+"""What every long-running process has: its status pages, and the way to its brokers."""

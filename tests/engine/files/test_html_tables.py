@@ -1,0 +1,104 @@
+"""Pages of HTML under the name of a workbook, as back offices hand them out, and other files under that name."""
+
+from pathlib import Path
+
+import pytest
+
+from rfmstream.engine.files import input_files
+from rfmstream.engine.files.mapping import load_map
+from rfmstream.engine.files.source import open_orders
+from rfmstream.schemas.errors import InputError
+
+NAMES = ("customer_id", "order_id", "occurred_at", "amount")
+
+
+def read(path: Path, toml: str | None = None) -> tuple[list[tuple], list[tuple]]:
+    input_map = None
+    if toml is not None:
+        (path.parent / "map.toml").write_text(f'name = "test"\n{toml}')
+        input_map = load_map(path.parent / "map.toml")
+    good, bad = [], []
+    for orders, rejected in open_orders([path], input_map=input_map, currency="EUR"):
+        good += [(row["customer_id"], row["order_id"], row["amount_minor"]) for row in orders.to_pylist()]
+        bad += [(row["row"], row["reason"]) for row in rejected.to_pylist()]
+    return good, bad
+
+
+def page(*rows: str, head: str = "") -> str:
+    header = "<tr>" + "".join(f"<th>{name}</th>" for name in NAMES) + "</tr>"
+    return f"<html><head>{head}</head><body><table border=1>{header}{''.join(rows)}</table></body></html>"
+
+
+def test_a_table_in_a_page(tmp_path: Path) -> None:
+    rows = [
+        "<tr><td>ann</td><td>A&amp;1</td><td>2024-01-01 10:00:00</td><td>12.50</td></tr>",
+        # End tags may be left out, and what wraps a cell's text is no part of it.
+        "<TR><TD class=x> <b>bo</b>\n<TD>2<TD>2024-01-02<TD> 7 ",
+        "<tr><td>NULL</td><td>3</td><td>2024-01-03</td><td>&nbsp;8&nbsp;</td></tr>",
+        "<tr><td colspan=3>Total</td><td>27.50</td></tr>",
+    ]
+    for name in ("orders.xls", "orders.csv", "orders.html", "orders"):
+        path = tmp_path / name
+        path.write_text(page(*rows))
+        assert read(path) == (
+            [("ann", "A&1", 1250), ("bo", "2", 700)],
+            [(2, "missing_customer_id"), (3, "missing_order_id")],
+        )
+
+
+def test_title_rows_and_blocks_of_any_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(input_files, "BLOCK_BYTES", 7)
+    path = tmp_path / "orders.xls"
+    text = page(
+        *(f"<tr><td>顾客{at}</td><td>{at}</td><td>2024-01-01</td><td>1</td></tr>" for at in range(50))
+    )
+    path.write_text(text.replace("<table border=1>", "<table><tr><td colspan=4>Orders</td></tr>"))
+    assert read(path) == ([(f"顾客{at}", str(at), 100) for at in range(50)], [])
+
+
+@pytest.mark.parametrize("encoding", ["gbk", "gb2312", "utf-8"])
+def test_the_page_names_its_encoding(tmp_path: Path, encoding: str) -> None:
+    path = tmp_path / "orders.xls"
+    row = "<tr><td>王小明</td><td>1</td><td>2024-01-01</td><td>5</td></tr>"
+    head = f'<meta http-equiv="Content-Type" content="text/html; charset={encoding}">'
+    path.write_bytes(page(row, head=head).encode(encoding))
+    assert read(path)[0] == [("王小明", "1", 500)]
+
+
+def test_a_map_reads_a_page_where_it_expects_text(tmp_path: Path) -> None:
+    path = tmp_path / "orders.xls"
+    path.write_text(page("<tr><td>a</td><td>1</td><td>31.01.2024</td><td>1.234,50</td></tr>"))
+    toml = (
+        '[input]\nformat = "csv"\ndecimal = ","\n[[event]]\ncustomer_id = "customer_id"\norder_id = "order_id"\n'
+        'occurred_at = { column = "occurred_at", format = "%d.%m.%Y" }\n'
+        'amount = { column = "amount", thousands = "." }\n'
+    )
+    assert read(path, toml) == ([("a", "1", 123450)], [])
+
+
+def test_a_page_without_a_table_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "login.xls"
+    path.write_text("<!DOCTYPE html><html><body>Please log in</body></html>")
+    with pytest.raises(InputError, match="HTML page without a table"):
+        read(path)
+
+
+def test_a_spreadsheet_of_2003_is_told_for_what_it_is(tmp_path: Path) -> None:
+    for name in ("in.xls", "in.csv"):
+        path = tmp_path / name
+        path.write_text(
+            '<?xml version="1.0"?>\n<?mso-application progid="Excel.Sheet"?>\n'
+            '<Workbook xmlns="urn:schemas-microsoft-com:office:spreadsheet"></Workbook>'
+        )
+        with pytest.raises(InputError, match="XML spreadsheet of 2003"):
+            read(path)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "utf-16-le", "utf-16-be"])
+def test_text_with_tabs_under_the_name_of_a_workbook(tmp_path: Path, encoding: str) -> None:
+    path = tmp_path / "orders.xls"
+    path.write_bytes(("\t".join(NAMES) + "\nänn\t1\t2024-01-01\t5\n").encode(encoding))
+    if encoding in ("utf-16-le", "utf-16-be"):
+        # Without a mark only a text is UTF-16 whose name says that it is text.
+        path = path.rename(tmp_path / "orders.tsv")
+    assert read(path) == ([("änn", "1", 500)], [])
