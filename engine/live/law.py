@@ -6,10 +6,10 @@ that of several views, or of one that does not look at all orders, is their JSON
 """
 
 import re
+from hashlib import sha256
 from typing import Any, Final, Literal, NamedTuple, Self
 
 import orjson
-import xxhash
 
 from rfmstream.engine.live.plain import is_plain
 from rfmstream.schemas.plan import Plan, View
@@ -53,9 +53,7 @@ class Law(NamedTuple):
             for view in sorted(plan.views, key=lambda view: view.name)
         ]
         text = orjson.dumps(told, option=orjson.OPT_SORT_KEYS)
-        return cls(
-            text.decode(), xxhash.xxh3_128_hexdigest(text), clock, tolerance_us if clock == "log" else 0
-        )
+        return cls(text.decode(), sha256(text).hexdigest(), clock, tolerance_us if clock == "log" else 0)
 
     @property
     def views(self) -> dict[str, "ViewLaw"]:

@@ -158,8 +158,9 @@ class Ownership:
         context.stats.end = max(context.stats.end if confirmed_us is None else 0, context.stats.position)
         if self._joining is not None:
             self._joining.skip_to(position)
-            if not await self._arrive(self._joining):
-                return
+            async with context.hold:
+                if not await self._arrive(self._joining):
+                    return
         if not self.is_live and position >= self._until:
             await self._go_live()
         is_log = context.options.clock == "log" and not context.options.until_end
