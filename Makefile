@@ -7,7 +7,7 @@ OUT    := out
 
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-browser demo picture live kafka kafka-stop test test-deep check format
-.PHONY: bench bench-keep bench-full bench-peers bench-live bench-deliver soak fuzz clean distclean
+.PHONY: bench bench-keep bench-full bench-peers bench-live bench-deliver soak fuzz wheel clean distclean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -53,8 +53,8 @@ kafka: ## start Apache Kafka on 127.0.0.1:9092 (PORT=9192: there), with Java 17 
 kafka-stop: ## stop it; its data stays in .kafka
 	@$(PYTHON) -m ops.broker.broker stop
 
-# After the tests, a sample of them twice more: with every array access checked, which needs kernels of its own, and
-# with the kernels as plain Python, where an overflow that the machine wraps in silence is a warning.
+# A sample of the tests twice more: with every array access checked, which needs kernels of its own, and with the kernels
+# as plain Python, where an overflow that the machine wraps in silence is a warning.
 CORE_TESTS = tests/golden tests/simulation/test_crashes.py tests/engine/core/test_shard.py \
     tests/kernels/test_arrow_streams.py tests/kernels/test_entries.py tests/kernels/test_lz4.py \
     tests/kernels/test_fold.py tests/kernels/test_record_batches.py tests/kernels/test_restore.py \
@@ -63,12 +63,12 @@ PLAIN_TESTS = tests/golden tests/kernels/test_ids.py tests/kernels/test_table.py
     tests/kernels/test_snapshot.py tests/kernels/test_record_batches.py tests/kernels/test_lz4.py \
     tests/kernels/test_arrow_streams.py
 
-test-deep: $(VENV)/.installed-test ## the tests that take long: 200 kills of the deliverer
-	RFM_DEEP=1 $(BIN)/python -m pytest -q tests/kafka/test_deliver.py -k two_hundred
-
 # Three workers even on two cores: the tests against a broker mostly wait, see tests/conftest.py for who runs what.
-test: $(VENV)/.installed-test ## run the tests
+test: $(VENV)/.installed-test ## run the tests, but for those of test-deep
 	$(BIN)/python -m pytest -n 3 --dist worksteal
+
+test-deep: $(VENV)/.installed-test ## run what takes long: tests marked deep, all cases of hypothesis and the simulations
+	RFM_DEEP=1 $(BIN)/python -m pytest -n 3 --dist worksteal
 	NUMBA_BOUNDSCHECK=1 NUMBA_CACHE_DIR=$(VENV)/boundscheck $(BIN)/python -m pytest -q -n 2 $(CORE_TESTS)
 	NUMBA_DISABLE_JIT=1 $(BIN)/python -W error::RuntimeWarning -m pytest -q -n 2 $(PLAIN_TESTS)
 
@@ -119,6 +119,15 @@ MINUTES ?= 30
 soak: $(VENV)/.installed-bench ## the live worker for MINUTES=30: its memory, and whether it brings what a replay does
 	@mkdir -p $(OUT)
 	$(BIN)/python -m bench.live.soak --minutes $(MINUTES) --out $(OUT)/soak.json
+
+# Compiled kernels of each level that this machine can run; they are of these sources alone, so they do not stay here.
+LEVELS ?= $(shell $(BIN)/python -c 'from rfmstream.kernels._store import levels; print(*levels())')
+wheel: $(VENV)/.installed-test ## build a wheel with compiled kernels into dist/, for each level of this processor: minutes
+	@rm -rf kernels/objects; trap 'rm -rf kernels/objects build' EXIT; set -e; for level in $(LEVELS); do \
+	    echo "compiling the kernels for $$level"; \
+	    $(BIN)/rfmstream warm-up --into kernels/objects --level $$level; done; \
+	    $(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist .
+	@ls dist
 
 clean: ## remove what was made, but keep .venv
 	rm -rf $(OUT) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks

@@ -1,7 +1,7 @@
 """Act on a worker's tier changes as they happen: a Kafka consumer in Python.
 
     pip install rfmstream
-    python act_on_changes.py --bootstrap-servers 127.0.0.1:9092 --topic rfm.tier-changed.v1 --ruleset rfm8
+    python act_on_changes.py --bootstrap-servers 127.0.0.1:9092 --topic rfm.tier-changes.v1 --ruleset rfm8
 
 Three things make it right: it reads what is committed alone, it acts on no history (`mode` replay), and it drops what
 it has acted on already, by the event's identity, because a consumer that dies may get an event again.
@@ -60,7 +60,7 @@ def parsed() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--bootstrap-servers", default="127.0.0.1:9092")
-    parser.add_argument("--topic", default="rfm.tier-changed.v1")
+    parser.add_argument("--topic", default="rfm.tier-changes.v1")
     parser.add_argument("--group", default="act-on-changes")
     parser.add_argument("--ruleset", default="rfm8")
     parser.add_argument("--include-replay", action="store_true", help="act on history, too")

@@ -1,235 +1,77 @@
 """The one place that says how kernels are compiled, and the few machine instructions numba has no name for.
 
-Policy: no Python objects, no GIL, no fastmath and no parallel reductions (a replay must be byte-equal), compiled code
-cached on disk. numba's cache looks only at the file of the outermost function, so a change in a helper of another file
-would silently run old code; the cache folder therefore carries a digest of every kernel's source.
+Policy: no Python objects, no GIL, no fastmath and no parallel reductions (a replay must be byte-equal). Kernels are
+compiled by numba once, into objects that later processes load without it (kernels/_kernel.py): nothing here imports
+numba.
 
 With NUMBA_DISABLE_JIT=1 the same names are plain Python, so that a test can step through a kernel.
 """
 
 import ctypes
-import hashlib
 import math
 import os
 from collections.abc import Callable
-from functools import cache, partial
-from pathlib import Path
+from importlib import import_module
 from typing import Any
 
-import numba
 import numpy as np
-from llvmlite import ir
-from numba import types
-from numba.core import cgutils, config
-from numba.extending import intrinsic
+
+from rfmstream.kernels import _store
+from rfmstream.kernels._kernel import Kernel, compiler, typed
 
 _MASK64 = (1 << 64) - 1
-
-
-def _cache_dir() -> str:
-    """Return the cache folder of exactly these kernel sources, under NUMBA_CACHE_DIR or the user's cache."""
-    digest = hashlib.sha256()
-    root = Path(__file__).resolve().parent
-    # Of the ground floor kernels use the codes alone, which a test holds.
-    for source in (*sorted(root.glob("*.py")), root.parent / "schemas" / "codes.py"):
-        digest.update(source.read_bytes())
-    base = (
-        os.environ.get("NUMBA_CACHE_DIR") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
-    )
-    return str(Path(base) / "rfmstream" / digest.hexdigest()[:16])
-
-
-_CACHE_DIR = _cache_dir()
+_IS_PLAIN = os.environ.get("NUMBA_DISABLE_JIT", "0") not in {"", "0"}
 
 
 def jit(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compile an entry kernel at its first call, or load it from the cache."""
-    before, config.CACHE_DIR = config.CACHE_DIR, _CACHE_DIR
-    try:
-        return numba.njit(nogil=True, cache=True, error_model="numpy", boundscheck=None)(function)
-    finally:
-        config.CACHE_DIR = before
-
-
-def is_jitted() -> bool:
-    """Tell whether kernels are compiled at all; with NUMBA_DISABLE_JIT=1 they are plain Python."""
-    return not config.DISABLE_JIT
-
-
-def compiled() -> set[str]:
-    """Return the entry kernels that the cache holds, as "module.kernel": they load in milliseconds."""
-    return {path.name.partition("-")[0] for path in Path(_CACHE_DIR).rglob("*.nbi")}
-
-
-def is_compiled(kernel: Callable[..., Any]) -> bool:
-    """Tell whether an entry kernel need not be compiled."""
-    return not is_jitted() or f"{kernel.__module__.rpartition('.')[2]}.{kernel.__name__}" in compiled()
+    """Compile an entry kernel at its first call, or load it."""
+    return function if _IS_PLAIN else Kernel(function)
 
 
 def inline(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compile a helper into the kernels that call it: no call, no cache entry of its own."""
-    return _helper(function, forceinline=True)
+    """Compile a helper into the kernels that call it: no call. A call from Python finds an object of its own."""
+    return function if _IS_PLAIN else Kernel(function, is_inlined=True)
 
 
 def part(function: Callable[..., Any]) -> Callable[..., Any]:
     """Compile a helper that is called; with `keep_apart()` as its first line LLVM makes only one copy of it."""
-    return _helper(function, forceinline=False)
+    return function if _IS_PLAIN else Kernel(function)
 
 
-def _helper(function: Callable[..., Any], *, forceinline: bool) -> Callable[..., Any]:
-    """Compile a function for the kernels that call it, without entries from Python and C.
-
-    Those of all helpers take as long to compile as all kernels. A call from Python, a test's for example, compiles the
-    function once more, with one.
-    """
-    compiled = partial(numba.njit, nogil=True, error_model="numpy", boundscheck=None, forceinline=forceinline)
-    helper = compiled(no_cpython_wrapper=True, no_cfunc_wrapper=True)(function)
-    if not config.DISABLE_JIT:
-        from_python = cache(lambda: compiled()(function))
-        # What a call from Python finds is nothing that could be called; so it asks for more, and gets the other one.
-        helper._insert = lambda *_, **__: None  # noqa: SLF001
-        helper._compile_for_args = lambda *_, **__: from_python()  # noqa: SLF001
-    return helper
+def is_jitted() -> bool:
+    """Tell whether kernels are compiled at all; with NUMBA_DISABLE_JIT=1 they are plain Python."""
+    return not _IS_PLAIN
 
 
-@intrinsic
-def _prefetch(typingctx: Any, array: Any, index: Any, offset: Any) -> Any:  # noqa: ARG001
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        array_type = signature.args[0]
-        data = context.make_array(array_type)(context, builder, args[0]).data
-        word, half, byte_ptr = ir.IntType(64), ir.IntType(32), ir.IntType(8).as_pointer()
-        stride = ir.Constant(word, context.get_abi_sizeof(context.get_data_type(array_type.dtype)))
-        address = builder.add(
-            builder.ptrtoint(data, word), builder.add(builder.mul(args[1], stride), args[2])
-        )
-        function = cgutils.get_or_insert_function(
-            builder.module, ir.FunctionType(ir.VoidType(), [byte_ptr, half, half, half]), "llvm.prefetch.p0"
-        )
-        # write intent (1), keep in all levels (3), data cache (1)
-        builder.call(function, [builder.inttoptr(address, byte_ptr), half(1), half(3), half(1)])
-        return context.get_dummy_value()
-
-    return types.void(array, types.int64, types.int64), codegen
+def compiled() -> set[str]:
+    """Return the kernels that have an object, as "module.kernel": they load in milliseconds."""
+    return set(_store.names())
 
 
-@intrinsic
-def _load_word(typingctx: Any, array: Any, index: Any) -> Any:  # noqa: ARG001
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        data = context.make_array(signature.args[0])(context, builder, args[0]).data
-        address = builder.add(builder.ptrtoint(data, ir.IntType(64)), args[1])
-        return builder.load(builder.inttoptr(address, ir.IntType(64).as_pointer()), align=1)
-
-    return types.uint64(array, types.int64), codegen
+def is_compiled(kernel: Callable[..., Any]) -> bool:
+    """Tell whether a kernel need not be compiled."""
+    return not is_jitted() or f"{kernel.__module__.rpartition('.')[2]}.{kernel.__name__}" in compiled()
 
 
-@intrinsic
-def _store_word(typingctx: Any, array: Any, index: Any, value: Any) -> Any:  # noqa: ARG001
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        data = context.make_array(signature.args[0])(context, builder, args[0]).data
-        address = builder.add(builder.ptrtoint(data, ir.IntType(64)), args[1])
-        builder.store(args[2], builder.inttoptr(address, ir.IntType(64).as_pointer()), align=1)
-        return context.get_dummy_value()
+class _Instruction:
+    """One of kernels/_instructions.py, which is imported when numba compiles a kernel that uses it."""
 
-    return types.void(array, types.int64, types.uint64), codegen
+    def __init__(self, name: str, doc: str) -> None:
+        self.__name__, self.__doc__ = name, doc
 
+    def _found(self) -> Any:
+        compiler()
+        return getattr(import_module("rfmstream.kernels._instructions"), self.__name__)
 
-@intrinsic
-def _copy_line(typingctx: Any, out: Any, at: Any, source: Any, start: Any) -> Any:  # noqa: ARG001
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        word, line = ir.IntType(64), ir.VectorType(ir.IntType(64), 4)
+    def __call__(self, *args: Any) -> Any:
+        return self._found()(*args)
 
-        def pointer(number: int) -> Any:
-            data = context.make_array(signature.args[number])(context, builder, args[number]).data
-            address = builder.add(builder.ptrtoint(data, word), args[number + 1])
-            return builder.inttoptr(address, line.as_pointer())
-
-        builder.store(builder.load(pointer(2), align=1), pointer(0), align=1)
-        return context.get_dummy_value()
-
-    return types.void(out, types.int64, source, types.int64), codegen
+    @property
+    def _numba_type_(self) -> Any:
+        return typed(self._found())
 
 
-@intrinsic
-def _touch_word(typingctx: Any, address: Any) -> Any:  # noqa: ARG001
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:  # noqa: ARG001
-        word = ir.IntType(64)
-        place = builder.inttoptr(args[0], word.as_pointer())
-        # Zero for zero: the one exchange that is a write to the system and none to anybody else.
-        builder.cmpxchg(place, word(0), word(0), "monotonic")
-        return context.get_dummy_value()
-
-    return types.void(types.int64), codegen
-
-
-@intrinsic
-def _fold_multiply(typingctx: Any, a: Any, b: Any) -> Any:  # noqa: ARG001
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:  # noqa: ARG001
-        wide = ir.IntType(128)
-        product = builder.mul(builder.zext(args[0], wide), builder.zext(args[1], wide))
-        low = builder.trunc(product, ir.IntType(64))
-        high = builder.trunc(builder.lshr(product, ir.Constant(wide, 64)), ir.IntType(64))
-        return builder.xor(low, high)
-
-    return types.uint64(types.uint64, types.uint64), codegen
-
-
-@intrinsic
-def _match_line(typingctx: Any, array: Any, index: Any, tag: Any) -> Any:  # noqa: ARG001
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        word, line = ir.IntType(64), ir.VectorType(ir.IntType(64), 8)
-        data = context.make_array(signature.args[0])(context, builder, args[0]).data
-        address = builder.add(builder.ptrtoint(data, word), builder.shl(args[1], word(3)))
-        slots = builder.load(builder.inttoptr(address, line.as_pointer()), align=8)
-        wanted = ir.Constant(line, ir.Undefined)
-        for k in range(8):
-            wanted = builder.insert_element(wanted, args[2], ir.IntType(32)(k))
-        zeros = ir.Constant(line, [word(0)] * 8)
-        is_used = builder.icmp_unsigned("!=", slots, zeros)
-        tags = builder.lshr(slots, ir.Constant(line, [word(32)] * 8))
-        is_hit = builder.and_(builder.icmp_unsigned("==", tags, wanted), is_used)
-        masks = [builder.zext(builder.bitcast(bits, ir.IntType(8)), word) for bits in (is_hit, is_used)]
-        return context.make_tuple(builder, signature.return_type, masks)
-
-    return types.UniTuple(types.int64, 2)(array, types.int64, types.int64), codegen
-
-
-@intrinsic
-def _count_trailing_zeros(typingctx: Any, value: Any) -> Any:  # noqa: ARG001
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:  # noqa: ARG001
-        return builder.cttz(args[0], ir.IntType(1)(0))
-
-    return types.int64(types.int64), codegen
-
-
-@intrinsic
-def _pointer(typingctx: Any, address: Any) -> Any:  # noqa: ARG001
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:  # noqa: ARG001
-        return builder.inttoptr(args[0], ir.IntType(8).as_pointer())
-
-    return types.voidptr(types.int64), codegen
-
-
-@intrinsic
-def _borrow(typingctx: Any, array: Any) -> Any:  # noqa: ARG001
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        view = context.make_array(signature.args[0])(context, builder, args[0])
-        view.meminfo = ir.Constant(view.meminfo.type, None)
-        view.parent = ir.Constant(view.parent.type, None)
-        return view._getvalue()  # noqa: SLF001 - how numba's own intrinsics end
-
-    return array(array), codegen
-
-
-@intrinsic
-def _keep_apart(typingctx: Any) -> Any:  # noqa: ARG001
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:  # noqa: ARG001
-        builder.function.attributes.add("noinline")
-        return context.get_dummy_value()
-
-    return types.void(), codegen
-
-
-if config.DISABLE_JIT:
+if _IS_PLAIN:
 
     def keep_apart() -> None:
         """Do nothing: there is nothing to inline."""
@@ -279,55 +121,47 @@ if config.DISABLE_JIT:
         return np.uint64((product & _MASK64) ^ (product >> 64))
 
 else:
-    keep_apart = _keep_apart
-    """Said in a function, forbids inlining it: a kernel of one copy of each helper compiles in a third of the time."""
-
-    @inline
-    def borrow(array: Any) -> Any:
-        """Return the array without a reference count: handing an owned one to a helper costs two atomic operations."""
-        return _borrow(array)
-
-    @inline
-    def array_at(address: Any, shape: Any, dtype: Any) -> Any:
-        """Return the C-ordered array of a shape at an address; the caller keeps its memory alive."""
-        return numba.carray(_pointer(address), shape, dtype)
-
-    @inline
-    def match_line(array: Any, index: Any, tag: Any) -> Any:
-        """Return two bit masks of the eight i64 slots from `index` on: upper half equals `tag`, and not zero."""
-        return _match_line(array, index, tag)
-
-    @inline
-    def count_trailing_zeros(value: Any) -> Any:
-        """Return the number of the lowest bit that is set; 64 if there is none."""
-        return _count_trailing_zeros(value)
-
-    @inline
-    def prefetch(array: Any, index: Any, offset: Any) -> Any:
-        """Ask for the cache line `offset` bytes into element `index`; never faults."""
-        _prefetch(array, index, offset)
-
-    @inline
-    def load_word(array: Any, index: Any) -> Any:
-        """Return the eight bytes at `index` of a u8 array as a little-endian u64; unchecked, any alignment."""
-        return _load_word(array, index)
-
-    @inline
-    def store_word(array: Any, index: Any, value: Any) -> Any:
-        """Write a u64 as eight little-endian bytes at `index` of a u8 array; unchecked, any alignment."""
-        _store_word(array, index, value)
-
-    @inline
-    def copy_line(out: Any, at: Any, source: Any, start: Any) -> Any:
-        """Copy 32 bytes from `start` of one u8 array to `at` of another; unchecked, any alignment."""
-        _copy_line(out, at, source, start)
-
-    @inline
-    def touch_word(address: Any) -> Any:
-        """Write to the aligned word at an address without changing it, whatever another thread writes there."""
-        _touch_word(address)
-
-    @inline
-    def fold_multiply(a: Any, b: Any) -> Any:
-        """Return the xor of the two halves of the 128-bit product of two u64."""
-        return _fold_multiply(a, b)
+    keep_apart = _Instruction(
+        "keep_apart",
+        "Said in a function, forbids inlining it: a kernel of one copy of each helper compiles in a third of the time.",
+    )
+    borrow = _Instruction(
+        "borrow",
+        "Return the array without a reference count: handing an owned one to a helper costs two atomic operations.",
+    )
+    array_at = _Instruction(
+        "array_at",
+        "Return the C-ordered array of a shape at an address; the caller keeps its memory alive.",
+    )
+    match_line = _Instruction(
+        "match_line",
+        "Return two bit masks of the eight i64 slots from `index` on: upper half equals `tag`, and not zero.",
+    )
+    count_trailing_zeros = _Instruction(
+        "count_trailing_zeros",
+        "Return the number of the lowest bit that is set; 64 if there is none.",
+    )
+    prefetch = _Instruction(
+        "prefetch",
+        "Ask for the cache line `offset` bytes into element `index`; never faults.",
+    )
+    load_word = _Instruction(
+        "load_word",
+        "Return the eight bytes at `index` of a u8 array as a little-endian u64; unchecked, any alignment.",
+    )
+    store_word = _Instruction(
+        "store_word",
+        "Write a u64 as eight little-endian bytes at `index` of a u8 array; unchecked, any alignment.",
+    )
+    copy_line = _Instruction(
+        "copy_line",
+        "Copy 32 bytes from `start` of one u8 array to `at` of another; unchecked, any alignment.",
+    )
+    touch_word = _Instruction(
+        "touch_word",
+        "Write to the aligned word at an address without changing it, whatever another thread writes there.",
+    )
+    fold_multiply = _Instruction(
+        "fold_multiply",
+        "Return the xor of the two halves of the 128-bit product of two u64.",
+    )

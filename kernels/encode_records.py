@@ -223,13 +223,13 @@ def write_records(steps, pieces, words, row_bytes_max, first, rows, out, starts,
         borrow(sizes),
         borrow(marks),
     )
-    texts = np.flatnonzero(
+    texts = np.nonzero(
         (steps["kind"] == TEXT)
         | (steps["kind"] == JSON_TEXT)
         | (steps["kind"] == ATTRIBUTE)
         | (steps["kind"] == JSON_ATTRIBUTE)
-    )
-    lengths = np.flatnonzero(steps["kind"] == LENGTH)
+    )[0]
+    lengths = np.nonzero(steps["kind"] == LENGTH)[0]
     widths, places = np.ones(GROUPS, np.int64), np.zeros(GROUPS, np.int64)
     group_sizes = np.empty(GROUPS, np.int64)
     room = out.size - LINE_BYTES

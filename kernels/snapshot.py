@@ -27,19 +27,19 @@ ENTRIES_AHEAD = 3
 
 
 @inline
-def _fetch_windows(state, rules, as_of_us, first, end, ahead):
-    """Ask for the entries that measuring the customers of handles [first, end) is going to look at, or most of them.
+def _fetch_windows(state, rules, as_of_us, handles, first, end, ahead):
+    """Ask for the entries that measuring the customers of handles[first:end] is going to look at, or most of them.
 
     Those that have left the window, the one behind them and, where the next tier is not noted, some that will leave.
     """
     customers, entries = customers_of(state), entries_of(state)
     stays_from_us = as_of_us - rules.window_days * DAY_US
     for k in range(end - first):
-        ahead[k] = np.int64(customers[first + k].head)
+        ahead[k] = np.int64(customers[handles[first + k]].head)
         prefetch(entries, ahead[k], 0)
     for _ in range(ENTRIES_AHEAD):
         for k in range(end - first):
-            customer, entry = customers[first + k], entries[ahead[k]]
+            customer, entry = customers[handles[first + k]], entries[ahead[k]]
             is_noted = noted_next_tier(customer) != 0 or customer.deadline_us == FOREVER_US
             if is_noted and customer.deadline_us > as_of_us and entry.at_us > stays_from_us:
                 ahead[k] = 0
@@ -49,23 +49,24 @@ def _fetch_windows(state, rules, as_of_us, first, end, ahead):
 
 
 @jit
-def write_snapshot(states, rulesets, as_of_us, first, end, scratch, ahead, out, valid):
-    """Measure the customers of handles [first, end) at `as_of_us`.
+def write_snapshot(states, rulesets, as_of_us, handles, scratch, ahead, out, valid):
+    """Measure some customers at `as_of_us`.
 
     In      as_of_us  not before the clock
+            handles   u32[n]
             states    STATE[1], a copy with an output of its own, which is thrown away; rulesets RULES[1]
     Scratch scratch   CUSTOMER[1]; ahead i64[BLOCK]
-    Out     out       outputs.SnapshotColumns, arrays of n = end - first
+    Out     out       outputs.SnapshotColumns, arrays of n
             valid     outputs.SnapshotValidity, u8[ceil(n / 8)] each
     Cost    O(customers + changes and window exits between the clock and as_of_us)
     """
     state, rules = states[0], rulesets[0]
-    scratch, ahead = borrow(scratch), borrow(ahead)
+    handles, scratch, ahead = borrow(handles), borrow(scratch), borrow(ahead)
     today = day_of(rules, as_of_us)
-    for handle in range(first, end):
-        i = handle - first
+    for i in range(handles.size):
+        handle = np.int64(handles[i])
         if i % BLOCK == 0 and rules.window_days >= 0:
-            _fetch_windows(state, rules, as_of_us, handle, min(handle + BLOCK, end), ahead)
+            _fetch_windows(state, rules, as_of_us, handles, i, min(i + BLOCK, handles.size), ahead)
         scratch[0] = customers_of(state)[handle]
         customer = scratch[0]
         while customer.deadline_us <= as_of_us:

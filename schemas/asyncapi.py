@@ -121,7 +121,10 @@ def asyncapi_document(ruleset: Ruleset | None = None) -> dict[str, Any]:
                 ("tierChange", "tierChangeEvent", "tombstone"),
             ),
             "sendShadowChanges": _operation(
-                "send", "shadowChanges", "Tell tier changes of shadow views.", ("tierChange", "tierChangeEvent")
+                "send",
+                "shadowChanges",
+                "Tell tier changes of shadow views.",
+                ("tierChange", "tierChangeEvent"),
             ),
             "sendSignals": _operation("send", "signals", "Tell every signal.", ("signal", "signalEvent")),
             "sendRejectedOrders": _operation(
@@ -392,6 +395,10 @@ def _other_messages() -> dict[str, Any]:
         "rfm-offset": _DECIMAL,
         "rfm-row": {**_DECIMAL, "description": "0-based place of the row in its record."},
         "rfm-timestamp": {**_DECIMAL, "description": "The record's time, µs since 1970 UTC."},
+        "rfm-detail": {
+            "type": "string",
+            "description": "What stands there, where the reason alone does not tell.",
+        },
         "rfm-views": {"type": "string", "description": "Of several views those that reject it, with commas."},
         "rfm-key-bytes": {**_DECIMAL, "description": "How long the key was that was too long to keep."},
         "rfm-value-bytes": {**_DECIMAL, "description": "How long the value was before its end was cut off."},
@@ -401,7 +408,9 @@ def _other_messages() -> dict[str, Any]:
             name="rejected-order",
             summary="A row that changed nothing.",
             content_type="application/octet-stream",
-            headers=_headers(rejected, optional=("rfm-views", "rfm-key-bytes", "rfm-value-bytes")),
+            headers=_headers(
+                rejected, optional=("rfm-detail", "rfm-views", "rfm-key-bytes", "rfm-value-bytes")
+            ),
             payload={
                 "type": ["string", "null"],
                 "format": "binary",

@@ -5,6 +5,7 @@ import signal
 from pathlib import Path
 
 import pytest
+from schedules import DEEP
 
 from rfmstream.engine.cli.warm_up import KERNELS, compile_kernels
 
@@ -26,7 +27,28 @@ def pytest_sessionstart(session: pytest.Session) -> None:
         compile_kernels(*KERNELS)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Choose what runs now, and where."""
+    chosen = [
+        item for item in items if (_is_deep(item) or _is_schedule(item) if DEEP else not _is_deep(item))
+    ]
+    config.hook.pytest_deselected(items=[item for item in items if item not in set(chosen)])
+    items[:] = chosen
+    _spread(items)
+
+
+def _is_deep(item: pytest.Item) -> bool:
+    """Tell whether a test runs in `make test-deep` alone."""
+    return item.get_closest_marker("deep") is not None
+
+
+def _is_schedule(item: pytest.Item) -> bool:
+    """Tell whether a test looks at more cases in `make test-deep`: hypothesis makes them, or a simulation's seeds."""
+    made = bool(getattr(getattr(item, "obj", None), "is_hypothesis_test", False))
+    return made or item.path.parent == TESTS / "simulation"
+
+
+def _spread(items: list[pytest.Item]) -> None:
     """Let the tests that wait come first on all workers of pytest-xdist but the last, which computes meanwhile.
 
     With --dist=worksteal each worker begins with a stretch of the list, these as long as each other, and whoever is

@@ -151,6 +151,8 @@ def main() -> None:
     """Run the command line of this process."""
     sys.meta_path.insert(0, _Unused)
     keep_a_cache()
+    # numpy's linear algebra, which nobody here uses, starts a thread a core when it is loaded.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     for stream in (sys.stdout, sys.stderr):
         # A terminal in Big5 or ASCII: what it cannot show must not end a run whose files are written.
         if isinstance(stream, TextIOWrapper):

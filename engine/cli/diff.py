@@ -181,7 +181,7 @@ def _history(
     history = History([Engine(old), Engine(new)], days)
     refused = 0
 
-    compile_kernels("orders", "time", "csv")
+    compile_kernels("orders", "csv", "time")
     with progress_bar() as on_progress:
         stream = open_orders(
             orders,

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
-    from rfmstream.engine.insight.explain import Explanation, Measure
+    from rfmstream.engine.core.explain import Explanation, Measure
     from rfmstream.schemas.ruleset import Ruleset
     from rfmstream.schemas.ruleset_model import RulesetFile
 
@@ -81,7 +81,7 @@ def explain(
     if changes is not None and as_of is not None:
         raise click.UsageError("--changes tells of the newest change alone: leave --as-of out")
     from rfmstream.engine.cli.show import print_json
-    from rfmstream.engine.insight.explain import explain as explained
+    from rfmstream.engine.core.explain import explain as explained
 
     chosen = chosen_ruleset(ruleset, time_zone, currency)
     as_of_us: int | None = None

@@ -5,9 +5,10 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 if TYPE_CHECKING:
+    from rich.progress import Progress
+
     from rfmstream.engine.files.source import Progress as ReadProgress
 
 _STAGES: Final = {"scan": "is it sorted?", "read": "reading", "sorted": "replaying"}
@@ -57,11 +58,13 @@ def count_bar(label: str, total: int, *, is_timed: bool = True) -> Iterator[Call
 
 
 @contextmanager
-def _bar() -> Iterator[Progress | None]:
+def _bar() -> Iterator["Progress | None"]:
     console = Console(stderr=True)
     if not console.is_terminal:
         yield None
         return
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
     columns = (
         TextColumn("{task.description:<13}"),
         BarColumn(),

@@ -178,7 +178,8 @@ def replay(
         exchange = (
             None if rates is None else load_rates(rates, currency=own.currency, time_zone=own.time_zone)
         )
-        compile_kernels("orders", "time", *_readers(inputs))
+        state = [] if checkpoint is None else ["state"]
+        compile_kernels("orders", *_readers(inputs), "snapshot", "time", *state)
         with progress_bar() as on_progress:
             result = run(
                 engine,

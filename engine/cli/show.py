@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from itertools import product
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from zoneinfo import ZoneInfo
 
 import click
@@ -16,13 +16,15 @@ from rich.text import Text
 
 from rfmstream.engine.events.instants import to_text
 from rfmstream.engine.replay.summary import Summary, in_order
-from rfmstream.engine.replay.timeline import Timeline
 from rfmstream.schemas.changes import CHANGE_REASONS
 from rfmstream.schemas.currencies import CURRENCY_EXPONENTS
 from rfmstream.schemas.errors import printable, printable_json
 from rfmstream.schemas.orders import REJECTION_REASONS
 from rfmstream.schemas.ruleset import Ruleset, Tier
 from rfmstream.schemas.signals import SIGNAL_KINDS
+
+if TYPE_CHECKING:
+    from rfmstream.engine.replay.timeline import Timeline  # loads what reads folders, which few commands do
 
 _WIDTH_ELSEWHERE: Final = 120
 """Columns when stdout is no terminal."""
@@ -256,7 +258,7 @@ def change_line(change: Mapping[str, Any], zone: str) -> str:
     )
 
 
-def print_timeline(story: Timeline, ruleset: Ruleset | None, limit: int) -> None:
+def print_timeline(story: "Timeline", ruleset: Ruleset | None, limit: int) -> None:
     """Print the newest `limit` changes of a customer, oldest first."""
     zone = ruleset.time_zone if ruleset else "UTC"
     labels = {tier.id: tier.label_en for tier in ruleset.tiers} if ruleset else {}

@@ -148,7 +148,7 @@ def _read(engine: Any, orders: tuple[Path, ...], input_map: Any) -> Any:  # noqa
     from rfmstream.engine.insight.purchases import Purchases
 
     refused = 0
-    compile_kernels("orders", "time", "csv")
+    compile_kernels("orders", "csv", "time")
     with progress_bar() as on_progress:
 
         def batches() -> "Iterator[pa.RecordBatch]":

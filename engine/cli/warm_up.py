@@ -1,11 +1,12 @@
 """`rfmstream warm-up`: the kernels compiled before they are needed, once for a machine and a version, on all its cores.
 
-numba compiles under one lock, so threads do not help: parts that have no kernel in common are compiled by processes of
-their own, which fill one cache on the disk.
+numba compiles under one lock, so threads do not help: parts are compiled by processes of their own, which fill one
+folder on the disk. A kernel that two of them need is compiled by the first, and the other waits for it.
 
     python -m rfmstream.engine.cli.warm_up PART ...
 """
 
+import os
 import subprocess
 import sys
 import time
@@ -23,51 +24,84 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
-_PARSE: Final = (
-    *(
-        "parse.is_ascii",
-        "parse.lengths_within",
-        "parse.parse_instants",
-        "parse.parse_integers",
-        "parse.within",
-    ),
-)
-
 KERNELS: Final = {
     "orders": (
-        *("emit.order_keys", "emit.write_changes", "entry_ids.gather_entry_ids", "entry_ids.size_entry_ids"),
-        *("fold.fold", "ids.gather_customer_ids", "ids.hash_ids", "ids.size_customer_ids"),
-        *("restore.load_customer_ids", "restore.load_entry_ids", "snapshot.write_snapshot", "wheel.rearm"),
+        *("emit.order_keys", "emit.signal_keys", "emit.write_changes", "emit.write_signals", "fold.fold"),
+        *("ids.hash_ids", "parse.lengths_within"),
     ),
+    "snapshot": ("ids.gather_customer_ids", "ids.size_customer_ids", "snapshot.write_snapshot"),
     "time": ("wheel.advance", "wheel.next_due"),
-    "csv": ("delimited.copy_cells", "delimited.find_cells", "parse.match_words", *_PARSE),
+    "state": (
+        *("entry_ids.gather_entry_ids", "entry_ids.size_entry_ids", "restore.load_customer_ids"),
+        *(
+            "restore.load_entry_ids",
+            "verify.verify_clock",
+            "verify.verify_customers",
+            "verify.verify_entries",
+        ),
+        *("verify.verify_ids", "wheel.rearm"),
+    ),
+    "csv": (
+        *("delimited.copy_cells", "delimited.find_cells", "parse.is_ascii", "parse.mark_rounded"),
+        *("parse.match_words", "parse.parse_instants", "parse.parse_integers", "parse.within"),
+    ),
     "jsonl": ("json_orders.scan_orders", "json_split.split_records"),
     "records": (
-        *("encode_latest.mark_latest", "encode_records.write_records", "lz4.pack_records"),
-        "record_batches.has_byte",
+        *("arrow_streams.unpacked_bytes", "encode_latest.mark_latest", "encode_records.write_records"),
+        *("lz4.pack_records", "record_batches.has_byte"),
     ),
-    "histories": ("generate.draw_history", "generate.fill_customers"),
+    "histories": (
+        *("generate.draw_history", "generate.fill_alias", "generate.fill_customers", "generate.fill_keys"),
+    ),
 }
-"""What each part compiles and those before it do not, the dearest first.
+"""The kernels each part compiles, the dearest part first; those that several parts need stand with one of them.
 
-"records" are the live worker's, "histories" those of `rfmstream generate`.
+"state" is a checkpoint and what reads it; "records" are the live worker's, "histories" those of `rfmstream generate`.
 """
 
 _POLL_S: Final = 0.1
 
 
 @click.command("warm-up")
-def warm_up() -> None:
+@click.option(
+    "--into",
+    metavar="FOLDER",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="For those who build a wheel: write the kernels into FOLDER/LEVEL, with --level.",
+)
+@click.option(
+    "--level",
+    metavar="LEVEL",
+    help="Compile for all processors of a level that this one has: x86_64-v2, x86_64-v3, x86_64-v4 or aarch64.",
+)
+def warm_up(*, into: Path | None, level: str | None) -> None:
     """Compile the kernels for this machine, once.
 
     The first command that needs them does it by itself, within half a minute or so. Say it where waiting is no matter:
-    in the build of an image, or after an installation. The cache is under NUMBA_CACHE_DIR, else in the user's cache
-    folder; a new version of rfmstream, of numba or of Python compiles anew.
+    in the build of an image, or after an installation. The kernels go to the folder that NUMBA_CACHE_DIR names, else
+    to the user's cache; nobody else may write there. Another version of rfmstream, or another processor, compiles anew.
     """
+    if (into is None) != (level is None):
+        raise click.UsageError("--into and --level go together")
+    if into is not None and level is not None:
+        _choose_level(into.absolute(), level)
     if compile_kernels(*KERNELS):
         click.echo("the kernels are compiled")
     else:
         click.echo("the kernels were compiled already")
+
+
+def _choose_level(folder: Path, level: str) -> None:
+    """Have this process and those it starts compile for a level of instructions."""
+    from rfmstream.kernels._store import FOR_VARIABLE, levels
+
+    if level not in levels():
+        known = ", ".join(levels()) or "none"
+        raise click.UsageError(f"--level: this machine cannot run {level}; it can run {known}")
+    os.environ[FOR_VARIABLE] = f"{folder / level}:{level}"
+    # What numba optimises for; the host's own abilities would show in how wide its vectors are.
+    os.environ["NUMBA_CPU_NAME"] = "generic" if level == "aarch64" else level.replace("_", "-", 1)
+    os.environ["NUMBA_CPU_FEATURES"] = ""
 
 
 def compile_kernels(*parts: str) -> bool:
@@ -95,17 +129,17 @@ def compile_kernels(*parts: str) -> bool:
 
 
 def _run(parts: Sequence[str]) -> "Iterator[bool]":
-    """Run the parts in processes of their own, the dearest in one and the others in another; yield while they run."""
-    first, others = parts[:1], parts[1:]
-    both = [first, others] if others and usable_cores() > 1 else [parts]
-    running = [
-        subprocess.Popen(
-            [sys.executable, "-m", __spec__.name, *some], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
-        for some in both
-    ]
+    """Run the parts in processes, as many at once as there are cores, the dearest first; yield while they run."""
+    waiting = list(parts)
+    running: list[subprocess.Popen[bytes]] = []
     try:
-        while any(process.poll() is None for process in running):
+        while waiting or running:
+            running = [process for process in running if process.poll() is None]
+            while waiting and len(running) < usable_cores():
+                command = [sys.executable, "-m", __spec__.name, waiting.pop(0)]
+                running.append(
+                    subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+                )
             time.sleep(_POLL_S)
             yield True
     finally:
@@ -116,12 +150,27 @@ def _run(parts: Sequence[str]) -> "Iterator[bool]":
 
 
 def _orders() -> None:
-    """Apply orders; a snapshot, a checkpoint, and the engine read from it again."""
+    """Apply orders."""
+    from rfmstream.engine.core.engine import Engine
+
+    Engine("rfm8-annual").step(_batch())
+
+
+def _snapshot() -> None:
+    """Take a snapshot of an engine that has a customer."""
     from rfmstream.engine.core.engine import Engine
 
     engine = Engine("rfm8-annual")
     engine.step(_batch())
     engine.snapshot()
+
+
+def _state() -> None:
+    """Write a checkpoint, and read the engine from it again."""
+    from rfmstream.engine.core.engine import Engine
+
+    engine = Engine("rfm8-annual")
+    engine.step(_batch())
     with TemporaryDirectory(prefix="rfmstream-warm-up-") as folder:
         engine.checkpoint(folder)
         Engine.restore(folder)
@@ -164,7 +213,7 @@ def _records() -> None:
 
 
 def _histories() -> None:
-    """Make a history up."""
+    """Make up a history."""
     from rfmstream.engine.replay.generate import generate
 
     with TemporaryDirectory(prefix="rfmstream-warm-up-") as folder:
@@ -181,7 +230,9 @@ def _batch() -> "pa.Table":
 
 _PARTS: Final = {
     "orders": _orders,
+    "snapshot": _snapshot,
     "time": _time,
+    "state": _state,
     "csv": _csv,
     "jsonl": _jsonl,
     "records": _records,

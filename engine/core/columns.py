@@ -138,11 +138,11 @@ class ColumnWriter:
         }
         return _batch(columns, self.signal_schema)
 
-    def snapshot(self, shard: Shard, as_of_us: int, first: int, end: int) -> pa.RecordBatch:
-        """Build the snapshot rows of a shard's customers of handles [first, end)."""
-        n = end - first
-        out, valid = shard.measure(as_of_us, first, end)
-        population, customer_ids = self._parted(shard.customer_ids(np.arange(first, end, dtype=np.uint32)))
+    def snapshot(self, shard: Shard, as_of_us: int, handles: NDArray[np.uint32]) -> pa.RecordBatch:
+        """Build the snapshot rows of a shard's customers of some handles."""
+        n = handles.size
+        out, valid = shard.measure(as_of_us, handles)
+        population, customer_ids = self._parted(shard.customer_ids(handles))
         columns = self._columns(self.snapshot_schema, out, valid)
         columns |= {
             "customer_id": _strings(*customer_ids),
@@ -155,7 +155,7 @@ class ColumnWriter:
             "population": population,
         }
         batch = _batch(columns, self.snapshot_schema)
-        return batch.filter(pa.array(~shard.hidden(first, end))) if shard.erased else batch
+        return batch.filter(pa.array(~shard.hidden(handles))) if shard.erased else batch
 
     def _parted(self, keys: Ids) -> tuple[pa.StringArray, Ids]:
         """Return the populations and the ids of customers, whose keys in the engine these are."""

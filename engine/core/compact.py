@@ -30,7 +30,7 @@ class Compacted:
         self._kept_entries: NDArray[np.bool_] | None = None
         if shard.erased:
             # Hidden and without a count: given up, see `kernels.erase`.
-            is_hidden = shard.hidden(0, self._customers.size)
+            is_hidden = shard.hidden(np.arange(self._customers.size, dtype=np.uint32))
             self._kept_customers = kept = ~(is_hidden & (self._customers["seq"] == 0))
             self._customer_of = np.cumsum(kept, dtype=np.uint32) - np.uint32(1)
             self._kept_entries = kept = (self._entries["marks"] & layout.KIND_MASK) != layout.GONE

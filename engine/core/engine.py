@@ -243,9 +243,9 @@ class Engine:
         with self._guard.reading():
             return self._machine.snapshot(self.clock_us if as_of is None else to_us(as_of))
 
-    def snapshot_rows(self, shard: Shard, as_of_us: int, first: int, end: int) -> pa.RecordBatch:
-        """Return the snapshot's rows of a shard's handles [first, end); see `engine.core.lookup`."""
-        return self._machine.columns.snapshot(shard, as_of_us, first, end)
+    def snapshot_rows(self, shard: Shard, as_of_us: int, handles: NDArray[np.uint32]) -> pa.RecordBatch:
+        """Return the snapshot's rows of a shard's customers of some handles; see `engine.core.lookup`."""
+        return self._machine.columns.snapshot(shard, as_of_us, handles)
 
     def frozen(self) -> "Engine":
         """Return a copy to be written as a checkpoint while this engine goes on; it can do nothing else."""

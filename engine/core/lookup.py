@@ -31,8 +31,7 @@ def rows_of(engine: Engine, ids: Sequence[str], as_of_us: int | None = None) -> 
     for shard in engine.shards:
         handles = np.zeros(len(wanted), np.int64)
         find_customers(shard.state.rows, offset, data, handles)
-        batches += [
-            engine.snapshot_rows(shard, as_of_us, handle, handle + 1)
-            for handle in handles[handles > 0].tolist()
-        ]
+        there = handles[handles > 0].astype(np.uint32)
+        if there.size:
+            batches.append(engine.snapshot_rows(shard, as_of_us, there))
     return pa.Table.from_batches(batches, schema=schema)

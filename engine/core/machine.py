@@ -239,7 +239,10 @@ class Machine:
             for first in range(1, shard.customers + 1, _SNAPSHOT_ROWS)
         ]
         batches = self.threads.for_each(
-            lambda span: self.columns.snapshot(span[0], as_of_us, span[1], span[2]), spans
+            lambda span: self.columns.snapshot(
+                span[0], as_of_us, np.arange(span[1], span[2], dtype=np.uint32)
+            ),
+            spans,
         )
         return pa.Table.from_batches(batches, schema=self.columns.snapshot_schema)
 

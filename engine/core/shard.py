@@ -126,9 +126,9 @@ class Shard:
         """How many of the records are no customer now: erased, or given up by a customer that was."""
         return int(self.state.row.n_erased)
 
-    def hidden(self, first: int, end: int) -> NDArray[np.bool_]:
-        """Return bool[end - first]: which records of handles [first, end) are no customer now."""
-        marks = self._arenas["customers"].array["marks"][first:end]
+    def hidden(self, handles: NDArray[np.uint32]) -> NDArray[np.bool_]:
+        """Return bool[n]: which records of handles are no customer now."""
+        marks = self._arenas["customers"].array["marks"][handles]
         hidden: NDArray[np.bool_] = (marks >> layout.REASON_SHIFT == ChangeReason.ERASED) & (
             marks & layout.HAS_ADJUSTMENT == 0
         )
@@ -236,9 +236,9 @@ class Shard:
         """Return EXTRA[c] by customers' handle; hold it no longer than until the next event."""
         return self._arenas["extras"].array
 
-    def measure(self, as_of_us: int, first: int, end: int) -> tuple[SnapshotColumns, SnapshotValidity]:
-        """Measure the customers of handles [first, end) at `as_of_us`; see `kernels.snapshot.write_snapshot`."""
-        rows = end - first
+    def measure(self, as_of_us: int, handles: NDArray[np.uint32]) -> tuple[SnapshotColumns, SnapshotValidity]:
+        """Measure customers at `as_of_us`; see `kernels.snapshot.write_snapshot`."""
+        rows = handles.size
         out = SnapshotColumns(*(np.empty(rows, column.dtype) for column in SNAPSHOT_OUTPUTS))
         valid = SnapshotValidity(*(np.empty((rows + 7) // 8, np.uint8) for _ in SnapshotValidity._fields))
         state = self.state.copy()
@@ -247,7 +247,7 @@ class Shard:
         rules = self.rules.copy()
         rules.row["signals_max"] = 0  # looking ahead tells nobody anything
         scratch, ahead = np.zeros(1, dtype=CUSTOMER), np.empty(SNAPSHOT_BLOCK, dtype=np.int64)
-        write_snapshot(state.rows, rules.rows, as_of_us, first, end, scratch, ahead, out, valid)
+        write_snapshot(state.rows, rules.rows, as_of_us, handles, scratch, ahead, out, valid)
         return out, valid
 
     def load(

@@ -6,9 +6,11 @@ from typing import Final, Literal, NamedTuple
 
 import pyarrow as pa
 
+from rfmstream.engine.live.feed import Feed
 from rfmstream.engine.live.model import Source
 from rfmstream.engine.live.stats import PartitionStats
 from rfmstream.schemas.ruleset import Ruleset
+from rfmstream.schemas.ruleset_model import RulesetFile
 
 PARTITIONS_HEADER: Final = "Rfmstream-Partitions"
 """Of a snapshot over HTTP: which partitions it holds, so that whoever asks several workers sees what is twice."""
@@ -55,6 +57,9 @@ class Board:
             rebalances  how often partitions were handed out
             joined      they were, at least once: a worker that got none is ready too
             expected    all partitions of the input topics, whichever worker has them
+            owners      the URL of the worker that has a partition, as far as that is known; of other workers'
+            rules       the ruleset as its file gives it, for the rule that a customer's tier follows from
+            feed        the newest committed tier changes; None: nobody can follow them
     """
 
     ruleset: Ruleset
@@ -63,6 +68,9 @@ class Board:
     rebalances: int = 0
     joined: bool = False
     expected: list[Source] = field(default_factory=list)
+    owners: dict[Source, str] = field(default_factory=dict)
+    rules: RulesetFile | None = None
+    feed: Feed | None = None
 
     @property
     def ready(self) -> bool:

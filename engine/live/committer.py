@@ -142,6 +142,8 @@ class Committer:
             count_moves(told.changes, of.tiers)
             if told.signals is not None:
                 of.signals.update(count_signals(told.signals))
+            if self._stats.told is not None:
+                self._stats.told(told.view, told.changes)
         self._stats.committed_us = time.time_ns() // 1000
         if self._stats.unsaved_us is None:
             self._stats.unsaved_us = self._stats.committed_us

@@ -1,5 +1,6 @@
 """What a worker is told at its start: checked once, then frozen."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,10 +13,14 @@ from rfmstream.engine.live.plain import is_plain
 from rfmstream.engine.live.settings import CLIENT_SETTINGS, WORKER_SETTINGS, Given
 from rfmstream.engine.live.sources import resolve
 from rfmstream.engine.service.client_config import ClientConfig
+from rfmstream.engine.service.page_server import is_loopback
 from rfmstream.schemas.errors import ConfigError
+from rfmstream.schemas.mapping import InputMap
 from rfmstream.schemas.plan import Plan, plan_of
 from rfmstream.schemas.plan_file import load_plan
 from rfmstream.schemas.ruleset import Ruleset, load_ruleset
+from rfmstream.schemas.ruleset_file import read_ruleset_file, shipped_path
+from rfmstream.schemas.ruleset_model import RulesetFile
 
 Clock = Literal["log", "event"]
 
@@ -54,7 +59,13 @@ class WorkerConfig:
             erase_within in µs: so long after a customer was erased no checkpoint holds its orders
             ce_source    the CloudEvents attribute
             listen       host and port (0: any free one) of the status pages; None: none
+            input_map    that reads the records; None: they are orders as they are
+            schema_registry, schema_registry_auth  of framed records, and how to log in there
+            listen_data  where customers' data is served; None: where the status pages are
             listen_token  what whoever asks for customers has to show; None: nothing, on loopback only
+            listen_url   of customers' data, as others reach it; None: as it listens
+            listen_tls_*  PEM files, for what is not on loopback
+            rules        the ruleset as its file gives it
     """
 
     client: ClientConfig = field(default_factory=ClientConfig)
@@ -79,11 +90,19 @@ class WorkerConfig:
     commit_interval_ms: int = 0
     record_bytes_max: int = 16 << 20
     structured: bool = False
-    compression: Codec = "lz4"
+    compression: Codec = "gzip"
     ce_source: str = "/rfmstream/rfmstream"
     threads: int = 1
+    input_map: InputMap | None = None
+    schema_registry: str | None = None
+    schema_registry_auth: str | None = field(default=None, repr=False)
     listen: tuple[str, int] | None = ("127.0.0.1", 8765)
+    listen_data: tuple[str, int] | None = None
     listen_token: str | None = field(default=None, repr=False)
+    listen_url: str | None = None
+    listen_tls_cert_file: str | None = None
+    listen_tls_key_file: str | None = None
+    rules: RulesetFile | None = field(default=None, repr=False, compare=False)
     log_format: Literal["text", "json"] = "text"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
@@ -123,17 +142,21 @@ def load_worker_config(
     """
     found = resolve(WORKER_SETTINGS, flags=flags, environment=environment, file=file)
     values = {name: value for name, (value, _) in found.items()}
-    plan = _views(found)
+    plan, path = _views(found), values["plan"]
+    chosen = values["ruleset"][0]
     for name in ("ruleset", "plan", "time_zone", "currency"):
         del values[name]
     ruleset = next((view.ruleset for view in plan.views if not view.shadow), plan.views[0].ruleset)
     client = _client(found)
     outputs = _outputs(found)
     _check_time(found)
+    _check_listen(found)
     for setting in CLIENT_SETTINGS:
         del values[setting.name]
     for name in _OUTPUTS:
         del values[name]
+    input_map = _input_map(found)
+    del values["map"]
     as_of, as_of_given = found["as_of"]
     del values["as_of"]
     return WorkerConfig(
@@ -149,6 +172,8 @@ def load_worker_config(
         outputs=outputs,
         ruleset=ruleset,
         views=None if is_plain(plan) else plan,
+        input_map=input_map,
+        rules=None if path is not None else read_ruleset_file(shipped_path(chosen) or Path(chosen)),
         as_of_us=None if as_of is None else parse_instant(as_of, ruleset.time_zone, key=_place(as_of_given)),
     )
 
@@ -207,11 +232,58 @@ def _outputs(found: _Resolved) -> OutputTopics:
     return OutputTopics(*(found[name][0] for name in _OUTPUTS))
 
 
+def _input_map(found: _Resolved) -> InputMap | None:
+    """Return the map that reads the records.
+
+    Errors  ConfigError  there is none, it is for files, or a registry has no map
+    """
+    name, _ = found["map"]
+    if name is None:
+        for other in ("schema_registry", "schema_registry_auth"):
+            if found[other][1] is not None:
+                fix = "set map, which says what an order is in what the registry describes"
+                raise _error(found, other, "has no effect without a map", fix)
+        return None
+    # Loaded here, so that a worker of plain orders need not wait for it.
+    from rfmstream.engine.files.mapping import load_map  # noqa: PLC0415
+    from rfmstream.engine.live.mapped import check_map  # noqa: PLC0415
+    from rfmstream.engine.live.registry import Registry  # noqa: PLC0415
+
+    input_map = load_map(name)
+    check_map(input_map)
+    if found["schema_registry"][0] is not None:
+        Registry(found["schema_registry"][0], found["schema_registry_auth"][0])
+    elif found["schema_registry_auth"][1] is not None:
+        raise _error(found, "schema_registry_auth", "has no effect without a registry", "set schema_registry")
+    return input_map
+
+
 def _check_time(found: _Resolved) -> None:
     if found["until_end"][0] and found["clock"][0] != "event":
         raise _error(found, "until_end", "needs the clock of the events", "set clock to event")
     if found["as_of"][0] is not None and not found["until_end"][0]:
         raise _error(found, "as_of", "needs an end", "set until_end (and clock to event)")
+
+
+def _check_listen(found: _Resolved) -> None:
+    data, token = found["listen_data"][0], found["listen_token"][0]
+    if data is not None and found["listen"][0] is None:
+        raise _error(found, "listen_data", "has no effect where nothing is served", "leave out listen = off")
+    if data is not None and token is None and not is_loopback(data[0]):
+        raise _error(
+            found,
+            "listen_data",
+            "is not on loopback, so whoever asks has to show a token, and there is none",
+            "set RFMSTREAM_LISTEN_TOKEN, or RFMSTREAM_LISTEN_TOKEN_FILE to the name of a file that holds it",
+        )
+    cert, key = found["listen_tls_cert_file"][0], found["listen_tls_key_file"][0]
+    if key is not None and cert is None:
+        fix = "set listen_tls_cert_file too"
+        raise _error(found, "listen_tls_key_file", "is of no use without a certificate", fix)
+    for name in ("listen_tls_cert_file", "listen_tls_key_file"):
+        path = found[name][0]
+        if path is not None and not os.access(path, os.R_OK):
+            raise _error(found, name, f"{path} cannot be read", "check the path and its permissions")
 
 
 def _error(found: _Resolved, name: str, problem: str, fix: str) -> ConfigError:

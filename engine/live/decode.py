@@ -8,7 +8,7 @@ Source  docs/semantics.md 1
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import compress
 from typing import Final, NamedTuple
 
@@ -27,7 +27,6 @@ from rfmstream.engine.live.spans import HeaderSpans, Spans, part, rejection, siz
 from rfmstream.kernels.json_split import ITEMS, split_records
 from rfmstream.kernels.record_batches import has_byte
 from rfmstream.schemas.orders import CANONICAL_SCHEMA
-from rfmstream.schemas.plan import Plan
 
 _BRACKET: Final = np.uint8(ord("["))
 _FEED: Final = np.uint8(ord("\n"))
@@ -95,6 +94,8 @@ class Decoder:
             attributes  what views look at: the orders get a column `attribute.NAME` for each
     Errors  ConfigError  an unknown currency or zone
     """
+
+    blocks = False
 
     def __init__(
         self,
@@ -250,39 +251,6 @@ class Decoder:
         reasons = dict.fromkeys(np.delete(ordinals, good).tolist(), _MALFORMED)
         reasons |= zip(rejected.column("row").to_pylist(), rejected.column("reason").to_pylist(), strict=True)
         return orders, [(ordinal, reason, texts[ordinal]) for ordinal, reason in reasons.items()]
-
-
-class ViewsDecoder:
-    """Decodes records for views that count in several currencies, or read times in several zones.
-
-    In      decoders  one of each
-    """
-
-    def __init__(self, decoders: Sequence[Decoder]) -> None:
-        self._first, *self._others = decoders
-
-    def decode(self, records: RawRecords) -> LogBatch:
-        """Return the orders of records as the first decoder reads them, with what the others read in `others`."""
-        batch = self._first.decode(records)
-        # As many records as the first could unpack together.
-        return replace(batch, others=tuple(other.decode(batch.records) for other in self._others))
-
-
-def decoder_of(plan: Plan, *, record_bytes_max: int = 16 << 20) -> Decoder | ViewsDecoder:
-    """Return what decodes records for a plan's views: once for all that count in one currency and zone."""
-    attributes: dict[tuple[str, str], list[str]] = {}
-    for view in plan.views:
-        attributes.setdefault((view.ruleset.currency, view.ruleset.time_zone), []).extend(view.attributes)
-    decoders = [
-        Decoder(
-            currency=currency,
-            time_zone=zone,
-            record_bytes_max=record_bytes_max,
-            attributes=tuple(dict.fromkeys(names)),
-        )
-        for (currency, zone), names in attributes.items()
-    ]
-    return decoders[0] if len(decoders) == 1 else ViewsDecoder(decoders)
 
 
 def _judged_records(done: Judged, firsts: NDArray[np.int64]) -> _Judgement:

@@ -47,6 +47,7 @@ REJECTED_BYTES_MAX: Final = 1_000_000
 
 _REFERENCE: Final = re.compile(r"[!#$%&'()*+,\-./0-9:;=?@A-Z\[\]_a-z~]+")
 _HEADERS_ROOM: Final = 1024
+_DETAIL_MAX: Final = 160
 
 
 class Record(NamedTuple):
@@ -183,10 +184,10 @@ class Encoder:
         """Return one record a rejected row: its record's key, its own bytes, and where it came from in the headers.
 
         rfm-reason, rfm-topic and rfm-partition; rfm-offset, of the record; rfm-row, the row's place in it;
-        rfm-timestamp, the record's, µs since 1970 UTC; where there are several views, rfm-views,
-        who rejects it. Numbers are decimal. What exceeds the limit of a record is cut
-        off at its end and rfm-value-bytes tells how long the value was; a key of more than a quarter of the limit is
-        left out and rfm-key-bytes tells how long it was.
+        rfm-timestamp, the record's, µs since 1970 UTC; rfm-detail, what stands there, where the reason alone does not
+        tell; rfm-views, who rejects it, where there are several views. Numbers are decimal. What exceeds the limit of a
+        record is cut off at its end and rfm-value-bytes tells how long the value was; a key of more than a quarter of
+        the limit is left out and rfm-key-bytes tells how long it was.
         """
         return _encoded([self._rejection(row, source) for row in rows])
 
@@ -205,6 +206,8 @@ class Encoder:
         if key is not None and len(key) > self._rejected_bytes_max // 4:
             headers.append(("rfm-key-bytes", len(key)))
             key = None
+        if row.detail:
+            headers.append(("rfm-detail", row.detail[:_DETAIL_MAX]))
         room = self._rejected_bytes_max - len(key or b"") - _HEADERS_ROOM
         if value is not None and len(value) > room:
             headers.append(("rfm-value-bytes", len(value)))

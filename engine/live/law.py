@@ -1,4 +1,4 @@
-"""What decides, beside the records, what a partition's history is: the views, and how its clock runs.
+"""What decides, beside the records, what a partition's history is: the views, how its clock runs, the input map.
 
 Whoever repeats a history must do so by the law it was made by. So the law stands in every checkpoint, and in the ticks:
 in a partition's first one, and in one more wherever it changed (`Tick.ruleset`). The law of a single ruleset names it;
@@ -24,7 +24,7 @@ class Law(NamedTuple):
     """A law; its text is what is written down.
 
     Fields  identity, fingerprint  of the ruleset; of several views, their JSON and its digest
-            clock         log or event
+            clock         log or event; behind a plus the fingerprint of the input map, if records are read by one
             tolerance_us  how far beyond the log's clock an event may be dated; 0 for the clock event
     """
 
@@ -34,15 +34,17 @@ class Law(NamedTuple):
     tolerance_us: int
 
     @classmethod
-    def of(cls, ruleset: Ruleset, clock: Clock, tolerance_us: int) -> Self:
-        """Return the law of a ruleset and a way to tell the time."""
-        return cls(ruleset.identity, ruleset.fingerprint, clock, tolerance_us if clock == "log" else 0)
+    def of(cls, ruleset: Ruleset, clock: Clock, tolerance_us: int, input_map: str | None = None) -> Self:
+        """Return the law of a ruleset, a way to tell the time, and the fingerprint of an input map."""
+        told = clock if input_map is None else f"{clock}+{input_map}"
+        return cls(ruleset.identity, ruleset.fingerprint, told, tolerance_us if clock == "log" else 0)
 
     @classmethod
-    def of_plan(cls, plan: Plan, clock: Clock, tolerance_us: int) -> Self:
-        """Return the law of a plan's views and a way to tell the time."""
+    def of_plan(cls, plan: Plan, clock: Clock, tolerance_us: int, input_map: str | None = None) -> Self:
+        """Return the law of a plan's views, a way to tell the time, and the fingerprint of an input map."""
+        law = cls.of(plan.views[0].ruleset, clock, tolerance_us, input_map)
         if is_plain(plan):
-            return cls.of(plan.views[0].ruleset, clock, tolerance_us)
+            return law
         told = [
             {
                 "view": view.name,
@@ -53,7 +55,7 @@ class Law(NamedTuple):
             for view in sorted(plan.views, key=lambda view: view.name)
         ]
         text = orjson.dumps(told, option=orjson.OPT_SORT_KEYS)
-        return cls(text.decode(), sha256(text).hexdigest(), clock, tolerance_us if clock == "log" else 0)
+        return law._replace(identity=text.decode(), fingerprint=sha256(text).hexdigest())
 
     @property
     def views(self) -> dict[str, "ViewLaw"]:

@@ -1,32 +1,54 @@
-"""Customers by id over HTTP, for programs: what a snapshot says of them, and what their tier is called.
+"""Customers by id over HTTP, for programs: what a snapshot says of them, what their tier is called, and why it is so.
 
 A customer that is not here may be with another worker, or not known yet: "there is none" is only said by a worker that
 has every partition of its topics, all of them past their recovery.
+
+Who asks while others are being answered waits a moment and is answered together with them: a partition is looked at
+once for all of them, between two of its steps.
 """
 
-import hmac
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
+from urllib.parse import quote
 
+import numpy as np
 import orjson
 import pyarrow as pa
 from aiohttp import web
 
+from rfmstream.engine.core.explain import explain
 from rfmstream.engine.files.text_rows import json_lines
+from rfmstream.engine.live.access import Access
 from rfmstream.engine.live.board import PARTITIONS_HEADER, READY_STATES, Board, Watched
 from rfmstream.engine.live.model import Source
+from rfmstream.engine.live.placement import places_of
+from rfmstream.schemas.codes import NEVER_US
 from rfmstream.schemas.errors import ConfigError, TransportError
-from rfmstream.schemas.snapshots import snapshot_schema
+from rfmstream.schemas.snapshots import SNAPSHOT_SCHEMA, snapshot_schema
 
 ARROW_STREAM: Final = "application/vnd.apache.arrow.stream"
+OWNER_HEADER: Final = "Rfmstream-Owner"
+"""Of an answer 421: the URL of the worker that has the customer's partition."""
+
 IDS_MAX: Final = 10_000
 BODY_BYTES_MAX: Final = 4 << 20
 RETRY_AFTER_S: Final = 1
 
-_IDS_AT_ONCE: Final = 500
+_IDS_AT_ONCE: Final = 2_000
 """So few are looked up at once, so that orders wait no longer than that takes."""
 
 Partitions = Mapping[Source, Watched]
+Row = dict[str, Any]
+
+_INSTANTS: Final = tuple(field.name for field in SNAPSHOT_SCHEMA if pa.types.is_timestamp(field.type))
+
+
+class _Found(NamedTuple):
+    """Rows of a snapshot, and the instant they are of."""
+
+    table: pa.Table
+    as_of_us: int
 
 
 class Lookup:
@@ -34,8 +56,6 @@ class Lookup:
 
     In      instant_of  the instant a query names, None for the present; raises ConfigError
             present_us  what the present is
-            token       what has to be shown as `Authorization: Bearer`; None: nothing
-            is_open     whether customers may be asked for without a token: on loopback
     """
 
     def __init__(
@@ -44,57 +64,45 @@ class Lookup:
         *,
         instant_of: Callable[[str | None, Partitions], int | None],
         present_us: Callable[[Partitions], int],
-        token: str | None,
-        is_open: Callable[[], bool],
     ) -> None:
         self._board = board
         self._instant_of = instant_of
         self._present_us = present_us
-        self._token = token
-        self._is_open = is_open
-        self._names = {tier.id: tier for tier in board.ruleset.tiers}
+        tiers = board.ruleset.tiers
+        self._labels = {
+            "tier_zh": pa.array([tier.label_zh for tier in tiers], pa.string()),
+            "tier_en": pa.array([tier.label_en for tier in tiers], pa.string()),
+            "playbook": pa.array([tier.playbook.key for tier in tiers], pa.string()),
+        }
+        self._codes = {tier.id: code for code, tier in enumerate(tiers)}
+        self._waiting: list[tuple[str, asyncio.Future[list[Row]]]] = []
+        self._answering: asyncio.Task[None] | None = None
 
-    def add_to(self, app: web.Application) -> None:
+    def add_to(self, app: web.Application, access: Access) -> None:
         """Serve GET /customers/{id} and POST /customers."""
-        app.router.add_get("/customers/{id}", self._one)
-        app.router.add_post("/customers", self._many)
-
-    def refusal(self, request: web.Request) -> web.Response | None:
-        """Return why nobody may have customers' data without the token; None: this one may."""
-        if self._token is None:
-            if self._is_open():
-                return None
-            text = "customers are not served beyond loopback without RFMSTREAM_LISTEN_TOKEN\n"
-            return web.Response(status=403, text=text)
-        shown = request.headers.get("Authorization", "")
-        if hmac.compare_digest(shown.encode("utf-8", "replace"), f"Bearer {self._token}".encode()):
-            return None
-        return web.Response(
-            status=401,
-            headers={"WWW-Authenticate": "Bearer"},
-            text="show the worker's token as a bearer token\n",
-        )
+        app.router.add_get("/customers/{id}", access.guarded(self._one))
+        app.router.add_post("/customers", access.guarded(self._many))
 
     async def _one(self, request: web.Request) -> web.Response:
-        refusal = self.refusal(request)
-        if refusal is not None:
-            return refusal
-        found, answer = await self._find([request.match_info["id"]], request.query.get("as_of"))
-        if answer is not None:
-            return answer
-        rows = self._rows(found)
-        if not rows:
-            return self._absent()
+        id_, as_of = request.match_info["id"], request.query.get("as_of")
+        try:
+            asked_us = self._instant_of(as_of, self._ready())
+            if asked_us is None:
+                found = await self._soon(id_)
+            else:
+                found = [row for rows in await self._find([id_], asked_us) for row in _plain(rows)]
+        except ConfigError as error:
+            return web.Response(status=400, text=f"{error}\n")
+        except TransportError as error:
+            return _later(str(error))
+        if not found:
+            return self._absent([id_])
         # Records of one customer in several partitions: the state with the newest order is what there is.
-        row = max(rows, key=lambda row: row["last_paid_at"] or "")
-        return web.Response(
-            body=orjson.dumps(row) + b"\n", content_type="application/json", headers=self._where()
-        )
+        row = max(found, key=lambda row: NEVER_US if row["last_paid_at"] is None else row["last_paid_at"])
+        body = orjson.dumps(self._told(row)) + b"\n"
+        return web.Response(body=body, content_type="application/json", headers=self._where())
 
     async def _many(self, request: web.Request) -> web.Response:
-        refusal = self.refusal(request)
-        if refusal is not None:
-            return refusal
         try:
             ids = orjson.loads(await request.read())
         except orjson.JSONDecodeError:
@@ -102,9 +110,13 @@ class Lookup:
         if not isinstance(ids, list) or len(ids) > IDS_MAX or not all(isinstance(id_, str) for id_ in ids):
             text = f"send a JSON array of at most {IDS_MAX:,} ids, which are strings\n"
             return web.Response(status=400, text=text)
-        found, answer = await self._find(ids, request.query.get("as_of"))
-        if answer is not None:
-            return answer
+        try:
+            asked_us = self._instant_of(request.query.get("as_of"), self._ready())
+            found = [rows.table for rows in await self._find(ids, asked_us)]
+        except ConfigError as error:
+            return web.Response(status=400, text=f"{error}\n")
+        except TransportError as error:
+            return _later(str(error))
         if request.headers.get("Accept", "").startswith(ARROW_STREAM):
             sink = pa.BufferOutputStream()
             with pa.ipc.new_stream(sink, self._schema(found)) as writer:
@@ -112,59 +124,115 @@ class Lookup:
                     writer.write_table(table)
             body = sink.getvalue().to_pybytes()
             return web.Response(body=body, content_type=ARROW_STREAM, headers=self._where())
-        rows = self._rows(found)
-        known = {row["customer_id"] for row in rows}
+        known = {id_ for table in found for id_ in table["customer_id"].to_pylist()}
         missing = [id_ for id_ in dict.fromkeys(ids) if id_ not in known]
-        if missing and self._absent().status != web.HTTPNotFound.status_code:
-            return self._absent()
-        document = {"customers": rows, "not_found": missing}
-        return web.Response(
-            body=orjson.dumps(document) + b"\n", content_type="application/json", headers=self._where()
+        if missing and (absent := self._absent(missing)).status != web.HTTPNotFound.status_code:
+            return absent
+        lines = b"".join(
+            [
+                json_lines(batch).to_pybytes()
+                for table in found
+                for batch in self._named(table).combine_chunks().to_batches()
+            ]
         )
+        # In JSON a line feed is at the end of a row and nowhere else.
+        body = b'{"customers":[%s],"not_found":%s}\n' % (
+            lines[:-1].replace(b"\n", b","),
+            orjson.dumps(missing),
+        )
+        return web.Response(body=body, content_type="application/json", headers=self._where())
 
-    async def _find(
-        self, ids: Sequence[str], as_of: str | None
-    ) -> tuple[list[pa.Table], web.Response | None]:
-        """Return what the partitions that are ready have, or the answer where nothing can be said."""
-        partitions = {
+    def _ready(self) -> Partitions:
+        return {
             source: one
             for source, one in sorted(self._board.partitions.items())
             if one.stats.state in READY_STATES
         }
-        try:
-            asked_us = self._instant_of(as_of, partitions)
-            return [
-                table
-                for one in partitions.values()
-                for at in range(0, len(ids), _IDS_AT_ONCE)
-                if (table := await self._ask(one, ids[at : at + _IDS_AT_ONCE], asked_us, partitions)).num_rows
-            ], None
-        except ConfigError as error:
-            return [], web.Response(status=400, text=f"{error}\n")
-        except TransportError as error:
-            return [], _later(str(error))
+
+    async def _soon(self, id_: str) -> list[Row]:
+        """Return a customer's rows at the present, found together with those of whoever asks at the same time."""
+        answer: asyncio.Future[list[Row]] = asyncio.get_running_loop().create_future()
+        self._waiting.append((id_, answer))
+        if self._answering is None or self._answering.done():
+            self._answering = asyncio.create_task(self._answer())
+        return await answer
+
+    async def _answer(self) -> None:
+        while self._waiting:
+            asked, self._waiting = self._waiting[:_IDS_AT_ONCE], self._waiting[_IDS_AT_ONCE:]
+            rows: dict[str, list[Row]] = {}
+            try:
+                for found in await self._find([id_ for id_, _ in asked], None):
+                    for row in _plain(found):
+                        rows.setdefault(row["customer_id"], []).append(row)
+            except Exception as error:  # noqa: BLE001 - it is theirs who asked
+                for _, answer in asked:
+                    if not answer.done():
+                        answer.set_exception(error)
+                continue
+            for id_, answer in asked:
+                if not answer.done():
+                    answer.set_result(rows.get(id_, []))
+
+    async def _find(self, ids: Sequence[str], asked_us: int | None) -> list[_Found]:
+        """Return what the partitions that are ready have.
+
+        Errors  ConfigError     the instant lies before a partition's clock
+                TransportError  a partition is being recovered
+        """
+        partitions = self._ready()
+        found = []
+        for one in partitions.values():
+            for at in range(0, len(ids), _IDS_AT_ONCE):
+                some = await self._ask(one, ids[at : at + _IDS_AT_ONCE], asked_us, partitions)
+                if some.table.num_rows:
+                    found.append(some)
+        return found
 
     async def _ask(
         self, one: Watched, ids: Sequence[str], asked_us: int | None, partitions: Partitions
-    ) -> pa.Table:
+    ) -> _Found:
         assert one.customers is not None, "a partition that is live can be asked"
         if asked_us is not None:
-            return await one.customers(ids, asked_us)
+            return _Found(await one.customers(ids, asked_us), asked_us)
+        as_of_us = max(self._present_us(partitions), one.stats.clock_us)
         try:
-            return await one.customers(ids, max(self._present_us(partitions), one.stats.clock_us))
+            return _Found(await one.customers(ids, as_of_us), as_of_us)
         except ConfigError:
-            return await one.customers(ids, None)  # its clock has moved on
+            table = await one.customers(ids, None)  # its clock has moved on
+            return _Found(table, one.stats.clock_us)
 
-    def _absent(self) -> web.Response:
-        """Return what is said of a customer that no partition here has: never 404 where another may have it."""
+    def _absent(self, ids: Sequence[str]) -> web.Response:
+        """Return what is said of customers that no partition here has: never 404 where another may have them."""
         board = self._board
         if not board.joined or any(one.stats.state not in READY_STATES for one in board.partitions.values()):
             return _later("partitions are being recovered")
-        expected = set(getattr(board, "expected", ()))
+        expected = set(board.expected)
         if not expected or expected - set(board.partitions):
-            text = "no customer of this worker's partitions; another worker may have it\n"
-            return web.Response(status=421, text=text, headers=self._where())
+            owner = self._owner(ids)
+            text = "no customer of this worker's partitions; " + (
+                f"ask {owner}\n" if owner else "another worker may have it\n"
+            )
+            headers = self._where() | ({} if owner is None else {OWNER_HEADER: owner})
+            return web.Response(status=421, text=text, headers=headers)
         return web.Response(status=404, text="there is no such customer\n", headers=self._where())
+
+    def _owner(self, ids: Sequence[str]) -> str | None:
+        """Return the URL of the worker that has the customers, where that is known."""
+        board = self._board
+        elsewhere = [source for source in board.expected if source not in board.partitions]
+        owners = {board.owners.get(source) for source in elsewhere}
+        if len(owners) > 1 and len({source.topic for source in elsewhere}) == 1 and self._is_murmur2():
+            count = len({source for source in board.expected if source.topic == elsewhere[0].topic})
+            topic = elsewhere[0].topic
+            places = places_of([id_.encode() for id_ in ids], count).tolist()
+            owners = {board.owners.get(Source(topic, place)) for place in places}
+        return owners.pop() if len(owners) == 1 else None
+
+    def _is_murmur2(self) -> bool:
+        """Tell whether records lie where Kafka's own hash puts them, as far as any were seen."""
+        seen = [one.stats.placement for one in self._board.partitions.values()]
+        return all(placement is not None and not placement.elsewhere for placement in seen)
 
     def _where(self) -> dict[str, str]:
         return {
@@ -172,24 +240,45 @@ class Lookup:
             "Cache-Control": "no-store",
         }
 
-    def _rows(self, found: Sequence[pa.Table]) -> list[dict[str, Any]]:
-        """Return rows as `snapshot --out FILE.jsonl` writes them, with the tier's labels and playbook."""
-        rows = []
-        for table in found:
-            for batch in table.to_batches():
-                rows += [
-                    self._named(orjson.loads(line)) for line in json_lines(batch).to_pybytes().splitlines()
-                ]
-        return rows
+    def _told(self, row: Row) -> Row:
+        """Return a row with what its tier is called and everything behind it."""
+        code = self._codes.get(row["tier"])
+        named = {name: None if code is None else words[code].as_py() for name, words in self._labels.items()}
+        why = explain(row, self._board.ruleset, self._board.rules, as_of_us=row.pop("as_of_us"))
+        texts = {
+            name: None if row[name] is None else _instant_text(row[name]) for name in _INSTANTS if name in row
+        }
+        return row | texts | named | {"explain": why}
 
-    def _named(self, row: dict[str, Any]) -> dict[str, Any]:
-        tier = self._names.get(row["tier"])
-        if tier is None:
-            return row | {"tier_zh": None, "tier_en": None, "playbook": None}
-        return row | {"tier_zh": tier.label_zh, "tier_en": tier.label_en, "playbook": tier.playbook.key}
+    def _named(self, table: pa.Table) -> pa.Table:
+        """Return rows with what their tiers are called."""
+        tiers = table["tier"].combine_chunks()
+        for name, words in self._labels.items():
+            column = pa.DictionaryArray.from_arrays(tiers.indices, words)
+            table = table.append_column(name, column)
+        return table
 
     def _schema(self, found: Sequence[pa.Table]) -> pa.Schema:
         return found[0].schema if found else snapshot_schema(self._board.ruleset)
+
+
+def customer_path(id_: str) -> str:
+    """Return the path of a customer: an id may hold any character."""
+    return "/customers/" + quote(id_, safe="")
+
+
+def _plain(found: _Found) -> list[Row]:
+    """Return rows with their instants in µs, which may lie in years that a datetime has not, and as_of_us."""
+    table = found.table
+    for at, name in enumerate(table.schema.names):
+        if pa.types.is_timestamp(table.schema.field(at).type):
+            table = table.set_column(at, name, table.column(at).cast(pa.int64()))
+    return [row | {"as_of_us": found.as_of_us} for row in table.to_pylist()]
+
+
+def _instant_text(instant_us: int) -> str:
+    """Write an instant as snapshots in JSON lines have it."""
+    return f"{np.datetime64(instant_us, 'us')}Z"
 
 
 def _later(why: str) -> web.Response:

@@ -61,6 +61,7 @@ class Rejection(NamedTuple):
             offset    of its record
             row       0-based place of the row in its record
             log_us    the record's time, µs
+            detail    what stands there, where a reason alone does not tell
     """
 
     reason: str
@@ -69,6 +70,7 @@ class Rejection(NamedTuple):
     offset: int
     row: int
     log_us: int
+    detail: str | None = None
     views: tuple[str, ...] = ()
 
 
@@ -82,6 +84,8 @@ class LogBatch:
             refused    rows that are no orders, in order of their offsets
             firsts     i64[records + 1], the ordinal of each record's first row, and how many rows there are
             position   the offset to read next
+            texts      of each row, where the rows of a record are not to be found in its bytes without more; empty:
+                       the record's bytes. A row may then give several orders
             reading    the currency and the time zone by which they were read
             others     the same records, read by others
     """
@@ -92,6 +96,7 @@ class LogBatch:
     refused: list[Rejection]
     firsts: NDArray[np.int64]
     position: int
+    texts: Sequence[bytes] | None = None
     reading: tuple[str, str] = ("", "")
     others: tuple["LogBatch", ...] = ()
 

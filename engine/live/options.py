@@ -10,7 +10,12 @@ from rfmstream.engine.live.saver import ERASE_WITHIN_US
 
 
 class Decodes(Protocol):
-    """Turns records into rows; `engine.live.decode.Decoder`."""
+    """Turns records into rows; `engine.live.decode.Decoder`, or by a map `engine.live.mapped.MappedDecoder`."""
+
+    @property
+    def blocks(self) -> bool:
+        """Whether it may wait for others: then it is not to be called on the event loop."""
+        ...
 
     def decode(self, records: RawRecords) -> LogBatch:
         """Return the rows of records, or of as many of the first as can be decoded together."""
@@ -35,6 +40,7 @@ class RunnerOptions:
                                   compressed may hold a thousand times its size
             step_changes          tier changes from which on a step ends where it can
             topic_id              of the input topic as it is now; None: the brokers do not tell
+            input_map             the fingerprint of the map that reads the records, if one does
             current_topic         where the newest changes go, written down where a history begins
     """
 
@@ -52,4 +58,5 @@ class RunnerOptions:
     feed_bytes_max: int = 1 << 28
     step_changes: int = STEP_CHANGES
     topic_id: str | None = None
+    input_map: str | None = None
     current_topic: str | None = None

@@ -25,6 +25,8 @@ class Originals:
         In      record, place  the record's ordinal, and the row's place in it; ask in ascending order
         """
         first, stop = self._batch.firsts[record : record + 2].tolist()
+        if self._batch.texts is not None:
+            return self._batch.texts[first + place] or self._batch.records.values[record]
         if record != self._record:
             value: bytes | None = self._batch.records.values[record]
             if stop - first == 1 or value is None:

@@ -391,4 +391,5 @@ class _Weigher:
         law = Law.parse(tick.ruleset or "")
         if law is None:
             return f"{tick.ruleset}"
-        return f"{law.named}, clock {law.clock}, time tolerance {law.tolerance_us / 1e6:g} s"
+        clock = law.clock.replace("+", ", input map ")
+        return f"{law.named}, clock {clock}, time tolerance {law.tolerance_us / 1e6:g} s"

@@ -41,6 +41,9 @@ from rfmstream.schemas.ruleset import Ruleset
 SMALL_BYTES: Final = 256 << 10
 """Records so short, over so short a time, are applied where they are."""
 
+SMALL_IDS: Final = 256
+"""So few customers are looked up where they are."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -77,7 +80,7 @@ class Runner:
         plan = plan_of([ruleset]) if isinstance(ruleset, Ruleset) else ruleset
         for name in plan.names:
             stats.of(name)  # each metric exists from the start
-        law = Law.of_plan(plan, options.clock, options.tolerance_us)
+        law = Law.of_plan(plan, options.clock, options.tolerance_us, options.input_map)
         commits = Committer(
             source,
             log,
@@ -242,16 +245,21 @@ class Runner:
         In      population  of a view that parts customers; None: of all populations
         Errors  as of `snapshot`
         """
-        return await self._asked(lambda engine: customers_of(engine, ids, as_of_us, population), view)
+        small = len(ids) <= SMALL_IDS and population is None
+        return await self._asked(
+            lambda engine: customers_of(engine, ids, as_of_us, population), view, small=small
+        )
 
-    async def _asked(self, question: Callable[[Engine], pa.Table], view: str | None) -> pa.Table:
+    async def _asked(
+        self, question: Callable[[Engine], pa.Table], view: str | None, *, small: bool = False
+    ) -> pa.Table:
         async with self._context.hold:
             ownership = self._ownership
             is_known = ownership is not None and ownership.is_live and not ownership.is_moving
             if ownership is None or not is_known or not self._context.commits.is_settled:
                 raise TransportError("the partition is being recovered", endpoint=str(self.source))
             of = ownership.partition.state.view(view)
-            return await self._context.run(partial(question, of.engine))
+            return await self._context.run(partial(question, of.engine), small=small)
 
     @asynccontextmanager
     async def _moved_on(self) -> AsyncIterator[Ownership | None]:
@@ -290,7 +298,7 @@ class Runner:
     async def _feed(self, ownership: Ownership, given: RawRecords) -> RawRecords | None:
         """Apply records; return the last of them where they were too many to be decoded at once."""
         small = value_bytes(given) <= SMALL_BYTES
-        is_short = small and not self._suspects.are_in(given)
+        is_short = small and not self._suspects.are_in(given) and not self._decoder.blocks
         batch: LogBatch = await self._context.run(partial(self._decode, given), small=is_short)
         await ownership.feed(batch, small=small)
         done, count = len(batch.records.offsets), len(given.offsets)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any, Final, NamedTuple
+from urllib.parse import urlsplit
 
 from rfmstream.engine.service.client_config import (
     MECHANISMS,
@@ -190,6 +191,22 @@ def _listen(text: str) -> tuple[str, int] | None:
     return found
 
 
+def _address(text: str) -> tuple[str, int]:
+    found = None if text == OFF else _listen(text)
+    if found is None:
+        raise _BadValueError(
+            f"{text!r} is not host:port", "write for example 127.0.0.1:8766, or leave it out"
+        )
+    return found
+
+
+def _url(text: str) -> str:
+    parts = urlsplit(text)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+        raise _BadValueError(f"{text!r} is no URL", "write for example https://worker-1.example:8766")
+    return text.rstrip("/")
+
+
 _KAFKA: Final = "Kafka"
 _TOPICS: Final = "Topics"
 _RULES: Final = "Rules"
@@ -328,6 +345,31 @@ WORKER_SETTINGS: Final = (
     ),
     *TOPIC_SETTINGS,
     Setting(
+        "map",
+        _RULES,
+        _text,
+        None,
+        "NAME|FILE",
+        "Input map that reads the records: a webhook's, a database's. Without one they are orders as they are.",
+    ),
+    Setting(
+        "schema_registry",
+        _RULES,
+        _text,
+        None,
+        "URL",
+        "Schema registry of framed records (Avro, Protobuf, JSON), with Confluent's API. Needs map.",
+    ),
+    Setting(
+        "schema_registry_auth",
+        _RULES,
+        _text,
+        None,
+        "USER:PASSWORD",
+        "What the registry takes to log in.",
+        secret=True,
+    ),
+    Setting(
         "ruleset",
         _RULES,
         _listed(_text, "ruleset"),
@@ -457,9 +499,9 @@ WORKER_SETTINGS: Final = (
         "compression",
         _RECORDS,
         _choice("none", "gzip", "snappy", "lz4", "zstd"),
-        "lz4",
+        "gzip",
         "CODEC",
-        "Of the tier changes: none, gzip, snappy, lz4 or zstd. Some Python consumers lack the last three.",
+        "Of tier changes and signals: none, gzip, snappy, lz4 or zstd. Every client reads gzip, KafkaJS no other.",
     ),
     Setting(
         "ce_source",
@@ -483,7 +525,16 @@ WORKER_SETTINGS: Final = (
         _listen,
         "127.0.0.1:8765",
         "HOST:PORT",
-        "Where /metrics, /healthz, /readyz and /snapshot are served; off: nowhere.",
+        "Where /metrics, /healthz and /readyz are served, and customers' data if it has no place of its own; off: "
+        "nowhere.",
+    ),
+    Setting(
+        "listen_data",
+        _RUN,
+        _address,
+        None,
+        "HOST:PORT",
+        "Where customers' data is served instead: the page, /snapshot, /customers, /tiers and /changes.",
     ),
     Setting(
         "listen_token",
@@ -491,8 +542,27 @@ WORKER_SETTINGS: Final = (
         _text,
         None,
         "TEXT",
-        "Bearer token of /customers and /tiers; without one they are served on loopback only.",
+        "Bearer token of customers' data; without one it is served on loopback only.",
         secret=True,
+    ),
+    Setting(
+        "listen_url",
+        _RUN,
+        _url,
+        None,
+        "URL",
+        "Of customers' data, as others reach it: workers that do not have a customer name it. [default: as it listens]",
+    ),
+    Setting(
+        "listen_tls_cert_file",
+        _RUN,
+        _text,
+        None,
+        "FILE",
+        "Certificate with its chain (PEM), shown at every address that is not on loopback.",
+    ),
+    Setting(
+        "listen_tls_key_file", _RUN, _text, None, "FILE", "Its private key (PEM), if it is not in there."
     ),
     Setting(
         "log_format", _RUN, _choice("text", "json"), "text", "WORD", "text for people, json for programs."

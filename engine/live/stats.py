@@ -2,6 +2,7 @@
 
 from bisect import bisect_left
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import product
 from typing import Final
@@ -84,6 +85,7 @@ class PartitionStats(ViewStats):
             unsaved_us   the wall instant of the first commit that is in no checkpoint; None: all are
             committed_us the wall instant of the newest commit
             times_ahead  records whose time lay further ahead of the wall clock than the tolerance
+            told         who is told of tier changes once they are committed; None: nobody
     """
 
     view: str = ""
@@ -111,6 +113,7 @@ class PartitionStats(ViewStats):
     times_ahead: int = 0
     committed_us: int | None = None
     unsaved_us: int | None = None
+    told: Callable[[str, pa.Table], None] | None = None
 
     def of(self, view: str) -> ViewStats:
         """Return the counters of a view."""

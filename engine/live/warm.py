@@ -9,10 +9,11 @@ from typing import Final
 import pyarrow as pa
 
 from rfmstream.engine.core.engine import Engine
-from rfmstream.engine.live.decode import decoder_of
+from rfmstream.engine.live.decoders import decoder_for
 from rfmstream.engine.live.encode import Encoder
 from rfmstream.engine.live.law import Clock
 from rfmstream.engine.live.model import RawRecords
+from rfmstream.engine.live.options import Decodes
 from rfmstream.engine.live.orders_out import packed
 from rfmstream.engine.live.partition import Partition
 from rfmstream.engine.live.plain import is_parted
@@ -31,10 +32,11 @@ _YEAR_US: Final = 366 * 86_400_000_000
 _log = logging.getLogger(__name__)
 
 
-def warm_up(plan: Ruleset | Plan, clock: Clock) -> None:
+def warm_up(plan: Ruleset | Plan, clock: Clock, decoder: Decodes | None = None) -> None:
     """Take one order the whole way, from a record to its tier changes, a snapshot and a checkpoint that is read again.
 
-    In      plan  its views, or a ruleset
+    In      plan     its views, or a ruleset
+            decoder  None: that of plain orders
 
     Takes half a second where the kernels are in the cache on the disk, and up to a minute the first time.
     """
@@ -49,7 +51,9 @@ def warm_up(plan: Ruleset | Plan, clock: Clock) -> None:
     values = [_ORDER, b"{", packed(pa.RecordBatch.from_pylist([json.loads(_ORDER)]), "arrow")]
     n = len(values)
     records = RawRecords([b"c"] * n, values, [[]] * n, [_AT_MS] * n, range(n), n)
-    steps = list(partition.apply(decoder_of(plan).decode(records)))
+    if decoder is not None:
+        decoder.decode(RawRecords([None], [b"{}"], [[]], [_AT_MS], range(1), 1))
+    steps = list(partition.apply(decoder_for(plan).decode(records)))
     steps += partition.pass_time(partition.clock_us + _YEAR_US)
     view = plan.views[0].name if is_parted(plan) else None
     encoder = Encoder(ruleset, source="/rfmstream/warm-up", view=view)

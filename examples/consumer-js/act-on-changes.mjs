@@ -1,9 +1,9 @@
 // Act on a worker's tier changes as they happen: a Kafka consumer in JavaScript.
 //
 //   npm install
-//   node act-on-changes.mjs --bootstrap-servers 127.0.0.1:9092 --topic rfm.tier-changed.v1
+//   node act-on-changes.mjs --bootstrap-servers 127.0.0.1:9092 --topic rfm.tier-changes.v1
 //
-// kafkajs unpacks gzip by itself and lz4 with a codec alone: run the worker with --compression gzip.
+// kafkajs unpacks gzip, which the worker writes unless it is told otherwise, and nothing else without more packages.
 // kafkajs reads what is committed alone unless it is told otherwise. As in act_on_changes.py, history is left alone, and
 // what was acted on already is dropped by the event's identity.
 import { parseArgs } from "node:util";
@@ -12,7 +12,7 @@ import { Kafka, logLevel } from "kafkajs";
 const { values: options } = parseArgs({
   options: {
     "bootstrap-servers": { type: "string", default: "127.0.0.1:9092" },
-    topic: { type: "string", default: "rfm.tier-changed.v1" },
+    topic: { type: "string", default: "rfm.tier-changes.v1" },
     group: { type: "string", default: "act-on-changes-js" },
     "include-replay": { type: "boolean", default: false },
     "idle-ms": { type: "string" },

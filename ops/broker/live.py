@@ -102,7 +102,11 @@ def live(options: argparse.Namespace, bootstrap: str) -> int:
             with delivery(name, bootstrap, state), program("tail", *reach, *follow) as tail:
                 send = [str(history()), *HISTORY, "--topic", orders, "--speedup", str(options.speedup)]
                 send += ["--rate", str(options.rate)] if options.rate else []
-                with program("produce", *reach, *send) as produce:
+                # Its line of progress and the lines of the others would write over each other.
+                with (
+                    (state / "produce.log").open("wb") as progress,
+                    program("produce", *reach, *send, errors=progress) as produce,
+                ):
                     wait_for_end(produce, worker, tail)
                 wait_until_read(worker, f"http://{listen}")
                 if not options.until_end:
@@ -148,7 +152,7 @@ def a_broker(port: int | None) -> Iterator[str]:
 
 @contextmanager
 def program(
-    command: str, *arguments: str, to: int | None = None, **environment: str
+    command: str, *arguments: str, to: int | None = None, errors: int | None = None, **environment: str
 ) -> Iterator[subprocess.Popen[bytes]]:
     """Run one of our commands, and end it by its process id."""
     script = "from rfmstream.engine.cli import main; main()"
@@ -156,7 +160,7 @@ def program(
         [sys.executable, "-c", script, command, *arguments],
         stdin=subprocess.DEVNULL,
         stdout=to,
-        stderr=to,
+        stderr=to if errors is None else errors,
         cwd=ROOT,
         env={**os.environ, **environment},
         # Ctrl-C at the terminal is for this program, which ends the others one after another.

@@ -4,6 +4,7 @@ import fuzz_fetches
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from schedules import some
 
 
 @pytest.mark.parametrize("seed", fuzz_fetches.seeds())
@@ -11,7 +12,7 @@ def test_seeds_pass(seed: bytes) -> None:
     fuzz_fetches.take(seed)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=some(200), deadline=None)
 @given(
     seed=st.sampled_from(fuzz_fetches.seeds()),
     at=st.integers(0, fuzz_fetches.BYTES_MAX),

@@ -1,7 +1,6 @@
 """Delivery against a real broker and a real receiver."""
 
 import asyncio
-import os
 import random
 import threading
 import time
@@ -99,7 +98,7 @@ def test_a_receiver_that_fails_and_kills_lose_nothing_and_keep_the_order(
     kill_and_restart(cluster, tmp_path, changes=400, kills=4, seed=1)
 
 
-@pytest.mark.skipif(not os.environ.get("RFM_DEEP"), reason="takes long: make test-deep")
+@pytest.mark.deep
 def test_two_hundred_kills_lose_nothing_and_keep_the_order(cluster: Cluster, tmp_path: Path) -> None:
     kill_and_restart(cluster, tmp_path, changes=20_000, kills=200, seed=2)
 

@@ -42,7 +42,6 @@ def shop(bootstrap: str, tmp_path: Path) -> tuple[dict[str, str], Run]:
         "RFMSTREAM_APP_ID": name,
         "RFMSTREAM_CHECKPOINTS": str(tmp_path / "checkpoints"),
         "RFMSTREAM_LISTEN": "off",
-        "RFMSTREAM_COMPRESSION": "gzip",
         **topics,
     }
 

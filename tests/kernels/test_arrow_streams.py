@@ -7,6 +7,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from schedules import some
 
 from rfmstream.kernels.arrow_streams import DAMAGED, unpacked_bytes
 
@@ -97,7 +98,7 @@ def test_cut_anywhere(codec: str | None) -> None:
     assert said(value + b"\x01\x02\x03") == whole
 
 
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=some(1000), deadline=None)
 @given(data=st.data(), codec=st.sampled_from([None, "zstd", "lz4"]), legacy=st.booleans())
 def test_damaged_anywhere(data: st.DataObject, codec: str | None, *, legacy: bool) -> None:
     value = bytearray(stream(batch(8), compression=codec, use_legacy_format=legacy))

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from json_texts import GOOD, POOLS, mutated, objects, texts
+from schedules import some
 
 from rfmstream.engine.events.json_rows import parse_object, text_rows
 from rfmstream.engine.events.json_scan import PAD, OrderScanner
@@ -40,13 +41,13 @@ def check(rows: list[bytes], **options: str) -> None:
         assert order == expected.get(order["row"]), rows[order["row"]]
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=some(400), deadline=None)
 @given(rows=st.lists(texts(), min_size=1, max_size=8), currency=st.sampled_from(["CNY", "JPY", "BHD"]))
 def test_what_is_accepted_is_what_the_ordinary_path_reads(rows: list[bytes], currency: str) -> None:
     check(rows, currency=currency)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=some(100), deadline=None)
 @given(rows=st.lists(objects(), min_size=1, max_size=8))
 def test_another_zone(rows: list[bytes]) -> None:
     check(rows, time_zone="Asia/Shanghai")
@@ -229,7 +230,7 @@ def test_nesting(value: object) -> None:
     assert nesting(np.frombuffer(json.dumps(value).encode(), np.uint8)) == depth(value)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=some(200), deadline=None)
 @given(mutated())
 def test_nesting_of_anything_is_some_number(text: bytes) -> None:
     assert 0 <= nesting(np.frombuffer(text, np.uint8)) <= len(text)

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from kafka_batches import LOG_APPEND_TIME, Batch, Record, shifted, varint
+from schedules import some
 
 from rfmstream.kernels.record_batches import (
     COLUMNS,
@@ -69,7 +70,7 @@ def cut(data: bytes, start: int, size: int) -> bytes | None:
     return None if size < 0 else data[start : start + size]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=some(300), deadline=None)
 @given(
     several=st.lists(records, max_size=3),
     gap=st.integers(0, 3),
@@ -98,7 +99,7 @@ def test_every_record_is_found(several: list[list[Record]], gap: int, first: int
         assert (len(raw) == 1) == (not record.headers)
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=some(500), deadline=None)
 @given(
     some=records,
     damage=st.lists(st.tuples(st.integers(0, 600), st.integers(0, 255)), max_size=3),
@@ -159,7 +160,7 @@ def test_the_smallest_record_is_one() -> None:
     assert columns[:, 0].tolist() == [5, 1_767_225_600_000, 66, -1, 67, -1, 67, 1]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=some(200), deadline=None)
 @given(
     strings=st.lists(texts, max_size=8),
     between=st.integers(0, 40),
@@ -178,7 +179,7 @@ def test_strings_are_gathered(strings: list[bytes | None], between: int, at: int
     assert out[:end].tobytes() == b"\7" * at + whole
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=some(200), deadline=None)
 @given(strings=st.lists(st.sampled_from([b"", b"a", b"b", b"ab", b"a" * 50, b"a" * 49 + b"b"]), max_size=8))
 def test_runs_of_equal_strings(strings: list[bytes]) -> None:
     sizes = np.array([len(string) for string in strings], np.int64)

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracle import Oracle, replay
 from oracle_days import DAY_US, LAST_US
+from schedules import some
 from strategies import Case, cases, splits
 from twins import Driven, assert_same, canonical_batch, in_order, plain_rows
 
@@ -38,7 +39,7 @@ def test_threads_make_no_difference(case: Case, threads: int, data: st.DataObjec
     assert_same(driven, one_pass(case))
 
 
-@settings(max_examples=30)
+@settings(max_examples=some(30))
 @given(cases(max_size=12))
 def test_restart_after_every_event(case: Case) -> None:
     driven = Driven(case.rules)
@@ -50,7 +51,7 @@ def test_restart_after_every_event(case: Case) -> None:
         assert_same(driven, one_pass(case))
 
 
-@settings(max_examples=30)
+@settings(max_examples=some(30))
 @given(cases(), st.integers(1, 4), st.integers(1, 4), st.data())
 def test_restart_with_another_number_of_threads(
     case: Case, before: int, after: int, data: st.DataObject

@@ -229,7 +229,15 @@ def test_rejected_rows_fit_their_message() -> None:
 
 
 @pytest.mark.parametrize(
-    "ruleset", [None, *(str(Law.of(RULESET, clock, 300_000_000)) for clock in ("log", "event"))]
+    "ruleset",
+    [
+        None,
+        *(
+            str(Law.of(RULESET, clock, 300_000_000, m))
+            for clock in ("log", "event")
+            for m in (None, "0f" * 8)
+        ),
+    ],
 )
 def test_ticks_fit_their_message(ruleset: str | None) -> None:
     payload = orjson.loads(orjson.dumps(Tick(12, 1_767_225_600_000_000, ruleset)._asdict()))

@@ -21,6 +21,7 @@ from live_world import Crash, ScriptedLog, World, damage
 from oracle import BUILT_IN, Rules
 from oracle_days import DAY_US
 from oracle_log import LogOracle
+from schedules import some
 from twins import assert_in_order_per_customer, in_order, plain_rows, ruleset_of
 
 from rfmstream import Engine
@@ -35,7 +36,7 @@ from rfmstream.engine.live.store import Store
 from rfmstream.schemas.errors import TransportError
 
 PER_TEST = 20
-COUNT = int(os.environ.get("RFM_SIMULATIONS", "300"))
+COUNT = int(os.environ.get("RFM_SIMULATIONS", some(300)))
 CHOSEN = os.environ.get("RFM_SIMULATION_SEED")
 SEEDS = (
     [range(int(CHOSEN), int(CHOSEN) + 1)]

@@ -17,7 +17,7 @@ from twins import canonical_batch, plain_rows
 
 from rfmstream.engine.core.view import NOT_OURS
 from rfmstream.engine.core.views import Views
-from rfmstream.engine.live.decode import decoder_of
+from rfmstream.engine.live.decoders import decoder_for
 from rfmstream.engine.live.runner import Runner
 from rfmstream.engine.live.stats import PartitionStats
 from rfmstream.engine.live.store import Store
@@ -53,7 +53,7 @@ class ViewsStage(Stage):
             options=OPTIONS.__class__(**{**vars(OPTIONS), **options}),
             log=ScriptedLog(self.world),
             store=Store(str(self.root), app_id="app"),
-            decoder=decoder_of(plan),
+            decoder=decoder_for(plan),
             run=run,
             now_us=lambda: self.world.now_us,
             stats=PartitionStats(),

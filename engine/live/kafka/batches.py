@@ -7,12 +7,13 @@ Source  Kafka's protocol guide, "Record Batch"
 """
 
 import struct
+import zlib
 from collections.abc import Callable, Iterator
 from typing import Any, Final, Literal
 
 import cramjam
 import numpy as np
-from aiokafka.codec import gzip_encode, zstd_encode
+from aiokafka.codec import zstd_encode
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from numpy.typing import NDArray
 
@@ -38,6 +39,9 @@ Compression = Literal["gzip", "snappy", "lz4", "zstd"]
 _SNAPPY_FRAME: Final = struct.Struct(">8sIII")
 _SNAPPY_MARK: Final = b"\x82SNAPPY\0"
 
+_GZIP_LEVEL: Final = 1
+_GZIP_FRAME: Final = 31
+
 # lz4's frame of blocks of 1 MiB that need nothing of each other and have no checksums: the batch has its own.
 _LZ4_BEGIN: Final = b"\x04\x22\x4d\x18\x60\x60\x51"
 _LZ4_END: Final = bytes(4)
@@ -49,6 +53,13 @@ _LZ4_STORED: Final = 1 << 31
 def _snappy(data: memoryview) -> bytes:
     block = cramjam.snappy.compress_raw(data)
     return _SNAPPY_FRAME.pack(_SNAPPY_MARK, 1, 1, len(block)) + bytes(block)
+
+
+def _gzip(data: memoryview) -> bytes:
+    # The level above all is what makes it dear: 9, as others have it, takes six times as long for a third less. And
+    # unlike what cramjam has, this does not hold Python's lock meanwhile.
+    packer = zlib.compressobj(_GZIP_LEVEL, zlib.DEFLATED, _GZIP_FRAME)
+    return packer.compress(data) + packer.flush()
 
 
 def _lz4(data: memoryview) -> bytes:
@@ -71,7 +82,7 @@ def _lz4_of_rows(records: EncodedRecords) -> bytes:
 
 _Codec = tuple[int, Callable[[memoryview], bytes]]
 _CODECS: Final[dict[str, _Codec]] = {
-    "gzip": (1, gzip_encode),
+    "gzip": (1, _gzip),
     "snappy": (2, _snappy),
     "lz4": (3, _lz4),
     "zstd": (4, zstd_encode),

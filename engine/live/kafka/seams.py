@@ -14,11 +14,11 @@ import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import metadata
 from typing import Final
 
 import aiokafka
 import faust
-import numba
 
 from rfmstream.engine.live.kafka import answers, raw_check
 from rfmstream.kernels.gil import keep_gil_on_this_thread
@@ -69,27 +69,21 @@ CONSUMER: Final = Seam(
     "faust.transport.drivers.aiokafka: Consumer, its thread and its listener, as subclasses under a scheme of our own",
     "none: the worker refuses another version when it is installed (pyproject.toml)",
 )
-LOCK: Final = Seam(
-    "lock",
+COMPILER: Final = Seam(
+    "compiler",
     "numba",
     ("0.68.",),
-    "CPython's pair PyEval_SaveThread and PyEval_RestoreThread, as numba finds it: the loop's thread keeps the lock",
-    "kernels let the lock go on every thread: answers come later under load",
-)
-HELPERS: Final = Seam(
-    "helpers",
-    "numba",
-    LOCK.known,
-    "Dispatcher._insert and _compile_for_args of helper kernels: no entries from Python (kernels/_jit.py)",
+    "where kernels are compiled alone: Dispatcher._insert, JITCPUCodegen._add_module and set_env,"
+    " JITCodeLibrary._finalize_specific and _final_module (kernels/_compile.py, _entry.py)",
     "none: pyproject.toml has an upper bound, and every test of a kernel is its test",
 )
 
-SEAMS: Final = (ANSWERS, FETCHES, CONSUMER, LOCK, HELPERS)
+SEAMS: Final = (ANSWERS, FETCHES, CONSUMER, COMPILER)
 
 
 def versions() -> dict[str, str]:
     """Return the installed version of each package with a seam."""
-    return {"aiokafka": aiokafka.__version__, "faust": faust.__version__, "numba": numba.__version__}
+    return {"aiokafka": aiokafka.__version__, "faust": faust.__version__, "numba": metadata.version("numba")}
 
 
 def install_answers() -> None:
@@ -104,8 +98,8 @@ def install_fetches() -> None:
 
 
 def install_lock() -> None:
-    """Install LOCK for the calling thread, before kernels are loaded."""
-    _install(LOCK, keep_gil_on_this_thread, lambda: None)
+    """Have kernels keep Python's lock on the calling thread, an event loop's."""
+    keep_gil_on_this_thread()
 
 
 def _install(seam: Seam, test: Callable[[], bool], install: Callable[[], None]) -> None:

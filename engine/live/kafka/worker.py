@@ -24,8 +24,9 @@ from aiokafka import errors as kafka
 from rfmstream.engine.files.interrupts import ending_signals
 from rfmstream.engine.live.board import Board, Watched
 from rfmstream.engine.live.config import WorkerConfig
-from rfmstream.engine.live.decode import decoder_of
+from rfmstream.engine.live.decoders import decoder_of, recipe_of
 from rfmstream.engine.live.encode import Encoder
+from rfmstream.engine.live.feed import Feed
 from rfmstream.engine.live.http import StatusServer
 from rfmstream.engine.live.kafka.client import as_rfm_error
 from rfmstream.engine.live.kafka.lane import STOP_S_MAX, Lane
@@ -35,6 +36,7 @@ from rfmstream.engine.live.kafka.topics import input_ids, prepare_topics
 from rfmstream.engine.live.kafka.transactions import Transactions
 from rfmstream.engine.live.kafka.transport import App, Fetched, Reading
 from rfmstream.engine.live.kafka.watermarks import high_watermarks
+from rfmstream.engine.live.mapped import MappedDecoder, fingerprint
 from rfmstream.engine.live.model import Source
 from rfmstream.engine.live.options import RunnerOptions
 from rfmstream.engine.live.placement import Placement
@@ -44,6 +46,7 @@ from rfmstream.engine.live.stats import PartitionStats, no_changes
 from rfmstream.engine.live.store import Store
 from rfmstream.engine.live.trials import Trials
 from rfmstream.engine.live.warm import warm_up
+from rfmstream.engine.service.page_server import tls_context
 from rfmstream.schemas.errors import RfmError, TransportError
 
 _T = TypeVar("_T")
@@ -90,17 +93,13 @@ class Worker:
 
     def __init__(self, config: WorkerConfig) -> None:
         self._config = config
-        self._board = Board(config.ruleset, config.clock)
+        self._board = Board(config.ruleset, config.clock, rules=config.rules)
+        if config.listen is not None:
+            self._board.feed = Feed(config.ruleset, views=config.plan.views)
         self._pool = ThreadPoolExecutor(config.threads, thread_name_prefix="step")
-        self._decoder = decoder_of(config.plan, record_bytes_max=config.record_bytes_max)
-        self._trials = Trials(
-            {
-                "currency": config.ruleset.currency,
-                "time_zone": config.ruleset.time_zone,
-                "record_bytes_max": config.record_bytes_max,
-                "attributes": config.plan.attributes,
-            }
-        )
+        recipe = recipe_of(config)
+        self._decoder = decoder_of(recipe)
+        self._trials = Trials(recipe)
         self._store = Store(config.checkpoints, app_id=config.app_id, keep=config.checkpoints_kept)
         self._reading = Reading(config, self._fail)
         self._transactions = Transactions(config.client, config.app_id)
@@ -125,15 +124,14 @@ class Worker:
         partitions = await self._unless_stopped(prepare_topics(self._config))
         if partitions is None:
             return
-        config = self._config
         self._reading.partitions = self._partitions = partitions
+        if isinstance(self._decoder, MappedDecoder):
+            self._decoder.checks_keys = partitions > 1
         self._board.expected = [
             Source(topic, number) for topic in self._config.input_topics for number in range(partitions)
         ]
         self._topic_ids = await self._unless_stopped(input_ids(self._config)) or {}
-        status = (
-            None if config.listen is None else StatusServer(config.listen, self._board, config.listen_token)
-        )
+        status = self._status()
         try:
             if status is not None:
                 await status.start()
@@ -144,11 +142,12 @@ class Worker:
                     "topics": ",".join(self._config.input_topics),
                     "partitions": partitions,
                     "ruleset": self._config.ruleset.identity,
-                    "views": None if config.views is None else ", ".join(config.views.names),
+                    "views": None if self._config.views is None else ", ".join(self._config.views.names),
                     "status": None if status is None else status.url,
+                    "data": None if status is None else status.data_url,
                 },
             )
-            warm = partial(warm_up, self._config.plan, self._config.clock)
+            warm = partial(warm_up, self._config.plan, self._config.clock, self._decoder)
             await self._unless_stopped(self._in_pool(warm))
             await self._unless_stopped(self._in_pool(install_fetches))
             await self._read()
@@ -160,6 +159,19 @@ class Worker:
         if self._error is not None:
             raise self._error
         _log.info("worker stopped")
+
+    def _status(self) -> StatusServer | None:
+        config = self._config
+        if config.listen is None:
+            return None
+        cert = config.listen_tls_cert_file
+        return StatusServer(
+            config.listen,
+            self._board,
+            config.listen_token,
+            listen_data=config.listen_data,
+            tls=None if cert is None else tls_context(cert, config.listen_tls_key_file),
+        )
 
     async def _unless_stopped(self, doing: Coroutine[Any, Any, _T]) -> _T | None:
         """Return what comes of it; None where the worker was told to stop first: brokers may take long to answer."""
@@ -281,6 +293,11 @@ class Worker:
         stats = PartitionStats(placement=Placement(source.partition, self._partitions))
         for view in config.plan.views:
             stats.of(view.name).changes = no_changes(view.ruleset)
+        feed = self._board.feed
+        if feed is not None:
+            # Shadows are for nobody to act on.
+            shown = {view.name for view in config.plan.views if not view.shadow}
+            stats.told = lambda view, changes: feed.add(changes) if view in shown else None
         # A customer whose records are in several partitions has a state, and numbers its changes, in each.
         views = {
             view.name: ViewOutput(
@@ -317,6 +334,7 @@ class Worker:
             until_end=config.until_end,
             as_of_us=config.as_of_us,
             topic_id=self._topic_ids.get(source.topic),
+            input_map=None if config.input_map is None else fingerprint(config.input_map),
             current_topic=config.outputs.current,
         )
         runner = Runner(

@@ -7,6 +7,7 @@ import pyarrow as pa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from json_texts import GOOD, texts
+from schedules import some
 
 from rfmstream.engine.events.json_scan import OrderScanner
 from rfmstream.engine.events.normalise import CONTRACT_COLUMNS, normalise
@@ -36,7 +37,7 @@ def parsed(path: Path, time_zone: str) -> tuple[list[dict], list[dict]]:
     return sorted(orders, key=lambda order: (order["occurred_at"], order["row"])), rejected
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=some(200), deadline=None)
 @given(
     lines=st.lists(st.one_of(texts(), st.sampled_from([b"", b" \r", GOOD + b"\r"])), max_size=12),
     time_zone=st.sampled_from(["UTC", "Asia/Shanghai"]),

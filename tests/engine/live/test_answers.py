@@ -9,6 +9,7 @@ from aiokafka import conn
 from aiokafka.errors import KafkaConnectionError
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from schedules import some
 
 from rfmstream.engine.live.kafka.answers import _SHORT_BYTES, _Protocol, install
 
@@ -45,7 +46,7 @@ def received(data: bytes, cuts: Sequence[int], test: Callable[[_Protocol], Await
 
 
 @given(st.lists(LENGTHS, max_size=6), st.data())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=some(150), deadline=None)
 def test_answers_are_whole_and_in_order_wherever_they_are_cut(
     lengths: list[int], data: st.DataObject
 ) -> None:

@@ -9,6 +9,7 @@ import pytest
 from decoded import ARROW, checked, decode, outcomes, raw, stream, table, text
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from schedules import some
 
 from rfmstream.engine.live.decode import Decoder
 from rfmstream.engine.live.model import Headers
@@ -84,7 +85,7 @@ def test_arrow_whose_offsets_or_indices_lead_astray() -> None:
     assert outcomes(batch) == [*["malformed"] * len(columns), "a", "b"]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=some(200), deadline=None)
 @given(data=st.data())
 def test_damaged_arrow_never_raises(data: st.DataObject) -> None:
     value = bytearray(stream(table("a", "b")))

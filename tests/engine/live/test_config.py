@@ -10,13 +10,14 @@ from rfmstream.engine.live.settings import WORKER_SETTINGS
 from rfmstream.engine.service.client_config import ClientConfig
 from rfmstream.schemas.errors import ConfigError
 
+HOME = {"XDG_STATE_HOME": "/state"}
 SASL = {"RFMSTREAM_SECURITY_PROTOCOL": "sasl_ssl", "RFMSTREAM_SASL_USERNAME": "ann"}
 
 
 def load(
     flags: dict[str, Any] | None = None, environment: dict[str, str] | None = None, file: Path | None = None
 ) -> WorkerConfig:
-    return load_worker_config(flags or {}, environment=environment or {}, file=file)
+    return load_worker_config(flags or {}, environment=HOME | (environment or {}), file=file)
 
 
 def refusal(
@@ -41,7 +42,7 @@ def toml(tmp_path: Path) -> Path:
 
 def test_every_default_is_the_dataclass_own() -> None:
     loaded = load()
-    own = WorkerConfig(threads=loaded.threads)
+    own = WorkerConfig(threads=loaded.threads, checkpoints="/state/rfmstream/rfmstream")
     assert loaded == own
     assert loaded.threads >= 1
 
@@ -198,5 +199,6 @@ def test_names_are_told_apart() -> None:
     assert {setting.name for setting in WORKER_SETTINGS if setting.secret} == {
         "listen_token",
         "sasl_password",
+        "schema_registry_auth",
         "tls_key_password",
     }

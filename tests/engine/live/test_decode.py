@@ -10,6 +10,7 @@ from decoded import EVENT, JSON, LINES, Value, checked, decode, order, outcomes,
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from json_texts import GOOD, texts
+from schedules import some
 
 from rfmstream.engine.files.source import open_orders
 from rfmstream.engine.live.decode import Decoder
@@ -32,7 +33,7 @@ def in_a_file(line: bytes) -> tuple[list[dict], list[dict]]:
     )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=some(300), deadline=None)
 @given(
     line=texts().filter(lambda line: b"\n" not in line and line.strip()[:1] not in (b"", b"[")),
     headers=st.sampled_from([(), JSON, LINES]),
@@ -46,7 +47,7 @@ def test_a_record_is_what_the_line_is_in_a_file(line: bytes, headers: Headers) -
     assert [row.original for row in batch.refused] == [line] * len(rejected)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=some(150), deadline=None)
 @given(
     values=st.lists(st.one_of(st.none(), texts()), max_size=12),
     split=st.integers(0, 12),

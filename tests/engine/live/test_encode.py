@@ -345,6 +345,7 @@ REJECTIONS = st.builds(
     row=st.integers(0, 2**31),
     log_us=INT64,
     views=st.sampled_from([(), ("hk",), ("all", "hk")]),
+    detail=st.none() | st.text(st.characters(exclude_categories=["Cs"]), max_size=200),
 )
 
 
@@ -361,6 +362,7 @@ def test_rejected_rows_say_where_they_came_from(rows: list[Rejection]) -> None:
                 ("rfm-offset", b"%d" % row.offset),
                 ("rfm-row", b"%d" % row.row),
                 ("rfm-timestamp", b"%d" % row.log_us),
+                *([("rfm-detail", row.detail[:160].encode())] if row.detail else []),
                 *([("rfm-views", ",".join(row.views).encode())] if row.views else []),
             ],
         )

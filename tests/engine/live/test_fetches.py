@@ -30,6 +30,7 @@ from kafka_batches import (
     shifted,
     with_checksums,
 )
+from schedules import some
 
 from rfmstream.engine.live.decode import Decoder
 from rfmstream.engine.live.kafka import fetches, raw_check
@@ -103,7 +104,7 @@ def fetched(
     return data + cut_off, draw(st.integers(0, end)), draw(st.lists(aborted, max_size=3))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=some(200), deadline=None)
 @given(fetch=fetched())
 def test_both_paths_read_the_same(fetch: tuple[bytes, int, Aborted]) -> None:
     found = check_paths_agree(*fetch)
@@ -111,13 +112,13 @@ def test_both_paths_read_the_same(fetch: tuple[bytes, int, Aborted]) -> None:
     assert is_raw(found) or not found.offsets
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=some(400), deadline=None)
 @given(fetch=fetched(damaged=True))
 def test_damaged_records_are_the_same_to_both_paths(fetch: tuple[bytes, int, Aborted]) -> None:
     check_paths_agree(*fetch)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=some(400), deadline=None)
 @given(
     fetch=fetched(),
     damage=st.lists(st.tuples(st.integers(0, 2000), st.integers(0, 255)), min_size=1, max_size=4),
@@ -144,7 +145,7 @@ def same_rows(raw: LogBatch, ordinary: LogBatch) -> None:
     assert as_lists(raw.records) == as_lists(ordinary.records)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=some(150), deadline=None)
 @given(
     several=st.lists(
         fetched(st.one_of(st.none(), texts(), texts().map(lambda text: text + b"\n" + text))), max_size=3
@@ -165,7 +166,7 @@ def test_orders_are_the_same_by_both_paths(several: Sequence[tuple[bytes, int, A
         same_rows(decoder.decode(joined(mixed)), decoder.decode(all_ordinary))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=some(150), deadline=None)
 @given(
     several=st.lists(fetched(st.one_of(st.none(), texts())), min_size=1, max_size=3),
     bytes_max=st.integers(1, 2000),

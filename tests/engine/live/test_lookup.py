@@ -4,6 +4,7 @@ import asyncio
 import json
 import logging
 from collections.abc import Callable, Coroutine, Sequence
+from datetime import datetime
 from typing import Any
 
 import aiohttp
@@ -11,12 +12,16 @@ import pyarrow as pa
 import pytest
 
 from rfmstream.engine.core.engine import Engine
+from rfmstream.engine.core.explain import explain
 from rfmstream.engine.core.lookup import rows_of
 from rfmstream.engine.files.text_rows import json_lines
 from rfmstream.engine.live.board import Board, Watched
+from rfmstream.engine.live.feed import Feed
 from rfmstream.engine.live.http import ARROW_STREAM, StatusServer
 from rfmstream.engine.live.model import Source
 from rfmstream.engine.live.stats import PartitionStats
+from rfmstream.schemas.ruleset import load_ruleset
+from rfmstream.schemas.ruleset_file import read_ruleset_file, shipped_path
 
 Steps = Callable[[aiohttp.ClientSession], Coroutine[Any, Any, None]]
 
@@ -46,11 +51,25 @@ def watched(customers: Sequence[str], state: str = "live") -> tuple[Engine, Watc
 
 @pytest.fixture
 def board() -> Board:
-    board = Board(Engine("rfm8").ruleset, "event", joined=True)
-    board.expected = [HERE, THERE]  # type: ignore[attr-defined]
+    ruleset = Engine("rfm8").ruleset
+    path = shipped_path("rfm8")
+    assert path is not None
+    board = Board(ruleset, "event", joined=True, rules=read_ruleset_file(path), feed=Feed(ruleset))
+    board.expected = [HERE, THERE]
     board.partitions[HERE] = watched(["ann", "東京/3", "00042"])[1]
     board.partitions[THERE] = watched(["cid"])[1]
     return board
+
+
+def explained(row: dict[str, Any]) -> Any:  # noqa: ANN401 - JSON
+    """Return what `rfmstream explain --json` says of a row of a snapshot in JSON lines."""
+    ruleset = load_ruleset("rfm8")
+    path = shipped_path("rfm8")
+    assert path is not None
+    instants = ("tier_since", "effective_at", "last_paid_at", "first_paid_at", "next_change_at")
+    typed = row | {name: row[name] and datetime.fromisoformat(row[name]) for name in instants}
+    found = explain(typed, ruleset, read_ruleset_file(path), as_of_us=1_771_545_600_000_000)
+    return json.loads(json.dumps(found.as_dict()))
 
 
 def asking(board: Board, steps: Steps, *, token: str | None = None, host: str = "127.0.0.1") -> None:
@@ -78,6 +97,7 @@ def test_a_customer_is_its_row_of_the_snapshot_and_what_its_tier_is_called(board
                 for line in json_lines(table.combine_chunks().to_batches()[0]).to_pybytes().splitlines()
             ]
             (row,) = [line for line in lines if line["customer_id"] == found["customer_id"]]
+            assert found.pop("explain") == explained(row)
             assert found == row | {
                 "tier_zh": "一般挽留客户",
                 "tier_en": "Low-value Lapsed",
@@ -154,11 +174,12 @@ def test_beyond_loopback_a_token_is_needed(board: Board) -> None:
 
     async def without(session: aiohttp.ClientSession) -> None:
         assert await status(session, "/customers/ann") == 403
-        assert await status(session, "/tiers/100") == 403
+        for path in ("/tiers/100", "/snapshot", "/changes?follow=false"):
+            assert await status(session, path) == 403
         assert await status(session, "/healthz") == 200
 
     async def with_one(session: aiohttp.ClientSession) -> None:
-        for path in ("/customers/ann", "/tiers/100"):
+        for path in ("/customers/ann", "/tiers/100", "/snapshot", "/changes?follow=false"):
             assert await status(session, path) == 401
             assert await status(session, path, "wrong") == 401
             assert await status(session, path, "sésame") == 200
@@ -179,7 +200,7 @@ def test_no_log_says_who_was_asked_for(board: Board, caplog: pytest.LogCaptureFi
 
 
 def test_a_client_that_does_not_read_is_left(board: Board, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rfmstream.engine.live.http._WRITE_S_MAX", 0.2)
+    monkeypatch.setattr("rfmstream.engine.live.data._WRITE_S_MAX", 0.2)
     one = board.partitions[HERE]
     asked: list[bool] = []
 

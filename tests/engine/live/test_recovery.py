@@ -125,7 +125,10 @@ def test_a_change_of_clock_is_repeated_under_other_signals() -> None:
     assert plan(committed=30, loaded=(30, 1000, before), ticks=ticks[:1]).changes
 
 
-@pytest.mark.parametrize("before", [Law.of(RULES, "event", 5), Law.of(RULES, "log", 6)])
+@pytest.mark.parametrize(
+    "before",
+    [Law.of(RULES, "event", 5), Law.of(RULES, "log", 6), Law.of(RULES, "log", 5, "0123456789abcdef")],
+)
 def test_another_clock_needs_a_clean_stop_only(before: Law) -> None:
     ticks = [first_tick(0, before)]
     assert plan(committed=30, loaded=(30, 1000, before), ticks=ticks).changes

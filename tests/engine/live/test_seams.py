@@ -1,17 +1,14 @@
 """What reaches into other packages is installed where it was read at, and else left alone."""
 
 import asyncio
-import ctypes
 import logging
 import subprocess
 import sys
 
-import llvmlite.binding as llvm
 import pytest
 from aiokafka import conn
 
 from rfmstream.engine.live.kafka import answers, seams
-from rfmstream.kernels import gil
 
 
 @pytest.fixture(autouse=True)
@@ -65,20 +62,3 @@ def test_importing_replaces_nothing() -> None:
         "assert fetches.is_installed()\n"
     )
     subprocess.run([sys.executable, "-c", program], check=True, timeout=300)
-
-
-def test_a_lock_that_does_not_hold_is_not_kept(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    # As where numba finds CPython's functions in another way: its kernels never ask ours.
-    monkeypatch.setattr(gil, "_nothing", _not_compiled)
-    monkeypatch.setattr(gil, "jit", lambda function: function)
-    with caplog.at_level(logging.WARNING):
-        seams.install_lock()
-    assert "taking the ordinary path" in caplog.text
-    symbol = llvm.address_of_symbol("PyEval_SaveThread")
-    assert symbol == ctypes.cast(ctypes.pythonapi.PyEval_SaveThread, ctypes.c_void_p).value
-
-
-def _not_compiled() -> int:
-    return 0

@@ -16,8 +16,8 @@ from served_workers import served
 
 from rfmstream import Engine, Ruleset, list_rulesets, load_ruleset
 from rfmstream.engine.cli.app import cli
+from rfmstream.engine.core.explain import explain, match, stops_at
 from rfmstream.engine.events.instants import to_us
-from rfmstream.engine.insight.explain import explain, match, stops_at
 from rfmstream.schemas.ruleset_file import read_ruleset_file, shipped_path
 
 SCORED = """name = "scored"

@@ -1,8 +1,9 @@
 """Explain one customer: the measures beside their cuts, the rule that matched, what time will do, what buying could.
 
-Pure: a row in, a description out. The command line prints it, and a page can show it.
+Pure: a row in, a description out. The command line prints it, and a worker tells programs and its page.
 """
 
+from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import date, datetime, timedelta
@@ -12,7 +13,7 @@ from zoneinfo import ZoneInfo
 
 import numpy as np
 
-from rfmstream.engine.events.instants import to_text, to_us
+from rfmstream.engine.events.instants import FIRST_US, LAST_US, to_datetime, to_text, to_us
 from rfmstream.schemas.ruleset import Ruleset, Tier
 from rfmstream.schemas.ruleset_model import Rule, RulesetFile, Span
 from rfmstream.schemas.toml_table import show_decimal
@@ -118,7 +119,8 @@ def explain(
 ) -> Explanation:
     """Explain a customer.
 
-    In      row       a row of schemas.snapshots, or the customer's newest row of schemas.changes
+    In      row       a row of schemas.snapshots, or the customer's newest row of schemas.changes; instants as
+                      datetimes or in µs since 1970 UTC
             file      the ruleset as its file gives it, for the rule that matched
             as_of_us  the instant of a snapshot's row; a change's is its own
     """
@@ -126,7 +128,7 @@ def explain(
     tier_id = row["to_tier" if is_change else "tier"]
     since = row["effective_at" if is_change else "tier_since"]
     if is_change:
-        as_of_us = to_us(row["effective_at"])
+        as_of_us = _us(row["effective_at"])
     by_id = {tier.id: tier for tier in ruleset.tiers}
     tier = by_id.get(tier_id or "")
     lifetime_orders = _lifetime_orders(row, ruleset, tier_id)
@@ -192,7 +194,7 @@ def stops_at(last_paid_us: int, days: int, ruleset: Ruleset) -> int | None:
         return last_paid_us + days * _DAY_US
     zone = ZoneInfo(ruleset.time_zone)
     try:
-        paid_on = datetime.fromisoformat(to_text(last_paid_us)).astimezone(zone).date()
+        paid_on = to_datetime(last_paid_us).astimezone(zone).date()
         return to_us(_midnight(paid_on + timedelta(days=days + 1), zone))
     except OverflowError:
         return None
@@ -223,7 +225,7 @@ def _lifetime_orders(row: Mapping[str, Any], ruleset: Ruleset, tier_id: str | No
 
 def _recency(row: Mapping[str, Any], ruleset: Ruleset, as_of_us: int | None) -> Measure:
     paid = row["last_paid_at"]
-    paid_us = None if paid is None else to_us(paid)
+    paid_us = None if paid is None else _us(paid)
     cuts = []
     for number, days in enumerate(ruleset.recency_cuts_days):
         until_us = None if paid_us is None else stops_at(paid_us, days, ruleset)
@@ -240,7 +242,7 @@ def _days_between(paid_us: int, now_us: int, ruleset: Ruleset) -> int:
     if ruleset.day_unit == "duration":
         return (now_us - paid_us) // _DAY_US
     zone = ZoneInfo(ruleset.time_zone)
-    paid, now = (datetime.fromisoformat(to_text(us)).astimezone(zone).date() for us in (paid_us, now_us))
+    paid, now = (to_datetime(us).astimezone(zone).date() for us in (paid_us, now_us))
     return (now - paid).days
 
 
@@ -261,9 +263,9 @@ def _reach(
     amounts = [0, *(cut - monetary for cut in ruleset.monetary_cuts_minor if cut > monetary)]
     for orders in sorted(step for step in steps if 1 <= step <= max(most, 2)):
         is_first = lifetime_orders == 0 and orders == 1
-        f_band = int(np.searchsorted(ruleset.frequency_cuts, frequency + orders, side="right"))
+        f_band = bisect_right(ruleset.frequency_cuts, frequency + orders)
         for amount in amounts:
-            m_band = int(np.searchsorted(ruleset.monetary_cuts_minor, monetary + amount, side="right"))
+            m_band = bisect_right(ruleset.monetary_cuts_minor, monetary + amount)
             if ruleset.lookup[int(is_first), r_band, f_band, m_band] == code:
                 return Reach(tier.id, tier.label_en, tier.label_zh, orders, amount)
     return Reach(tier.id, tier.label_en, tier.label_zh, None, None)
@@ -296,9 +298,16 @@ def _span_text(span: Span) -> str:
     return f"at least {low}" if high is None else f"from {low} to {high}"
 
 
-def _text(moment: datetime | None) -> str | None:
-    return None if moment is None else _instant_text(to_us(moment))
+def _us(moment: datetime | int) -> int:
+    """Return an instant in µs; one given so may lie in a year that a datetime has not, as a deadline can."""
+    return moment if isinstance(moment, int) else to_us(moment)
+
+
+def _text(moment: datetime | int | None) -> str | None:
+    return None if moment is None else _instant_text(_us(moment))
 
 
 def _instant_text(instant_us: int) -> str:
-    return to_text(instant_us)
+    if FIRST_US <= instant_us <= LAST_US:
+        return to_text(instant_us)
+    return f"{np.datetime64(instant_us, 'us')}Z"
