@@ -130,7 +130,9 @@ class Decoder:
             if self._attributes is not None:
                 texts = self._attributes.members.scanned(rows.data, rows.starts, rows.ends, numbers)
                 orders = self._attributes.of_plain(records, orders, texts, numbers)
-            return LogBatch(records, orders, numbers, [], np.arange(n + 1), records.position, self._reading)
+            return LogBatch(
+                records, orders, numbers, [], np.arange(n + 1), records.position, reading=self._reading
+            )
         try:
             found = self._find(records, rows, orders, accepted)
         except Full as full:

@@ -93,7 +93,8 @@ class Worker:
 
     def __init__(self, config: WorkerConfig) -> None:
         self._config = config
-        self._board = Board(config.ruleset, config.clock, rules=config.rules)
+        views = () if config.views is None else config.views.views
+        self._board = Board(config.ruleset, config.clock, rules=config.rules, views=views)
         if config.listen is not None:
             self._board.feed = Feed(config.ruleset, views=config.plan.views)
         self._pool = ThreadPoolExecutor(config.threads, thread_name_prefix="step")
