@@ -200,6 +200,8 @@ class InputMap:
             line_id    what tells the lines of an order apart: lines of several files that agree in it, in time and
                        in amount are one line; empty: an order whose lines are in several files is refused
             path       the file it was read from
+            attributes  what a plan's columns are in this input, by name; others are columns of that name
+            lines_by   attributes whose values part an order's lines, where a plan looks at them
     """
 
     name: str
@@ -211,6 +213,12 @@ class InputMap:
     sum_lines: bool
     line_id: tuple[Expression, ...]
     path: str
+    attributes: tuple[tuple[str, Expression], ...] = ()
+    lines_by: tuple[str, ...] = ()
+
+    def attribute(self, name: str) -> Expression:
+        """Return what an attribute is: as the map says, else the column of that name."""
+        return dict(self.attributes).get(name, Expression("column", name))
 
     def columns(self) -> tuple[str, ...]:
         """Return the columns it reads, each once, in order of their first use."""

@@ -76,7 +76,9 @@ class _Parser:
         self._decimal = "."
 
     def parse(self, document: Mapping[str, Any]) -> InputMap:
-        self._known(document, "", ("name", "title", "source", "input", "exclude", "event", "lines"))
+        self._known(
+            document, "", ("name", "title", "source", "input", "exclude", "event", "lines", "attributes")
+        )
         events = self._get(document, "event", "", list, [])
         if not events:
             raise self._error(
@@ -105,7 +107,29 @@ class _Parser:
             sum_lines=self._lines(document),
             line_id=self._line_id(self._get(document, "lines", "", dict, {})),
             path=self._path,
+            attributes=self._attributes(self._get(document, "attributes", "", dict, {})),
+            lines_by=self._lines_by(self._get(document, "lines", "", dict, {})),
         )
+
+    def _attributes(self, table: Mapping[str, Any]) -> tuple[tuple[str, Expression], ...]:
+        """Return what each attribute of a row is."""
+        found = tuple((name, self._expression(given, f"attributes.{name}")) for name, given in table.items())
+        for name, expression in found:
+            if any(EACH in column for column in expression.columns()):
+                raise self._error(
+                    f"attributes.{name}",
+                    "goes through a list, which has several values a row",
+                    "name a column of the row",
+                )
+        return found
+
+    def _lines_by(self, lines: Mapping[str, Any]) -> tuple[str, ...]:
+        if "by" not in lines:
+            return ()
+        names = tuple(self._texts(lines["by"], "lines.by"))
+        if not names:
+            raise self._error("lines.by", "is empty", "leave it out, or name the columns that part an order")
+        return tuple(dict.fromkeys(names))
 
     def _exclusion(self, rule: object, key: str) -> Exclusion:
         when = self._conditions(rule, key, ("why",))
@@ -114,7 +138,7 @@ class _Parser:
 
     def _lines(self, document: Mapping[str, Any]) -> bool:
         lines = self._get(document, "lines", "", dict, {})
-        self._known(lines, "lines", ("sum", "id"))
+        self._known(lines, "lines", ("sum", "id", "by"))
         return self._get(lines, "sum", "lines", bool, default="lines" in document)
 
     def _line_id(self, lines: Mapping[str, Any]) -> tuple[Expression, ...]:

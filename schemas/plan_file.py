@@ -5,6 +5,7 @@ docs/views.md explains the file to its writers.
 Source  docs/semantics.md section 10
 """
 
+from os import PathLike
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,7 +17,9 @@ from rfmstream.schemas.toml_table import TomlTable, read_toml
 _KEYS: Final = ("name", "ruleset", "where", "per", "shadow")
 
 
-def load_plan(path: str | Path, *, time_zone: str | None = None, currency: str | None = None) -> Plan:
+def load_plan(
+    path: str | PathLike[str], *, time_zone: str | None = None, currency: str | None = None
+) -> Plan:
     """Read and validate a plan of views.
 
     In      time_zone, currency  take the place of those of every view's ruleset

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from rfmstream.engine.cli.options import FILE, SUFFIXES, csv_safe_option
+from rfmstream.engine.cli.options import FILE, SUFFIXES, csv_safe_option, view_options
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -64,6 +64,7 @@ Exit codes: 0 done · 1 a worker does not answer · 2 usage or configuration · 
 @click.option(
     "--app-id", metavar="NAME", default="rfmstream", show_default=True, help="Whose live checkpoints."
 )
+@view_options(population=False)
 @click.option("--time-zone", metavar="ZONE", help="IANA zone of both instead of their own.")
 @click.option("--currency", metavar="CODE", help="Currency of both instead of their own.")
 @click.option(
@@ -108,6 +109,7 @@ def diff(
     checkpoint: str | None,
     workers: tuple[str, ...],
     app_id: str,
+    view: str | None,
     time_zone: str | None,
     currency: str | None,
     as_of: str | None,
@@ -156,7 +158,7 @@ def diff(
     else:
         paces = () if history is None else _ended(history, as_of_us, within)
         if checkpoint is not None:
-            rows, clock_us = _rows_of_engines(_restored(checkpoint, app_id, before), after, as_of_us)
+            rows, clock_us = _rows_of_engines(_restored(checkpoint, app_id, before, view), after, as_of_us)
         else:
             rows, clock_us = _rows_of_workers(workers, before, after, as_of), as_of_us
     found = make_diff(before, after, clock_us, rows)
@@ -222,7 +224,7 @@ def _check_not_before(engine: "Engine", as_of_us: int) -> None:
         )
 
 
-def _restored(checkpoint: str, app_id: str, ruleset: "Ruleset") -> "list[Engine]":
+def _restored(checkpoint: str, app_id: str, ruleset: "Ruleset", view: str | None) -> "list[Engine]":
     """Return the engines of a plain checkpoint, or of those of all partitions of live workers."""
     from rfmstream.engine.cli.snapshot import is_plain
     from rfmstream.engine.core.engine import Engine
@@ -230,7 +232,7 @@ def _restored(checkpoint: str, app_id: str, ruleset: "Ruleset") -> "list[Engine]
     from rfmstream.engine.live.store import Store
 
     if is_plain(checkpoint):
-        return [Engine.restore(checkpoint, ruleset=ruleset)]
+        return [Engine.restore(checkpoint, ruleset=ruleset, view=view)]
     return list(engines_of_store(Store(checkpoint, app_id=app_id), ruleset).values())
 
 

@@ -106,6 +106,7 @@ def _erase_in_checkpoint(
     """Erase customers as of the checkpoint's clock; returns the tier changes and the customers there were."""
     from rfmstream.engine.cli.snapshot import is_plain
     from rfmstream.engine.core.checkpoint.folder import held
+    from rfmstream.engine.core.checkpoint.manifest import is_of_views
     from rfmstream.engine.core.engine import Engine
     from rfmstream.engine.files.output import write_table
     from rfmstream.schemas.codes import NEVER_US
@@ -117,6 +118,8 @@ def _erase_in_checkpoint(
             path=folder,
             fix="erase by --topic: workers rewrite their own",
         )
+    if is_of_views(folder):
+        return _erase_in_views(customers, folder, ruleset, changes)
     with held(folder):
         engine = Engine.restore(folder, ruleset=ruleset)
         before = engine.customers
@@ -128,6 +131,40 @@ def _erase_in_checkpoint(
             write_table(changes, result.changes)
         engine.checkpoint(folder)
     return result.changes.num_rows, before - engine.customers
+
+
+def _erase_in_views(
+    customers: "pa.Array", folder: Path, ruleset: "Ruleset | None", changes: Path | None
+) -> tuple[int, int]:
+    """Erase customers in every view of a checkpoint and in every population, as of each view's clock."""
+    import pyarrow as pa
+
+    from rfmstream.engine.core.checkpoint.folder import held
+    from rfmstream.engine.core.views import Views, together
+    from rfmstream.engine.files.output import write_table
+    from rfmstream.schemas.changes import CHANGE_SCHEMA
+    from rfmstream.schemas.codes import NEVER_US
+    from rfmstream.schemas.errors import ConfigError
+
+    if ruleset is not None:
+        raise ConfigError(
+            "the checkpoint holds several views",
+            file=folder,
+            key="ruleset",
+            fix="leave it out: all of them forget",
+        )
+    with held(folder):
+        views = Views.restore(folder)
+        before = {name: of.engine.customers for name, of in views.views.items()}
+        known = [of for of in views.views.values() if of.engine.clock_us != NEVER_US]
+        told = [of.erase(customers).changes for of in known]
+        if changes is not None:
+            shown = together(told, CHANGE_SCHEMA)
+            write_table(changes, pa.Table.from_batches(shown.unify_dictionaries().to_batches(), shown.schema))
+        views.checkpoint(folder)
+    return sum(table.num_rows for table in told), sum(
+        before[name] - of.engine.customers for name, of in views.views.items()
+    )
 
 
 def _send(

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from rfmstream.engine.cli.options import FILE, chosen_ruleset, ruleset_options
+from rfmstream.engine.cli.options import FILE, chosen_ruleset, ruleset_options, view_options
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -56,6 +56,7 @@ Exit codes: 0 done · 1 a worker does not answer · 2 usage or configuration · 
     "checkpoint's clock; a worker's present; of --changes, always the newest change]",
 )
 @ruleset_options("the built-in that is named there; give the FILE if it was your own")
+@view_options()
 @click.option(
     "--json", "as_json", is_flag=True, help="Print one JSON object, nothing else; money in minor units."
 )
@@ -70,6 +71,8 @@ def explain(
     ruleset: str | None,
     time_zone: str | None,
     currency: str | None,
+    view: str | None,
+    population: str | None,
     as_json: bool,
 ) -> None:
     """Explain one customer: measures beside cuts, the rule that matched, what time will do, and what buying could.
@@ -86,9 +89,11 @@ def explain(
     chosen = chosen_ruleset(ruleset, time_zone, currency)
     as_of_us: int | None = None
     if changes is not None:
-        row, own = _of_changes(changes, customer, chosen)
+        row, own = _of_changes(changes, customer, chosen, view=view, population=population)
     elif checkpoint is not None:
-        row, own, as_of_us = _of_checkpoint(checkpoint, app_id, customer, chosen, as_of)
+        row, own, as_of_us = _of_checkpoint(
+            checkpoint, app_id, customer, chosen, as_of, view=view, population=population
+        )
     else:
         row, own, as_of_us = _of_workers(workers, customer, chosen, as_of)
     found = explained(row, own, _file_of(own, ruleset), as_of_us=as_of_us)
@@ -98,24 +103,34 @@ def explain(
         _print(found)
 
 
-def _of_changes(path: Path, customer: str, chosen: "Ruleset | None") -> "tuple[dict[str, Any], Ruleset]":
+def _of_changes(
+    path: Path, customer: str, chosen: "Ruleset | None", *, view: str | None, population: str | None
+) -> "tuple[dict[str, Any], Ruleset]":
     from rfmstream.engine.replay.timeline import read_timeline
 
-    story = read_timeline(path, customer)
+    story = read_timeline(path, customer, view=view, population=population)
     return story.changes[-1], _agreed(story.identity, chosen)
 
 
 def _of_checkpoint(
-    checkpoint: str, app_id: str, customer: str, chosen: "Ruleset | None", as_of: str | None
+    checkpoint: str,
+    app_id: str,
+    customer: str,
+    chosen: "Ruleset | None",
+    as_of: str | None,
+    *,
+    view: str | None,
+    population: str | None,
 ) -> "tuple[dict[str, Any], Ruleset, int]":
     from rfmstream.engine.cli.snapshot import is_plain
     from rfmstream.engine.core.engine import Engine
+    from rfmstream.engine.core.view import of_population
     from rfmstream.engine.events.instants import parse_instant
     from rfmstream.engine.live.snapshots import engines_of_store
     from rfmstream.engine.live.store import Store
 
     if is_plain(checkpoint):
-        engines = [Engine.restore(checkpoint, ruleset=chosen)]
+        engines = [Engine.restore(checkpoint, ruleset=chosen, view=view)]
     else:
         engines = list(engines_of_store(Store(checkpoint, app_id=app_id), chosen).values())
     own = engines[0].ruleset
@@ -123,7 +138,11 @@ def _of_checkpoint(
         as_of_us = max(engine.clock_us for engine in engines)
     else:
         as_of_us = parse_instant(as_of, own.time_zone, key="--as-of")
-    batches = (batch for engine in engines for batch in engine.snapshot(as_of_us).to_batches())
+    batches = (
+        batch
+        for engine in engines
+        for batch in of_population(engine.snapshot(as_of_us), engine, population).to_batches()
+    )
     return _row_of(batches, customer, checkpoint), own, as_of_us
 
 
@@ -161,14 +180,22 @@ def _agreed(identity: str, chosen: "Ruleset | None") -> "Ruleset":
 def _row_of(batches: "Iterable[pa.RecordBatch]", customer: str, source: str) -> dict[str, Any]:
     import pyarrow.compute as pc
 
-    from rfmstream.schemas.errors import InputError
+    from rfmstream.schemas.errors import ConfigError, InputError
 
+    rows: list[dict[str, Any]] = []
     for batch in batches:
-        own = batch.filter(pc.equal(batch["customer_id"], customer))
-        if own.num_rows:
-            row: dict[str, Any] = own.to_pylist()[0]
-            return row
-    raise InputError(f"there is no customer {customer!r}", source=source, fix="ids are text: 00042 is not 42")
+        rows += batch.filter(pc.equal(batch["customer_id"], customer)).to_pylist()
+    if not rows:
+        raise InputError(
+            f"there is no customer {customer!r}", source=source, fix="ids are text: 00042 is not 42"
+        )
+    if len(rows) > 1:
+        raise ConfigError(
+            f"the customer is in several: {', '.join(sorted(str(row['population']) for row in rows))}",
+            key="--population",
+            fix="name one of them",
+        )
+    return rows[0]
 
 
 def _file_of(ruleset: "Ruleset", given: str | None) -> "RulesetFile":

@@ -32,13 +32,19 @@ csv_safe_option: Final = click.option(
 )
 
 
-def ruleset_options(default_help: str) -> Callable[[_F], _F]:
-    """Add --ruleset, --time-zone and --currency."""
+def ruleset_options(default_help: str, *, multiple: bool = False) -> Callable[[_F], _F]:
+    """Add --ruleset, --time-zone and --currency.
+
+    multiple  --ruleset may be given more than once, as the tuple `rulesets`
+    """
+    more = " Once for each view to have." if multiple else ""
     options = (
         click.option(
             "--ruleset",
+            *(["rulesets"] if multiple else []),
             metavar="NAME|FILE",
-            help=f"Ruleset: a built-in name (rfmstream rulesets list) or a .toml file. [default: {default_help}]",
+            multiple=multiple,
+            help=f"Ruleset: a built-in name (rfmstream rulesets list) or a .toml file.{more} [default: {default_help}]",
         ),
         click.option(
             "--time-zone",
@@ -51,6 +57,32 @@ def ruleset_options(default_help: str) -> Callable[[_F], _F]:
             help="Amounts, and the ruleset's cuts, are in this currency instead of the ruleset's own, such as USD.",
         ),
     )
+
+    def decorate(command: _F) -> _F:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+def view_options(*, population: bool = True) -> Callable[[_F], _F]:
+    """Add --view and --population, which choose among what a checkpoint of several views holds."""
+    options = [
+        click.option(
+            "--view",
+            metavar="NAME",
+            help="Which view, where the checkpoint holds several: rfmstream replay --plan.",
+        )
+    ]
+    if population:
+        options.append(
+            click.option(
+                "--population",
+                metavar="VALUE",
+                help="Of a view with `per`: only customers of this population.",
+            )
+        )
 
     def decorate(command: _F) -> _F:
         for option in reversed(options):

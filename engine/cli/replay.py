@@ -36,6 +36,10 @@ Examples:
   # everything to files; amounts in pounds, days of London
   rfmstream replay orders/ --ruleset rfm8-annual --currency GBP --time-zone Europe/London \\
       --changes changes.parquet --snapshot tiers.parquet --rejected rejected.csv
+  # two rulesets side by side: a view each, told apart by the column `view`
+  rfmstream replay orders.parquet --ruleset rfm8 --ruleset scores4 --changes changes.parquet
+  # views of a plan: by store, by category, and next quarter's rules as a shadow (docs/views.md)
+  rfmstream replay orders.parquet --plan views.toml --changes changes.parquet --snapshot tiers.parquet
   # a Shopify export, as of the end of the year
   rfmstream replay export.csv --map shopify-orders --currency USD --as-of 2026-12-31T23:59:59Z
   # the state of the first nine months, whatever came later
@@ -62,7 +66,14 @@ Exit codes:
 @click.option(
     "--map", "map_name", metavar="NAME|FILE", help="Input map for other columns: rfmstream maps list."
 )
-@ruleset_options("rfm8, or the checkpoint's own")
+@ruleset_options("rfm8, or the checkpoint's own", multiple=True)
+@click.option(
+    "--plan",
+    metavar="FILE",
+    type=FILE,
+    help="Views of a TOML file, [[view]] with name, ruleset, where, per and shadow, instead of --ruleset: "
+    "docs/views.md. Shadow views are written to files of their own beside the others: changes.shadow-NAME.parquet.",
+)
 @click.option(
     "--as-of",
     metavar="INSTANT",
@@ -129,7 +140,8 @@ def replay(
     *,
     inputs: tuple[Path, ...],
     map_name: str | None,
-    ruleset: str | None,
+    rulesets: tuple[str, ...],
+    plan: Path | None,
     time_zone: str | None,
     currency: str | None,
     as_of: str | None,
@@ -151,8 +163,11 @@ def replay(
     At the end a summary says what became of the rows (read = applied + duplicates + rejected), why tiers changed and
     who is in which tier.
     """
+    if plan is not None and rulesets:
+        raise click.UsageError("give the rulesets in the --plan, or each by --ruleset, not both")
     # Loaded here, so that help need not wait for Arrow and the compiler.
     from rfmstream.engine.cli.progress import progress_bar
+    from rfmstream.engine.cli.replay_views import chosen_plan, replay_plan
     from rfmstream.engine.cli.show import print_json, print_summary
     from rfmstream.engine.cli.warm_up import compile_kernels
     from rfmstream.engine.core.checkpoint.folder import held
@@ -166,11 +181,34 @@ def replay(
 
     input_map = None if map_name is None else load_map(map_name)
     identities = None if ids is None else load_identities(ids)
+    outputs = Outputs(
+        changes=changes, snapshot=snapshot, rejected=rejected, excluded=excluded, signals=signals
+    )
     # Whoever breaks it off after its files are there, and runs it again, would get empty ones.
     settled = click.get_current_context().with_resource(ExitStack())
+    views = chosen_plan(rulesets, plan, time_zone, currency, checkpoint)
+    if views is not None:
+        with nullcontext() if checkpoint is None else held(checkpoint):
+            replay_plan(
+                views,
+                inputs,
+                threads=threads or default_threads(),
+                kernels=("orders", "time", *_readers(inputs)),
+                input_map=input_map,
+                as_of=as_of,
+                until=until,
+                outputs=outputs,
+                checkpoint=checkpoint,
+                strict=strict,
+                settled=settled,
+                identities=identities,
+                rates=rates,
+                as_json=as_json,
+            )
+        return
     with nullcontext() if checkpoint is None else held(checkpoint):
         engine = open_engine(
-            chosen_ruleset(ruleset, time_zone, currency),
+            chosen_ruleset(rulesets[0] if rulesets else None, time_zone, currency),
             checkpoint=checkpoint,
             threads=threads or default_threads(),
         )
@@ -191,13 +229,7 @@ def replay(
                 until_us=None
                 if until is None
                 else parse_instant(until, engine.ruleset.time_zone, key="--until"),
-                outputs=Outputs(
-                    changes=changes,
-                    snapshot=snapshot,
-                    rejected=rejected,
-                    excluded=excluded,
-                    signals=signals,
-                ),
+                outputs=outputs,
                 checkpoint=checkpoint,
                 strict=strict,
                 on_progress=on_progress,

@@ -20,6 +20,7 @@ from rfmstream.schemas.changes import CHANGE_REASONS
 from rfmstream.schemas.currencies import CURRENCY_EXPONENTS
 from rfmstream.schemas.errors import printable, printable_json
 from rfmstream.schemas.orders import REJECTION_REASONS
+from rfmstream.schemas.plan import View
 from rfmstream.schemas.ruleset import Ruleset, Tier
 from rfmstream.schemas.signals import SIGNAL_KINDS
 
@@ -63,6 +64,20 @@ def print_columns(names: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
 def print_table(table: Table) -> None:
     """Print a table that somebody else has made."""
     _console().print(table)
+
+
+def print_view(view: View, populations: int | None) -> None:
+    """Print the heading of a view: its name, which events are its own, and how many populations they have."""
+    where = " and ".join(f"{name} is {' or '.join(values)}" for name, values in view.where)
+    parts = [f"where {where}"] if where else []
+    if populations is not None:
+        parts.append(f"per {view.per}: {populations:,} of them")
+    if view.shadow:
+        parts.append("shadow: for nobody to act on")
+    line = Text(f"view {view.name}", style="bold")
+    _console().print(
+        line.append(f" · {' · '.join(parts)}" if parts else "", style="not bold"), soft_wrap=True
+    )
 
 
 def print_summary(summary: Summary) -> None:

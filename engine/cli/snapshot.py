@@ -6,7 +6,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from rfmstream.engine.cli.options import FILE, SUFFIXES, chosen_ruleset, csv_safe_option, ruleset_options
+from rfmstream.engine.cli.options import (
+    FILE,
+    SUFFIXES,
+    chosen_ruleset,
+    csv_safe_option,
+    ruleset_options,
+    view_options,
+)
 
 if TYPE_CHECKING:
     from rfmstream.schemas.ruleset import Ruleset
@@ -72,6 +79,7 @@ Exit codes: 0 done · 1 a worker does not answer · 2 usage or configuration · 
     help="Write what the workers that were asked have, even if that is not all partitions.",
 )
 @ruleset_options("the checkpoint's own; give the FILE if it was your own")
+@view_options()
 @click.option("--out", metavar="FILE", type=FILE, required=True, help="Write one row a customer here.")
 @csv_safe_option
 def snapshot(
@@ -85,6 +93,8 @@ def snapshot(
     ruleset: str | None,
     time_zone: str | None,
     currency: str | None,
+    view: str | None,
+    population: str | None,
     out: Path,
 ) -> None:
     """Write one row a customer: tier, bands, R, F and M, and when the tier will change by time alone.
@@ -109,7 +119,7 @@ def snapshot(
     else:
         chosen = chosen_ruleset(ruleset, time_zone, currency)
         if is_plain(checkpoint):
-            _write_plain(Path(checkpoint), chosen, as_of, out)
+            _write_plain(Path(checkpoint), chosen, as_of, out, view=view, population=population)
             return
         from rfmstream.engine.live.snapshots import snapshot_of_store
         from rfmstream.engine.live.store import Store
@@ -149,14 +159,23 @@ def _write_past(changes: tuple[Path, ...], ruleset: "Ruleset | None", as_of: str
     click.echo(f"{table.num_rows:,} customers as of {to_text(as_of_us)}: {out}")
 
 
-def _write_plain(checkpoint: Path, ruleset: "Ruleset | None", as_of: str | None, out: Path) -> None:
+def _write_plain(
+    checkpoint: Path,
+    ruleset: "Ruleset | None",
+    as_of: str | None,
+    out: Path,
+    *,
+    view: str | None,
+    population: str | None,
+) -> None:
     from rfmstream.engine.core.engine import Engine  # loads Arrow and the compiler
+    from rfmstream.engine.core.view import of_population
     from rfmstream.engine.events.instants import parse_instant, to_text
     from rfmstream.engine.files.output import write_table
 
-    engine = Engine.restore(checkpoint, ruleset=ruleset)
+    engine = Engine.restore(checkpoint, ruleset=ruleset, view=view)
     as_of_us = None if as_of is None else parse_instant(as_of, engine.ruleset.time_zone, key="--as-of")
-    table = engine.snapshot(as_of_us)
+    table = of_population(engine.snapshot(as_of_us), engine, population)
     write_table(out, table)
     shown = to_text(engine.clock_us if as_of_us is None else as_of_us)
     click.echo(f"{table.num_rows:,} customers as of {shown} by {engine.ruleset.identity}: {out}")

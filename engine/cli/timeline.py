@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from rfmstream.engine.cli.options import FILE, chosen_ruleset, ruleset_options
+from rfmstream.engine.cli.options import FILE, chosen_ruleset, ruleset_options, view_options
 
 
 @click.command(
@@ -31,6 +31,7 @@ Exit codes: 0 done · 2 usage or configuration · 3 the file cannot be read or l
     help="Show the newest N changes.",
 )
 @ruleset_options("the built-in the changes name; give the FILE if it was your own")
+@view_options()
 def timeline(
     *,
     changes: Path,
@@ -39,6 +40,8 @@ def timeline(
     ruleset: str | None,
     time_zone: str | None,
     currency: str | None,
+    view: str | None,
+    population: str | None,
 ) -> None:
     """Tell what happened to one customer: when the tier changed, why, and what would have come next.
 
@@ -48,7 +51,7 @@ def timeline(
     from rfmstream.engine.replay.timeline import read_timeline  # loads Arrow
     from rfmstream.schemas.ruleset_identity import ruleset_of
 
-    story = read_timeline(changes, customer)
+    story = read_timeline(changes, customer, view=view, population=population)
     own = ruleset_of(story.identity)
     given = chosen_ruleset(ruleset, time_zone, currency, default=own.name if own else "rfm8")
     print_timeline(story, given or own, limit)

@@ -6,6 +6,8 @@ clock and no file, so the same calls give the same tables always. It lets one ca
 """
 
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from copy import copy
 from datetime import datetime
 from os import PathLike
@@ -19,7 +21,6 @@ from rfmstream.engine.core.checkpoint.read import read_checkpoint
 from rfmstream.engine.core.checkpoint.write import write_checkpoint
 from rfmstream.engine.core.counters import Counters
 from rfmstream.engine.core.guard import Guard
-from rfmstream.engine.core.kernel_batch import Hashed
 from rfmstream.engine.core.machine import Machine, Mode, StepResult
 from rfmstream.engine.core.populations import Populations
 from rfmstream.engine.core.shard import Shard
@@ -36,11 +37,6 @@ class Engine:
     threads  shards to spread the customers over, each worked on by a thread; no result depends on it as long as
              rows come in order of time
     mode     what the changes say of themselves; "replay" tells automation not to act on them
-    view     what changes, signals and snapshots say they belong to; default: the ruleset's name
-    populations  of a view whose customers are parted: the customers' ids in canonical batches are then keys made by it.
-             `engine.core.views` does that
-    seeds    of the hash of ids
-    hashed   what engines of the same seeds and threads, which are given the same batches, share
 
     >>> engine = Engine("rfm8")
     >>> result = engine.step(table)        # columns of the contract: customer_id, order_id, occurred_at, amount ...
@@ -48,31 +44,17 @@ class Engine:
     >>> engine.snapshot(as_of="2026-12-01T00:00:00Z")
     """
 
-    def __init__(  # noqa: PLR0913 - the last four are those of `engine.core.views`
+    def __init__(
         self,
         ruleset: Ruleset | str = "rfm8",
         *,
         threads: int = 1,
         mode: Mode = "replay",
-        view: str | None = None,
-        populations: Populations | None = None,
-        seeds: NDArray[np.uint64] | None = None,
-        hashed: Hashed | None = None,
     ) -> None:
         if threads < 1:
             raise ConfigError(f"{threads} threads", key="threads", fix="use 1 or more")
         given = ruleset if isinstance(ruleset, Ruleset) else load_ruleset(ruleset)
-        self._hold(
-            Machine(
-                given,
-                threads=threads,
-                mode=mode,
-                view=view,
-                populations=populations,
-                seeds=seeds,
-                hashed=hashed,
-            )
-        )
+        self._hold(Machine(given, threads=threads, mode=mode))
 
     @property
     def ruleset(self) -> Ruleset:
@@ -80,19 +62,19 @@ class Engine:
         return self._machine.ruleset
 
     @property
-    def view(self) -> str:
-        """What changes, signals and snapshots say they belong to."""
-        return self._machine.view
-
-    @property
-    def populations(self) -> Populations | None:
-        """Those of a view whose customers are parted."""
-        return self._machine.populations
-
-    @property
     def mode(self) -> Mode:
         """What the changes say of themselves."""
         return self._machine.mode
+
+    @property
+    def view(self) -> str:
+        """What changes, signals and snapshots say they belong to; without views the ruleset's name."""
+        return self._machine.view or self.ruleset.name
+
+    @property
+    def populations(self) -> Populations | None:
+        """The populations that part the customers; None: they are not parted."""
+        return self._machine.populations
 
     @property
     def counters(self) -> Counters:
@@ -267,18 +249,33 @@ class Engine:
         *,
         ruleset: Ruleset | str | None = None,
         threads: int | None = None,
-        **options: Any,  # noqa: ANN401 - of the engine
+        view: str | None = None,
     ) -> "Engine":
         """Return the engine a checkpoint holds.
 
         ruleset  must be the checkpoint's own if given
         threads  default: as many shards as were checkpointed
-        options  `view`, `seeds` and `hashed` of the engine
+        view     which one, where the checkpoint holds several: `Views.restore` returns all
         Raises   StateError where there is no whole checkpoint, or it belongs to another ruleset
+                 ConfigError where it has no such view, or several and none is named
         """
+        return cls.of(read_checkpoint(directory, ruleset=ruleset, threads=threads, view=view))
+
+    @classmethod
+    def of(cls, machine: Machine) -> "Engine":
+        """Return the engine of a machine that nobody else has."""
         engine = cls.__new__(cls)
-        engine._hold(read_checkpoint(directory, ruleset=ruleset, threads=threads, **options))  # noqa: SLF001 - of this class
+        engine._hold(machine)  # noqa: SLF001 - of this class
         return engine
+
+    @contextmanager
+    def held(self) -> Iterator[Machine]:
+        """Hold the machine as it is: to be written with those of other views.
+
+        Raises  StateError where a step was broken off
+        """
+        with self._guard.reading():
+            yield self._machine
 
     def _hold(self, machine: Machine) -> None:
         self._machine = machine

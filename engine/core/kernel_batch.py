@@ -27,11 +27,11 @@ repeated row for row, and a checkpoint's shards go on with their customers."""
 
 @dataclass
 class Hashed:
-    """The hashes of the ids of a batch, for the next machine of the same seeds and threads that is given that batch.
+    """The hashes of the ids of a batch, for the next engine of the same seeds and threads that is given that batch.
 
     Fields  orders  the batch; None: none yet
             hashes  u64[n] each: customers, orders, and what says a customer's shard (u64[0] where there is one)
-            shards  of the machine that made them
+            shards  of the engine that made them
     """
 
     orders: pa.RecordBatch | None = None
@@ -42,7 +42,10 @@ class Hashed:
 def kernel_batch(
     orders: pa.RecordBatch, shards: list[Shard], threads: Threads, hashed: Hashed | None = None
 ) -> KernelRecord:
-    """Return a batch of schemas.orders.CANONICAL_SCHEMA as kernels.layout.BATCH, its ids hashed."""
+    """Return a batch of schemas.orders.CANONICAL_SCHEMA as kernels.layout.BATCH, its ids hashed.
+
+    hashed  what was hashed for another engine, or is for the next one
+    """
     customer_offset, customer_data = offsets_and_data(orders.column(0))
     order_offset, order_data = offsets_and_data(orders.column(1))
     event_ids = orders.column(5)
@@ -70,11 +73,11 @@ def kernel_batch(
 
 
 def _hashes(
-    orders: pa.RecordBatch, shards: list[Shard], threads: Threads, shared: Hashed | None
+    orders: pa.RecordBatch, shards: list[Shard], threads: Threads, hashed: Hashed | None
 ) -> tuple[NDArray[np.uint64], ...]:
     """Return the hashes of customers' and orders' ids, and those that say a customer's shard."""
-    if shared is not None and shared.orders is orders and shared.shards == len(shards):
-        return shared.hashes
+    if hashed is not None and hashed.orders is orders and hashed.shards == len(shards):
+        return hashed.hashes
     customer_offset, customer_data = offsets_and_data(orders.column(0))
     order_offset, order_data = offsets_and_data(orders.column(1))
     customer_hash = np.empty(orders.num_rows, dtype=np.uint64)
@@ -90,8 +93,8 @@ def _hashes(
 
     threads.for_each(hash_span, threads.spans(orders.num_rows))
     hashes = customer_hash, order_hash, route
-    if shared is not None:
-        shared.orders, shared.hashes, shared.shards = orders, hashes, len(shards)
+    if hashed is not None:
+        hashed.orders, hashed.hashes, hashed.shards = orders, hashes, len(shards)
     return hashes
 
 

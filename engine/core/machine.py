@@ -67,10 +67,16 @@ class _Brought:
 class Machine:
     """The state of one ruleset, in shards, and its steps.
 
+    view     what changes, signals and snapshots say they belong to; None: the ruleset's name
+    populations  of a view whose customers are parted: the customers' ids in canonical batches are then keys made by it.
+             `engine.core.view` does that
+    seeds    of the hash of ids; None: new ones
+    hashed   what machines of the same seeds and threads, which are given the same batches, share
+
     Fields  signals  the signals of the last call that can bring any: each such call replaces them
     """
 
-    def __init__(  # noqa: PLR0913 - the last four are those of `engine.core.views`
+    def __init__(  # noqa: PLR0913 - the last four are for views
         self,
         ruleset: Ruleset,
         *,
@@ -83,19 +89,16 @@ class Machine:
     ) -> None:
         self.ruleset = ruleset
         self.mode = mode
-        self.view = ruleset.name if view is None else view
+        self.view = view
         self.populations = populations
         self.counters = Counters()
         self._hashed = hashed
         seeds = new_seeds() if seeds is None else seeds
         rules = compile_rules(ruleset)
         self.shards = [Shard(rules, seeds, number=i, count=threads) for i in range(threads)]
-        self.columns = self._writer()
+        self._use_writer()
         self.signals: pa.Table = self.columns.signal_schema.empty_table()
         self.use_threads(threads)
-
-    def _writer(self) -> ColumnWriter:
-        return ColumnWriter(self.ruleset, self.mode, view=self.view, populations=self.populations)
 
     @property
     def clock_us(self) -> int:
@@ -115,8 +118,11 @@ class Machine:
     def use_mode(self, mode: Mode) -> None:
         """Let the changes from now on say this mode."""
         self.mode = mode
-        self.columns = self._writer()
+        self._use_writer()
         self._touch_ahead()
+
+    def _use_writer(self) -> None:
+        self.columns = ColumnWriter(self.ruleset, self.mode, view=self.view, populations=self.populations)
 
     def _touch_ahead(self) -> None:
         """Let a replay's memory be made resident ahead of its use; a live worker's grows too slowly to matter."""
@@ -202,7 +208,7 @@ class Machine:
         tiers = np.array([codes.get(tier.id, NO_TIER) for tier in self.ruleset.tiers], dtype=np.int8)
         rules = compile_rules(ruleset)
         self.ruleset = ruleset
-        self.columns = self._writer()
+        self._use_writer()
         self.threads.for_each(lambda shard: shard.resegment(rules, now_us, tiers), self.shards)
         return self.advance(now_us)
 

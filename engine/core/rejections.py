@@ -8,10 +8,11 @@ from typing import Final
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from rfmstream.engine.events.normalise import NO_REJECTED
-from rfmstream.schemas.orders import REJECTED_SCHEMA
+from rfmstream.schemas.orders import REJECTED_SCHEMA, REJECTION_REASONS
 
 VIEWS_SEPARATOR: Final = ","
 
@@ -46,7 +47,7 @@ class Rejections:
         by = np.concatenate([by for _, by in self._parts])
         if len(self._parts) > 1:
             whole, by = _once(whole, by, [part.num_rows for part, _ in self._parts])
-        order = np.argsort(whole.column("row").to_numpy(), kind="stable")
+        order = np.lexsort((_precedence(whole.column("reason")), whole.column("row").to_numpy()))
         return whole.take(pa.array(order)), by[order]
 
     def taken(self) -> tuple[pa.RecordBatch, NDArray[np.bool_]]:
@@ -59,6 +60,11 @@ class Rejections:
         """Return the rows with the column `views`: the names of those that reject them."""
         whole, by = self.merged()
         return pa.Table.from_batches([with_views(whole, by, self.names)])
+
+
+def _precedence(reasons: pa.StringArray) -> NDArray[np.int64]:
+    places: NDArray[np.int64] = pc.index_in(reasons, value_set=pa.array(REJECTION_REASONS)).to_numpy()
+    return places
 
 
 def with_views(rejected: pa.RecordBatch, by: NDArray[np.bool_], names: Sequence[str]) -> pa.RecordBatch:

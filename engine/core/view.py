@@ -22,7 +22,7 @@ from rfmstream.engine.core.machine import StepResult
 from rfmstream.engine.core.rejected_rows import rejected_rows
 from rfmstream.kernels.lookup import find_customers
 from rfmstream.schemas.codes import OrderType, Outcome
-from rfmstream.schemas.errors import InputError
+from rfmstream.schemas.errors import ConfigError, InputError
 from rfmstream.schemas.orders import CANONICAL_SCHEMA, REJECTED_SCHEMA
 from rfmstream.schemas.plan import ATTRIBUTE, View
 
@@ -85,6 +85,23 @@ class ViewEngine:
                 [rejected_rows(shown, outcome[refused], self.engine.ruleset)], schema=REJECTED_SCHEMA
             )
         return StepResult(changes, rejected, self.engine.signals)
+
+    def erase(self, customers: pa.Array) -> StepResult:
+        """Erase customers, by their ids, at the view's clock, in every population."""
+        count, at_us = len(customers), self.engine.clock_us
+        columns = {
+            "customer_id": customers,
+            "order_id": pa.array([""] * count, pa.string()),
+            "type": pa.array([int(OrderType.ERASED)] * count, pa.uint8()),
+            "occurred_at": pa.array([at_us] * count, pa.int64()).cast(CANONICAL_SCHEMA.field(_AT).type),
+            "amount_minor": pa.array([0] * count, pa.int64()),
+            "event_id": pa.nulls(count, pa.string()),
+            "row": pa.array(np.arange(count)),
+        }
+        orders = pa.RecordBatch.from_arrays(list(columns.values()), schema=CANONICAL_SCHEMA)
+        for name in self.view.attributes:
+            orders = orders.append_column(ATTRIBUTE + name, pa.nulls(count, pa.string()))
+        return self.step_canonical(orders)
 
     def step_log(
         self,
@@ -288,6 +305,25 @@ class _Known:
             find_customers(shard.state.rows, offset, data, found)
         numbers: list[int] = np.flatnonzero(handles.any(axis=0)).tolist()
         return numbers
+
+
+def of_population(table: pa.Table, engine: Engine, population: str | None) -> pa.Table:
+    """Return the rows of a view's table that are of one population; None: all.
+
+    Errors  ConfigError  the view has no populations, or not this one
+    """
+    if population is None:
+        return table
+    names = engine.populations.names[1:] if engine.populations is not None else []
+    if population not in names:
+        raise ConfigError(
+            f"the view {engine.view} has no population {population!r}",
+            key="population",
+            fix=f"it has {len(names):,}, such as {', '.join(names[:5])}"
+            if names
+            else "it is not parted by `per`",
+        )
+    return table.filter(pc.equal(table["population"], population))
 
 
 def _erasing(orders: pa.RecordBatch, extra: NDArray[np.bool_], erased_us: list[int]) -> pa.RecordBatch:

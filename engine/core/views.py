@@ -7,18 +7,26 @@ Source  docs/semantics.md section 10
 """
 
 from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from os import PathLike
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from rfmstream.engine.core.checkpoint.views import (
+    SavedView,
+    as_path,
+    read_view,
+    saved_plan,
+    saved_views,
+    write_views,
+)
 from rfmstream.engine.core.engine import Engine, to_table
 from rfmstream.engine.core.kernel_batch import Hashed
-from rfmstream.engine.core.machine import STEP_ROWS, Mode, StepResult
+from rfmstream.engine.core.machine import STEP_ROWS, Machine, Mode, StepResult
 from rfmstream.engine.core.populations import Populations
 from rfmstream.engine.core.rejections import Rejections
 from rfmstream.engine.core.shard import new_seeds
@@ -27,6 +35,7 @@ from rfmstream.engine.events.arrow_buffers import check_table
 from rfmstream.engine.events.instants import Instant
 from rfmstream.engine.events.normalise import normalise
 from rfmstream.schemas.changes import CHANGE_SCHEMA
+from rfmstream.schemas.errors import ConfigError, StateError
 from rfmstream.schemas.plan import Plan, View
 from rfmstream.schemas.plan_file import load_plan
 from rfmstream.schemas.ruleset import Ruleset
@@ -98,34 +107,34 @@ class Views:
     """
 
     def __init__(self, plan: Plan | str | PathLike[str], *, threads: int = 1, mode: Mode = "replay") -> None:
-        self.plan = plan if isinstance(plan, Plan) else load_plan(Path(plan))
+        self.plan = plan if isinstance(plan, Plan) else load_plan(plan)
         self.mode = mode
         self.added: tuple[str, ...] = ()
         self.dropped: tuple[str, ...] = ()
         self._seeds, self._hashed, self._rows_read = new_seeds(), Hashed(), 0
+        if threads < 1:
+            raise ConfigError(f"{threads} threads", key="threads", fix="use 1 or more")
         self._engines = {
             view.name: ViewEngine(
                 view,
-                Engine(
-                    view.ruleset,
-                    threads=threads,
-                    mode=mode,
-                    populations=Populations() if view.per is not None else None,
-                    **self.options(view),
+                Engine.of(
+                    Machine(
+                        view.ruleset,
+                        threads=threads,
+                        mode=mode,
+                        view=view.name,
+                        populations=Populations() if view.per is not None else None,
+                        seeds=self._seeds,
+                        hashed=self._hashed_of(view),
+                    )
                 ),
             )
             for view in self.plan.views
         }
 
-    def options(self, view: View) -> dict[str, Any]:
-        """Return what a view's engine is made with, so that it shares what it can with the others."""
-        shares = not view.attributes
-        return {"view": view.name, "seeds": self._seeds, "hashed": self._hashed if shares else None}
-
-    def replace(self, name: str, engine: Engine) -> None:
-        """Go on with another engine in a view."""
-        self._rows_read = max(self._rows_read, engine.counters.read)
-        self._engines[name] = ViewEngine(self._engines[name].view, engine)
+    def _hashed_of(self, view: View) -> Hashed | None:
+        """Return what a view's machine shares with others: views that are given the same batches share hashes."""
+        return None if view.attributes else self._hashed
 
     @property
     def views(self) -> Mapping[str, ViewEngine]:
@@ -262,9 +271,9 @@ class Views:
 
     def checkpoint(self, directory: str | PathLike[str]) -> None:
         """Write the states of all views to a directory, replacing the checkpoint there in one step."""
-        from rfmstream.engine.core.views_checkpoint import write_views  # noqa: PLC0415 - it knows the views
-
-        write_views(self, directory)
+        with ExitStack() as stack:
+            parts = [(of.view, stack.enter_context(of.engine.held())) for of in self._engines.values()]
+            write_views(parts, directory)
 
     @classmethod
     def restore(
@@ -281,10 +290,40 @@ class Views:
         threads  default: as many shards as were checkpointed
         Raises   StateError where there is no whole checkpoint, or a view was made with another ruleset or other events
         """
-        from rfmstream.engine.core.views_checkpoint import read_views  # noqa: PLC0415 - it knows the views
+        folder = as_path(directory)
+        wanted = plan if plan is None or isinstance(plan, Plan) else load_plan(plan)
+        while True:
+            saved = saved_views(folder)
+            try:
+                return cls._restored(folder, saved, wanted, threads)
+            except StateError:
+                # While it was read another one may have taken its place, whose views are in other folders.
+                if saved_views(folder) == saved:
+                    raise
 
-        wanted = plan if plan is None or isinstance(plan, Plan) else load_plan(Path(plan))
-        return read_views(Path(directory), wanted, threads=threads)
+    @classmethod
+    def _restored(
+        cls, folder: Any, saved: dict[str, SavedView], wanted: Plan | None, threads: int | None
+    ) -> "Views":
+        views = cls(saved_plan(folder, saved) if wanted is None else wanted, threads=threads or 1)
+        for view in views.plan.views:
+            if view.name in saved:
+                machine = read_view(
+                    folder,
+                    view,
+                    saved[view.name],
+                    threads=threads,
+                    seeds=views._seeds,
+                    hashed=views._hashed_of(view),
+                )
+                views._engines[view.name] = ViewEngine(view, Engine.of(machine))
+                views._rows_read = max(views._rows_read, machine.counters.read)
+                views.mode = machine.mode
+        for of in views._engines.values():
+            of.engine.use_mode(views.mode)
+        views.added = tuple(name for name in views.plan.names if name not in saved)
+        views.dropped = tuple(name for name in saved if name not in views.plan.names)
+        return views
 
 
 def together(tables: Iterable[pa.Table], schema: pa.Schema) -> pa.Table:

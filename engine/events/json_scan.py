@@ -1,10 +1,13 @@
 """Plain JSON orders to a canonical batch by the scanner, with word which rows must take the ordinary path."""
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
+import orjson
 import pyarrow as pa
 
+from rfmstream.engine.events.attributes import with_attributes
 from rfmstream.kernels.json_orders import scan_orders
 from rfmstream.kernels.json_text import PAD_BYTES
 from rfmstream.schemas.currencies import currency_exponent
@@ -18,10 +21,13 @@ _SPARE_BYTES: Final = 8
 class OrderScanner:
     """Scans the orders of one currency and one zone; keeps nothing between calls.
 
+    attributes  columns that views look at: the orders have them, too
+
     Errors  ConfigError  an unknown currency
     """
 
-    def __init__(self, *, currency: str, time_zone: str = "UTC") -> None:
+    def __init__(self, *, currency: str, time_zone: str = "UTC", attributes: Sequence[str] = ()) -> None:
+        self._attributes = tuple(attributes)
         self._exponent = currency_exponent(currency)
         self._currency = np.frombuffer(currency.encode(), np.uint8)
         self._is_utc = time_zone in _UTC
@@ -72,4 +78,45 @@ class OrderScanner:
             ],
             schema=CANONICAL_SCHEMA,
         )
+        if self._attributes:
+            batch, accepted = self._attributed(batch, accepted, data, starts, ends)
         return batch, accepted
+
+    def _attributed(
+        self,
+        batch: pa.RecordBatch,
+        accepted: np.ndarray[Any, Any],
+        data: np.ndarray[Any, Any],
+        starts: np.ndarray[Any, Any],
+        ends: np.ndarray[Any, Any],
+    ) -> tuple[pa.RecordBatch, np.ndarray[Any, Any]]:
+        """Add the attributes to the orders; rows where one is no text take the ordinary path, which keeps digits."""
+        text = data.tobytes()
+        values: list[list[str | None]] = [[] for _ in self._attributes]
+        plain = np.ones(batch.num_rows, np.bool_)
+        for place, at in enumerate(np.flatnonzero(accepted).tolist()):
+            record = _object(text[starts[at] : ends[at]])
+            for name, column in zip(self._attributes, values, strict=True):
+                value = record.get(name) if record is not None else 0
+                if value is not None and not isinstance(value, str):
+                    plain[place] = False
+                if value is None and "." in name:
+                    plain[place] = False  # it may lead into an object
+                column.append(value if isinstance(value, str) and value else None)
+        columns = dict(
+            zip(self._attributes, (pa.array(column, pa.string()) for column in values), strict=True)
+        )
+        batch = with_attributes(batch, columns)
+        if plain.all():
+            return batch, accepted
+        accepted = accepted.copy()
+        accepted[np.flatnonzero(accepted)[~plain]] = False
+        return batch.filter(pa.array(plain)), accepted
+
+
+def _object(text: bytes) -> dict[str, Any] | None:
+    try:
+        record = orjson.loads(text)
+    except orjson.JSONDecodeError:  # the ordinary path tells what is wrong
+        return None
+    return record if isinstance(record, dict) else None

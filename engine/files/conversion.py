@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from rfmstream.engine.events.attributes import attributes_of, concat, with_attributes
 from rfmstream.engine.events.instants import to_text
 from rfmstream.engine.events.normalise import NO_REJECTED, rejected_batch
 from rfmstream.engine.files.numbers import decimal_text
@@ -76,7 +77,7 @@ class Conversion:
         """Return all orders converted, in the order they came in (None: there are none), and those rejected."""
         if not self._held:
             return None, NO_REJECTED
-        whole = pa.concat_batches(self._held)
+        whole = concat(self._held)
         self._held = []
         minor = whole.column("amount_minor").to_numpy().copy()
         outcome = np.zeros(len(minor), np.uint8)
@@ -85,7 +86,7 @@ class Conversion:
         at = np.flatnonzero(abroad & ~np.isin(types, _AMOUNTLESS))
         if len(at):
             minor[at], outcome[at] = self._converted(whole.take(pa.array(at)))
-        canonical = whole.select(CANONICAL_SCHEMA.names)
+        canonical = whole.drop_columns(["currency"])
         place = CANONICAL_SCHEMA.get_field_index("amount_minor")
         canonical = canonical.set_column(place, CANONICAL_SCHEMA.field(place), pa.array(minor))
         bad = np.flatnonzero(outcome)
@@ -152,6 +153,7 @@ class Conversion:
             }
             reason = pa.array([Outcome(code).name.lower() for code in outcome[here]], pa.string())
             source = self._sources[int(number)][1]
-            out.append(rejected_batch(rows.column("row").to_numpy(), source, reason, shown))
+            made = rejected_batch(rows.column("row").to_numpy(), source, reason, shown)
+            out.append(with_attributes(made, attributes_of(rows)))
         whole_out = pa.concat_batches(out)
         return whole_out.take(pc.sort_indices(whole_out.column("row")))

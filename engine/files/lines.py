@@ -34,7 +34,7 @@ from rfmstream.engine.files.line_damage import guessed_ids, neighbours
 from rfmstream.engine.files.line_files import repeated_lines, spread_lines
 from rfmstream.engine.files.mapping import MappedEvent, Mapper, by_row
 from rfmstream.engine.files.numbers import Number, NumberAmount
-from rfmstream.kernels.parse import OK, UNKNOWN_WORD
+from rfmstream.kernels.parse import ABSENT, OK, UNKNOWN_WORD
 from rfmstream.schemas.errors import InputError
 from rfmstream.schemas.mapping import Event
 from rfmstream.schemas.orders import ORDER_TYPES, REJECTED_SCHEMA
@@ -264,16 +264,23 @@ class LineSums:
 
     def _summed(self, section: _Section) -> list[tuple[pa.RecordBatch, pa.RecordBatch]]:
         """Sum the lines of one section; one pair of batches a source file."""
-        total = section.number.summed(section.group, len(section.first))
+        part, first = self._parts(section)
+        total = section.number.summed(part, len(first))
         if section.once is not None:
-            total.add(section.once.once(section.group, len(section.first)), 1)
+            total.add(_once(section, first), 1)
         event, lines = section.event, section.lines
+        # All parts of an order have the row, the time and the event id of its first line.
+        whole = section.first[section.group[first]]
         done = []
         for file, source in enumerate(section.sources):
-            of_file = np.flatnonzero((section.file[section.first] == file) & ~section.refused)
-            chosen = section.first[of_file]
+            of_file = np.flatnonzero((section.file[whole] == file) & ~section.refused[section.group[first]])
+            chosen = whole[of_file]
             sums = total.take(of_file)
             fields = lines.take(chosen, NumberAmount(sums, event.rounding, event.in_minor))
+            if self._mapper.lines_by:
+                at = pa.array(first[of_file])
+                told = {name: lines.attributes[name].take(at) for name in lines.attributes}
+                fields = replace(fields, attributes=told)
             shown = {"customer_id": fields.customer_id, "order_id": fields.order_id, "amount": sums.text()}
             optional = {"currency": fields.currency, "event_id": fields.event_id}
             shown |= {name: text for name, text in optional.items() if text is not None}
@@ -285,6 +292,23 @@ class LineSums:
                     bad = bad.set_column(place, REJECTED_SCHEMA.field(place), text)
             done.append((good, bad))
         return done
+
+    def _parts(self, section: _Section) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+        """Return which part of an order each line is of, and the first line of each part; mostly orders have one."""
+        if not self._mapper.lines_by:
+            return section.group, section.first
+        part = grouped(section.group, *(section.lines.attributes[name] for name in self._mapper.lines_by))
+        return part, np.flatnonzero(np.diff(np.maximum.accumulate(part), prepend=-1))
+
+
+def _once(section: _Section, first: np.ndarray[Any, Any]) -> Number:
+    """Return what counts once an order, for its parts: it belongs to the part with the order's first line."""
+    assert section.once is not None, "the event says what counts once"
+    of_order = section.once.once(section.group, len(section.first))
+    of_part = of_order.take(section.group[first])
+    others = (section.first[section.group[first]] != first) & (of_part.status == OK)
+    of_part.mantissa[others], of_part.status[others] = 0, ABSENT
+    return of_part
 
 
 NO_ROWS: Final = SourceRows(pa.RecordBatch.from_pydict({}), np.zeros(0, np.int64), None, ())
@@ -447,6 +471,9 @@ def _concat(parts: list[Fields], amount: NumberAmount) -> Fields:
         _concat_optional([part.currency for part in parts]),
         _concat_optional([part.event_id for part in parts]),
         {},
+        attributes={
+            name: pa.concat_arrays([part.attributes[name] for part in parts]) for name in parts[0].attributes
+        },
     )
 
 

@@ -4,7 +4,7 @@ Source  docs/semantics.md section 1; docs/input-maps.md
 """
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from rfmstream.engine.events.amounts import ColumnAmount
+from rfmstream.engine.events.attributes import concat, no_attribute
 from rfmstream.engine.events.normalise import Fields, canonicalise, type_codes
 from rfmstream.engine.events.text import nulls, repeat
 from rfmstream.engine.events.times import Instants, read_instants
@@ -71,9 +72,10 @@ class Mapper:
     Fields  rows_excluded  how many rows each of the map's [[exclude]] sections left out so far
             keeps_foreign  see `engine.events.normalise.canonicalise`
             on_excluded    takes them, of EXCLUDED_SCHEMA; None: they are only counted
+            attributes     what views look at: an expression for each
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - options by keyword
         self,
         input_map: InputMap,
         *,
@@ -81,8 +83,10 @@ class Mapper:
         time_zone: str,
         on_excluded: Callable[[pa.RecordBatch], None] | None = None,
         keeps_foreign: bool = False,
+        attributes: Sequence[str] = (),
     ) -> None:
         self.input_map = input_map
+        self.attributes = {name: input_map.attribute(name) for name in attributes}
         self.rows_excluded = [0] * len(input_map.exclude)
         self.keeps_foreign = keeps_foreign
         self._on_excluded = on_excluded
@@ -213,7 +217,29 @@ class Mapper:
             currency=shown.get("currency"),
             event_id=shown.get("event_id"),
             shown=shown,
+            attributes={
+                name: self._attribute(name, expression, source_rows)
+                for name, expression in self.attributes.items()
+            },
         )
+
+    @property
+    def lines_by(self) -> tuple[str, ...]:
+        """The attributes that part the lines of an order: those of the map that views look at."""
+        return tuple(name for name in self.input_map.lines_by if name in self.attributes)
+
+    def columns(self) -> tuple[str, ...]:
+        """Return the columns of the input that it reads, each once."""
+        found = dict.fromkeys(self.input_map.columns())
+        for expression in self.attributes.values():
+            found.update(dict.fromkeys(expression.columns()))
+        return tuple(found)
+
+    def _attribute(self, name: str, expression: Expression, source_rows: SourceRows) -> pa.Array:
+        is_told = any(given == name for given, _ in self.input_map.attributes)
+        if not is_told and source_rows.column(name, optional=True) is None:
+            raise no_attribute(name, source_rows.names, source_rows.source)
+        return source_rows.told(expression)
 
     def _amount(
         self, event: Event, source_rows: SourceRows
@@ -238,6 +264,6 @@ def _excluded(rows: SourceRows, why: str) -> pa.RecordBatch:
 
 def by_row(batches: list[pa.RecordBatch]) -> pa.RecordBatch:
     """Concatenate batches and sort them by row, those of one row in the order given."""
-    whole = pa.concat_batches(batches)
+    whole = concat(batches)
     order = np.argsort(whole.column("row").to_numpy(), kind="stable")
     return whole.take(pa.array(order))

@@ -13,7 +13,6 @@ import numpy as np
 import pyarrow as pa
 
 from rfmstream.schemas.codes import OrderType
-from rfmstream.schemas.orders import CANONICAL_SCHEMA
 
 BATCH_ROWS: Final = 1 << 17
 _RUN_BATCH_ROWS: Final = 1 << 14
@@ -96,7 +95,7 @@ class Sorter:
             self._directory.cleanup()
 
     def add(self, batch: pa.RecordBatch) -> None:
-        """Take the next batch of canonical orders."""
+        """Take the next batch of canonical orders, with the attributes that all of them have."""
         if batch.num_rows == 0:
             return
         place = places(batch)
@@ -135,21 +134,23 @@ class Sorter:
             return
         order = np.argsort(np.concatenate([places(batch) for batch in held]), kind="stable")
         # One contiguous array a column: taking from chunks would look the chunk up for every row and slice.
-        columns = [_contiguous([batch.column(name) for batch in held]) for name in CANONICAL_SCHEMA.names]
+        schema = held[0].schema
+        columns = [_contiguous([batch.column(name) for batch in held]) for name in schema.names]
         del held
         for start in range(0, len(order), rows):
             at = pa.array(order[start : start + rows])
             taken = [column.take(at) for column in columns]
             yield pa.RecordBatch.from_arrays(
-                [array.cast(field.type) for array, field in zip(taken, CANONICAL_SCHEMA, strict=True)],
-                schema=CANONICAL_SCHEMA,
+                [array.cast(field.type) for array, field in zip(taken, schema, strict=True)],
+                schema=schema,
             )
 
     def _spill(self) -> None:
         if self._directory is None:
             self._directory = tempfile.TemporaryDirectory(prefix="rfmstream-sort-")
         path = Path(self._directory.name) / f"{len(self._runs):06d}.arrow"
-        with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_stream(sink, CANONICAL_SCHEMA) as writer:
+        schema = self._held[0].schema
+        with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_stream(sink, schema) as writer:
             for batch in self._drain(_RUN_BATCH_ROWS):
                 writer.write_batch(batch)
         self._runs.append(path)

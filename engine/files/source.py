@@ -13,6 +13,7 @@ from typing import Any, Final, Literal
 import numpy as np
 import pyarrow as pa
 
+from rfmstream.engine.events.attributes import concat
 from rfmstream.engine.events.json_scan import OrderScanner
 from rfmstream.engine.events.normalise import (
     CONTRACT_COLUMNS,
@@ -80,6 +81,7 @@ class OrderStream:
         on_excluded: Callable[[pa.RecordBatch], None] | None,
         identities: Identities | None,
         rates: Rates | None,
+        attributes: Sequence[str],
     ) -> None:
         self.rows_read = 0
         self.lines_repeated = 0
@@ -96,10 +98,14 @@ class OrderStream:
                 time_zone=time_zone,
                 on_excluded=on_excluded,
                 keeps_foreign=rates is not None,
+                attributes=attributes,
             )
         )
+        self._attributes = tuple(attributes)
         is_plain = input_map is None and rates is None
-        self._scanner = OrderScanner(currency=currency, time_zone=time_zone) if is_plain else None
+        self._scanner = (
+            OrderScanner(currency=currency, time_zone=time_zone, attributes=attributes) if is_plain else None
+        )
         self._identities = identities
         self._rates = rates
         self._currency = currency
@@ -108,6 +114,11 @@ class OrderStream:
         self._rows_before = rows_before
         self._on_progress = on_progress
         self._batches = self._run()
+
+    @property
+    def has_parts(self) -> bool:
+        """Whether orders may come in several parts, told by their rows: by an attribute that their lines differ in."""
+        return self._mapper is not None and bool(self._mapper.lines_by)
 
     @property
     def rows_excluded(self) -> int:
@@ -227,7 +238,7 @@ class OrderStream:
         """Yield rejected lines, and last all orders."""
         assert self._mapper is not None, "only a map sums lines"
         sums = LineSums(self._mapper, currency=self._currency, memory_budget_bytes=self._budget_bytes)
-        for chunk in self._chunks(self._mapper.input_map.columns(), "read"):
+        for chunk in self._chunks(self._mapper.columns(), "read"):
             with naming(chunk.source):
                 rejected = sums.add(self._source_rows(chunk), self._file_number)
                 sums.add_damaged(chunk, self._files[self._file_number])
@@ -258,13 +269,13 @@ class OrderStream:
 
     def _handed_on(self, sorter: Sorter) -> Iterator[Batches]:
         done = 0
-        for batch in sorter.batches():
+        for batch in _whole_orders(sorter.batches()) if self.has_parts else sorter.batches():
             done += batch.num_rows
             self._tell("sorted", done, sorter.row_count)
             yield batch, NO_REJECTED
 
     def _judged(self) -> Iterator[tuple[Chunk, Batches]]:
-        columns = CONTRACT_COLUMNS if self._map is None else self._map.columns()
+        columns = self._mapper.columns() if self._mapper is not None else self._own_columns
         for chunk in self._chunks(columns, "read"):
             if self._mapper is not None:
                 with naming(chunk.source):
@@ -295,7 +306,13 @@ class OrderStream:
                 rows=chunk.rows,
                 names=chunk.names,
                 keeps_foreign=self._rates is not None,
+                attributes=self._attributes,
             )
+
+    @property
+    def _own_columns(self) -> tuple[str, ...]:
+        """The contract's columns, and those that views look at."""
+        return tuple(dict.fromkeys((*CONTRACT_COLUMNS, *self._attributes)))
 
     def _own_ids(self, orders: pa.RecordBatch) -> pa.RecordBatch:
         return orders if self._identities is None else self._identities.applied(orders)
@@ -337,6 +354,7 @@ def open_orders(  # noqa: PLR0913 - options by keyword
     on_excluded: Callable[[pa.RecordBatch], None] | None = None,
     identities: Identities | None = None,
     rates: Rates | None = None,
+    attributes: Sequence[str] = (),
 ) -> OrderStream:
     """Open order history: (canonical, rejected) batches in order of (occurred_at, input order).
 
@@ -350,6 +368,7 @@ def open_orders(  # noqa: PLR0913 - options by keyword
             on_excluded  takes the rows that the map leaves out, of EXCLUDED_SCHEMA
             identities  ids that stand for others
             rates      of other currencies; None: orders in them are rejected
+            attributes  columns that views look at: both batches have them, too, as `attribute.NAME`
     Errors  InputError   an input is missing, damaged, of unknown format or lacks a column
             ConfigError  an unknown currency or time zone
     """
@@ -365,7 +384,22 @@ def open_orders(  # noqa: PLR0913 - options by keyword
         on_excluded=on_excluded,
         identities=identities,
         rates=rates,
+        attributes=attributes,
     )
+
+
+def _whole_orders(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """Yield batches of which none ends between two parts of an order, which are of one row."""
+    held: pa.RecordBatch | None = None
+    for batch in batches:
+        whole = batch if held is None else pa.concat_batches([held, batch])
+        rows = whole.column("row").to_numpy()
+        others = np.flatnonzero(rows != rows[-1]) if len(rows) else np.zeros(0, np.int64)
+        cut = int(others[-1]) + 1 if len(others) else 0
+        held = whole.slice(cut)
+        yield whole.slice(0, cut)
+    if held is not None:
+        yield held
 
 
 def _with_damaged(chunk: Chunk, rejected: pa.RecordBatch) -> pa.RecordBatch:
@@ -375,5 +409,5 @@ def _with_damaged(chunk: Chunk, rejected: pa.RecordBatch) -> pa.RecordBatch:
     raw = pa.array(chunk.damaged_raw, pa.string())
     reason = pa.repeat(pa.scalar("malformed", pa.string()), len(raw))
     damaged = rejected_batch(chunk.damaged_rows, chunk.source, reason, {}, raw)
-    whole = pa.concat_batches([damaged, rejected])
+    whole = concat([damaged, rejected])
     return whole.take(pa.array(np.argsort(whole.column("row").to_numpy(), kind="stable")))

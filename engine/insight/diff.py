@@ -108,9 +108,17 @@ def diff_rows_of_engine(engine: Engine, new: Ruleset) -> pa.Table:
         "customer_id": after["customer_id"],
         "old_tier": _words(before["tier"]),
         "new_tier": _words(after["tier"]),
-        "is_sent": pc.is_in(after["customer_id"], value_set=sent["customer_id"]),
+        "is_sent": pc.is_in(_whose(after), value_set=_whose(sent)),
     }
     return _table(columns | {name: after[name] for name in _NEW})
+
+
+def _whose(table: pa.Table) -> pa.ChunkedArray:
+    """Return what tells customers apart: the id, and before it the population where there are some."""
+    if table["population"].null_count == table.num_rows:
+        return table["customer_id"]
+    sizes = pc.cast(pc.binary_length(table["population"]), pa.string())
+    return pc.binary_join_element_wise(sizes, ":", table["population"], table["customer_id"], "")
 
 
 def diff_rows_of_snapshot(snapshot: pa.RecordBatch, old: Ruleset, new: Ruleset) -> pa.Table:

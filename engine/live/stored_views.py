@@ -16,9 +16,11 @@ import orjson
 import xxhash
 
 from rfmstream.engine.core.checkpoint.folder import MANIFEST
+from rfmstream.engine.core.checkpoint.read import read_machine
 from rfmstream.engine.core.engine import Engine
+from rfmstream.engine.core.kernel_batch import Hashed
+from rfmstream.engine.core.shard import new_seeds
 from rfmstream.engine.core.view import ViewEngine
-from rfmstream.engine.core.views import Views
 from rfmstream.engine.live.plain import is_plain
 from rfmstream.engine.live.state import State
 from rfmstream.schemas.errors import ConfigError, StateError
@@ -109,12 +111,22 @@ def read_views(folder: Path, position: dict[str, Any], plan: Plan | None) -> Eng
             path=folder,
             fix="keep one of them, or begin with another app id and place for the checkpoints",
         )
-    views = Views(Plan(tuple(there)))
+    seeds, hashed = new_seeds(), Hashed()
+    engines = []
     for view in there:
         each = saved[view.name]
-        own = _as_made(manifests[view.name], each.tiers, view.ruleset)
-        views.replace(view.name, _restored(folder / each.folder, view, own, views))
-    return State(ViewEngine(of.view, of.engine) for of in views.views.values())
+        machine = read_machine(
+            folder / each.folder,
+            ruleset=_as_made(manifests[view.name], each.tiers, view.ruleset),
+            view=view.name,
+            seeds=seeds,
+            # Views that are given the same batches share the hashes of their ids.
+            hashed=None if view.attributes else hashed,
+        )
+        if (machine.populations is None) != (view.per is None):
+            raise StateError("the checkpoint is damaged: populations are missing", path=folder)
+        engines.append(ViewEngine(view, Engine.of(machine)))
+    return State(engines)
 
 
 def verify_views(folder: Path, position: dict[str, Any]) -> None:
@@ -124,13 +136,6 @@ def verify_views(folder: Path, position: dict[str, Any]) -> None:
     """
     for each in _saved(folder, position):
         _manifest(folder / each.folder, each.digest)
-
-
-def _restored(folder: Path, view: View, ruleset: Ruleset, views: Views) -> Engine:
-    engine = Engine.restore(folder, ruleset=ruleset, **views.options(view))
-    if (engine.populations is None) != (view.per is None):
-        raise StateError("the checkpoint is damaged: populations are missing", path=folder)
-    return engine
 
 
 def _saved(folder: Path, position: dict[str, Any]) -> Iterator[_Saved]:

@@ -7,12 +7,11 @@ can simply be run again.
 
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, nullcontext
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Event
 from typing import Any, Final
 
 import pyarrow as pa
@@ -20,18 +19,16 @@ import pyarrow as pa
 from rfmstream.engine.core.checkpoint.folder import has_checkpoint, is_unfinished
 from rfmstream.engine.core.counters import Counters
 from rfmstream.engine.core.engine import Engine
-from rfmstream.engine.events.instants import to_text
 from rfmstream.engine.files.background import WriteBehind, read_ahead
 from rfmstream.engine.files.identities import Identities
 from rfmstream.engine.files.input_files import InputFile, find_files
 from rfmstream.engine.files.interrupts import uninterrupted
 from rfmstream.engine.files.output import OutputFile, check_outputs, rows_in
 from rfmstream.engine.files.rates import Rates
-from rfmstream.engine.files.sorting import times_us
-from rfmstream.engine.files.source import Progress, open_orders
+from rfmstream.engine.files.source import open_orders
 from rfmstream.engine.replay.alike import Alike
+from rfmstream.engine.replay.parts import Dates, Listener, OnProgress, check_as_of, drop, put
 from rfmstream.schemas.changes import change_schema
-from rfmstream.schemas.codes import NEVER_US
 from rfmstream.schemas.errors import ConfigError, InputError, StateError
 from rfmstream.schemas.mapping import InputFormat, InputMap
 from rfmstream.schemas.orders import EXCLUDED_SCHEMA, REJECTED_SCHEMA
@@ -41,8 +38,6 @@ from rfmstream.schemas.snapshots import snapshot_schema
 
 REJECTED_NAMED: Final = 5
 """How many rejected rows a strict run names."""
-
-OnProgress = Callable[[Progress], None]
 
 
 @dataclass(frozen=True)
@@ -110,17 +105,29 @@ def open_engine(
             threads  None: as many as the checkpoint had, or 1
     Errors  StateError  the directory holds something else, a damaged checkpoint or one of another ruleset
     """
-    if checkpoint is not None and os.path.exists(checkpoint):  # noqa: PTH110 - a name too long is none
-        if not checkpoint.is_dir():
-            raise ConfigError("is not a directory", file=checkpoint, key="checkpoint")
-        if has_checkpoint(checkpoint):
-            return Engine.restore(checkpoint, ruleset=ruleset, threads=threads)
-        if any(checkpoint.iterdir()) and not is_unfinished(checkpoint):
-            # Better known now than when the checkpoint is to be written, after hours perhaps.
-            raise StateError(
-                "holds no checkpoint but other files", path=checkpoint, fix="name a new or empty directory"
-            )
+    if checkpoint is not None and may_go_on(checkpoint):
+        return Engine.restore(checkpoint, ruleset=ruleset, threads=threads)
     return Engine("rfm8" if ruleset is None else ruleset, threads=threads or 1)
+
+
+def may_go_on(checkpoint: Path) -> bool:
+    """Tell whether a directory holds a checkpoint; where it does not, one can be made there.
+
+    Errors  ConfigError  it is no directory
+            StateError   it holds something else
+    """
+    if not os.path.exists(checkpoint):  # noqa: PTH110 - a name too long is none
+        return False
+    if not checkpoint.is_dir():
+        raise ConfigError("is not a directory", file=checkpoint, key="checkpoint")
+    if has_checkpoint(checkpoint):
+        return True
+    if any(checkpoint.iterdir()) and not is_unfinished(checkpoint):
+        # Better known now than when the checkpoint is to be written, after hours perhaps.
+        raise StateError(
+            "holds no checkpoint but other files", path=checkpoint, fix="name a new or empty directory"
+        )
+    return False
 
 
 def replay(  # noqa: PLR0913 - the options of one command
@@ -159,12 +166,12 @@ def replay(  # noqa: PLR0913 - the options of one command
     outputs = outputs or Outputs()
     as_of_us = until_us if as_of_us is None else as_of_us
     _check_signals(engine, outputs)
-    _check_as_of(engine, as_of_us)
-    dates, alike = _Dates(until_us), Alike()
+    check_as_of(engine, as_of_us)
+    dates, alike = Dates(until_us), Alike()
     files = find_files(inputs, InputFormat() if input_map is None else input_map.input)
     check_outputs(outputs.paths().values(), [*inputs, *(file.path for file in files)])
     before = deepcopy(engine.counters)
-    listener = _Listener(on_progress)
+    listener = Listener(on_progress)
     with ExitStack() as stack:
         made = _open_outputs(stack, outputs, engine.ruleset)
         orders = open_orders(
@@ -178,10 +185,10 @@ def replay(  # noqa: PLR0913 - the options of one command
             rates=rates,
             on_excluded=made["excluded"].write if "excluded" in made else None,
         )
-        rejections = _Rejections(made.get("rejected"), files)
+        rejections = RejectedRows(made.get("rejected"), files)
         with (
-            WriteBehind(made["changes"].write if "changes" in made else _drop) as changes,
-            WriteBehind(made["signals"].write if "signals" in made else _drop) as signals,
+            WriteBehind(made["changes"].write if "changes" in made else drop) as changes,
+            WriteBehind(made["signals"].write if "signals" in made else drop) as signals,
         ):
             for batch, malformed in read_ahead(orders, listener.stop):
                 engine.counters.reject(malformed["reason"].to_pylist())
@@ -190,13 +197,13 @@ def replay(  # noqa: PLR0913 - the options of one command
                 step = engine.step_canonical(orders_due)
                 for rejected in (malformed, *step.rejected.to_batches()):
                     rejections.add(rejected)
-                _put(changes, step.changes)
-                _put(signals, step.signals)
+                put(changes, step.changes)
+                put(signals, step.signals)
             engine.counters.input_rows += orders.rows_read
             if as_of_us is not None:
-                _check_as_of(engine, as_of_us)
-                _put(changes, engine.advance(as_of_us))
-                _put(signals, engine.signals)
+                check_as_of(engine, as_of_us)
+                put(changes, engine.advance(as_of_us))
+                put(signals, engine.signals)
         counters = engine.counters.since(before)
         if strict and counters.rejected:
             raise rejections.refusal(counters)
@@ -234,52 +241,7 @@ def replay(  # noqa: PLR0913 - the options of one command
     )
 
 
-class _Dates:
-    """Leaves out what is dated at or after an instant, and counts what is dated after the wall clock.
-
-    Results do not depend on the wall clock: it is read for the summary alone.
-    """
-
-    def __init__(self, until_us: int | None) -> None:
-        self._until_us = until_us
-        self._now_us = time.time_ns() // 1000
-        self.after_until = self.ahead = 0
-        self.newest_ahead_us = NEVER_US
-
-    def before(self, batch: pa.RecordBatch) -> pa.RecordBatch:
-        """Return the orders of a batch that are to be applied."""
-        if batch.num_rows == 0:
-            return batch
-        us = times_us(batch)
-        if self._until_us is not None and us.max() >= self._until_us:
-            wanted = us < self._until_us
-            batch, us = batch.filter(pa.array(wanted)), us[wanted]
-            self.after_until += len(wanted) - len(us)
-        ahead = us[us > self._now_us]
-        if len(ahead):
-            self.ahead += len(ahead)
-            self.newest_ahead_us = max(self.newest_ahead_us, int(ahead.max()))
-        return batch
-
-
-class _Listener:
-    """Passes progress on, and lets the reading thread, which calls it once a block, leave early."""
-
-    def __init__(self, on_progress: OnProgress | None) -> None:
-        self._on_progress = on_progress
-        self._stopped = Event()
-
-    def stop(self) -> None:
-        self._stopped.set()
-
-    def __call__(self, progress: Progress) -> None:
-        if self._stopped.is_set():
-            raise InputError("reading was stopped")
-        if self._on_progress is not None:
-            self._on_progress(progress)
-
-
-class _Rejections:
+class RejectedRows:
     """Takes rejected rows: keeps the first few, and writes all of them where a file is wanted."""
 
     def __init__(self, out: OutputFile | None, files: Sequence[InputFile]) -> None:
@@ -289,6 +251,7 @@ class _Rejections:
         self._only_file = files[0].name if len(files) == 1 else None
 
     def add(self, rejected: pa.RecordBatch) -> None:
+        """Take rejected rows, of REJECTED_SCHEMA or with the views that rejected them."""
         if not rejected.num_rows:
             return
         if self._only_file is not None:
@@ -355,29 +318,10 @@ def _rows(made: Mapping[str, OutputFile], path: Path) -> int:
     return next(out.rows for out in made.values() if out.path == path)
 
 
-def _drop(_: pa.RecordBatch) -> None:
-    """Write nowhere: nobody asked for the changes."""
-
-
-def _put(out: WriteBehind[pa.RecordBatch], table: pa.Table) -> None:
-    for batch in table.to_batches():
-        out.put(batch)
-
-
 def _check_signals(engine: Engine, outputs: Outputs) -> None:
     if outputs.signals is not None and not engine.ruleset.asks_signals:
         raise ConfigError(
             f"ruleset {engine.ruleset.identity} asks for no signals",
             key="signals",
             fix="give it warn_days, dwell_days or [milestones]: docs/rulesets.md, or leave the file out",
-        )
-
-
-def _check_as_of(engine: Engine, as_of_us: int | None) -> None:
-    if as_of_us is not None and engine.clock_us != NEVER_US and as_of_us < engine.clock_us:
-        raise ConfigError(
-            f"{to_text(as_of_us)} lies before the clock, {to_text(engine.clock_us)}:"
-            " the newest event or an earlier as-of",
-            key="as-of",
-            fix="choose that instant or a later one; time does not go back",
         )

@@ -1,6 +1,7 @@
 """The examples that need no broker do what they say."""
 
 import ast
+import json
 import os
 import subprocess
 import sys
@@ -40,6 +41,23 @@ def test_a_map_and_a_ruleset() -> None:
         assert words_said in result.output
 
 
+def test_a_plan_of_views(tmp_path: Path) -> None:
+    words = [
+        *("replay", EXAMPLES / "export.csv", "--map", EXAMPLES / "export-map.toml"),
+        *("--plan", EXAMPLES / "views.toml", "--currency", "GBP", "--as-of", "2026-03-01", "--json"),
+        *("--snapshot", tmp_path / "tiers.csv"),
+    ]
+    result = CliRunner().invoke(cli, [str(word) for word in words])
+    assert result.exit_code == 0, result.output
+    told = json.loads(result.stdout)["views"]
+    assert {name: (view["customers"], view["populations"]) for name, view in told.items()} == {
+        "shop": (3, None),
+        "by-state": (3, 1),
+        "next-quarter": (3, None),
+    }
+    assert (tmp_path / "tiers.shadow-next-quarter.csv").exists()
+
+
 def test_the_ruleset_is_the_one_the_document_explains() -> None:
     document = (EXAMPLES.parent / "docs" / "rulesets.md").read_text(encoding="utf-8")
     ruleset = (EXAMPLES / "coffee.toml").read_text(encoding="utf-8")
@@ -63,5 +81,5 @@ def test_each_is_listed() -> None:
         for path in EXAMPLES.rglob("*")
         if path.suffix in (".py", ".mjs", ".toml", ".csv") and "node_modules" not in path.parts
     ]
-    assert len(found) == 8
+    assert len(found) == 9
     assert all(path.relative_to(EXAMPLES).as_posix() in listed for path in found)

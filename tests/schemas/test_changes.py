@@ -27,6 +27,7 @@ CHANGE = {
     "next_tier": "000",
     "ruleset": "rfm8",
     "mode": "replay",
+    "view": "rfm8",
 }
 
 

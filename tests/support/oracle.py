@@ -344,6 +344,8 @@ class Oracle:
                 "ruleset": self.rules.identity,
                 "mode": self.mode,
                 "holdout": None,
+                "view": self.rules.identity,
+                "population": None,
             }
             self.changes.append(row)
             customer.newest_change = row
@@ -400,6 +402,8 @@ class Oracle:
             "next_tier": next_tier,
             "ruleset": self.rules.identity,
             "mode": self.mode,
+            "view": self.rules.identity,
+            "population": None,
         }
 
 

@@ -10,4 +10,6 @@ old one, so a crash at any moment leaves one whole checkpoint. The format is des
     columns   the columns of each record, and the defaults of those that an older program did not write
     write     from a machine to a directory
     read      from a directory to a machine, with what is verified on the way
+    views     several machines in one directory, a folder each
+    populations  what a view of populations has besides
 """

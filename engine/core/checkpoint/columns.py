@@ -42,12 +42,6 @@ _EXTRA_SCHEMA: Final = pa.schema(
 ENTRY_SCHEMA: Final = _schema(ENTRY, _ENTRY_FIELDS, "id")
 
 
-POPULATION, LONG_CUSTOMER, ERASED = 0, 1, 2
-POPULATION_SCHEMA: Final = pa.schema([("text", pa.string()), ("role", pa.int8()), ("at_us", pa.int64())])
-"""role 0: a population, in order of its number; 1: a customer whose id is too long for a key; 2: one who was erased in
-every population, and when."""
-
-
 def customer_schema(shard: Shard) -> pa.Schema:
     """Return the columns of customers that a shard has something to say in."""
     return _EXTRA_SCHEMA if shard.has_extras else _CUSTOMER_SCHEMA

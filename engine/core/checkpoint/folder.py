@@ -3,9 +3,10 @@
 import fcntl
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from shutil import rmtree
 from typing import IO, Final
 
 from rfmstream.schemas.errors import StateError
@@ -14,6 +15,8 @@ MANIFEST: Final = "manifest.json"
 FIRST: Final = f"0-{MANIFEST}"
 """Empty, and there while the first checkpoint of a directory is in the making: what is there then is no loss."""
 OWN_FILE: Final = re.compile(r"\d+-\d+-(customers|entries|populations)\.arrow|\d+-manifest\.json")
+OWN_FOLDER: Final = re.compile(r"\d+-\d+")
+"""Of a view, where a checkpoint holds several."""
 
 
 @contextmanager
@@ -93,7 +96,7 @@ def files_of(folder: Path) -> list[str]:
     """
     is_there = os.path.isdir(folder)  # noqa: PTH112 - a name too long is told when it is made
     names = sorted(path.name for path in folder.iterdir()) if is_there else []
-    ours = [name for name in names if OWN_FILE.fullmatch(name)]
+    ours = [name for name in names if OWN_FILE.fullmatch(name) or OWN_FOLDER.fullmatch(name)]
     strange = [name for name in names if name not in ours and name != MANIFEST]
     if strange:
         raise StateError(
@@ -102,6 +105,19 @@ def files_of(folder: Path) -> list[str]:
             fix="name an empty or new directory",
         )
     return ours
+
+
+def next_generation(names: Iterable[str]) -> int:
+    """Return the number that tells a new checkpoint's files from those that are there."""
+    return 1 + max((int(name.split("-")[0]) for name in names), default=0)
+
+
+def remove(path: Path) -> None:
+    """Remove a file, or the folder of a view, if it is there."""
+    if path.is_dir():
+        rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def sync(file: IO[bytes]) -> None:

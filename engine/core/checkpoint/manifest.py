@@ -9,15 +9,17 @@ import orjson
 import xxhash
 
 from rfmstream.engine.core.checkpoint.columns import FIX_DAMAGE
-from rfmstream.engine.core.checkpoint.folder import MANIFEST, OWN_FILE
+from rfmstream.engine.core.checkpoint.folder import MANIFEST, OWN_FILE, OWN_FOLDER, has_checkpoint
 from rfmstream.engine.core.counters import Counters
 from rfmstream.engine.core.machine import Machine
 from rfmstream.kernels import layout
 from rfmstream.schemas.changes import MODES
 from rfmstream.schemas.codes import FOREVER_US, NEVER_US
 from rfmstream.schemas.errors import StateError
+from rfmstream.schemas.plan import no_view
 
 FORMAT: Final = "rfmstream-checkpoint"
+VIEWS_FORMAT: Final = "rfmstream-views"
 VERSION: Final = 3
 """The newest that is written; every version from 1 on is read. Version 2 has the columns of EXTRA, where there are any;
 version 3 has populations, and is written where there are some."""
@@ -29,9 +31,12 @@ _INDENT: Final = orjson.OPT_INDENT_2
 def describe(
     machine: Machine, files: list[dict[str, Any]], populations: dict[str, Any] | None = None
 ) -> dict[str, Any]:
-    """Return the manifest of a machine's state that was written to files."""
+    """Return the manifest of a machine's state that was written to files.
+
+    populations  the file of those, if there are some
+    """
     parted = {} if populations is None else {"populations": populations}
-    return parted | {
+    return {
         "format": FORMAT,
         "version": VERSION if parted else _WITHOUT_POPULATIONS,
         "ruleset": machine.ruleset.identity,
@@ -49,7 +54,7 @@ def describe(
             for shard in machine.shards
         ],
         "files": files,
-    }
+    } | parted
 
 
 def sealed(manifest: dict[str, Any]) -> bytes:
@@ -63,14 +68,12 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     Raises  StateError where there is none, or it is damaged or of a version that this program does not know
     """
     path = folder / MANIFEST
-    try:
-        whole = orjson.loads(path.read_bytes())
-    except OSError as error:
-        raise StateError("there is no checkpoint here", path=folder) from error
-    except orjson.JSONDecodeError as error:
-        raise StateError("this is not a checkpoint's manifest", path=path) from error
-    manifest: dict[str, Any] | None = whole.get("manifest") if isinstance(whole, dict) else None
-    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+    whole = _read_whole(folder)
+    manifest: dict[str, Any] = whole["manifest"]
+    if manifest.get("format") == VIEWS_FORMAT:
+        names = ", ".join(view["name"] for view in read_views_manifest(folder)["views"])
+        raise StateError(f"holds the views {names}", path=folder, fix="name one of them as the view")
+    if manifest.get("format") != FORMAT:
         raise StateError("this is not a checkpoint's manifest", path=path)
     version = manifest.get("version")
     if type(version) is not int or not 1 <= version <= VERSION:
@@ -90,6 +93,79 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return manifest
 
 
+def is_of_views(folder: Path) -> bool:
+    """Tell whether a directory holds a checkpoint of several views."""
+    try:
+        return has_checkpoint(folder) and _read_whole(folder)["manifest"].get("format") == VIEWS_FORMAT
+    except StateError:  # told where it is read
+        return False
+
+
+def read_views_manifest(folder: Path) -> dict[str, Any]:
+    """Return what a checkpoint of several views says of them.
+
+    Raises  StateError where it is damaged, or of a version that this program does not know
+    """
+    path = folder / MANIFEST
+    whole = _read_whole(folder)
+    manifest: dict[str, Any] = whole["manifest"]
+    if manifest.get("version") != 1:
+        raise StateError(
+            f"the checkpoint of views has format version {manifest.get('version')}, this program reads 1",
+            path=path,
+            fix="use the version of rfmstream that wrote it, or a newer one",
+        )
+    if whole.get("xxh3_128") != _digest(manifest):
+        raise StateError(
+            "the checkpoint is damaged: its manifest's checksum differs", path=path, fix=FIX_DAMAGE
+        )
+    if not _names_views(manifest):
+        raise StateError("the manifest is none that rfmstream writes", path=path, fix=FIX_DAMAGE)
+    return manifest
+
+
+def place_of_view(folder: Path, name: str | None) -> tuple[str, Path]:
+    """Return the name and the folder of one of a checkpoint's views; None: the only one.
+
+    Raises  ConfigError where there are several, or it is none of them
+    """
+    views = read_views_manifest(folder)["views"]
+    names = [str(view["name"]) for view in views]
+    if name is None and len(views) == 1:
+        name = names[0]
+    if name is None or name not in names:
+        raise no_view(name, names, where=str(folder))
+    return name, folder / str(views[names.index(name)]["folder"])
+
+
+def _names_views(manifest: dict[str, Any]) -> bool:
+    try:
+        return bool(manifest["views"]) and all(
+            isinstance(view["name"], str)
+            and OWN_FOLDER.fullmatch(view["folder"])
+            and isinstance(view["where"], dict)
+            and isinstance(view["per"], str | None)
+            and type(view["shadow"]) is bool
+            for view in manifest["views"]
+        )
+    except (KeyError, TypeError):
+        return False
+
+
+def _read_whole(folder: Path) -> dict[str, Any]:
+    """Return a manifest and its checksum as they stand."""
+    path = folder / MANIFEST
+    try:
+        whole = orjson.loads(path.read_bytes())
+    except OSError as error:
+        raise StateError("there is no checkpoint here", path=folder) from error
+    except orjson.JSONDecodeError as error:
+        raise StateError("this is not a checkpoint's manifest", path=path) from error
+    if not isinstance(whole, dict) or not isinstance(whole.get("manifest"), dict):
+        raise StateError("this is not a checkpoint's manifest", path=path)
+    return whole
+
+
 def _is_sound(manifest: dict[str, Any]) -> bool:
     """Tell whether a manifest is such as is written, and asks for no more memory than its files have bytes."""
 
@@ -98,7 +174,7 @@ def _is_sound(manifest: dict[str, Any]) -> bool:
 
     try:
         shards, files = manifest["shards"], manifest["files"]
-        of_views = [manifest["populations"]] if "populations" in manifest else []
+        all_files = [*files, *([manifest["populations"]] if "populations" in manifest else [])]
         counters = asdict(Counters(**manifest["counters"]))
         by_word = [counters.pop(name).values() for name in ("rejected", "changes", "signals")]
         counts = [*chain.from_iterable(by_word), *counters.values()]
@@ -111,13 +187,10 @@ def _is_sound(manifest: dict[str, Any]) -> bool:
             and all(is_within(shard["clock_us"], NEVER_US, FOREVER_US) for shard in shards)
             and all(is_within(shard["wheel_key"], 0, layout.WHEEL_KEY_MAX) for shard in shards)
             and all(
-                OWN_FILE.fullmatch(file["name"]) and isinstance(file["xxh3_128"], str)
-                for file in [*files, *of_views]
+                OWN_FILE.fullmatch(file["name"]) and isinstance(file["xxh3_128"], str) for file in all_files
             )
             and all(
-                is_within(file[size], 0, file["bytes"])
-                for file in [*files, *of_views]
-                for size in ("rows", "id_bytes")
+                is_within(file[size], 0, file["bytes"]) for file in all_files for size in ("rows", "id_bytes")
             )
         )
     except (AttributeError, KeyError, TypeError):

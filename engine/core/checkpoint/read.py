@@ -13,18 +13,15 @@ import xxhash
 from rfmstream.engine.core.buffers import offsets_and_data
 from rfmstream.engine.core.checkpoint.columns import (
     ENTRY_SCHEMA,
-    ERASED,
     FIX_DAMAGE,
-    LONG_CUSTOMER,
-    POPULATION,
-    POPULATION_SCHEMA,
     WITHOUT_ID,
     completed,
     customer_schema,
     id_bytes_of,
     missing_columns,
 )
-from rfmstream.engine.core.checkpoint.manifest import read_manifest
+from rfmstream.engine.core.checkpoint.manifest import is_of_views, place_of_view, read_manifest
+from rfmstream.engine.core.checkpoint.populations import ERASED, POPULATION_SCHEMA, populations_of
 from rfmstream.engine.core.counters import Counters
 from rfmstream.engine.core.machine import Machine
 from rfmstream.engine.core.populations import Populations
@@ -35,6 +32,7 @@ from rfmstream.kernels.verify import verify_ids
 from rfmstream.schemas.changes import CHANGE_REASONS
 from rfmstream.schemas.codes import ID_BYTES_MAX, NO_TIER, OrderType
 from rfmstream.schemas.errors import ConfigError, StateError
+from rfmstream.schemas.plan import no_view
 from rfmstream.schemas.ruleset import Ruleset, load_ruleset
 
 _MARKS_MAX: Final = (len(CHANGE_REASONS) << layout.REASON_SHIFT) - 1
@@ -45,13 +43,33 @@ def read_checkpoint(
     *,
     ruleset: Ruleset | str | None = None,
     threads: int | None = None,
-    **options: Any,  # noqa: ANN401 - of the machine
+    view: str | None = None,
 ) -> Machine:
-    """Return the machine a checkpoint holds; see `Engine.restore`.
-
-    options  `view`, `seeds` and `hashed` of the machine
-    """
+    """Return the machine a checkpoint holds; see `Engine.restore`."""
     folder = Path(directory)
+    while True:
+        if not is_of_views(folder):
+            machine = read_machine(folder, ruleset=ruleset, threads=threads)
+            if view not in (None, machine.ruleset.name):
+                raise no_view(view, [machine.ruleset.name], where=os.fspath(folder))
+            return machine
+        name, place = place_of_view(folder, view)
+        try:
+            return read_machine(place, ruleset=ruleset, threads=threads, view=name)
+        except StateError:
+            # While it was read another one may have taken its place, whose views are in other folders.
+            if place_of_view(folder, view)[1] == place:
+                raise
+
+
+def read_machine(
+    folder: Path,
+    *,
+    ruleset: Ruleset | str | None = None,
+    threads: int | None = None,
+    **options: Any,  # noqa: ANN401 - `view`, `seeds` and `hashed` of the machine
+) -> Machine:
+    """Return the machine in a folder that holds the checkpoint of one."""
     while True:
         manifest = read_manifest(folder)
         try:
@@ -69,10 +87,13 @@ def _read(
     threads: int | None,
     options: dict[str, Any],
 ) -> Machine:
-    own = _own_ruleset(manifest, ruleset, folder)
+    own = own_ruleset(manifest, ruleset, folder)
+    populations = None
     if "populations" in manifest:
-        options = {**options, "populations": _read_populations(folder, manifest["populations"])}
-    machine = Machine(own, threads=len(manifest["shards"]), mode=manifest["mode"], **options)
+        populations = _read_populations(folder, manifest["populations"])
+    machine = Machine(
+        own, threads=len(manifest["shards"]), mode=manifest["mode"], populations=populations, **options
+    )
     if threads is not None:
         machine.use_threads(threads)
     files = iter(manifest["files"])
@@ -114,25 +135,22 @@ def _read(
 
 
 def _read_populations(folder: Path, saved: dict[str, Any]) -> Populations:
-    found = pa.Table.from_batches(
-        _read_columns(folder, saved, POPULATION_SCHEMA, {"role": ERASED}), schema=POPULATION_SCHEMA
-    )
+    batches = _read_columns(folder, saved, POPULATION_SCHEMA, {"role": ERASED})
     try:
-        texts, roles = found["text"].to_pylist(), found["role"].to_pylist()
+        return populations_of(pa.Table.from_batches(batches, schema=POPULATION_SCHEMA))
     except UnicodeDecodeError as error:
         raise StateError(
             "the checkpoint is damaged: a text is no UTF-8", path=folder, fix=FIX_DAMAGE
         ) from error
-    named: list[list[str]] = [
-        [text for text, of in zip(texts, roles, strict=True) if of == role]
-        for role in (POPULATION, LONG_CUSTOMER, ERASED)
-    ]
-    erased_at = [us for us, of in zip(found["at_us"].to_pylist(), roles, strict=True) if of == ERASED]
-    return Populations(named[0], named[1], dict(zip(named[2], erased_at, strict=True)))
 
 
-def _own_ruleset(manifest: dict[str, Any], ruleset: Ruleset | str | None, folder: Path) -> Ruleset:
-    """Return the ruleset to go on with, which must decide exactly as the checkpoint's did."""
+def own_ruleset(
+    manifest: dict[str, Any], ruleset: Ruleset | str | None, folder: Path, *, view: str | None = None
+) -> Ruleset:
+    """Return the ruleset to go on with, which must decide exactly as the checkpoint's did.
+
+    view  whose, where the checkpoint holds several
+    """
     if ruleset is None:
         try:
             given = load_ruleset(
@@ -142,16 +160,18 @@ def _own_ruleset(manifest: dict[str, Any], ruleset: Ruleset | str | None, folder
             raise StateError(
                 f"the checkpoint's ruleset {manifest['ruleset']} is not a built-in one",
                 path=folder,
-                fix="name its file with the ruleset option",
+                fix="name its file with the ruleset option" if view is None else "give the plan of its views",
             ) from error
     else:
         given = ruleset if isinstance(ruleset, Ruleset) else load_ruleset(ruleset)
     decides = given.tier_fingerprint or given.fingerprint
     if decides != manifest["tier_fingerprint"] or given.identity != manifest["ruleset"]:
+        whose = "the checkpoint" if view is None else f"the checkpoint's view {view}"
+        resegment = "" if view is None else ", resegment it with Views.resegment"
         raise StateError(
-            f"the checkpoint belongs to ruleset {manifest['ruleset']}, not to {given.identity}",
+            f"{whose} belongs to ruleset {manifest['ruleset']}, not to {given.identity}",
             path=folder,
-            fix="use the ruleset, time zone and currency it was made with, or another directory",
+            fix=f"use the ruleset, time zone and currency it was made with{resegment}, or another directory",
         )
     return given
 
@@ -193,9 +213,8 @@ def _read_columns(
 def _is_within(batch: pa.RecordBatch, highest: dict[str, int]) -> bool:
     if any(column.null_count for column in batch.columns):
         return False
-    if batch.schema.names[0] == "text":
-        # A population may have a name of any length.
-        return pc.all(pc.less_equal(batch["role"], highest["role"])).as_py() is not False
+    if batch.schema.names[0] == "text":  # a population may have a name of any length
+        return bool(pc.all(pc.less_equal(batch["role"], highest["role"]), min_count=0).as_py())
     has_id = np.ones(batch.num_rows, np.bool_)
     if batch.schema.names[0] == "id":
         has_id = ~np.isin(batch["marks"].to_numpy() & layout.KIND_MASK, WITHOUT_ID)

@@ -12,31 +12,25 @@ import pyarrow as pa
 import xxhash
 from numpy.typing import NDArray
 
-from rfmstream.engine.core.checkpoint.columns import (
-    ENTRY_SCHEMA,
-    ERASED,
-    LONG_CUSTOMER,
-    POPULATION,
-    POPULATION_SCHEMA,
-    WITHOUT_ID,
-    customer_schema,
-    id_bytes_of,
-)
+from rfmstream.engine.core.checkpoint.columns import ENTRY_SCHEMA, WITHOUT_ID, customer_schema, id_bytes_of
 from rfmstream.engine.core.checkpoint.folder import (
     FIRST,
     MANIFEST,
     files_of,
     has_checkpoint,
+    next_generation,
+    remove,
     sync,
     sync_folder,
     writing,
 )
-from rfmstream.engine.core.checkpoint.manifest import describe, sealed
+from rfmstream.engine.core.checkpoint.manifest import describe, is_of_views, sealed
+from rfmstream.engine.core.checkpoint.populations import POPULATION_SCHEMA, population_batch
 from rfmstream.engine.core.compact import Compacted
 from rfmstream.engine.core.machine import Machine
-from rfmstream.engine.core.populations import Populations
 from rfmstream.engine.core.shard import Shard
 from rfmstream.kernels import layout
+from rfmstream.schemas.errors import StateError
 
 _WRITE_BACK_BYTES: Final = 8 << 20
 """The disk is to begin with each so many bytes while the next are made, not with all of them at the end."""
@@ -50,13 +44,19 @@ def write_checkpoint(machine: Machine, directory: str | os.PathLike[str]) -> Non
     Raises  StateError where the directory holds something else or cannot be written
     """
     folder = Path(directory)
+    if is_of_views(folder):
+        raise StateError(
+            "holds a checkpoint of several views, which one engine cannot replace",
+            path=folder,
+            fix="name another directory",
+        )
     with writing(folder):
         _write(machine, folder)
 
 
 def _write(machine: Machine, folder: Path) -> None:
     old = files_of(folder)
-    generation = 1 + max((int(name.split("-")[0]) for name in old), default=0)
+    generation = next_generation(old)
     written: list[Path] = []
 
     def write(part: tuple[int, Shard]) -> list[dict[str, Any]]:
@@ -77,14 +77,13 @@ def _write(machine: Machine, folder: Path) -> None:
             written.append(folder / FIRST)
             written[-1].touch()
         files = list(chain.from_iterable(machine.threads.for_each(write, list(enumerate(machine.shards)))))
-        populations = None
+        parted = None
         if machine.populations is not None:
-            path = folder / f"{generation}-0-populations.arrow"
-            written.append(path)
-            populations = _write_file(path, POPULATION_SCHEMA, [_population_batch(machine.populations)])
+            written.append(folder / f"{generation}-0-populations.arrow")
+            parted = _write_file(written[-1], POPULATION_SCHEMA, [population_batch(machine.populations)])
         written.append(folder / f"{generation}-{MANIFEST}")
         with written[-1].open("wb") as file:
-            file.write(sealed(describe(machine, files, populations)))
+            file.write(sealed(describe(machine, files, parted)))
             sync(file)
         sync_folder(folder)
         written.pop().replace(folder / MANIFEST)
@@ -96,7 +95,7 @@ def _write(machine: Machine, folder: Path) -> None:
         raise
     # Whatever happens from here on leaves files too many, which the next checkpoint removes.
     for name in (*old, FIRST):
-        (folder / name).unlink(missing_ok=True)
+        remove(folder / name)
 
 
 def _customer_batches(shard: Shard, compacted: Compacted) -> Iterator[pa.RecordBatch]:
@@ -113,24 +112,13 @@ def _entry_batches(shard: Shard, compacted: Compacted) -> Iterator[pa.RecordBatc
         yield _split([entries], ENTRY_SCHEMA, offsets, data)
 
 
-def _population_batch(populations: Populations) -> pa.RecordBatch:
-    names, long_ids, erased = populations.names[1:], populations.long_ids, populations.erased_us
-    roles = [POPULATION] * len(names) + [LONG_CUSTOMER] * len(long_ids) + [ERASED] * len(erased)
-    return pa.RecordBatch.from_arrays(
-        [
-            pa.array([*names, *long_ids, *erased], pa.string()),
-            pa.array(roles, pa.int8()),
-            pa.array([0] * (len(names) + len(long_ids)) + list(erased.values()), pa.int64()),
-        ],
-        schema=POPULATION_SCHEMA,
-    )
-
-
 def _split(
     records: list[NDArray[Any]], schema: pa.Schema, offsets: NDArray[np.int32], data: NDArray[np.uint8]
 ) -> pa.RecordBatch:
     """Write records side by side, of the same handles each, as columns."""
-    ids = pa.StringArray.from_buffers(records[0].size, pa.py_buffer(offsets), pa.py_buffer(data))
+    # What lies behind the last id is anything: the same state is to be the same bytes.
+    used = data[: int(offsets[-1])]
+    ids = pa.StringArray.from_buffers(records[0].size, pa.py_buffer(offsets), pa.py_buffer(used))
     fields = {name: part[name] for part in records for name in part.dtype.names or ()}
     columns = [pa.array(np.ascontiguousarray(fields[name])) for name in schema.names[1:]]
     return pa.RecordBatch.from_arrays([ids, *columns], schema=schema)

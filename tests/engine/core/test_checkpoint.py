@@ -209,7 +209,7 @@ def test_where_there_is_no_checkpoint(tmp_path: Path, make: Any) -> None:  # noq
 
 @pytest.mark.parametrize(
     ("field", "value", "words"),
-    [("version", 3, "version 3"), ("version", None, "version"), ("format", "other", "manifest")],
+    [("version", 4, "version 4"), ("version", None, "version"), ("format", "other", "manifest")],
 )
 def test_another_format_is_refused(saved: Path, field: str, value: object, words: str) -> None:
     path = saved / MANIFEST

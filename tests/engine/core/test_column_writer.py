@@ -69,6 +69,7 @@ def test_nulls_of_a_customer_without_a_tier() -> None:
         "lifetime_monetary_minor": -7,
         "ruleset": "rfm8",
         "mode": "replay",
+        "view": "rfm8",
     }
 
 

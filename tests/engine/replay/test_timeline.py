@@ -1,3 +1,5 @@
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -31,22 +33,26 @@ def test_the_changes_of_one_customer(changes: Path) -> None:
     assert story.identity == "rfm8"
 
 
-def test_a_file_from_before_there_were_holdouts(changes: Path) -> None:
+@pytest.mark.parametrize("since", [["holdout", "view", "population"], ["view", "population"]])
+def test_a_file_from_before_there_were_holdouts_and_views(changes: Path, since: list[str]) -> None:
     expected = read_timeline(changes, "00042")
+    expected = replace(expected, changes=tuple(dict(row) | dict.fromkeys(since) for row in expected.changes))
     table = pq.read_table(changes) if changes.suffix == ".parquet" else None
     if changes.suffix == ".arrow":
         table = pa.ipc.open_file(changes).read_all()
     if table is None:
         if changes.suffix == ".csv":
             text = changes.read_text(encoding="utf-8")
-            old = "".join(line.rpartition(",")[0] + "\n" for line in text.splitlines())
+            old = "".join(line.rsplit(",", len(since))[0] + "\n" for line in text.splitlines())
         else:
-            old = changes.read_text(encoding="utf-8").replace(',"holdout":null', "")
+            old = changes.read_text(encoding="utf-8")
+            for name in since:
+                old = re.sub(f',"{name}":[^,}}]*', "", old)
         changes.write_text(old, encoding="utf-8")
     else:
-        out = OutputFile(changes, table.drop_columns(["holdout"]).schema)
+        out = OutputFile(changes, table.drop_columns(since).schema)
         with out:
-            for batch in table.drop_columns(["holdout"]).to_batches():
+            for batch in table.drop_columns(since).to_batches():
                 out.write(batch)
             out.publish()
     assert read_timeline(changes, "00042") == expected

@@ -1,0 +1,257 @@
+"""Views on the command line: which are made, which are refused, and how one is looked at."""
+
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from click.testing import CliRunner, Result
+
+from rfmstream.engine.cli.app import cli
+
+ORDERS = """customer_id,order_id,occurred_at,amount,store,category
+ann,o1,2026-01-01,500,hk,books
+ann,o2,2026-01-02,700,tw,toys
+bob,o1,2026-01-03,1200,us,books
+cid,o1,2026-01-04,20,hk,
+"""
+PLAN = """
+[[view]]
+name = "all"
+ruleset = "rfm8"
+[[view]]
+name = "china"
+ruleset = "scores4"
+where = { store = ["hk", "tw"] }
+[[view]]
+name = "category"
+ruleset = "rfm8"
+per = "category"
+[[view]]
+name = "next"
+ruleset = "rfm8-grace"
+shadow = true
+"""
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner(env={"COLUMNS": "120"}).invoke(
+        cli, [str(argument) for argument in arguments], prog_name="rfmstream"
+    )
+
+
+def refused(code: int, words: str, *arguments: object) -> None:
+    result = run(*arguments)
+    assert result.exit_code == code, result.output
+    assert result.stdout == ""
+    assert len(result.stderr.splitlines()) == 1 or result.stderr.startswith("Usage:")
+    assert words in result.stderr
+
+
+@pytest.fixture
+def orders(tmp_path: Path) -> Path:
+    path = tmp_path / "in" / "orders.csv"
+    path.parent.mkdir()
+    path.write_text(ORDERS)
+    return path
+
+
+@pytest.fixture
+def plan(tmp_path: Path) -> Path:
+    path = tmp_path / "views.toml"
+    path.write_text(PLAN)
+    return path
+
+
+@pytest.fixture
+def state(tmp_path: Path, orders: Path, plan: Path) -> Path:
+    assert run("replay", orders, "--plan", plan, "--checkpoint", tmp_path / "state").exit_code == 0
+    return tmp_path / "state"
+
+
+def test_rulesets_are_views(tmp_path: Path, orders: Path) -> None:
+    out = tmp_path / "changes.parquet"
+    result = run("replay", orders, "--ruleset", "rfm8", "--ruleset", "scores4", "--changes", out, "--json")
+    assert result.exit_code == 0, result.output
+    told = json.loads(result.stdout)
+    assert list(told["views"]) == ["rfm8", "scores4"]
+    table = pq.read_table(out).to_pylist()
+    assert {(row["view"], row["ruleset"]) for row in table} == {("rfm8", "rfm8"), ("scores4", "scores4")}
+    assert told["files"] == {str(out): len(table)}
+
+
+def test_one_ruleset_is_a_run_as_ever(tmp_path: Path, orders: Path) -> None:
+    result = run("replay", orders, "--ruleset", "scores4", "--json", "--changes", tmp_path / "c.jsonl")
+    assert json.loads(result.stdout)["ruleset"] == "scores4"
+    rows = [json.loads(line) for line in (tmp_path / "c.jsonl").read_text().splitlines()]
+    assert {(row["view"], row["population"]) for row in rows} == {("scores4", None)}
+
+
+def test_a_plan_and_what_is_printed_of_it(tmp_path: Path, orders: Path, plan: Path) -> None:
+    result = run("replay", orders, "--plan", plan, "--snapshot", tmp_path / "tiers.parquet")
+    assert result.exit_code == 0, result.output
+    for words in (
+        "view china · where store is hk or tw",
+        "view category · per category: 2 of them",
+        "view next · shadow: for nobody to act on",
+        "4 rows read = 3 applied + 0 duplicates + 1 rejected (malformed 1)",
+        f"wrote 3 rows: {tmp_path / 'tiers.shadow-next.parquet'}",
+    ):
+        assert words in result.output.replace("\n", " ") or words in result.output
+
+
+def test_zone_and_currency_are_of_all_views(orders: Path, plan: Path) -> None:
+    result = run("replay", orders, "--plan", plan, "--currency", "GBP", "--time-zone", "Asia/Tokyo", "--json")
+    views = json.loads(result.stdout)["views"].values()
+    assert {(view["currency"], view["time_zone"]) for view in views} == {("GBP", "Asia/Tokyo")}
+
+
+def test_days_of_as_of_are_each_views_own(tmp_path: Path, orders: Path) -> None:
+    (tmp_path / "tokyo.toml").write_text('name = "tokyo"\nextends = "rfm8"\ntime_zone = "Asia/Tokyo"\n')
+    result = run(
+        "replay",
+        orders,
+        "--ruleset",
+        "rfm8",
+        "--ruleset",
+        tmp_path / "tokyo.toml",
+        "--as-of",
+        "2026-02-01",
+        "--json",
+    )
+    told = {name: view["as_of"] for name, view in json.loads(result.stdout)["views"].items()}
+    assert told == {"rfm8": "2026-02-01T00:00:00Z", "tokyo": "2026-01-31T15:00:00Z"}
+
+
+def test_bad_input_is_one_line_and_writes_nothing(tmp_path: Path, orders: Path, plan: Path) -> None:
+    out = tmp_path / "c.parquet"
+    replay = ("replay", orders, "--changes", out)
+    refused(2, "there are two views 'rfm8'", *replay, "--ruleset", "rfm8", "--ruleset", "rfm8")
+    refused(2, "not both", *replay, "--ruleset", "rfm8", "--plan", plan)
+    refused(2, "cannot be read", *replay, "--plan", tmp_path / "none.toml")
+    plan.write_text(PLAN.replace("store", "shop"))
+    refused(3, "no column shop, which a view looks at; the columns are customer_id", *replay, "--plan", plan)
+    plan.write_text(PLAN.replace('per = "category"', 'pre = "category"'))
+    refused(2, "view[3].pre: unknown key; did you mean per?", *replay, "--plan", plan)
+    assert not out.exists()
+
+
+def test_a_checkpoint_of_views_goes_on_without_options(orders: Path, state: Path) -> None:
+    result = run("replay", orders, "--checkpoint", state, "--json")
+    assert result.exit_code == 0, result.output
+    told = json.loads(result.stdout)["views"]
+    assert {name: view["rows"]["duplicates"] for name, view in told.items()} == {
+        "all": 4,
+        "china": 3,
+        "category": 3,
+        "next": 4,
+    }
+
+
+def test_what_contradicts_a_checkpoint(orders: Path, plan: Path, state: Path) -> None:
+    before = sorted(path.name for path in state.iterdir())
+    replay = ("replay", orders, "--checkpoint", state)
+    refused(2, "the checkpoint holds several views", *replay, "--ruleset", "rfm8")
+    refused(4, "which no --ruleset names", *replay, "--ruleset", "rfm8", "--ruleset", "scores4")
+    plan.write_text(PLAN.replace('["hk", "tw"]', '["hk"]'))
+    refused(4, "made with where store in hk, tw, not with where store in hk", *replay, "--plan", plan)
+    plan.write_text(PLAN.replace("scores4", "rfm8"))
+    refused(4, "view china belongs to ruleset scores4, not to rfm8", *replay, "--plan", plan)
+    assert sorted(path.name for path in state.iterdir()) == before
+
+
+def test_views_come_and_go(orders: Path, plan: Path, state: Path) -> None:
+    plan.write_text(PLAN.replace('name = "next"', 'name = "other"'))
+    result = run("replay", orders, "--plan", plan, "--checkpoint", state)
+    assert result.exit_code == 0, result.output
+    assert "new, from the orders of this run on: other" in result.output
+    assert "no longer kept: next" in result.output
+
+
+def test_the_checkpoint_of_a_run_without_views_becomes_one_of_views(tmp_path: Path, orders: Path) -> None:
+    place = tmp_path / "old"
+    assert run("replay", orders, "--checkpoint", place).exit_code == 0
+    result = run(
+        "replay", orders, "--ruleset", "rfm8", "--ruleset", "scores4", "--checkpoint", place, "--json"
+    )
+    assert result.exit_code == 0, result.output
+    told = json.loads(result.stdout)
+    assert told["added"] == ["scores4"]
+    assert told["views"]["rfm8"]["rows"]["duplicates"] == 4
+
+
+def test_a_snapshot_of_one_view(tmp_path: Path, state: Path) -> None:
+    out = tmp_path / "s.parquet"
+    look = ("snapshot", "--checkpoint", state, "--out", out)
+    refused(2, "there are several views; name one of all, china, category, next", *look)
+    refused(2, "view: there is no view 'x'", *look, "--view", "x")
+    refused(
+        2,
+        "population: the view all has no population 'books'",
+        *look,
+        "--view",
+        "all",
+        "--population",
+        "books",
+    )
+    refused(2, "it has 2, such as books, toys", *look, "--view", "category", "--population", "b")
+    assert run(*look, "--view", "category").exit_code == 0
+    assert pq.read_table(out).num_rows == 3
+    assert run(*look, "--view", "category", "--population", "books").exit_code == 0
+    table = pq.read_table(out)
+    assert (table["customer_id"].to_pylist(), set(table["population"].to_pylist())) == (
+        ["ann", "bob"],
+        {"books"},
+    )
+
+
+def test_one_customer_is_explained_by_view(state: Path) -> None:
+    look = ("explain", "ann", "--checkpoint", state, "--json")
+    refused(2, "there are several views", *look)
+    refused(2, "the customer is in several: books, toys", *look, "--view", "category")
+    result = run(*look, "--view", "category", "--population", "toys")
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["monetary"]["value"] == 70000
+
+
+def test_a_story_is_of_one_view(tmp_path: Path, orders: Path, plan: Path) -> None:
+    out = tmp_path / "c.parquet"
+    assert run("replay", orders, "--plan", plan, "--changes", out).exit_code == 0
+    look = ("timeline", out, "--customer", "ann")
+    refused(2, "--view: the customer has changes in several: all, category, china", *look)
+    refused(2, "--population: the customer has changes in several: books, toys", *look, "--view", "category")
+    refused(2, "no changes in the view 'x'", *look, "--view", "x")
+    assert run(*look, "--view", "category", "--population", "books").exit_code == 0
+
+
+def test_rulesets_are_compared_in_one_view(state: Path) -> None:
+    look = ("rulesets", "diff", "rfm8", "rfm8-grace", "--checkpoint", state, "--json")
+    refused(2, "there are several views", *look)
+    result = run(*look, "--view", "category")
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["customers"] == 3
+
+
+def test_customers_are_forgotten_in_every_view(tmp_path: Path, state: Path) -> None:
+    ids = tmp_path / "ids.csv"
+    ids.write_text("customer_id\nann\n")
+    out = tmp_path / "erased.arrow"
+    result = run("erase", "--ids", ids, "--checkpoint", state, "--changes", out)
+    assert result.exit_code == 0, result.output
+    assert "5 customers forgotten, 5 tier changes to null" in result.output
+    with pa.ipc.open_file(out) as reader:
+        rows = reader.read_all().to_pylist()
+    assert sorted((row["view"], row["population"] or "") for row in rows) == [
+        ("all", ""),
+        ("category", "books"),
+        ("category", "toys"),
+        ("china", ""),
+        ("next", ""),
+    ]
+    for view in ("all", "china", "category", "next"):
+        assert (
+            run("snapshot", "--checkpoint", state, "--view", view, "--out", tmp_path / "s.csv").exit_code == 0
+        )
+        assert "ann" not in (tmp_path / "s.csv").read_text()
+    assert not any(b"o2" in path.read_bytes() for path in state.rglob("*-entries.arrow"))
