@@ -10,7 +10,7 @@ from typing import Any, Final
 import llvmlite
 import llvmlite.binding as llvm
 import numba
-from numba.core import codegen, config, errors
+from numba.core import codegen, config, errors, types
 from numba.core.compiler_lock import global_compiler_lock
 from numba.core.registry import cpu_target
 from numba.core.runtime import rtsys
@@ -47,7 +47,17 @@ def helper(function: Any, *, is_inlined: bool) -> Any:
     options = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True, "forceinline": is_inlined}
     made = numba.njit(nogil=True, error_model="numpy", boundscheck=None, **options)(function)
     made._insert = lambda *_, **__: None  # noqa: SLF001 - there is nothing that could be called
+    of_numba = made.get_call_template
+    made.get_call_template = lambda args, kws: of_numba(
+        tuple(_plain(ty) for ty in args), {name: _plain(ty) for name, ty in kws.items()}
+    )
     return made
+
+
+def _plain(ty: Any) -> Any:
+    """Return a type without its value: numba would compile a helper anew for each number it is called with."""
+    is_number = isinstance(ty, types.Literal) and isinstance(ty.literal_value, int)
+    return types.unliteral(ty) if is_number else ty
 
 
 def dispatcher(function: Any) -> Any:
@@ -101,9 +111,11 @@ def _object_code(function: Any, signature: tuple[Any, ...], machine: str) -> tup
 
 def _machine_for(machine: str) -> Any:
     """Return LLVM's target machine: of this very processor, as numba's own, or of a level that many have."""
-    options = {"cpu": llvm.get_host_cpu_name(), "features": codegen.get_host_cpu_features()}
+    options = {"cpu": config.CPU_NAME or llvm.get_host_cpu_name(), "features": config.CPU_FEATURES}
     if machine in _CPU:
         options = {"cpu": _CPU[machine], "features": ""}
+    elif options["features"] is None:
+        options["features"] = codegen.get_host_cpu_features()
     target = llvm.Target.from_triple(llvm.get_process_triple())
     return target.create_target_machine(opt=int(config.OPT), reloc="pic", codemodel="small", **options)
 

@@ -212,7 +212,10 @@ class Kernel:
         signature = compiling.signature_of(args)
         if signature is None or str(signature) in self._left_to_numba:
             return False
+        before = len(self._overloads)
         with _lock, _store.claim(self.name) if self._is_ours else nullcontext():
+            if len(self._overloads) > before:
+                return True  # another thread was here first
             known = {overload.manifest.types for overload in self._overloads}
             found = list(_load(self.name, known, is_fresh=True)) if self._is_ours else []
             for overload in found:

@@ -64,9 +64,13 @@ def _abilities() -> str:
 
 @cache
 def machine() -> str:
-    """Return a name for processors that can run what is compiled for this very one."""
-    digest = hashlib.sha256(_abilities().encode()).hexdigest()[:8]
-    return f"{platform.machine()}-{digest}"
+    """Return a name for processors that can run what is compiled: those that are this very one.
+
+    Where NUMBA_CPU_NAME is set it is that processor's, as in an image that runs on any ("generic").
+    """
+    name, features = os.environ.get("NUMBA_CPU_NAME"), os.environ.get("NUMBA_CPU_FEATURES", "")
+    digest = hashlib.sha256((features if name else _abilities()).encode()).hexdigest()[:8]
+    return "-".join([platform.machine(), *([name] if name else []), digest])
 
 
 @cache

@@ -440,9 +440,9 @@ _TICK: Final = {
         "clock_us": {**_INT64, "description": "Up to where time was let pass, µs since 1970 UTC."},
         "ruleset": {
             "type": ["string", "null"],
-            "pattern": r"^\S.* [0-9a-f]{64} (log|event) [0-9]+$",
+            "pattern": r"^\S.* [0-9a-f]{64} (log|event)(\+[0-9a-f]{16})? [0-9]+$",
             "description": "What decides from then on, in the first tick and where it changed: the ruleset's identity "
-            "and fingerprint, the clock, and the tolerance in µs.",
+            "and fingerprint, the clock with the input map's fingerprint if there is one, and the tolerance in µs.",
         },
     },
     "required": ["position", "clock_us"],

@@ -217,7 +217,7 @@ def replay(
             None if rates is None else load_rates(rates, currency=own.currency, time_zone=own.time_zone)
         )
         state = [] if checkpoint is None else ["state"]
-        compile_kernels("orders", *_readers(inputs), "snapshot", "time", *state)
+        compile_kernels("orders", *_readers(inputs), "time", "snapshot", *state)
         with progress_bar() as on_progress:
             result = run(
                 engine,

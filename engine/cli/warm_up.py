@@ -26,35 +26,35 @@ if TYPE_CHECKING:
 
 KERNELS: Final = {
     "orders": (
-        *("emit.order_keys", "emit.signal_keys", "emit.write_changes", "emit.write_signals", "fold.fold"),
-        *("ids.hash_ids", "parse.lengths_within"),
-    ),
-    "snapshot": ("ids.gather_customer_ids", "ids.size_customer_ids", "snapshot.write_snapshot"),
-    "time": ("wheel.advance", "wheel.next_due"),
-    "state": (
-        *("entry_ids.gather_entry_ids", "entry_ids.size_entry_ids", "restore.load_customer_ids"),
-        *(
-            "restore.load_entry_ids",
-            "verify.verify_clock",
-            "verify.verify_customers",
-            "verify.verify_entries",
-        ),
-        *("verify.verify_ids", "wheel.rearm"),
-    ),
-    "csv": (
-        *("delimited.copy_cells", "delimited.find_cells", "parse.is_ascii", "parse.mark_rounded"),
-        *("parse.match_words", "parse.parse_instants", "parse.parse_integers", "parse.within"),
-    ),
-    "jsonl": ("json_orders.scan_orders", "json_split.split_records"),
-    "records": (
-        *("arrow_streams.unpacked_bytes", "encode_latest.mark_latest", "encode_records.write_records"),
-        *("lz4.pack_records", "record_batches.has_byte"),
+        *("emit.order_keys", "emit.signal_keys", "emit.write_changes", "emit.write_signals"),
+        *("fold.fold", "ids.hash_ids", "parse.lengths_within"),
     ),
     "histories": (
-        *("generate.draw_history", "generate.fill_alias", "generate.fill_customers", "generate.fill_keys"),
+        *("generate.draw_history", "generate.fill_alias"),
+        *("generate.fill_customers", "generate.fill_keys"),
+    ),
+    "csv": (
+        *("delimited.copy_cells", "delimited.find_cells", "parse.is_ascii"),
+        *("parse.mark_rounded", "parse.match_words", "parse.parse_instants"),
+        *("parse.parse_integers", "parse.within"),
+    ),
+    "jsonl": ("json_orders.scan_orders", "json_split.split_records"),
+    "time": ("wheel.advance", "wheel.next_due"),
+    "snapshot": ("ids.gather_customer_ids", "ids.size_customer_ids", "snapshot.write_snapshot"),
+    "records": (
+        *("arrow_streams.unpacked_bytes", "encode_latest.mark_latest"),
+        *("encode_records.write_records", "lz4.pack_records", "record_batches.has_byte"),
+    ),
+    "state": (
+        *("entry_ids.gather_entry_ids", "entry_ids.size_entry_ids"),
+        *("restore.load_customer_ids", "restore.load_entry_ids", "verify.verify_clock"),
+        *("verify.verify_customers", "verify.verify_entries"),
+        *("verify.verify_ids", "wheel.rearm"),
     ),
 }
-"""The kernels each part compiles, the dearest part first; those that several parts need stand with one of them.
+"""The kernels each part compiles: the dearest part first, last those that wait for a kernel of the first.
+
+A kernel that several parts need stands with one of them.
 
 "state" is a checkpoint and what reads it; "records" are the live worker's, "histories" those of `rfmstream generate`.
 """

@@ -1,4 +1,4 @@
-"""What a worker shows of itself: its partitions, and how each is doing. The status pages read it, nothing else does."""
+"""The facts that a worker's status pages show: its partitions, and the stats of each. Only they read it."""
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field

@@ -1,8 +1,9 @@
 """Commits the steps of one partition, each exactly once, whatever the log answers.
 
-A commit carries a token of its own. After an error nobody knows whether it happened: then the log is opened anew,
-which ends every transaction, and asked. If it holds this token the step is committed; if it holds the one before, it is
-not, and is sent again; if it holds another, another owner was there.
+Each commit has a token of its own. After an error it is unknown whether the commit happened. The committer then opens
+the log anew, which ends every open transaction, and reads the token there. This commit's token: the step is
+committed. The token of the commit before: it is not, and is sent again. Any other token: another owner has committed
+meanwhile.
 """
 
 import asyncio
@@ -67,7 +68,7 @@ class Committer:
         return self._committed.position is not None and not self._committed.token
 
     async def open(self) -> int | None:
-        """Take the partition over; return what is committed. A step in doubt is forgotten."""
+        """Take the partition over; return the committed offset. A step in doubt is forgotten."""
         self._doubtful = None
         self._committed = await self.ask(self._log.open)
         self._is_opened = True

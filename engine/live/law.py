@@ -1,7 +1,7 @@
-"""What decides, beside the records, what a partition's history is: the views, how its clock runs, the input map.
+"""The law of a history: its views, the input map, how the clock runs. With records and ticks it determines the history.
 
-Whoever repeats a history must do so by the law it was made by. So the law stands in every checkpoint, and in the ticks:
-in a partition's first one, and in one more wherever it changed (`Tick.ruleset`). The law of a single ruleset names it;
+A history can be repeated only under the law under which it was made. So every checkpoint holds the law, and so do
+ticks: a partition's first one, and one wherever the law changed (`Tick.ruleset`). The law of a single ruleset names it;
 that of several views, or of one that does not look at all orders, is their JSON.
 """
 

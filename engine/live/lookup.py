@@ -1,7 +1,7 @@
 """Customers by id over HTTP, for programs: what a snapshot says of them, what their tier is called, and why it is so.
 
-A customer that is not here may be with another worker, or not known yet: "there is none" is only said by a worker that
-has every partition of its topics, all of them past their recovery.
+A customer that this worker does not have may be another worker's, or may not be recovered yet. Only a worker that has
+every partition of its topics, all of them recovered, answers that there is no such customer.
 
 Who asks while others are being answered waits a moment and is answered together with them: a partition is looked at
 once for all of them, between two of its steps.

@@ -2,8 +2,8 @@
 
     RawRecords --decode--> LogBatch --Partition--> Step --PartitionLog.commit--> the log
 
-A partition's state follows from its records and its ticks alone, so a restart repeats the same history. A tick is the
-note that, with everything before a position applied, time was let pass up to an instant.
+A partition's state follows from its records and its ticks alone, so a restart repeats the same history. A tick records
+that, with everything before an offset applied, time passed up to an instant.
 """
 
 from collections.abc import Callable, Sequence
@@ -108,7 +108,7 @@ class LogBatch:
 
 
 class Runs(Protocol):
-    """Calls a function where it keeps nobody waiting."""
+    """Calls a function on the event loop or in another thread, so that it keeps nobody waiting."""
 
     async def __call__(self, call: Callable[[], _T], *, small: bool = False) -> _T:
         """Return what it returns.
@@ -239,7 +239,7 @@ class PartitionLog(Protocol):
 
     @property
     def mark(self) -> int:
-        """Where the ticks end that were read or committed here: `ticks` from there on leaves them out."""
+        """The place in the log behind the last tick that was read or committed here; see `ticks`."""
         ...
 
     async def ticks(self, mark: int = 0) -> list[Tick]:
@@ -251,5 +251,5 @@ class PartitionLog(Protocol):
         ...
 
     async def close(self) -> None:
-        """Let go; never raises."""
+        """Close; never raises."""
         ...

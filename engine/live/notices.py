@@ -1,4 +1,4 @@
-"""Lines of the log about what may happen a thousand times a second: each kind at once, then once in a while."""
+"""Log lines about events that may come a thousand times a second: the first of a kind at once, then one in a while."""
 
 import logging
 import time

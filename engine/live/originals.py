@@ -1,4 +1,4 @@
-"""The bytes a row came in, for rows that turn out to be rejected only when they are applied."""
+"""Finds the bytes of a row again, for rows that are rejected only when they are applied."""
 
 from collections.abc import Sequence
 

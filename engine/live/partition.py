@@ -1,9 +1,10 @@
 """One partition's state machine: records and instants in, steps out. No I/O, no clock, no await.
 
-What a partition holds follows from its records, in order of their offsets, and from its ticks alone; how records were
-cut into batches shows nowhere. With the clock `log` time passes before each record up to the record's time. That can
-be a long way, after a day without the worker or in a topic of history, so time passes in pieces of a day and steps are
-kept small: one that holds enough changes and signals ends, between two records or two pieces; then it has a tick.
+The state follows from the records, in order of their offsets, and from the ticks alone. How records were cut into
+batches changes nothing. With the clock `log`, time passes before each record up to the record's time. After a day
+without the worker, or in a topic of history, that is a long time. So time passes in pieces of a day, and a step that
+holds enough changes and signals ends between two records or two pieces. A step that ends between two pieces has a
+tick.
 
 Source: docs/semantics.md 5.
 """
@@ -35,7 +36,7 @@ from rfmstream.schemas.plan import ATTRIBUTE
 from rfmstream.schemas.ruleset import Ruleset
 
 STEP_CHANGES: Final = 1 << 16
-"""Changes and signals from which on a step ends where it can: tens of megabytes of output, a second or two to write."""
+"""A step with so many changes and signals ends where it can: it has tens of megabytes, written in a second or two."""
 
 _DAY_US: Final = int(DAY_US)
 _PIECE_US_MAX: Final = 512 * _DAY_US
@@ -344,7 +345,7 @@ class _Telling:
 
 
 class _Made:
-    """What a step holds so far.
+    """The contents of a step that is being made.
 
     Fields  count  changes and signals of all views
             is_touched  whether anything was added, if only nothing

@@ -1,4 +1,4 @@
-"""What a record's value is, and the rows of one that the scanner could not settle."""
+"""The form of a record's value, and the rows of a value that the scanner kernel left open."""
 
 import re
 from collections.abc import Iterator

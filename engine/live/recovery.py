@@ -1,10 +1,10 @@
-"""Where a partition goes on after a start: what its log and its checkpoints say, weighed against each other.
+"""Decides, from a partition's log and its newest checkpoint, where the partition continues after a start.
 
     C  offset of the checkpoint        the state begins there
     K  committed offset                records from C to K, and the ticks among them, are applied again in silence
 
-A history can be repeated only by the law it was made by, from records that are still there. Where it cannot, this is
-said before anything is written.
+A history can be repeated only under the law under which it was made, and only from records that still exist. Where that
+is impossible, the worker refuses before it writes anything.
 """
 
 import logging
@@ -27,7 +27,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Progress:
-    """What the log says of a partition.
+    """A partition's progress, as its log tells it.
 
     Fields  committed  K; None: nothing yet
             bounds     the offsets it holds
@@ -45,7 +45,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class Plan:
-    """How to go on.
+    """How a partition continues.
 
     Fields  held      the state to begin with, or its only engine
             offset    its position
@@ -95,7 +95,7 @@ def plan_recovery(  # noqa: PLR0913 - what there is to weigh
     resegment: bool,
     accept_gap: bool,
 ) -> Plan:
-    """Decide how a partition goes on.
+    """Decide how a partition continues.
 
     In      ruleset    to go on with, or a plan of views
             loaded     the newest whole checkpoint at an offset up to K

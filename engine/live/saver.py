@@ -1,4 +1,4 @@
-"""When a partition's checkpoints are written, and what is known of the newest one."""
+"""Decides when a partition's checkpoint is due, writes it, and remembers the newest one."""
 
 import logging
 import time
@@ -15,7 +15,7 @@ from rfmstream.schemas.codes import NEVER_US
 from rfmstream.schemas.errors import StateError, TransportError
 
 _GOLDEN: Final = 0.6180339887498949
-"""Multiples of it, without their whole part, are spread evenly: no two partitions write checkpoints at once."""
+"""The fractional parts of its multiples are spread evenly, so no two partitions write checkpoints at once."""
 
 ERASE_WITHIN_US: Final = 7 * 86_400_000_000
 
@@ -80,7 +80,7 @@ class Saver:
             self._tried_us = now_us
             self._due_us = now_us + self._interval_us
             return True
-        # A wall clock that is set back must not put it off for as long.
+        # If the wall clock is set back, the checkpoint must not wait for it to catch up.
         if self._due_us - self._interval_us <= now_us < self._due_us:
             return False
         self._due_us = now_us + self._interval_us
@@ -130,7 +130,7 @@ class Saver:
                 came_to_us  the instant that time was let pass to; None: that of the state
         """
         started = time.perf_counter()
-        # What is committed from here on is not in it.
+        # Commits from here on are not in this checkpoint.
         unsaved_us, self._stats.unsaved_us = self._stats.unsaved_us, None
         placement = self._stats.placement
         placements = [] if placement is None else placement.counts.tolist()

@@ -1,4 +1,4 @@
-"""Keys, values and headers of many records within the bytes they came in: objects only of those that are asked for."""
+"""Keys, values and headers of many records, as places in the bytes of a fetch: an object is made when asked for."""
 
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
@@ -139,7 +139,7 @@ def value_bytes(records: RawRecords) -> int:
 
 
 def parts(records: RawRecords, bytes_max: int) -> Iterator[RawRecords]:
-    """Yield records one part after another: the values of each are at most so long together, or it is one record."""
+    """Yield records in parts: the values of a part have at most so many bytes together, or it is one record."""
     if value_bytes(records) <= bytes_max:
         yield records
         return

@@ -1,4 +1,4 @@
-"""What a partition's runner has done so far, for metrics and logs. Nothing decides by it."""
+"""Counters of a partition's runner, for metrics and logs. No decision depends on them."""
 
 from bisect import bisect_left
 from collections import Counter
@@ -20,7 +20,7 @@ SECONDS_BOUNDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5
 
 
 class Seconds:
-    """Durations, as a Prometheus histogram wants them.
+    """Durations in the buckets of a Prometheus histogram.
 
     Fields  counts  how many lay within each of SECONDS_BOUNDS and above the one before; the last: beyond them all
             total   their sum

@@ -4,9 +4,10 @@
                                                       position.json            which point of which log this is
     <root>/<topic>-<partition>/running.json           a worker has the partition, or died with it: see `Note`
 
-A checkpoint is there once its position.json is: on a local disk all of it is written beside and renamed, elsewhere that
-file comes last. It holds a digest of itself and of the manifest, which holds those of the data. What is not whole is
-passed over: an older one does as well, more records are replayed then.
+A checkpoint exists once its position.json does. On a local disk the whole folder is written under another name and
+renamed; elsewhere position.json is written last. It holds a digest of itself and of the manifest, and the manifest
+holds the digests of the data. A checkpoint that is not whole is passed over; from an older one the worker replays
+more records.
 """
 
 import logging
@@ -40,7 +41,7 @@ from rfmstream.engine.live.stored_views import (
 from rfmstream.schemas.errors import StateError, TransportError
 from rfmstream.schemas.plan import Plan, plan_of
 from rfmstream.schemas.ruleset import Ruleset
-from rfmstream.schemas.secrets import MASK
+from rfmstream.schemas.secrets import MASK, masked
 
 POSITION: Final = "position.json"
 RUNNING: Final = "running.json"
@@ -168,8 +169,8 @@ class Store:
 
     @property
     def place(self) -> str:
-        """Where they are, as people are told."""
-        return self._root if self._is_local else self._uri
+        """Where they are, as people are told: without credentials."""
+        return self._root if self._is_local else masked(self._uri)
 
     def check(self) -> None:
         """Write a file to the root and remove it again."""
@@ -492,7 +493,7 @@ class Store:
         """Drop the checkpoints beyond `keep`, and what was left half written."""
         folder = self._folder(source)
         names = self._names(source)
-        # Who else works here may be doing the same.
+        # Another worker may be deleting the same ones.
         for name in names[: -self._keep]:
             with suppress(OSError):
                 self._fs.delete_dir(f"{folder}/{name}")

@@ -41,7 +41,11 @@ def confluent() -> Client:
 
     def read(bootstrap: str, topic: str) -> int:
         consumer = kafka.Consumer(
-            {"bootstrap.servers": bootstrap, "group.id": topic, "auto.offset.reset": "earliest"}
+            {
+                "bootstrap.servers": bootstrap,
+                "group.id": f"{topic}-confluent",
+                "auto.offset.reset": "earliest",
+            }
         )
         consumer.subscribe([topic])
         count, give_up = 0, time.monotonic() + WAIT_S
@@ -118,7 +122,7 @@ if (command === "send") {
   const keys = [...Array(200).keys()].map((n) => ({ key: `c${n}`, value: "x" }));
   await producer.send({ topic, messages: keys });
 } else {
-  const consumer = kafka.consumer({ groupId: topic, retry: { retries: 0 } });
+  const consumer = kafka.consumer({ groupId: `${topic}-js`, retry: { retries: 0 } });
   let count = 0, failed = false;
   consumer.on(consumer.events.CRASH, () => { failed = true; });
   await consumer.connect();

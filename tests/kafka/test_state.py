@@ -14,6 +14,8 @@ from kafka_logs import metrics_of, wait_until
 from kafka_workers import WorkerProcess, flags_of, real_history, send, worker
 
 from rfmstream.engine.cli.app import cli
+from rfmstream.engine.live.model import Source
+from rfmstream.engine.live.store import Note, Store
 
 PARTITIONS = 2
 ANYWHERE = "127.0.0.1:0"
@@ -106,8 +108,15 @@ def test_a_copy_of_an_app_that_was_killed_goes_on_as_it_would(cluster: Cluster, 
     asyncio.run(cluster.expel(cluster.name))
     before = changes_of(cluster)
     assert before
+    left_out = Note(is_running=True, poison=(3,))
+    Store(str(tmp_path / "state"), app_id=cluster.name).note(Source(cluster.orders, 0), left_out)
     more = ("--to-app-id", trial.name, "--to-checkpoints", str(tmp_path / "copy"))
     assert told("copy", flags, *more)["partitions"] == PARTITIONS
+    copied_to = Store(str(tmp_path / "copy"), app_id=trial.name)
+    assert copied_to.noted(Source(cluster.orders, 0)) == left_out
+    for place, app_id in (("state", cluster.name), ("copy", trial.name)):
+        # The rest goes on without: the record was read already.
+        Store(str(tmp_path / place), app_id=app_id).note(Source(cluster.orders, 0), Note())
     again = state("copy", flags, *more)
     assert again.exit_code == 4
     assert f"there is a state of {trial.name} already" in again.output
@@ -136,11 +145,14 @@ def test_an_app_begins_anew_after_a_reset(cluster: Cluster, tmp_path: Path) -> N
             assert process.exit_code() == 0, process.log.read_text()
         if log == "first":
             told_once = changes_of(cluster)
+            checkpoints = Store(str(tmp_path / "state"), app_id=cluster.name)
+            checkpoints.note(Source(cluster.orders, 1), Note(poison=(1,)))
             shown = state("reset", flags)
             assert shown.exit_code == 2
             assert "nothing is dropped yet" in shown.output
             assert told("status", flags)["partitions"][0]["checkpoints"]
             assert told("reset", flags, "--yes")["dropped"]
+            assert checkpoints.noted(Source(cluster.orders, 1)) == Note()
             assert state("status", flags).exit_code == 2
             assert state("reset", flags, "--yes").exit_code == 2
     assert changes_of(cluster) == told_once + told_once

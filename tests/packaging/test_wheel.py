@@ -12,7 +12,20 @@ from pathlib import Path
 import pytest
 from little_history import CHANGES, HISTORY
 
+from rfmstream.kernels._jit import is_jitted
+from rfmstream.kernels._store import levels
+
 ROOT = Path(__file__).resolve().parents[2]
+LEVEL = next(reversed(levels()), None)
+"""The poorest this processor has: wheels hold compiled kernels for some."""
+
+KERNEL = """
+import sys
+import numpy as np
+from rfmstream.kernels.parse import within
+print(within(np.arange(4), 0, 3), "numba" in sys.modules)
+"""
+
 NAMESAKES = ("kernels", "schemas")
 """Projects on PyPI that install packages of these names."""
 
@@ -29,6 +42,10 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
         )
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
+    if LEVEL is not None:
+        # As `rfmstream warm-up --into --level` does it, but for one kernel, since all take minutes.
+        objects = {"RFM_KERNELS_FOR": f"{source}/kernels/objects/{LEVEL}:{LEVEL}", "NUMBA_CPU_FEATURES": ""}
+        subprocess.run([sys.executable, "-c", KERNEL], env={**os.environ, **objects}, check=True)
     pip(folder, "wheel", "--no-deps", "--wheel-dir", str(folder), str(source))
     (built,) = folder.glob("rfmstream-*.whl")
     return built
@@ -103,3 +120,14 @@ def test_the_face_needs_neither_arrow_nor_the_compiler(installed: Path) -> None:
     loaded = set(run(installed, "-c", script).split())
     assert not loaded & {"pyarrow", "numba", "numpy", "click", "rich", "aiokafka", "faust"}
     run(installed, "-c", "import rfmstream; [getattr(rfmstream, name) for name in rfmstream.__all__]")
+
+
+@pytest.mark.skipif(LEVEL is None or not is_jitted(), reason="no kernels can be compiled for others here")
+def test_kernels_of_a_wheel_run_without_the_compiler(
+    wheel: Path, installed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [name] = [name for name in zipfile.ZipFile(wheel).namelist() if name.endswith(".kernel")]
+    assert name.startswith(f"rfmstream/kernels/objects/{LEVEL}/parse.within-")
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
+    assert run(installed, "-c", KERNEL) == "True False\n"
+    assert list(tmp_path.iterdir()) == []

@@ -1,10 +1,10 @@
-"""Brokers' answers, received where they stay.
+"""Receives a broker's answer into one buffer of its size, without copying it.
 
-asyncio's StreamReader, which aiokafka (0.14, aiokafka/conn.py) reads from, lets its buffer grow by an eighth at a time:
-a fetch of megabytes is copied some nine times before it is complete, and nobody else runs meanwhile. But the length of
-an answer comes first, so what is long is received into a place of that length.
+aiokafka (0.14, aiokafka/conn.py) reads from asyncio's StreamReader, whose buffer grows by an eighth at a time. An
+answer of megabytes is copied some nine times before it is complete, and the event loop does nothing else meanwhile.
+But an answer begins with its length. So this protocol receives a long answer into a buffer of that length.
 
-`install` has all connections of aiokafka read so; engine.live.kafka.seams decides about it.
+`install` makes all connections of aiokafka read in this way; engine.live.kafka.seams decides whether to.
 """
 
 import asyncio
@@ -18,11 +18,11 @@ from aiokafka import conn
 _SIZE: Final = struct.Struct(">i")
 
 _SHORT_BYTES: Final = 64 << 10
-"""What is shorter is received together with what else has come."""
+"""Shorter answers are received together, in one buffer with others."""
 
 
 class _Protocol(conn.AIOKafkaProtocol, asyncio.BufferedProtocol):
-    """Receives answers; the StreamReader that it is given is told when they end, and nothing else."""
+    """Receives answers. Of the StreamReader that aiokafka gives it, it uses nothing but the end of the stream."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:  # noqa: ANN401 - not typed there
         super().__init__(*arguments, **options)
@@ -123,13 +123,13 @@ class _Connection(conn.AIOKafkaConnection):
 
 
 def install() -> None:
-    """Have all connections that aiokafka makes from now on read so."""
+    """Make all connections that aiokafka opens from now on use this protocol."""
     conn.AIOKafkaProtocol = _Protocol
     conn.AIOKafkaConnection = _Connection
 
 
 def receives_alike() -> bool:
-    """Tell whether answers come out whole and in order, wherever what has come is cut; needs an event loop."""
+    """Tell whether answers come out whole and in order, wherever the stream is cut into pieces; needs an event loop."""
     answers = [b"", b"short", bytes(range(256)) * 300]
     data = b"".join(_SIZE.pack(len(each)) + each for each in answers)
     for piece in (1 << 16, 70_000, 7):

@@ -15,6 +15,7 @@ from rfmstream.engine.live.kafka.app_state import DOING, App, AppState, state_of
 from rfmstream.engine.live.kafka.clock_notes import clock_notes, in_transaction
 from rfmstream.engine.live.kafka.groups import WRITTEN_BY, delete_group, group_of
 from rfmstream.engine.live.model import Source
+from rfmstream.engine.live.store import Note
 from rfmstream.engine.service.kafka.client import administrator
 from rfmstream.schemas.errors import ConfigError, StateError
 
@@ -58,6 +59,8 @@ async def copy_app(app: App, to: App, current_topic: str | None = None) -> Copie
         ]
         for found in usable:
             app.store.copy_to(to.store, source, found.name)
+        # What ended a worker is left out of the copy's history, too.
+        to.store.note(source, app.store.noted(source))
         checkpoints += len(usable)
         behind[source] = min((found.mark for found in usable), default=0)
     notes = await _copy_log(app, to, behind, current_topic)
@@ -123,6 +126,8 @@ async def reset_app(app: App, *, dry_run: bool = False) -> AppState:
             for source in noted:
                 key = f"{app.app_id}/{source.topic}".encode()
                 await producer.send(app.clock_topic, None, key=key, partition=source.partition)
+    for source in state.partitions:
+        app.store.note(source, Note())
     return state
 
 

@@ -15,7 +15,7 @@ from rfmstream.engine.live.model import Source
 from rfmstream.schemas.errors import StateError
 
 WRITTEN_BY: Final = "@"
-"""Between the token of a commit and what the transactional ids of who made it begin with, as noted beside an offset."""
+"""Separates the commit token from the writer's transactional-id prefix in the offset metadata."""
 
 _EMPTY: Final = ("Empty", "Dead")
 _TRIES: Final = 50

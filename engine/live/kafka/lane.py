@@ -1,4 +1,4 @@
-"""A lane: takes what was fetched of one partition to its runner, in order, for as long as the partition is ours."""
+"""A lane: passes the fetches of one partition to its runner, in order, as long as this worker owns the partition."""
 
 import asyncio
 import logging
@@ -16,7 +16,7 @@ from rfmstream.engine.live.stats import PartitionStats
 from rfmstream.schemas.errors import TransportError
 
 BACKLOG_BYTES_MAX: Final = 4 << 20
-"""Records waiting for a lane, from which on it asks for no more: a fetch, or many where a topic has small segments."""
+"""With so many bytes of records waiting, a lane asks for no more: one fetch, or many where segments are small."""
 
 FENCED_WAIT_S: Final = 10.0
 """After it was fenced, a worker learns from its next heartbeat that the group goes on without it. One that still has
@@ -46,7 +46,7 @@ class Reads(Protocol):
 
 
 class Lane:
-    """One partition that is ours.
+    """The lane of one partition.
 
     In      runner    of the partition: new, or parked by an earlier lane
             gather_s  how long to wait for more records before they are applied
@@ -89,10 +89,10 @@ class Lane:
         self._task = asyncio.create_task(self._run(), name=f"lane {source}")
 
     def receive(self, fetched: Fetched) -> None:
-        """Take what was fetched; called in order."""
+        """Queue a fetch; called in order."""
         if fetched.epoch != self._epoch or self._ending:
             return
-        # Also while a step is under way that does not end.
+        # Even while a step hangs.
         self.stats.end = max(self.stats.end, fetched.end)
         self._items.append(fetched)
         self._items_bytes += value_bytes(fetched.records)
@@ -109,7 +109,7 @@ class Lane:
         await self._end(self.runner.stop, STOP_S_MAX)
 
     async def _end(self, leave: Callable[[], Awaitable[None]], seconds: float) -> bool:
-        """Let the runner leave; False if that failed or took too long, and the state is lost."""
+        """Make the runner leave; False if that failed or took too long, and the state is lost."""
         self._ending = True
         self._arrived.set()
         if self._recovered and not self._broken:
@@ -121,7 +121,7 @@ class Lane:
             _log.warning(
                 "step not finished in time", extra={"partition": str(self.source), "seconds": seconds}
             )
-        # Else nothing is in flight, and loading a state may take long.
+        # Otherwise nothing is in flight, and loading a state may take long.
         self._task.cancel()
         await asyncio.wait([self._task])
         await self.runner.close()
@@ -172,14 +172,14 @@ class Lane:
         self._reads.release(self.source)
 
     def _worth_waiting(self) -> bool:
-        """Tell whether more records are to be gathered: some are there, and no more are known of."""
+        """Tell whether to wait for more records: some are queued, and the partition is read to its end."""
         if not self._gather_s or not self._items or self._items[-1].confirmed_us is None:
             return False
         return any(item.records.offsets for item in self._items)
 
     async def _take(self, items: list[Fetched]) -> None:
         if any(item.begin != before for item, before in zip(items, self._ends(items), strict=True)):
-            # Something was dropped on the way.
+            # A fetch was dropped on the way.
             await self._seek(self.runner.position)
             return
         newest = items[-1]
@@ -187,7 +187,7 @@ class Lane:
         self.stats.end = newest.end
         some = [item.records for item in items if item.records.offsets]
         if some:
-            # What passes by behind the last record is no record.
+            # Offsets behind the last record hold no record.
             await self.runner.feed(joined(some)._replace(position=self._expected))
         if newest.confirmed_us is not None or not some:
             await self.runner.idle(self._expected, newest.confirmed_us)

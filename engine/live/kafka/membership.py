@@ -1,8 +1,7 @@
-"""A group's offsets, committed and read as KIP-447 has it: the group itself fences whoever is no member any more.
+"""The requests that commit and fetch a group's offsets within transactions, in the versions of KIP-447.
 
-A commit says of which generation of the group it is, and the broker refuses one of an earlier generation; who reads the
-offsets waits until no transaction that writes them is open. aiokafka (0.14) knows versions of the two requests that are
-older than that, so the newer ones are here.
+A commit names its group generation; the broker rejects older generations. A fetch of offsets waits until no transaction
+that writes them is open. aiokafka (0.14) has only older versions of the two requests.
 
 Source: KIP-447; Kafka's protocol guide, TxnOffsetCommit version 3 and OffsetFetch version 7 (brokers from 2.5 on).
 """
@@ -32,14 +31,14 @@ _NO_EPOCH: Final = -1
 
 
 class Membership(NamedTuple):
-    """Who commits: a member of one generation of the group."""
+    """A member of one generation of the group, in whose name offsets are committed."""
 
     generation: int
     member_id: str
 
 
 NOBODY: Final = Membership(-1, "")
-"""Whoever commits for a group that has no members."""
+"""For committing to a group that has no members."""
 
 
 def _by_topic(*fields: tuple[str, Any]) -> CompactArray:

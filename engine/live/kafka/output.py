@@ -32,19 +32,19 @@ _T = TypeVar("_T")
 
 OPEN_SECONDS_MAX: Final = 40
 READ_SECONDS_MAX: Final = 90
-"""Enough for a broker to end the transaction of an owner that is gone, which it looks for every 10 s."""
+"""Enough for a broker to abort the transaction of a dead owner: it looks for expired transactions every 10 s."""
 UNSTABLE_SECONDS_MAX: Final = 1.0
-"""How long a worker that has just given the partition up may take to end its transaction."""
+"""How long a worker that has just given up the partition may take to end its transaction."""
 
 _WRITES_TO: Final = "#"
-"""Before the digest of the output topics of who made it, in the same note."""
+"""Precedes the digest of the writer's output topics in the offset metadata."""
 _SIGNALS_TO: Final = "+"
-"""Before the digest of the topic of signals, where the ruleset asks for any, in the same note."""
+"""Precedes the digest of the signals topic in the offset metadata, where the ruleset asks for signals."""
 
 _PARTS: Final = 12
-"""Batches of a step that are made at a time, for each of the two topics of changes."""
+"""Batches of a step that are encoded at a time, for each of the two topics of changes."""
 _SMALL_ROWS: Final = 2_048
-"""Changes, signals and rejected rows so few are encoded where they are, all at once."""
+"""A step of at most so many changes, signals and rejected rows is encoded on the event loop, at once."""
 _EARLIEST: Final = -2
 _LATEST: Final = -1
 _READ_UNCOMMITTED: Final = 0
@@ -120,7 +120,7 @@ class KafkaPartitionLog:
 
     @property
     def mark(self) -> int:
-        """Where the ticks end that were read or committed here: an offset of the clock topic."""
+        """The offset of the clock topic behind the last tick that was read or committed here."""
         return self._mark
 
     async def open(self) -> Committed:
@@ -140,13 +140,13 @@ class KafkaPartitionLog:
         return committed
 
     async def _stable(self, client: AIOKafkaClient) -> Committed:
-        """Return what is committed once no transaction can change it, or hide what will be written after it."""
+        """Return what is committed, once no open transaction can change it or hide records written after it."""
         clock = asyncio.get_running_loop()
         patience = clock.time() + UNSTABLE_SECONDS_MAX
         has_fenced = False
         while True:
             found = await _retried(lambda: self._fetch_offset(client, stable=True))
-            # Others may write to these topics, too: who wrote here before us has ended.
+            # Other writers of these topics may go on; the earlier owner of this partition has ended.
             if found is not None and (has_fenced or not await self._is_hidden(client)):
                 return found[0]
             if clock.time() > patience:
@@ -187,7 +187,7 @@ class KafkaPartitionLog:
                 )
 
     async def _fetch_notes(self, client: AIOKafkaClient, numbers: Sequence[int]) -> dict[int, str]:
-        """Return what stands beside the committed offsets of partitions."""
+        """Return the metadata of the committed offsets of partitions."""
         node = await client.coordinator_lookup(CoordinationType.GROUP, self._app_id)
         request = OffsetFetch(self._app_id, self._source.topic, *numbers, stable=False)
         response = await client.send(node, request, group=ConnectionGroup.COORDINATION)
@@ -198,7 +198,7 @@ class KafkaPartitionLog:
         return {number: note or "" for number, _, _, note, _, _ in partitions}
 
     async def _is_hidden(self, client: AIOKafkaClient) -> bool:
-        """Tell whether an open transaction hides what is written to our partition of what consumers read."""
+        """Tell whether an open transaction hides our partition's newest records from consumers of committed records."""
         ends = await together(
             *(
                 self._offset(client, TopicPartition(topic, self._source.partition), _LATEST, isolation)
@@ -209,7 +209,7 @@ class KafkaPartitionLog:
         return ends[: len(self._read)] != ends[len(self._read) :]
 
     async def _fetch_offset(self, client: AIOKafkaClient, *, stable: bool) -> tuple[Committed, str] | None:
-        """Return what is committed and the name of whose transactions did it; None: a transaction may change it."""
+        """Return what is committed and its writer's transactional-id prefix; None: a transaction may change it."""
         # Not the admin client's method: it takes a coordinator that is still loading for a group without offsets, which
         # would begin the partition again from its start.
         node = await client.coordinator_lookup(CoordinationType.GROUP, self._app_id)
@@ -294,7 +294,7 @@ class KafkaPartitionLog:
                     self._look_at_other(record.key, record.value)
 
     def _look_at_other(self, key: bytes, value: bytes | None) -> None:
-        """Take note of another app that keeps its newest changes where we would."""
+        """Remember an app that writes its newest changes to our current topic."""
         app, _, _ = key.decode("utf-8", "replace").partition("/")
         if value is None:
             self._rival = None if self._rival == app else self._rival
@@ -341,12 +341,12 @@ class KafkaPartitionLog:
             await self._transactions.commit(
                 Writing(self._input, offset, member, first, None if is_small else some)
             )
-        # After an error only the next open knows what became of it.
+        # After an error only the next `open` learns whether the commit happened.
         self._member = member
         if tick is not None:
             self._mark = max(self._mark, tick.offset + 1)
         if begins:
-            # Others that began at the same moment are seen by whoever comes second.
+            # Of two that begin at the same moment the second one sees the first.
             with client_errors(self._client, f"the offsets of {self._source} cannot be read", "Read"):
                 await self._refuse_other_outputs(await self._transactions.client())
 
@@ -399,7 +399,7 @@ class KafkaPartitionLog:
 
 
 async def _retried(call: Callable[[], Awaitable[_T]]) -> _T:
-    """Repeat a call while a broker says that it is not ready for it; whoever calls sets the time."""
+    """Repeat a call while a broker answers that it is not ready for it; the caller limits the time."""
     while True:
         try:
             return await call()

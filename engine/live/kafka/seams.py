@@ -28,7 +28,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Seam:
-    """One of them.
+    """One seam.
 
     Fields  name      as the log says it
             package   whose insides they are

@@ -1,11 +1,11 @@
-"""A transactional producer of whole record batches, which waits for brokers three times a transaction.
+"""A transactional producer of whole record batches that waits for brokers three times a transaction.
 
-aiokafka's asks for one thing after another, and brokers send records away that come while they still take note of what
-else belongs to the transaction. Here partitions and group join in one go, then records and offsets go together, then
-comes the end. There is no queue and no lingering: who calls has batches.
+aiokafka's producer sends its requests one after another, and brokers refuse records while they still register other
+partitions of the transaction. This producer first registers all partitions and the group at once, then sends records
+and offsets together, then ends the transaction. It has no queue and does not linger, since its caller has batches.
 
-An error leaves a transaction in doubt. Then the producer is of no more use: one of the same transactional id, when it
-starts, ends what was left open, and no answer to the one before it counts any more.
+An error leaves a transaction in doubt, and the producer must be thrown away. A new producer of the same transactional
+id, when it starts, makes the broker end what the old one left open; later answers to the old one mean nothing.
 
 Source: Kafka's protocol guide; KIP-98 (transactions), KIP-447 (offsets by members of the group)
 """
@@ -37,27 +37,27 @@ from rfmstream.engine.service.kafka.client import NO_RIGHT, RETRY_BACKOFF_MS, co
 _T = TypeVar("_T")
 
 Batches = Sequence[tuple[TopicPartition, RecordBatch]]
-"""Batches and where they go, those of a partition in order."""
+"""Batches and the partition of each; those of one partition are in order."""
 
 REQUEST_BYTES: Final = 16 << 20
-"""Bytes of batches from which on a request is full: brokers take a hundred megabytes."""
+"""A request is full from so many bytes of batches on; brokers accept a hundred megabytes."""
 
 CLOSE_SECONDS_MAX: Final = 0.5
 
 _BUSY_S: Final = 0.004
-"""Brokers send away what comes while the marks of the transaction before are being written, which takes so long."""
+"""How long brokers take to write the markers of a transaction; until then they refuse the next one's requests."""
 
 _SEQUENCES: Final = 1 << 31
 _PRODUCE_MS_MAX: Final = 30_000
 _FENCED_ANEW: Final = 90
-"""The newer code for what aiokafka knows as InvalidProducerEpoch."""
+"""The newer error code for the error that aiokafka calls InvalidProducerEpoch."""
 
 _BUSY: Final = (
     kafka.ConcurrentTransactions,
     kafka.NotEnoughReplicasError,
     kafka.GroupLoadInProgressError,
 )
-"""The latter two are also what brokers answer that cannot yet tell whether a transaction is open (KIP-890)."""
+"""Brokers also answer with the latter two while they do not know yet whether a transaction is open (KIP-890)."""
 
 
 class TransactionalProducer:
@@ -120,7 +120,7 @@ class TransactionalProducer:
         await self._ask(CoordinationType.GROUP, group_id, request)
 
     async def commit(self) -> None:
-        """End the transaction: all of it counts from now on."""
+        """Commit the transaction."""
         request = EndTxnRequest(self._name, *self._producer, True)  # noqa: FBT003 - the protocol's
         await self._ask(CoordinationType.TRANSACTION, self._name, request)
 
@@ -130,7 +130,7 @@ class TransactionalProducer:
         await self._ask(CoordinationType.TRANSACTION, self._name, request)
 
     async def close(self) -> None:
-        """Let go; never raises. What is open stays so until another of the same id starts, or for its time."""
+        """Close; never raises. An open transaction stays open until it times out or a producer of its id starts."""
         await close(self.client)
 
     async def _join(self, places: Iterable[TopicPartition]) -> None:
@@ -167,7 +167,7 @@ class TransactionalProducer:
     async def _send(
         self, node: int, batches: dict[TopicPartition, RecordBatch]
     ) -> dict[TopicPartition, kafka.KafkaError]:
-        """Return what was not taken, and why."""
+        """Send a request; return the batches that were refused, and why."""
         topics: defaultdict[str, list[tuple[int, RecordBatch]]] = defaultdict(list)
         for (topic, partition), batch in batches.items():
             topics[topic].append((partition, batch))
@@ -219,7 +219,7 @@ class TransactionalProducer:
         return kind(names) if kind in NO_RIGHT else kind()
 
     async def _wait_out(self, errors: Iterable[kafka.KafkaError], tries: int) -> None:
-        """Wait until what has failed may succeed; raise where that is not to be expected."""
+        """Wait until a retry may succeed; raise the error where none can."""
         is_busy = True
         for error in errors:
             if isinstance(error, _BUSY):
@@ -265,7 +265,7 @@ async def close(client: AIOKafkaClient) -> None:
 
 
 def _requests(batches: Batches) -> Iterator[dict[TopicPartition, RecordBatch]]:
-    """Yield what goes into a request each: one batch of a partition at most, and not too much."""
+    """Yield the batches of each request: at most one of a partition, and no more bytes than fill it."""
     ordinals: defaultdict[TopicPartition, count[int]] = defaultdict(count)
     # First the first batches of all partitions, then the second ones: so as few requests as can be.
     in_turn = sorted(((next(ordinals[place]), place, batch) for place, batch in batches), key=itemgetter(0))
@@ -282,7 +282,7 @@ def _requests(batches: Batches) -> Iterator[dict[TopicPartition, RecordBatch]]:
 
 
 def _codes(response: Any, key: str) -> dict[int, set[str]]:  # noqa: ANN401 - not typed there
-    """Return the errors' codes of an answer, with what each is about."""
+    """Return the error codes of an answer, each with the topic or group that it is about."""
     codes: defaultdict[int, set[str]] = defaultdict(set)
     if hasattr(response, "error_code"):
         codes[response.error_code].add(key)

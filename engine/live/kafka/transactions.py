@@ -1,14 +1,16 @@
-"""The transactions of a worker: one after the other, and in each the steps of all partitions that are ready.
+"""The transactions of a worker, one after another; each holds the steps of all partitions that are ready.
 
-A transaction costs brokers and worker some ten milliseconds of work, however little it holds, so twelve partitions that
-each make their own wait for each other. While one is under way the next steps gather, and go together into the next.
+A transaction costs brokers and worker some ten milliseconds, however little it holds. If each of twelve partitions made
+its own, they would wait for each other. So steps that become ready while a transaction is under way go into the next
+one together.
 
-What makes it exactly once, whichever worker writes (KIP-447, what Kafka Streams calls exactly_once_v2):
-- tier changes, rejected rows, ticks and input offsets of all steps are one transaction;
-- it says of which generation of the group it is: once the group has given a partition to another, it is refused;
-- who takes a partition over waits until no transaction that writes its offset is open. One of a worker that died is
-  ended at once by whoever takes over: its name stands beside the last offset it committed;
-- after any error the producer is thrown away: the next one, of the same id, ends what was open.
+Why each step is committed exactly once, whichever worker writes it (KIP-447; Kafka Streams: exactly_once_v2):
+- One transaction holds the tier changes, rejected rows, ticks and input offsets of its steps.
+- A commit names its group generation; the broker rejects older generations. So a worker whose partition was given to
+  another one cannot commit.
+- A worker that takes a partition over waits until no transaction that writes its offset is open. The metadata of the
+  last committed offset names its writer, so the new owner ends a dead worker's transaction at once.
+- After any error the producer is thrown away. The next one has the same id and ends what was open.
 """
 
 import asyncio
@@ -59,7 +61,7 @@ class Writing(NamedTuple):
 
 
 _Step = tuple[Writing, asyncio.Future[None]]
-"""One partition's part, and who waits for it."""
+"""One partition's part, and the future of its caller."""
 
 
 class Transactions:
@@ -85,7 +87,7 @@ class Transactions:
         self._fenced: dict[str, asyncio.Task[None]] = {}
 
     async def client(self) -> AIOKafkaClient:
-        """Return a connected client, for questions."""
+        """Return a connected client that asks brokers questions."""
         async with self._starting:
             if self._client is None:
                 client = AIOKafkaClient(**connection_options(self._config))
@@ -111,22 +113,22 @@ class Transactions:
             raise
 
     async def settle(self, place: TopicPartition) -> None:
-        """Wait until no step of a partition is under way; nobody waits for it any more."""
+        """Wait until no step of a partition is under way, after its caller was cancelled."""
         running = self._running.get(place)
         if running is not None:
             await asyncio.wait([running])
 
     async def fence(self, name: str) -> None:
-        """End for good what a worker that is gone has left open; `name` is that of its transactions."""
+        """Abort the open transactions of a dead worker; `name` is its transactional-id prefix."""
         if name == self.name:
             return
         if name not in self._fenced or self._fenced[name].done():
             self._fenced[name] = asyncio.create_task(self._end(name))
-        # Several may wait for it, and one of them may give up.
+        # Several callers may wait for it, and one of them may be cancelled.
         await asyncio.shield(self._fenced[name])
 
     async def close(self) -> None:
-        """End what is open, which would hide what others write, and let go; never raises."""
+        """End the open transaction, which would hide other writers' records, and close; never raises."""
         await _cancel([self._task, *self._fenced.values()])
         starting = [task for task in self._producers if task is not None]
         if starting:
@@ -169,7 +171,7 @@ class Transactions:
         first = [placed for writing in some for placed in writing.first]
         offsets = {writing.place: writing.offset for writing in some}
         await producer.begin((place for place, _ in first), self._app_id)
-        # Not as whoever we are by now: since the steps were made the partitions may have been another's.
+        # In the name under which the steps were made: since then the partitions may have been another worker's.
         member = some[0].member
         await together(
             producer.commit_offsets(offsets, self._app_id, member), self._write(producer, first, some)
@@ -196,7 +198,7 @@ class Transactions:
         return task
 
     async def _renew(self, number: int) -> None:
-        """Throw a producer away; the next one ends at once what it has left open, which hides what others write."""
+        """Throw a producer away; the next one ends its open transaction, which hides other writers' records."""
         if self._producer(number).done():
             await self._let_go(number)
             self._producer(number)

@@ -1,17 +1,19 @@
-"""Faust's transport with fetches instead of records: one message a poll, holding all that came.
+"""Faust's transport, with one message for each poll: it holds the fetches of all partitions.
 
-Faust spends some 120 µs on a message. A message of ours holds the fetches of all partitions, so that this is nothing a
-record, and no partition waits for those before it. What else differs from Faust's own driver, and why:
+Faust spends some 100 µs on a message (docs/experiments.md). A poll brings thousands of records, so a record costs
+next to nothing, and no partition waits for another one's fetch. Other differences from Faust's own driver, and their
+reasons:
 
-- Nobody but a partition's lane seeks: after an assignment a partition is paused until its lane has recovered its state
-  and says where to read. Faust's own seeks, to the committed offsets, do nothing.
-- Each seek has a number, and what is fetched carries that of the seek it follows and the offset at which it began. So a
-  lane can tell what was fetched before a rebalance, and whether anything was dropped on the way, which Faust does
-  wherever its flow is off.
-- An offset out of range is an error: where records are missing is for the checkpoints to judge.
-- Messages are numbered, not addressed: Faust drops those whose offset is lower than one it has seen.
+- Only a partition's lane seeks. After an assignment a partition is paused until its lane has recovered the state and
+  says where to read. Faust's own seeks, to the committed offsets, do nothing.
+- Each seek has a number. A fetch carries the number of the seek before it, and the offset at which it begins. So a lane
+  recognises fetches of before a rebalance, and notices fetches that were dropped: Faust drops messages while its flow
+  is off.
+- An offset out of range is an error, since only the checkpoints tell which records are missing.
+- Messages have running numbers instead of offsets, since Faust drops a message whose offset is lower than an earlier
+  one.
 
-The consumer lives in a thread of its own, with its own event loop, so that heartbeats go out whatever the worker does.
+The consumer runs in a thread of its own, with its own event loop, so that heartbeats go out whatever the worker does.
 """
 
 import asyncio
@@ -49,27 +51,27 @@ SCHEME: Final = "rfmstream"
 PARTITION_FETCH_BYTES: Final = 1 << 20
 FETCH_BYTES: Final = 8 << 20
 FETCH_WAIT_MS: Final = 50
-"""How long a broker waits for records: the end of a partition is confirmed as often."""
+"""How long a broker waits for records; a worker learns as often that it has read a partition to its end."""
 
 POLL_WAIT_MS: Final = 200
 WITHHELD_WAIT_MS: Final = 20
 CONFIRM_EVERY_MS: Final = 200
 REBALANCE_MS_MAX: Final = 60_000
 POLL_INTERVAL_MS_MAX: Final = 24 * 3600 * 1000
-"""A member without partitions does not poll, and is none the worse for it."""
+"""A member without partitions never polls; the group must not expel it for that."""
 METADATA_MS_MAX: Final = 30_000
-"""How old what is known of topics may be: partitions that are added are seen by then."""
+"""How old the metadata of topics may be: added partitions are seen within this time."""
 
 GONE_S: Final = 30.0
-"""How long brokers may not know a topic that is read: one that has just started may still have to hear of it."""
+"""How long brokers may not know an input topic: one that has just started hears of it later."""
 
 _log = logging.getLogger(__name__)
 _faust_log = logging.getLogger("faust.rfmstream")
-"""What Faust says of our subclasses belongs to Faust's log, not to the worker's."""
+"""Faust's messages about our subclasses go to Faust's log, not to the worker's."""
 
 
 class Fetched(NamedTuple):
-    """What one poll brought of a partition.
+    """What one poll brought from a partition.
 
     Fields  epoch         number of the seek it follows
             begin         the offset it begins at: where the one before ended
@@ -97,7 +99,7 @@ class _Place:
 
 @dataclass
 class Reading:
-    """What the transport is told and tells; shared by the worker's thread and the consumer's.
+    """State that the worker's thread and the consumer's thread share.
 
     Fields  config    the worker's
             failed    called, in the worker's thread, with an error that ends the worker
@@ -172,12 +174,12 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         )
 
     def close_gate(self, pause: Sequence[TopicPartition] = ()) -> None:
-        """Read nothing until the lanes have sought."""
+        """Read no partition until its lane has sought."""
         self._places.clear()
         self._reading.withheld.clear()
         consumer = self._ensure_consumer()
         for tp in pause:
-            # Any position will do: it saves the client the search for one.
+            # Any position will do: with one the client does not ask the broker for it.
             consumer.seek(tp, 0)
             consumer.pause(tp)
 
@@ -201,7 +203,7 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         return True
 
     async def getmany(self, _active_partitions: object, timeout: float) -> dict[Source, Fetched]:  # noqa: ASYNC109
-        """Return what there is of each partition that may be read."""
+        """Return the fetches of the partitions that may be read."""
         found: dict[Source, Fetched] = await self.call_thread(self._poll, int(timeout * 1000))
         return found
 
@@ -233,7 +235,7 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         return dict(self._collect(consumer, fetched))
 
     def _seek_back(self, consumer: AIOKafkaConsumer) -> None:
-        """Read again what the client had of other partitions when it found the error: it has dropped that."""
+        """Read again the records of other partitions that the client dropped when it found the error."""
         for source, place in self._places.items():
             tp = TopicPartition(*source)
             if tp in consumer.assignment():
@@ -249,7 +251,7 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
             if state is None or not state.has_valid_position or state.lso is None:
                 continue
             records = fetched.get(tp, ())
-            # What an open transaction holds back is there: its time has come, and nobody can tell what it brings.
+            # Records behind an open transaction are there, though nobody can read them yet.
             end = max(state.lso, state.highwater)
             confirmed_ms = state.timestamp if state.position >= end else None
             due = confirmed_ms is not None and confirmed_ms >= place.confirmed_ms + CONFIRM_EVERY_MS
@@ -362,7 +364,7 @@ class Consumer(driver.Consumer):
         if not self.flow_active:
             await self.wait(self.can_resume_flow)
         found = await self._thread.getmany(None, timeout)
-        # Where the flow goes on without a new assignment, the lanes see the gap and seek.
+        # If the flow resumes without a new assignment, the lanes notice the gap and seek.
         if found and not self.should_stop and self.flow_active:
             tp = TP(*next(iter(found)))
             yield tp, self._message(tp, found)
@@ -449,8 +451,8 @@ class App(faust.App):
             TableManager=_NoTables,
             broker_request_timeout=max(90.0, config.session_timeout_s + 1.0),
             broker_session_timeout=float(config.session_timeout_s),
-            # Faust has nothing to commit; its watch over commits and fetches runs at this pace, too, and takes our
-            # quiet ways for trouble.
+            # Faust has nothing to commit. Its monitor of commits and fetches runs at this pace, too, and would warn
+            # of commits that never come.
             broker_commit_interval=1e6,
             reply_create_topic=False,
         )

@@ -1,11 +1,15 @@
 """Kernels compiled before they are needed."""
 
+import json
 import os
 import subprocess
 import sys
 from importlib import import_module
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
 import pytest
 
 from rfmstream.engine.cli.warm_up import KERNELS, compile_kernels
@@ -66,3 +70,38 @@ def test_twice_is_once() -> None:
             [sys.executable, "-m", "rfmstream", "warm-up"], capture_output=True, text=True, check=True
         )
     assert done.stdout == "the kernels were compiled already\n"
+
+
+_REPLAY = """
+import sys
+
+from rfmstream.engine.cli.app import cli
+
+cli(["replay", *sys.argv[1:]], standalone_mode=False)
+sys.exit("numba" in sys.modules or "llvmlite" in sys.modules)
+"""
+
+
+@pytest.mark.skipif(not is_jitted(), reason="kernels are plain Python here")
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
+def test_a_replay_needs_no_compiler_later(kind: str, tmp_path: Path) -> None:
+    orders = tmp_path / f"orders.{kind}"
+    made = {
+        "customer_id": ["c", "d", "c"],
+        "order_id": ["1", "2", "3"],
+        "occurred_at": ["2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z", "2026-05-01T00:00:00Z"],
+        "amount": ["1.00", "2.50", "0.99"],
+    }
+    table = pa.table(made)
+    if kind == "csv":
+        pa.csv.write_csv(table, orders)
+    elif kind == "jsonl":
+        orders.write_text("".join(json.dumps(row) + "\n" for row in table.to_pylist()))
+    else:
+        pq.write_table(table, orders)
+    outputs = [tmp_path / name for name in ("changes.parquet", "snapshot.csv", "rejected.csv")]
+    options = [*zip(("--changes", "--snapshot", "--rejected"), map(str, outputs), strict=True)]
+    command = [sys.executable, "-c", _REPLAY, str(orders), *(word for option in options for word in option)]
+    subprocess.run(command, check=False, capture_output=True)  # may compile
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
