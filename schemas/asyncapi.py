@@ -20,11 +20,20 @@ CURRENT_TOPIC: Final = "rfm.tier-current.v1"
 REJECTED_TOPIC: Final = "orders.rejected.v1"
 CLOCK_TOPIC: Final = "rfm.clock.v1"
 SIGNALS_TOPIC: Final = "rfm.signals.v1"
+SHADOW_TOPIC: Final = "rfm.shadow-changes.v1"
 
 _BINDING: Final = "0.5.0"
 _INT64: Final = {"type": "integer", "minimum": -(2**63), "maximum": 2**63 - 1}
 _DECIMAL: Final = {"type": "string", "pattern": "^-?[0-9]+$"}
 _CUSTOMER_KEY: Final = {"type": "string", "description": "The customer id, UTF-8."}
+
+_NEWEST_KEY: Final = {
+    "type": "string",
+    "description": (
+        "The customer id, UTF-8; where there are several views or populations the JSON array of view, population and "
+        "customer id."
+    ),
+}
 
 _ORDER_KEY: Final = {
     "type": "string",
@@ -63,10 +72,16 @@ def asyncapi_document(ruleset: Ruleset | None = None) -> dict[str, Any]:
             ),
             "tierCurrent": _channel(
                 CURRENT_TOPIC,
-                "The last tier change of each customer: the same records, compacted. Of a customer that was erased a "
-                "tombstone.",
+                "The last tier change of each customer: the same records, compacted, where there are several views or "
+                "populations under the key [view, population, customer id]. Of a customer that was erased a tombstone.",
                 ("tierChange", "tierChangeEvent", "tombstone"),
                 {"cleanup.policy": ["compact"]},
+            ),
+            "shadowChanges": _channel(
+                SHADOW_TOPIC,
+                "Every tier change of shadow views, for nobody to act on. Written only where there are some.",
+                ("tierChange", "tierChangeEvent"),
+                {"cleanup.policy": ["delete"]},
             ),
             "signals": _channel(
                 SIGNALS_TOPIC,
@@ -104,6 +119,12 @@ def asyncapi_document(ruleset: Ruleset | None = None) -> dict[str, Any]:
                 "tierCurrent",
                 "Tell the newest tier change.",
                 ("tierChange", "tierChangeEvent", "tombstone"),
+            ),
+            "sendShadowChanges": _operation(
+                "send",
+                "shadowChanges",
+                "Tell tier changes of shadow views.",
+                ("tierChange", "tierChangeEvent"),
             ),
             "sendSignals": _operation("send", "signals", "Tell every signal.", ("signal", "signalEvent")),
             "sendRejectedOrders": _operation(
@@ -291,7 +312,9 @@ def _event_headers(event_type: str, identity: str, time: str) -> dict[str, Any]:
 
 
 _CHANGE_HEADERS: Final = _event_headers(
-    CHANGE_TYPE, "ruleset/customer/seq", "the instant at which the new tier began"
+    CHANGE_TYPE,
+    "ruleset/customer/seq, or of several views or populations view/population%2Fcustomer/seq",
+    "the instant at which the new tier began",
 )
 
 _SIGNAL_HEADERS: Final = _event_headers(
@@ -324,7 +347,7 @@ def _event_messages() -> dict[str, Any]:
             "name": "tombstone",
             "summary": "The customer was erased: no value and no headers. Drop what you hold of it.",
             "payload": {"type": "null"},
-            "bindings": {"kafka": {"key": _CUSTOMER_KEY, "bindingVersion": _BINDING}},
+            "bindings": {"kafka": {"key": _NEWEST_KEY, "bindingVersion": _BINDING}},
         },
         "signal": _message(
             name="signal",
@@ -376,6 +399,7 @@ def _other_messages() -> dict[str, Any]:
             "type": "string",
             "description": "What stands there, where the reason alone does not tell.",
         },
+        "rfm-views": {"type": "string", "description": "Of several views those that reject it, with commas."},
         "rfm-key-bytes": {**_DECIMAL, "description": "How long the key was that was too long to keep."},
         "rfm-value-bytes": {**_DECIMAL, "description": "How long the value was before its end was cut off."},
     }
@@ -384,7 +408,9 @@ def _other_messages() -> dict[str, Any]:
             name="rejected-order",
             summary="A row that changed nothing.",
             content_type="application/octet-stream",
-            headers=_headers(rejected, optional=("rfm-detail", "rfm-key-bytes", "rfm-value-bytes")),
+            headers=_headers(
+                rejected, optional=("rfm-detail", "rfm-views", "rfm-key-bytes", "rfm-value-bytes")
+            ),
             payload={
                 "type": ["string", "null"],
                 "format": "binary",

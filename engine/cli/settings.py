@@ -65,5 +65,6 @@ def _option(setting: Setting) -> Callable[[_F], _F]:
         group=setting.group,
         metavar=setting.metavar or None,
         default=None,
+        multiple=setting.many,
         help=setting.help + shown,
     )

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from rfmstream.engine.events.arrow_buffers import STREAM_END, check_buffers
+from rfmstream.engine.events.attributes import attribute_text
 from rfmstream.engine.events.normalise import CONTRACT_COLUMNS, normalise
 from rfmstream.engine.events.text import plain, shown_text
 from rfmstream.engine.live.arrow_sizes import is_wrapped, unwrapped_bytes
@@ -42,12 +43,14 @@ class Judged:
             sizes    how many rows each holds
             orders   of CANONICAL_SCHEMA; `row` counts the rows of these records from 0
             refused  the others
+            attributes  of all rows, by name
     """
 
     records: list[int]
     sizes: list[int]
     orders: pa.RecordBatch
     refused: list[RefusedRow]
+    attributes: list[pa.Array] = field(default_factory=list)
 
 
 class Full(Exception):  # noqa: N818 - says where to stop, and is no error
@@ -59,9 +62,13 @@ class Full(Exception):  # noqa: N818 - says where to stop, and is no error
 
 
 class Streams:
-    """Records that are Arrow streams, to be judged together."""
+    """Records that are Arrow streams, to be judged together.
 
-    def __init__(self) -> None:
+    In      attributes  columns that views look at
+    """
+
+    def __init__(self, attributes: Sequence[str] = ()) -> None:
+        self._attributes = tuple(attributes)
         self._groups: dict[tuple[pa.Field, ...], _Group] = {}
         self._group = _Group(pa.schema([]))
         self._held = 0
@@ -103,7 +110,7 @@ class Streams:
     def _group_of(self, schema: pa.Schema) -> "_Group":
         # Fields as objects take longer than all else here, and schemas hardly ever change.
         if not schema.equals(self._group.schema):
-            self._group = self._groups.setdefault(tuple(schema), _Group(schema))
+            self._group = self._groups.setdefault(tuple(schema), _Group(schema, self._attributes))
         return self._group
 
 
@@ -115,11 +122,13 @@ class _Group:
     """
 
     schema: pa.Schema
+    attributes: tuple[str, ...] = ()
     tables: dict[int, pa.Table] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         names, types = self.schema.names, self.schema.types
-        self._wanted = [at for at, name in enumerate(names) if name in CONTRACT_COLUMNS]
+        known = {*CONTRACT_COLUMNS, *self.attributes}
+        self._wanted = [at for at, name in enumerate(names) if name in known]
         self._wrapped = [at for at in self._wanted if is_wrapped(types[at])]
 
     def unwrapped_bytes(self, table: pa.Table) -> int:
@@ -139,7 +148,8 @@ class _Group:
             return []
         try:
             sizes = [self.tables[record].num_rows for record in records]
-            return [_judged(records, sizes, self._whole(records).select(self._wanted), currency, time_zone)]
+            table = self._whole(records).select(self._wanted)
+            return [_judged(records, sizes, table, currency, time_zone, self.attributes)]
         except _UNREADABLE:
             # One of them may be to blame alone, such as for a dictionary that grows beyond what a column can hold.
             return (
@@ -176,20 +186,35 @@ def read_stream(value: bytes) -> pa.Table:
     return table
 
 
-def _judged(records: list[int], sizes: list[int], table: pa.Table, currency: str, time_zone: str) -> Judged:
+def _judged(  # noqa: PLR0913, PLR0917 - a record's
+    records: list[int],
+    sizes: list[int],
+    table: pa.Table,
+    currency: str,
+    time_zone: str,
+    attributes: Sequence[str] = (),
+) -> Judged:
     orders, rejected = normalise(table, currency=currency, time_zone=time_zone)
     places = rejected.column("row")
     reasons = rejected.column("reason").to_pylist()
     refused = []
     if places:
-        texts = row_texts(table.take(places))
+        texts = row_texts(table.take(places), attributes)
         refused = [RefusedRow(*row) for row in zip(places.to_pylist(), reasons, texts, strict=True)]
-    return Judged(records, sizes, orders, refused)
+    return Judged(records, sizes, orders, refused, [_texts(table, name) for name in attributes])
 
 
-def row_texts(table: pa.Table) -> list[bytes]:
-    """Return each row's columns as a JSON object, without those that are null."""
-    names = [name for name in table.column_names if name in CONTRACT_COLUMNS]
+def _texts(table: pa.Table, name: str) -> pa.Array:
+    """Return an attribute as text; of a column that is not there, or is there twice, nothing."""
+    at = table.schema.get_all_field_indices(name)
+    if len(at) != 1:
+        return pa.nulls(table.num_rows, pa.string())
+    return attribute_text(plain(table.column(at[0])))
+
+
+def row_texts(table: pa.Table, attributes: Sequence[str] = ()) -> list[bytes]:
+    """Return each row's columns of the contract, and attributes, as a JSON object, without those that are null."""
+    names = [name for name in table.column_names if name in CONTRACT_COLUMNS or name in attributes]
     columns = [shown_text(plain(table.column(name))).to_pylist() for name in names]
     return [
         json.dumps(

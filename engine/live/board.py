@@ -9,6 +9,7 @@ import pyarrow as pa
 from rfmstream.engine.live.feed import Feed
 from rfmstream.engine.live.model import Source
 from rfmstream.engine.live.stats import PartitionStats
+from rfmstream.schemas.plan import View
 from rfmstream.schemas.ruleset import Ruleset
 from rfmstream.schemas.ruleset_model import RulesetFile
 
@@ -25,13 +26,15 @@ class Watched(NamedTuple):
     """One partition this worker has.
 
     Fields  stats     kept up to date by its runner
-            snapshot  one row a customer as of an instant (None: the partition's clock), of committed state
-            customers  the snapshot's rows of some ids, of those it has; None: it cannot be asked for them
+            snapshot  one row a customer as of an instant (None: the partition's clock), of committed state; of a view
+                      by its name, where there are several
+            customers  the snapshot's rows of some ids, of those it has, and of a view and a population; None: it cannot
+                       be asked for them
     """
 
     stats: PartitionStats
-    snapshot: Callable[[int | None], Awaitable[pa.Table]]
-    customers: Callable[[Sequence[str], int | None], Awaitable[pa.Table]] | None = None
+    snapshot: Callable[..., Awaitable[pa.Table]]
+    customers: Callable[..., Awaitable[pa.Table]] | None = None
 
 
 def details(stats: PartitionStats) -> dict[str, object]:
@@ -60,6 +63,7 @@ class Board:
             owners      the URL of the worker that has a partition, as far as that is known; of other workers'
             rules       the ruleset as its file gives it, for the rule that a customer's tier follows from
             feed        the newest committed tier changes; None: nobody can follow them
+            views       those of a plan; empty: there is the ruleset's alone
     """
 
     ruleset: Ruleset
@@ -71,6 +75,7 @@ class Board:
     owners: dict[Source, str] = field(default_factory=dict)
     rules: RulesetFile | None = None
     feed: Feed | None = None
+    views: Sequence[View] = ()
 
     @property
     def ready(self) -> bool:

@@ -137,12 +137,14 @@ class Committer:
         self._committed = _as_committed(step, token)
         self._stats.committed = step.position
         self._stats.ticks += step.tick is not None
-        self._stats.changes.update(count_changes(step.changes))
-        count_moves(step.changes, self._stats.tiers)
-        if self._stats.told is not None:
-            self._stats.told(step.changes)
-        if step.signals is not None:
-            self._stats.signals.update(count_signals(step.signals))
+        for told in step.told:
+            of = self._stats.of(told.view)
+            of.changes.update(count_changes(told.changes))
+            count_moves(told.changes, of.tiers)
+            if told.signals is not None:
+                of.signals.update(count_signals(told.signals))
+            if self._stats.told is not None:
+                self._stats.told(told.view, told.changes)
         self._stats.committed_us = time.time_ns() // 1000
         if self._stats.unsaved_us is None:
             self._stats.unsaved_us = self._stats.committed_us

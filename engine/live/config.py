@@ -9,12 +9,15 @@ from typing import Any, Final, Literal
 from rfmstream.engine.core.processors import usable_cores
 from rfmstream.engine.events.instants import parse_instant
 from rfmstream.engine.live.places import default_checkpoints
+from rfmstream.engine.live.plain import is_plain
 from rfmstream.engine.live.settings import CLIENT_SETTINGS, WORKER_SETTINGS, Given
 from rfmstream.engine.live.sources import resolve
 from rfmstream.engine.service.client_config import ClientConfig
 from rfmstream.engine.service.page_server import is_loopback
 from rfmstream.schemas.errors import ConfigError
 from rfmstream.schemas.mapping import InputMap
+from rfmstream.schemas.plan import Plan, plan_of
+from rfmstream.schemas.plan_file import load_plan
 from rfmstream.schemas.ruleset import Ruleset, load_ruleset
 from rfmstream.schemas.ruleset_file import read_ruleset_file, shipped_path
 from rfmstream.schemas.ruleset_model import RulesetFile
@@ -28,7 +31,8 @@ _Resolved = Mapping[str, tuple[Any, Given | None]]
 class OutputTopics:
     """The names of the output topics.
 
-    Fields  signals  written only where the ruleset asks for signals
+    Fields  signals  written only where a ruleset asks for signals
+            shadow   written only where there are shadow views
     """
 
     changes: str = "rfm.tier-changes.v1"
@@ -36,6 +40,7 @@ class OutputTopics:
     rejected: str = "orders.rejected.v1"
     clock: str = "rfm.clock.v1"
     signals: str = "rfm.signals.v1"
+    shadow: str = "rfm.shadow-changes.v1"
 
 
 Codec = Literal["none", "gzip", "snappy", "lz4", "zstd"]
@@ -46,7 +51,9 @@ class WorkerConfig:
     """All a worker needs to know. `engine.live.settings` says what each setting means.
 
     Fields  app_id       the consumer group, and the start of the transactional ids
-            ruleset      compiled, with the time zone and currency asked for
+            ruleset      compiled, with the time zone and currency asked for; of several views that of the first one
+                         that is no shadow
+            views        the plan of views; None: the ruleset is all there is
             as_of_us     where time ends after the end of the topics; None: where the newest order left it
             checkpoints  directory or pyarrow.fs URI
             erase_within in µs: so long after a customer was erased no checkpoint holds its orders
@@ -69,6 +76,7 @@ class WorkerConfig:
     create_topics: bool = True
     replication_factor: int = 0
     ruleset: Ruleset = field(default_factory=lambda: load_ruleset("rfm8"))
+    views: Plan | None = None
     resegment: bool = False
     clock: Clock = "log"
     time_tolerance_s: int = 300
@@ -99,6 +107,21 @@ class WorkerConfig:
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
     @property
+    def plan(self) -> Plan:
+        """The views."""
+        return plan_of([self.ruleset]) if self.views is None else self.views
+
+    @property
+    def asks_signals(self) -> bool:
+        """Whether a view that is no shadow asks for signals."""
+        return any(view.ruleset.asks_signals and not view.shadow for view in self.plan.views)
+
+    @property
+    def has_shadows(self) -> bool:
+        """Whether there are shadow views."""
+        return any(view.shadow for view in self.plan.views)
+
+    @property
     def time_tolerance_us(self) -> int:
         """The tolerance in µs."""
         return self.time_tolerance_s * 1_000_000
@@ -119,8 +142,11 @@ def load_worker_config(
     """
     found = resolve(WORKER_SETTINGS, flags=flags, environment=environment, file=file)
     values = {name: value for name, (value, _) in found.items()}
-    chosen = values.pop("ruleset")
-    ruleset = load_ruleset(chosen, time_zone=values.pop("time_zone"), currency=values.pop("currency"))
+    plan, path = _views(found), values["plan"]
+    chosen = values["ruleset"][0]
+    for name in ("ruleset", "plan", "time_zone", "currency"):
+        del values[name]
+    ruleset = next((view.ruleset for view in plan.views if not view.shadow), plan.views[0].ruleset)
     client = _client(found)
     outputs = _outputs(found)
     _check_time(found)
@@ -145,8 +171,9 @@ def load_worker_config(
         client=client,
         outputs=outputs,
         ruleset=ruleset,
+        views=None if is_plain(plan) else plan,
         input_map=input_map,
-        rules=read_ruleset_file(shipped_path(chosen) or Path(chosen)),
+        rules=None if path is not None else read_ruleset_file(shipped_path(chosen) or Path(chosen)),
         as_of_us=None if as_of is None else parse_instant(as_of, ruleset.time_zone, key=_place(as_of_given)),
     )
 
@@ -172,7 +199,25 @@ def _client(found: _Resolved) -> ClientConfig:
     return config
 
 
-_OUTPUTS: Final = ("changes_topic", "current_topic", "rejected_topic", "clock_topic", "signals_topic")
+def _views(found: _Resolved) -> Plan:
+    """Return the plan of a file, or a view for each ruleset."""
+    (path, _), (rulesets, given) = found["plan"], found["ruleset"]
+    options = {name: found[name][0] for name in ("time_zone", "currency")}
+    if path is None:
+        return plan_of(load_ruleset(ruleset, **options) for ruleset in rulesets)
+    if given is not None:
+        raise _error(found, "plan", "names the rulesets itself", "leave ruleset out, or the plan")
+    return load_plan(path, **options)
+
+
+_OUTPUTS: Final = (
+    "changes_topic",
+    "current_topic",
+    "rejected_topic",
+    "clock_topic",
+    "signals_topic",
+    "shadow_topic",
+)
 
 
 def _outputs(found: _Resolved) -> OutputTopics:

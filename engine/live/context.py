@@ -11,14 +11,15 @@ from rfmstream.engine.live.options import RunnerOptions
 from rfmstream.engine.live.saver import Saver
 from rfmstream.engine.live.stats import PartitionStats
 from rfmstream.engine.live.store import Store
-from rfmstream.schemas.ruleset import Ruleset
+from rfmstream.schemas.plan import Plan
 
 
 @dataclass(frozen=True)
 class PartitionContext:
     """A partition's log, its store, and everything else that outlives one ownership of it.
 
-    Fields  law      of the ruleset and the options
+    Fields  plan     its views
+            law      of the plan and the options
             run      calls a function here or in another thread
             now_us   the wall clock
             commits  this worker's side of the log
@@ -27,7 +28,7 @@ class PartitionContext:
     """
 
     source: Source
-    ruleset: Ruleset
+    plan: Plan
     options: RunnerOptions
     law: Law
     log: PartitionLog

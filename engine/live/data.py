@@ -16,12 +16,14 @@ from aiohttp import web
 
 from rfmstream.engine.events.instants import parse_instant, to_text
 from rfmstream.engine.live.access import Access
+from rfmstream.engine.live.asked import AskedView, asked_view
 from rfmstream.engine.live.board import EXPECTED_HEADER, PARTITIONS_HEADER, READY_STATES, Board, Watched
 from rfmstream.engine.live.change_stream import ChangeStream
 from rfmstream.engine.live.lookup import ARROW_STREAM, Lookup
 from rfmstream.engine.live.model import Source
 from rfmstream.schemas.codes import NEVER_US
 from rfmstream.schemas.errors import ConfigError, TransportError
+from rfmstream.schemas.ruleset import Ruleset
 from rfmstream.schemas.snapshots import snapshot_schema
 
 CHANGES_HEADER: Final = "Rfmstream-Changes"
@@ -51,7 +53,11 @@ class Data:
             app.router.add_get("/changes", access.guarded(self.changes.handle))
 
     async def _tier(self, request: web.Request) -> web.StreamResponse:
-        tiers = [tier.id for tier in self._board.ruleset.tiers]
+        try:
+            view = asked_view(request, self._board)
+        except ConfigError as error:
+            return web.Response(status=400, text=f"{error}\n")
+        tiers = [tier.id for tier in view.ruleset.tiers]
         if request.match_info["tier"] not in tiers:
             return web.Response(status=404, text=f"the ruleset's tiers are {', '.join(tiers)}\n")
         return await self._snapshot(request)
@@ -70,8 +76,9 @@ class Data:
             feed = self._board.feed
             behind = {} if feed is None else {CHANGES_HEADER: feed.offset(feed.end)}
             try:
+                view = asked_view(request, self._board)
                 asked_us = self._asked(request.query.get("as_of"), partitions)
-                tables = _of_tier(self.tables(partitions, asked_us), request.match_info.get("tier"))
+                tables = _of_tier(self.tables(partitions, asked_us, view), request.match_info.get("tier"))
                 # Made before the first byte is sent, so that what cannot be had at all is an error page.
                 first = await anext(tables, None)
             except ConfigError as error:
@@ -89,7 +96,7 @@ class Data:
             )
             try:
                 await response.prepare(request)
-                await self._send(response, first, tables)
+                await self._send(response, view.ruleset, first, tables)
             except ConnectionResetError:
                 _log.info("a snapshot was not waited for", extra={"client": request.remote})
             except TimeoutError:
@@ -99,10 +106,14 @@ class Data:
             return response
 
     async def _send(
-        self, response: web.StreamResponse, first: pa.Table | None, rest: AsyncIterator[pa.Table]
+        self,
+        response: web.StreamResponse,
+        ruleset: Ruleset,
+        first: pa.Table | None,
+        rest: AsyncIterator[pa.Table],
     ) -> None:
         chunks = _Chunks()
-        writer = pa.ipc.new_stream(chunks, snapshot_schema(self._board.ruleset))
+        writer = pa.ipc.new_stream(chunks, snapshot_schema(ruleset))
         table = first
         while table is not None:
             for batch in table.to_batches():
@@ -129,19 +140,20 @@ class Data:
         return asked_us
 
     async def tables(
-        self, partitions: Mapping[Source, Watched], asked_us: int | None
+        self, partitions: Mapping[Source, Watched], asked_us: int | None, view: AskedView | None = None
     ) -> AsyncIterator[pa.Table]:
         """Yield the table of each partition, of one instant; of a partition whose clock is past it, of its clock."""
+        view = view or AskedView(self._board.ruleset)
         present_us = self.present_us(partitions)
         for one in partitions.values():
             if asked_us is not None:
-                yield await one.snapshot(asked_us)
+                yield view.only(await view.snapshot(one, asked_us))
                 continue
             try:
-                table = await one.snapshot(max(present_us, one.stats.clock_us))
+                table = await view.snapshot(one, max(present_us, one.stats.clock_us))
             except ConfigError:
-                table = await one.snapshot(None)
-            yield table
+                table = await view.snapshot(one, None)
+            yield view.only(table)
 
     def present_us(self, partitions: Mapping[Source, Watched]) -> int:
         """Return what the present is: the wall clock's now, or where the events' clock is, the newest of all."""

@@ -20,6 +20,7 @@ from rfmstream.engine.events.json_rows import parse_object, text_rows
 from rfmstream.engine.events.json_scan import PAD, OrderScanner
 from rfmstream.engine.events.normalise import CONTRACT_COLUMNS, normalise
 from rfmstream.engine.live.arrow_records import Full, Judged, Streams
+from rfmstream.engine.live.attributes import Attributes, Found
 from rfmstream.engine.live.model import LogBatch, RawRecords
 from rfmstream.engine.live.payload import ROWS_MAX, Form, Row, form_of, is_arrow, rows_of
 from rfmstream.engine.live.spans import HeaderSpans, Spans, part, rejection, sizes_of
@@ -90,16 +91,26 @@ class Decoder:
 
     In      currency, time_zone  the ruleset's: what amounts are in, and where times without a zone are local
             record_bytes_max  a longer value is refused unread
+            attributes  what views look at: the orders get a column `attribute.NAME` for each
     Errors  ConfigError  an unknown currency or zone
     """
 
     blocks = False
 
-    def __init__(self, *, currency: str, time_zone: str = "UTC", record_bytes_max: int = 16 << 20) -> None:
+    def __init__(
+        self,
+        *,
+        currency: str,
+        time_zone: str = "UTC",
+        record_bytes_max: int = 16 << 20,
+        attributes: Sequence[str] = (),
+    ) -> None:
         self._scanner = OrderScanner(currency=currency, time_zone=time_zone)
         self._time_zone = time_zone
         self._currency = currency
+        self._reading = currency, time_zone
         self._record_bytes_max = record_bytes_max
+        self._attributes = Attributes(attributes) if attributes else None
 
     def decode(self, records: RawRecords) -> LogBatch:
         """Return the orders of records, and the rows that are none, each with the first reason that holds.
@@ -116,7 +127,12 @@ class Decoder:
         n = len(rows.counts)
         if len(accepted) == n and accepted.all() and (rows.counts == 1).all():
             numbers = orders.column(_ROW).to_numpy()
-            return LogBatch(records, orders, numbers, [], np.arange(n + 1), records.position)
+            if self._attributes is not None:
+                texts = self._attributes.members.scanned(rows.data, rows.starts, rows.ends, numbers)
+                orders = self._attributes.of_plain(records, orders, texts, numbers)
+            return LogBatch(
+                records, orders, numbers, [], np.arange(n + 1), records.position, reading=self._reading
+            )
         try:
             found = self._find(records, rows, orders, accepted)
         except Full as full:
@@ -130,6 +146,10 @@ class Decoder:
                 *(_judged_records(done, firsts) for done in found.judged),
             ]
         )
+        if self._attributes is not None:
+            ordinals = orders.column(_ROW).to_numpy()
+            texts = self._found_attributes(self._attributes, rows, found, firsts).of(ordinals)
+            orders = self._attributes.of_plain(records, orders, texts, record_of[ordinals])
         rejections = []
         for ordinal, reason, text in refused:
             record = int(record_of[ordinal])
@@ -143,7 +163,27 @@ class Decoder:
             refused=rejections,
             firsts=firsts,
             position=records.position,
+            reading=self._reading,
         )
+
+    @staticmethod
+    def _found_attributes(
+        attributes: Attributes, rows: _Rows, found: _Found, firsts: NDArray[np.int64]
+    ) -> Found:
+        """Gather the attributes of all rows that may be orders."""
+        there = Found(attributes.names)
+        scanned = found.scanned.column(_ROW).to_numpy()
+        if scanned.size:
+            texts = attributes.members.scanned(rows.data, rows.starts, rows.ends, scanned)
+            there.add(firsts[found.record[scanned]] + found.place[scanned], texts)
+        if found.parsed:
+            said = [attributes.members.parsed(row.record) for _, _, row in found.parsed]
+            ordinals = [int(firsts[record]) + place for record, place, _ in found.parsed]
+            columns = [pa.array(column, pa.string()) for column in zip(*said, strict=True)]
+            there.add(np.array(ordinals, np.int64), columns)
+        for done in found.judged:
+            there.add(_ordinals_of(done, firsts), done.attributes)
+        return there
 
     def _rows(self, records: RawRecords) -> _Rows:
         sizes = sizes_of(records.values)
@@ -182,7 +222,7 @@ class Decoder:
         self, found: _Found, values: Sequence[bytes | None], forms: NDArray[np.uint8], which: list[int]
     ) -> None:
         """Read whole records by the ordinary path."""
-        streams, read = Streams(), set()
+        streams, read = Streams(() if self._attributes is None else self._attributes.names), set()
         for r in which:
             form = Form(int(forms[r]))
             value, rows = values[r] or b"", None
@@ -217,12 +257,16 @@ class Decoder:
 
 def _judged_records(done: Judged, firsts: NDArray[np.int64]) -> _Judgement:
     """Return what became of Arrow records, with the ordinals of their rows."""
-    sizes = zip(done.records, done.sizes, strict=True)
-    ordinals = np.concatenate([firsts[record] + np.arange(size) for record, size in sizes])
+    ordinals = _ordinals_of(done, firsts)
     return (
         _numbered(done.orders, ordinals),
         [(int(ordinals[row.place]), row.reason, row.text) for row in done.refused],
     )
+
+
+def _ordinals_of(done: Judged, firsts: NDArray[np.int64]) -> NDArray[np.int64]:
+    sizes = zip(done.records, done.sizes, strict=True)
+    return np.concatenate([firsts[record] + np.arange(size) for record, size in sizes])
 
 
 def _add(found: _Found, record: int, rows: list[Row]) -> None:

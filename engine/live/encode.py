@@ -14,6 +14,7 @@ from functools import lru_cache
 from typing import Final, NamedTuple
 
 import numpy as np
+import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
@@ -101,6 +102,7 @@ class Encoder:
     source              of the events; with the id it identifies an event for ever. Name the input's partition in it
                         where one customer may occur in several
     structured          the whole event in the value instead of attributes in headers
+    view                whose events they are, where there are several views or populations
     rejected_bytes_max  longest record of a rejected row; what is longer is cut, see `rejections`
     """
 
@@ -110,6 +112,7 @@ class Encoder:
         *,
         source: str,
         structured: bool = False,
+        view: str | None = None,
         rejected_bytes_max: int = REJECTED_BYTES_MAX,
     ) -> None:
         if not _REFERENCE.fullmatch(source):
@@ -119,8 +122,10 @@ class Encoder:
         self._tells_signals = ruleset.asks_signals
         self._rejected_bytes_max = rejected_bytes_max
         self._seeds = new_seeds()
-        layouts = EventLayouts(ruleset, source=source, structured=structured)
+        self._view = view
+        layouts = EventLayouts(ruleset, source=source, structured=structured, parted=view is not None)
         self._changes = _TableEncoder(CHANGE_SCHEMA, layouts.change)
+        self._newest = _TableEncoder(CHANGE_SCHEMA, layouts.newest)
         self._signals = _TableEncoder(SIGNAL_SCHEMA, layouts.signal)
 
     @property
@@ -148,6 +153,15 @@ class Encoder:
         table = table.combine_chunks()
         latest = self._latest(table)
         gone = _gone(table, latest, forgotten)
+        if self._view is not None:
+            for records in self._changes.encode(table):
+                yield records, _encoded([])
+            for records in self._newest.encode(table.filter(pa.array(latest)).combine_chunks()):
+                yield _encoded([]), records
+            if gone:
+                keys = [orjson.dumps([self._view, one.population, one.customer_id]) for one in gone]
+                yield _encoded([]), _encoded([sized(key) + sized(None) + varint(0) for key in keys])
+            return
         done = 0
         for records in self._changes.encode(table):
             last = latest[done : done + len(records)]
@@ -156,7 +170,10 @@ class Encoder:
             yield records, records if few_overtaken and not forgotten else records.take(last)
             done += len(records)
         if gone:
-            yield _encoded([]), _encoded([sized(id_.encode()) + sized(None) + varint(0) for id_ in gone])
+            yield (
+                _encoded([]),
+                _encoded([sized(one.customer_id.encode()) + sized(None) + varint(0) for one in gone]),
+            )
 
     def signals(self, table: pa.Table) -> Iterator[EncodedRecords]:
         """Yield the records of a table of schemas.signals.SIGNAL_SCHEMA, one a row and in order, a batch at a time."""
@@ -168,9 +185,9 @@ class Encoder:
 
         rfm-reason, rfm-topic and rfm-partition; rfm-offset, of the record; rfm-row, the row's place in it;
         rfm-timestamp, the record's, µs since 1970 UTC; rfm-detail, what stands there, where the reason alone does not
-        tell. Numbers are decimal. What exceeds the limit of a record is cut off at its end and rfm-value-bytes tells
-        how long the value was; a key of more than a quarter of the limit is left out and rfm-key-bytes tells how long
-        it was.
+        tell; rfm-views, who rejects it, where there are several views. Numbers are decimal. What exceeds the limit of a
+        record is cut off at its end and rfm-value-bytes tells how long the value was; a key of more than a quarter of
+        the limit is left out and rfm-key-bytes tells how long it was.
         """
         return _encoded([self._rejection(row, source) for row in rows])
 
@@ -184,6 +201,8 @@ class Encoder:
             ("rfm-row", row.row),
             ("rfm-timestamp", row.log_us),
         ]
+        if row.views:
+            headers.append(("rfm-views", ",".join(row.views)))
         if key is not None and len(key) > self._rejected_bytes_max // 4:
             headers.append(("rfm-key-bytes", len(key)))
             key = None
@@ -198,6 +217,11 @@ class Encoder:
 
     def _latest(self, table: pa.Table) -> NDArray[np.bool_]:
         ids = plain(table["customer_id"])
+        populations = plain(table["population"])
+        if populations.null_count < len(populations):
+            # A number in place of the name, so that no name and id together look like others.
+            numbers = populations.dictionary_encode().indices.cast(pa.string()).fill_null("")
+            ids = pc.binary_join_element_wise(numbers, ids, ":")
         out = np.empty(len(ids), dtype=np.bool_)
         if out.size:
             scratch = np.zeros(1 << (2 * out.size).bit_length(), dtype=np.int32)
@@ -274,22 +298,26 @@ class _TableEncoder:
         return batch
 
 
-def _gone(table: pa.Table, latest: NDArray[np.bool_], forgotten: Sequence[Forgotten]) -> list[str]:
+def _gone(table: pa.Table, latest: NDArray[np.bool_], forgotten: Sequence[Forgotten]) -> list[Forgotten]:
     """Return the forgotten customers that no later change of the table brings back.
 
     Out     latest  bool[n], which changes are their customers' last: those of the customers returned no more
     """
     if not forgotten:
         return []
-    erased = {one.customer_id: one.before for one in forgotten}
-    ids = table["customer_id"]
-    rows = np.flatnonzero(latest & pc.is_in(ids, pa.array(list(erased))).to_numpy())
-    for row, id_ in zip(rows.tolist(), ids.take(pa.array(rows)).to_pylist(), strict=True):
-        if row >= erased[id_]:
-            del erased[id_]
+    erased = {(one.population, one.customer_id): one for one in forgotten}
+    is_one = pc.is_in(table["customer_id"], pa.array([one.customer_id for one in forgotten], pa.string()))
+    rows = np.flatnonzero(latest & is_one.to_numpy())
+    told = table.select(["population", "customer_id"]).take(pa.array(rows)).to_pylist()
+    for row, each in zip(rows.tolist(), told, strict=True):
+        key = each["population"], each["customer_id"]
+        if key not in erased:
+            continue
+        if row >= erased[key].before:
+            del erased[key]
         else:
             latest[row] = False
-    return list(erased)
+    return list(erased.values())
 
 
 def _encoded(records: Sequence[bytes]) -> EncodedRecords:

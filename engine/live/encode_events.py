@@ -1,7 +1,11 @@
 """Tier changes and signals as CloudEvents 1.0: which text and which columns make a Kafka record.
 
-`ce_id` is unique for ever within its source. Of a tier change it is ruleset/customer/seq; of a signal
-view/kind/effective_at/days/count/amount_minor/population%2Fcustomer%2Forder, where nothing stands for null.
+`ce_id` is unique for ever within its source. Of a tier change it is ruleset/customer/seq, and where there are several
+views view/population%2Fcustomer/seq; of a signal view/kind/effective_at/days/count/amount_minor/
+population%2Fcustomer%2Forder. Nothing stands for null.
+
+A record's key is the customer id. In the topic of the newest changes, where there are several views or populations, it
+is the JSON array of view, population and customer id: of each of those compaction is to keep one.
 
 The Kafka binding of CloudEvents takes attributes as plain UTF-8. But no attribute may hold control characters, so in
 `ce_id` and `ce_subject` those of an id are percent-encoded, and the percent sign with them. A slash of an id stays: so
@@ -28,7 +32,7 @@ from rfmstream.engine.live.encode_layout import (
     sized,
     varint,
 )
-from rfmstream.kernels.encode_records import ATTRIBUTE, INSTANT, INTEGER, JSON_ATTRIBUTE, TEXT
+from rfmstream.kernels.encode_records import ATTRIBUTE, INSTANT, INTEGER, JSON_ATTRIBUTE, JSON_TEXT, TEXT
 from rfmstream.schemas.changes import CHANGE_COLUMNS, CHANGE_SCHEMA, CHANGE_TYPE
 from rfmstream.schemas.ruleset import Ruleset
 from rfmstream.schemas.signals import SIGNAL_COLUMNS, SIGNAL_SCHEMA, SIGNAL_TYPE
@@ -50,28 +54,47 @@ class EventLayouts:
 
     source      of the events
     structured  the whole event in the value instead of attributes in headers
+    parted      there are several views or populations
     """
 
-    def __init__(self, ruleset: Ruleset, *, source: str, structured: bool) -> None:
+    def __init__(self, ruleset: Ruleset, *, source: str, structured: bool, parted: bool = False) -> None:
         self._ruleset = ruleset
         self._source = source
         self._structured = structured
+        self._add_change_id = _add_parted_id if parted else _add_change_id
 
     def change(self, words: Words) -> Layout:
         """Lay out tier changes, schemas.changes.CHANGE_SCHEMA, with flags as codes."""
         build = LayoutBuilder(CHANGE_SCHEMA)
-        return self._event(build, words, CHANGE_TYPE, _add_change_id, self._add_change)
+        return self._event(build, words, CHANGE_TYPE, self._add_change_id, self._add_change)
+
+    def newest(self, words: Words) -> Layout:
+        """Lay out tier changes for the topic of the newest ones of several views or populations."""
+        build = LayoutBuilder(CHANGE_SCHEMA)
+        return self._event(
+            build, words, CHANGE_TYPE, self._add_change_id, self._add_change, add_key=_add_parted_key
+        )
 
     def signal(self, words: Words) -> Layout:
         """Lay out signals, schemas.signals.SIGNAL_SCHEMA, with flags as codes."""
         build = LayoutBuilder(SIGNAL_SCHEMA)
         return self._event(build, words, SIGNAL_TYPE, _add_signal_id, _add_signal)
 
-    def _event(
-        self, build: LayoutBuilder, words: Words, event_type: str, add_id: _Part, add_data: _Data
+    def _event(  # noqa: PLR0913 - what an event is made of
+        self,
+        build: LayoutBuilder,
+        words: Words,
+        event_type: str,
+        add_id: _Part,
+        add_data: _Data,
+        *,
+        add_key: _Data | None = None,
     ) -> Layout:
         build.length(KEY)
-        build.field(TEXT, "customer_id", KEY)
+        if add_key is None:
+            build.field(TEXT, "customer_id", KEY)
+        else:
+            add_key(build, words)
         build.length(VALUE)
         if self._structured:
             self._add_envelope(build, words, event_type, add_id, add_data)
@@ -146,6 +169,25 @@ def _add_change_id(build: LayoutBuilder, words: Words, kind: int, group: int) ->
     build.field(kind, "customer_id", group)
     build.text(b"/", group)
     build.field(INTEGER, "seq", group)
+
+
+def _add_parted_id(build: LayoutBuilder, words: Words, kind: int, group: int) -> None:
+    build.word("view", b"", _quoted(words["view"]), group)
+    build.text(b"/", group)
+    build.field(kind, "population", group)
+    build.text(b"%2F", group)
+    build.field(kind, "customer_id", group)
+    build.text(b"/", group)
+    build.field(INTEGER, "seq", group)
+
+
+def _add_parted_key(build: LayoutBuilder, words: Words) -> None:
+    build.text(b"[", KEY)
+    build.word("view", b"null", map(orjson.dumps, words["view"]), KEY)
+    for name in ("population", "customer_id"):
+        build.text(b",", KEY)
+        build.field(JSON_TEXT, name, KEY)
+    build.text(b"]", KEY)
 
 
 def _add_signal_id(build: LayoutBuilder, words: Words, kind: int, group: int) -> None:

@@ -6,6 +6,7 @@ erasures that are close to each other count as one, at the offset of the last an
 Source: docs/semantics.md 3 (`erased`); docs/live.md, Erasure.
 """
 
+from bisect import bisect_left
 from collections.abc import Iterable
 from typing import Final
 
@@ -36,7 +37,10 @@ class Erasures:
             if self._noted:
                 last_offset, first_us = self._noted[-1]
                 if offset <= last_offset:
-                    continue  # applied once more after a start
+                    # By another view, or once more after a start.
+                    at = bisect_left(self._noted, (offset,))
+                    self._noted[at] = self._noted[at][0], min(self._noted[at][1], instant_us)
+                    continue
                 if instant_us < first_us + CLOSE_US:
                     self._noted[-1] = offset, min(first_us, instant_us)
                     continue

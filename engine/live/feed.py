@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 
 from rfmstream.engine.live.encode import Encoder
 from rfmstream.schemas.errors import ConfigError
+from rfmstream.schemas.plan import View
 from rfmstream.schemas.ruleset import Ruleset
 
 ROWS_MAX: Final = 100_000
@@ -44,11 +45,19 @@ class Line(NamedTuple):
 class Feed:
     """Keeps the newest committed changes.
 
-    In      rows_max, bytes_max  how many are kept, and how much memory they may take
+    In      views  whose changes come, where there are others than the one of all orders
+            rows_max, bytes_max  how many are kept, and how much memory they may take
     Fields  end  how many changes there have been since the worker's start
     """
 
-    def __init__(self, ruleset: Ruleset, *, rows_max: int = ROWS_MAX, bytes_max: int = BYTES_MAX) -> None:
+    def __init__(
+        self,
+        ruleset: Ruleset,
+        *,
+        views: Sequence[View] = (),
+        rows_max: int = ROWS_MAX,
+        bytes_max: int = BYTES_MAX,
+    ) -> None:
         self.epoch = f"{time.time_ns() // 1_000_000:x}"
         self.began_us = time.time_ns() // 1000
         self.end = 0
@@ -58,6 +67,7 @@ class Feed:
         self._begins: deque[int] = deque()
         self._bytes = 0
         self._encoder = Encoder(ruleset, source="/rfmstream/feed")
+        self._encoders = {view.name: Encoder(view.ruleset, source="/rfmstream/feed") for view in views}
         self._waiters: list[asyncio.Future[None]] = []
         self._encoded: dict[int, Sequence[Line]] = {}
 
@@ -164,5 +174,8 @@ class Feed:
         return list(self._tables)
 
     def _encode(self, table: pa.Table, place: int) -> Sequence[Line]:
-        records = chain.from_iterable(records for records, _ in self._encoder.parts(table))
+        # The tables of a commit are one view's each.
+        view = table["view"][0].as_py() if table.num_rows else ""
+        encoder = self._encoders.get(view, self._encoder)
+        records = chain.from_iterable(records for records, _ in encoder.parts(table))
         return [Line(self.offset(at), record.value or b"") for at, record in enumerate(records, place + 1)]

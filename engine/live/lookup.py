@@ -20,11 +20,13 @@ from aiohttp import web
 from rfmstream.engine.core.explain import explain
 from rfmstream.engine.files.text_rows import json_lines
 from rfmstream.engine.live.access import Access
+from rfmstream.engine.live.asked import AskedView, asked_view
 from rfmstream.engine.live.board import PARTITIONS_HEADER, READY_STATES, Board, Watched
 from rfmstream.engine.live.model import Source
 from rfmstream.engine.live.placement import places_of
 from rfmstream.schemas.codes import NEVER_US
 from rfmstream.schemas.errors import ConfigError, TransportError
+from rfmstream.schemas.ruleset import Ruleset
 from rfmstream.schemas.snapshots import SNAPSHOT_SCHEMA, snapshot_schema
 
 ARROW_STREAM: Final = "application/vnd.apache.arrow.stream"
@@ -68,13 +70,7 @@ class Lookup:
         self._board = board
         self._instant_of = instant_of
         self._present_us = present_us
-        tiers = board.ruleset.tiers
-        self._labels = {
-            "tier_zh": pa.array([tier.label_zh for tier in tiers], pa.string()),
-            "tier_en": pa.array([tier.label_en for tier in tiers], pa.string()),
-            "playbook": pa.array([tier.playbook.key for tier in tiers], pa.string()),
-        }
-        self._codes = {tier.id: code for code, tier in enumerate(tiers)}
+        self._labels: dict[str, tuple[dict[str, pa.Array], dict[str, int]]] = {}
         self._waiting: list[tuple[str, asyncio.Future[list[Row]]]] = []
         self._answering: asyncio.Task[None] | None = None
 
@@ -86,11 +82,12 @@ class Lookup:
     async def _one(self, request: web.Request) -> web.Response:
         id_, as_of = request.match_info["id"], request.query.get("as_of")
         try:
+            view = asked_view(request, self._board, in_one=True)
             asked_us = self._instant_of(as_of, self._ready())
-            if asked_us is None:
+            if asked_us is None and "view" not in request.query and view.population is None:
                 found = await self._soon(id_)
             else:
-                found = [row for rows in await self._find([id_], asked_us) for row in _plain(rows)]
+                found = [row for rows in await self._find([id_], asked_us, view) for row in _plain(rows)]
         except ConfigError as error:
             return web.Response(status=400, text=f"{error}\n")
         except TransportError as error:
@@ -99,7 +96,7 @@ class Lookup:
             return self._absent([id_])
         # Records of one customer in several partitions: the state with the newest order is what there is.
         row = max(found, key=lambda row: NEVER_US if row["last_paid_at"] is None else row["last_paid_at"])
-        body = orjson.dumps(self._told(row)) + b"\n"
+        body = orjson.dumps(self._told(row, view.ruleset)) + b"\n"
         return web.Response(body=body, content_type="application/json", headers=self._where())
 
     async def _many(self, request: web.Request) -> web.Response:
@@ -111,15 +108,16 @@ class Lookup:
             text = f"send a JSON array of at most {IDS_MAX:,} ids, which are strings\n"
             return web.Response(status=400, text=text)
         try:
+            view = asked_view(request, self._board)
             asked_us = self._instant_of(request.query.get("as_of"), self._ready())
-            found = [rows.table for rows in await self._find(ids, asked_us)]
+            found = [rows.table for rows in await self._find(ids, asked_us, view)]
         except ConfigError as error:
             return web.Response(status=400, text=f"{error}\n")
         except TransportError as error:
             return _later(str(error))
         if request.headers.get("Accept", "").startswith(ARROW_STREAM):
             sink = pa.BufferOutputStream()
-            with pa.ipc.new_stream(sink, self._schema(found)) as writer:
+            with pa.ipc.new_stream(sink, _schema(found, view.ruleset)) as writer:
                 for table in found:
                     writer.write_table(table)
             body = sink.getvalue().to_pybytes()
@@ -132,7 +130,7 @@ class Lookup:
             [
                 json_lines(batch).to_pybytes()
                 for table in found
-                for batch in self._named(table).combine_chunks().to_batches()
+                for batch in self._named(table, view.ruleset).combine_chunks().to_batches()
             ]
         )
         # In JSON a line feed is at the end of a row and nowhere else.
@@ -162,7 +160,7 @@ class Lookup:
             asked, self._waiting = self._waiting[:_IDS_AT_ONCE], self._waiting[_IDS_AT_ONCE:]
             rows: dict[str, list[Row]] = {}
             try:
-                for found in await self._find([id_ for id_, _ in asked], None):
+                for found in await self._find([id_ for id_, _ in asked], None, self._first):
                     for row in _plain(found):
                         rows.setdefault(row["customer_id"], []).append(row)
             except Exception as error:  # noqa: BLE001 - it is theirs who asked
@@ -174,7 +172,14 @@ class Lookup:
                 if not answer.done():
                     answer.set_result(rows.get(id_, []))
 
-    async def _find(self, ids: Sequence[str], asked_us: int | None) -> list[_Found]:
+    @property
+    def _first(self) -> AskedView:
+        """The view that nobody has to name."""
+        board = self._board
+        view = next((view for view in board.views if not view.shadow), None)
+        return AskedView(board.ruleset, view)
+
+    async def _find(self, ids: Sequence[str], asked_us: int | None, view: AskedView) -> list[_Found]:
         """Return what the partitions that are ready have.
 
         Errors  ConfigError     the instant lies before a partition's clock
@@ -184,22 +189,26 @@ class Lookup:
         found = []
         for one in partitions.values():
             for at in range(0, len(ids), _IDS_AT_ONCE):
-                some = await self._ask(one, ids[at : at + _IDS_AT_ONCE], asked_us, partitions)
+                some = await self._ask(one, ids[at : at + _IDS_AT_ONCE], asked_us, partitions, view)
                 if some.table.num_rows:
                     found.append(some)
         return found
 
     async def _ask(
-        self, one: Watched, ids: Sequence[str], asked_us: int | None, partitions: Partitions
+        self,
+        one: Watched,
+        ids: Sequence[str],
+        asked_us: int | None,
+        partitions: Partitions,
+        view: AskedView,
     ) -> _Found:
-        assert one.customers is not None, "a partition that is live can be asked"
         if asked_us is not None:
-            return _Found(await one.customers(ids, asked_us), asked_us)
+            return _Found(await view.customers(one, ids, asked_us), asked_us)
         as_of_us = max(self._present_us(partitions), one.stats.clock_us)
         try:
-            return _Found(await one.customers(ids, as_of_us), as_of_us)
+            return _Found(await view.customers(one, ids, as_of_us), as_of_us)
         except ConfigError:
-            table = await one.customers(ids, None)  # its clock has moved on
+            table = await view.customers(one, ids, None)  # its clock has moved on
             return _Found(table, one.stats.clock_us)
 
     def _absent(self, ids: Sequence[str]) -> web.Response:
@@ -240,26 +249,43 @@ class Lookup:
             "Cache-Control": "no-store",
         }
 
-    def _told(self, row: Row) -> Row:
+    def _told(self, row: Row, ruleset: Ruleset) -> Row:
         """Return a row with what its tier is called and everything behind it."""
-        code = self._codes.get(row["tier"])
-        named = {name: None if code is None else words[code].as_py() for name, words in self._labels.items()}
-        why = explain(row, self._board.ruleset, self._board.rules, as_of_us=row.pop("as_of_us"))
+        labels, codes = self._labels_of(ruleset)
+        code = codes.get(row["tier"])
+        named = {name: None if code is None else words[code].as_py() for name, words in labels.items()}
+        rules = self._board.rules if ruleset is self._board.ruleset else None
+        why = explain(row, ruleset, rules, as_of_us=row.pop("as_of_us"))
         texts = {
             name: None if row[name] is None else _instant_text(row[name]) for name in _INSTANTS if name in row
         }
         return row | texts | named | {"explain": why}
 
-    def _named(self, table: pa.Table) -> pa.Table:
+    def _named(self, table: pa.Table, ruleset: Ruleset) -> pa.Table:
         """Return rows with what their tiers are called."""
         tiers = table["tier"].combine_chunks()
-        for name, words in self._labels.items():
+        for name, words in self._labels_of(ruleset)[0].items():
             column = pa.DictionaryArray.from_arrays(tiers.indices, words)
             table = table.append_column(name, column)
         return table
 
-    def _schema(self, found: Sequence[pa.Table]) -> pa.Schema:
-        return found[0].schema if found else snapshot_schema(self._board.ruleset)
+    def _labels_of(self, ruleset: Ruleset) -> tuple[dict[str, pa.Array], dict[str, int]]:
+        """Return what tiers are called, by code, and the code of each."""
+        known = self._labels.get(ruleset.identity)
+        if known is None:
+            tiers = ruleset.tiers
+            labels = {
+                "tier_zh": pa.array([tier.label_zh for tier in tiers], pa.string()),
+                "tier_en": pa.array([tier.label_en for tier in tiers], pa.string()),
+                "playbook": pa.array([tier.playbook.key for tier in tiers], pa.string()),
+            }
+            known = labels, {tier.id: code for code, tier in enumerate(tiers)}
+            self._labels[ruleset.identity] = known
+        return known
+
+
+def _schema(found: Sequence[pa.Table], ruleset: Ruleset) -> pa.Schema:
+    return found[0].schema if found else snapshot_schema(ruleset)
 
 
 def customer_path(id_: str) -> str:

@@ -20,7 +20,7 @@ from prometheus_client.registry import Collector
 from rfmstream.engine.core.flaps import FLAP_DAYS
 from rfmstream.engine.live.board import Board
 from rfmstream.engine.live.model import Source
-from rfmstream.engine.live.stats import SECONDS_BOUNDS, PartitionStats, Seconds
+from rfmstream.engine.live.stats import SECONDS_BOUNDS, PartitionStats, Seconds, ViewStats
 from rfmstream.schemas.codes import NEVER_US
 from rfmstream.schemas.orders import REJECTION_REASONS
 from rfmstream.schemas.signals import SIGNAL_KINDS
@@ -49,6 +49,15 @@ class SecondsMetric(NamedTuple):
     name: str
     help: str
     read: Callable[[PartitionStats], Seconds]
+
+
+def _by_view(
+    read: Callable[[ViewStats], Iterable[tuple[tuple[str, ...], float]]],
+) -> Callable[[PartitionStats, int], _Samples]:
+    """Read something of each view; the view is the first label."""
+    return lambda stats, _: [
+        ((view, *labels), value) for view, own in stats.views.items() for labels, value in read(own)
+    ]
 
 
 def _one(read: Callable[[PartitionStats], float]) -> Callable[[PartitionStats, int], _Samples]:
@@ -91,9 +100,15 @@ GAUGE: Final = GaugeMetricFamily
 
 PARTITION_METRICS: Final = (
     PartitionMetric("records", COUNTER, "Records read.", _one(lambda s: s.records)),
-    PartitionMetric("orders_applied", COUNTER, "Orders applied.", _one(lambda s: s.applied)),
     PartitionMetric(
-        "orders_duplicate", COUNTER, "Exact duplicates, counted and ignored.", _one(lambda s: s.duplicates)
+        "orders_applied", COUNTER, "Orders applied.", _by_view(lambda s: [((), s.applied)]), ("view",)
+    ),
+    PartitionMetric(
+        "orders_duplicate",
+        COUNTER,
+        "Exact duplicates, counted and ignored.",
+        _by_view(lambda s: [((), s.duplicates)]),
+        ("view",),
     ),
     PartitionMetric(
         "orders_rejected",
@@ -106,22 +121,22 @@ PARTITION_METRICS: Final = (
         "tier_changes",
         COUNTER,
         "Tier changes committed, by reason and by the new tier (empty: none).",
-        lambda s, _: [(key, count) for key, count in sorted(s.changes.items())],
-        ("reason", "tier"),
+        _by_view(lambda s: sorted(s.changes.items())),
+        ("view", "reason", "tier"),
     ),
     PartitionMetric(
         "flaps",
         COUNTER,
         f"Tier changes that the customer's next one undid within {FLAP_DAYS} days, by what they were (empty: none).",
-        lambda s, _: [(key, count) for key, count in sorted(s.flaps.items())],
-        ("from_tier", "to_tier"),
+        _by_view(lambda s: sorted(s.flaps.items())),
+        ("view", "from_tier", "to_tier"),
     ),
     PartitionMetric(
         "signals",
         COUNTER,
         "Signals committed, by kind: warning, dwell, orders, spend, single_order.",
-        lambda s, _: [((kind,), s.signals[kind]) for kind in SIGNAL_KINDS],
-        ("kind",),
+        _by_view(lambda s: [((kind,), s.signals[kind]) for kind in SIGNAL_KINDS]),
+        ("view", "kind"),
     ),
     PartitionMetric(
         "times_ahead",
@@ -153,8 +168,8 @@ PARTITION_METRICS: Final = (
         "customers_tier",
         GAUGE,
         "Customers of each tier.",
-        lambda s, _: [((tier,), count) for tier, count in sorted(s.tiers.items())],
-        ("tier",),
+        _by_view(lambda s: [((tier,), count) for tier, count in sorted(s.tiers.items())]),
+        ("view", "tier"),
     ),
     PartitionMetric(
         "ticks", COUNTER, "Times the passing of time alone was committed.", _one(lambda s: s.ticks)
@@ -185,14 +200,18 @@ PARTITION_METRICS: Final = (
     PartitionMetric("position", GAUGE, "Offset to be read next.", _one(lambda s: s.position)),
     PartitionMetric("committed_position", GAUGE, "Offset committed.", _one(lambda s: s.committed)),
     PartitionMetric("clock_seconds", GAUGE, "The partition's clock, in seconds since 1970 UTC.", _clock_s),
-    PartitionMetric("customers", GAUGE, "Customers known.", _one(lambda s: s.customers)),
-    PartitionMetric("orders_retained", GAUGE, "Orders kept in memory.", _one(lambda s: s.orders)),
+    PartitionMetric(
+        "customers", GAUGE, "Customers known.", _by_view(lambda s: [((), s.customers)]), ("view",)
+    ),
+    PartitionMetric(
+        "orders_retained", GAUGE, "Orders kept in memory.", _by_view(lambda s: [((), s.orders)]), ("view",)
+    ),
     PartitionMetric(
         "state_bytes",
         GAUGE,
         "Memory of the state, by what it holds.",
-        lambda s, _: [((name,), size) for name, size in sorted(s.memory.items())],
-        ("holds",),
+        _by_view(lambda s: [((name,), size) for name, size in sorted(s.memory.items())]),
+        ("view", "holds"),
     ),
     PartitionMetric("checkpoints", COUNTER, "Checkpoints written.", _one(lambda s: s.checkpoints)),
     PartitionMetric(

@@ -55,6 +55,7 @@ class Rejection(NamedTuple):
     """A row that changed nothing.
 
     Fields  reason    a word of schemas.orders.REJECTION_REASONS
+            views     the names of the views that rejected it, where there are several
             key       of its record
             original  the record's bytes; of a record of many rows, the row's own
             offset    of its record
@@ -70,6 +71,7 @@ class Rejection(NamedTuple):
     row: int
     log_us: int
     detail: str | None = None
+    views: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,8 @@ class LogBatch:
             position   the offset to read next
             texts      of each row, where the rows of a record are not to be found in its bytes without more; empty:
                        the record's bytes. A row may then give several orders
+            reading    the currency and the time zone by which they were read
+            others     the same records, read by others
     """
 
     records: RawRecords
@@ -93,6 +97,14 @@ class LogBatch:
     firsts: NDArray[np.int64]
     position: int
     texts: Sequence[bytes] | None = None
+    reading: tuple[str, str] = ("", "")
+    others: tuple["LogBatch", ...] = ()
+
+    def read_by(self, reading: tuple[str, str]) -> "LogBatch":
+        """Return the rows as they are read by a currency and a time zone."""
+        if not self.others:
+            return self
+        return next(batch for batch in (self, *self.others) if batch.reading == reading)
 
 
 class Runs(Protocol):
@@ -135,10 +147,25 @@ class Forgotten(NamedTuple):
 
     Fields  before       how many tier changes of the step come before the erasure, its own among them
             customer_id  as in the changes
+            population   the customer's; None: the view has none
     """
 
     before: int
     customer_id: str
+    population: str | None = None
+
+
+@dataclass(frozen=True)
+class Told:
+    """What a view tells in a step.
+
+    Fields  view, and as in `Step`
+    """
+
+    view: str
+    changes: pa.Table
+    signals: pa.Table | None = None
+    forgotten: Sequence[Forgotten] = ()
 
 
 @dataclass(frozen=True)
@@ -151,6 +178,8 @@ class Step:
             position    the input offset to commit
             tick        the tick that brought the changes, if one did
             forgotten   customers that were erased, in order
+            view        the view whose these are; "": there is but one
+            further     what other views tell
     """
 
     changes: pa.Table
@@ -159,6 +188,13 @@ class Step:
     tick: Tick | None = None
     signals: pa.Table | None = None
     forgotten: Sequence[Forgotten] = ()
+    view: str = ""
+    further: Sequence[Told] = ()
+
+    @property
+    def told(self) -> list[Told]:
+        """What each view tells."""
+        return [Told(self.view, self.changes, self.signals, self.forgotten), *self.further]
 
 
 class Committed(NamedTuple):

@@ -1,8 +1,11 @@
 """Finds the bytes of a row again, for rows that are rejected only when they are applied."""
 
+from collections.abc import Sequence
+
 from rfmstream.engine.live.arrow_records import read_stream, row_texts
 from rfmstream.engine.live.model import Headers, LogBatch
 from rfmstream.engine.live.payload import form_of, is_arrow, rows_of
+from rfmstream.schemas.plan import ATTRIBUTE
 
 
 class Originals:
@@ -10,6 +13,9 @@ class Originals:
 
     def __init__(self, batch: LogBatch) -> None:
         self._batch = batch
+        self._attributes = [
+            name.removeprefix(ATTRIBUTE) for name in batch.orders.schema.names if name.startswith(ATTRIBUTE)
+        ]
         self._record = -1
         self._rows: list[bytes] = []
 
@@ -26,14 +32,14 @@ class Originals:
             if stop - first == 1 or value is None:
                 return value
             self._record = record
-            self._rows = _texts(value, self._batch.records.headers[record])
+            self._rows = _texts(value, self._batch.records.headers[record], self._attributes)
         return self._rows[place]
 
 
-def _texts(value: bytes, headers: Headers) -> list[bytes]:
+def _texts(value: bytes, headers: Headers, attributes: Sequence[str]) -> list[bytes]:
     form = form_of(headers)
     if not is_arrow(value, form):
         rows = rows_of(value, form)
         assert rows is not None, "a record with rows can be read"
         return [row.text for row in rows]
-    return row_texts(read_stream(value))
+    return row_texts(read_stream(value), attributes)

@@ -9,14 +9,19 @@ Source: docs/decisions/ (exactly once), docs/semantics.md 5 and 8.
 import logging
 import time
 from bisect import bisect_left
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from functools import partial
 from typing import TypeVar
 
+import pyarrow as pa
+
 from rfmstream.engine.core.flaps import take_flaps
+from rfmstream.engine.core.machine import Mode
 from rfmstream.engine.live.context import PartitionContext
+from rfmstream.engine.live.joining import Joining
 from rfmstream.engine.live.model import LogBatch, RawRecords, Step, Tick
 from rfmstream.engine.live.notices import Notices
+from rfmstream.engine.live.options import RunnerOptions
 from rfmstream.engine.live.partition import Partition
 from rfmstream.engine.live.spans import times_us
 from rfmstream.engine.live.stats import tiers_of
@@ -29,6 +34,11 @@ _SMALL_US = 2_000_000
 
 _log = logging.getLogger(__name__)
 _notices = Notices(_log)
+
+
+def mode_of(options: RunnerOptions) -> Mode:
+    """Return what changes say of themselves."""
+    return "replay" if options.clock == "event" else "live"
 
 
 class Ownership:
@@ -63,8 +73,55 @@ class Ownership:
         self._until, self._ticks = until, ticks
         self._mark = self._cap_mark = mark
         self._present_us = NEVER_US
-        self._counted = (0, 0)
+        self._counted: dict[str, tuple[int, int]] = {}
+        self._joining: Joining | None = None
         self._save_in_time = save_in_time
+
+    @property
+    def position(self) -> int:
+        """The offset to read next."""
+        return self.partition.position if self._joining is None else self._joining.position
+
+    @property
+    def is_joined(self) -> bool:
+        """Whether all views are there."""
+        return self._joining is None
+
+    async def join(self, joining: Joining, then: Callable[[Mapping[str, pa.Table]], Awaitable[None]]) -> None:
+        """Let views join before anything else is read.
+
+        In      then  is called once they are there, with the newest change of each of their customers
+        """
+        self._joining, self._then = joining, then
+        await self._arrive(joining)
+
+    async def _read_joining(self, joining: Joining, batch: LogBatch) -> bool:
+        """Read records in views that join; return whether they have arrived."""
+        context = self._context
+        async with context.hold:
+            before = joining.position
+            await self.compute(partial(joining.read, batch))
+            context.stats.replayed += bisect_left(batch.records.offsets, joining.position) - bisect_left(
+                batch.records.offsets, before
+            )
+            return await self._arrive(joining)
+
+    async def _arrive(self, joining: Joining) -> bool:
+        """Go on with all views if those that join have arrived; return whether they have."""
+        if not joining.has_arrived:
+            return False
+        partition = self.partition
+        state, newest = await self.compute(partial(joining.arrive, partition.clock_us))
+        state.use_mode(mode_of(self._context.options))
+        partition.state = partition.state.with_views(state, self._context.plan.names)
+        partition.state.follow_flaps()
+        self._joining = None
+        await self._then(newest)
+        _log.info(
+            "views have joined",
+            extra={"partition": str(self._context.source), "views": ", ".join(state.names)},
+        )
+        return True
 
     @property
     def mark(self) -> int:
@@ -81,6 +138,8 @@ class Ownership:
         """
         context, partition, records = self._context, self.partition, batch.records
         offsets = records.offsets
+        if self._joining is not None and not await self._read_joining(self._joining, batch):
+            return
         first = bisect_left(offsets, partition.position)
         end = bisect_left(offsets, self.end) if context.options.until_end else len(offsets)
         if not self.is_live:
@@ -97,6 +156,11 @@ class Ownership:
         context, partition = self._context, self.partition
         context.stats.position = max(position, partition.position)
         context.stats.end = max(context.stats.end if confirmed_us is None else 0, context.stats.position)
+        if self._joining is not None:
+            self._joining.skip_to(position)
+            async with context.hold:
+                if not await self._arrive(self._joining):
+                    return
         if not self.is_live and position >= self._until:
             await self._go_live()
         is_log = context.options.clock == "log" and not context.options.until_end
@@ -113,7 +177,8 @@ class Ownership:
             del self._ticks[0]
         self.partition.position = max(self.partition.position, self._until)
         self.observe()
-        self._context.stats.tiers = tiers_of(self.partition.engine)
+        for of in self.partition.state.views:
+            self._context.stats.of(of.view.name).tiers = tiers_of(of.engine)
         self.is_live = True
         self._context.stats.state = "live"
 
@@ -126,15 +191,18 @@ class Ownership:
 
     def observe(self) -> None:
         """Show in the stats what the state is now."""
-        engine, stats = self.partition.engine, self._context.stats
-        flaps = take_flaps(engine)
-        if self.is_live:
-            stats.flaps.update(flaps)
-            stats.applied += engine.counters.applied - self._counted[0]
-            stats.duplicates += engine.counters.duplicates - self._counted[1]
-        self._counted = (engine.counters.applied, engine.counters.duplicates)
-        stats.clock_us = engine.clock_us
-        stats.customers, stats.orders, stats.memory = engine.customers, engine.orders, engine.memory
+        stats = self._context.stats
+        stats.clock_us = self.partition.clock_us
+        for of in self.partition.state.views:
+            engine, own = of.engine, stats.of(of.view.name)
+            flaps, counters = take_flaps(engine), engine.counters
+            if self.is_live:
+                own.flaps.update(flaps)
+                applied, duplicates = self._counted.get(of.view.name, (0, 0))
+                own.applied += counters.applied - applied
+                own.duplicates += counters.duplicates - duplicates
+            self._counted[of.view.name] = counters.applied, counters.duplicates
+            own.customers, own.orders, own.memory = engine.customers, engine.orders, engine.memory
 
     async def _repeat(self, batch: LogBatch, first: int) -> int:
         """Apply what was committed before; return the ordinal of the first record that was not."""
@@ -197,12 +265,12 @@ class Ownership:
         time would cost a transaction, and a replay of the same orders would tell other instants.
         """
         behind_us = self._present_us - self._context.options.tolerance_us
-        if max(record_us, self.partition.engine.clock_us) < behind_us:
+        if max(record_us, self.partition.clock_us) < behind_us:
             await self._commit_all(self.partition.pass_time(self._present_us, to_the_end=True))
 
     def _is_soon(self, until_us: int) -> bool:
         """Tell whether so little time passes that little can be due."""
-        return until_us - self.partition.engine.clock_us <= _SMALL_US
+        return until_us - self.partition.clock_us <= _SMALL_US
 
     async def _commit_all(
         self, steps: Iterator[Step], behind: int | None = None, *, small: bool = False

@@ -8,14 +8,18 @@ is impossible, the worker refuses before it writes anything.
 """
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from rfmstream.engine.core.engine import Engine
 from rfmstream.engine.events.instants import FIRST_US
-from rfmstream.engine.live.law import Law
+from rfmstream.engine.live.law import Difference, Law
 from rfmstream.engine.live.model import Bounds, Source, Tick
+from rfmstream.engine.live.state import State
 from rfmstream.engine.live.store import LoadedCheckpoint
 from rfmstream.schemas.errors import StateError
+from rfmstream.schemas.plan import Plan as Views
+from rfmstream.schemas.plan import plan_of
 from rfmstream.schemas.ruleset import Ruleset
 
 _log = logging.getLogger(__name__)
@@ -43,7 +47,7 @@ class Progress:
 class Plan:
     """How a partition continues.
 
-    Fields  engine    the state to begin with
+    Fields  held      the state to begin with, or its only engine
             offset    its position
             until     what comes before is applied in silence
             ticks     those to apply in silence, too, oldest first
@@ -52,9 +56,10 @@ class Plan:
             changes   the law changes now
             caps      which record times count as another instant, see `Tick.until`
             renews    the topic is another one than before: the state goes on, and its place is to be written down
+            joins     the views that the state lacks: they begin with the topic's first record, at offset `begin`
     """
 
-    engine: Engine
+    held: Engine | State
     offset: int
     until: int
     ticks: list[Tick] = field(default_factory=list)
@@ -63,6 +68,13 @@ class Plan:
     changes: bool = False
     caps: list[Tick] = field(default_factory=list)
     renews: bool = False
+    joins: tuple[str, ...] = ()
+    begin: int = 0
+
+    @property
+    def state(self) -> State:
+        """The state to begin with."""
+        return State.of(self.held)
 
 
 def first_tick(position: int, law: Law, topic_id: str | None = None, current: str | None = None) -> Tick:
@@ -77,7 +89,7 @@ def plan_recovery(  # noqa: PLR0913 - what there is to weigh
     source: Source,
     progress: Progress,
     loaded: LoadedCheckpoint | None,
-    ruleset: Ruleset,
+    ruleset: Ruleset | Views,
     law: Law,
     *,
     resegment: bool,
@@ -85,7 +97,8 @@ def plan_recovery(  # noqa: PLR0913 - what there is to weigh
 ) -> Plan:
     """Decide how a partition continues.
 
-    In      loaded     the newest whole checkpoint at an offset up to K
+    In      ruleset    to go on with, or a plan of views
+            loaded     the newest whole checkpoint at an offset up to K
             resegment  let another ruleset take over
             accept_gap do without records, ticks or an offset that are gone
     Errors  StateError  it cannot, or not without one of these
@@ -93,7 +106,8 @@ def plan_recovery(  # noqa: PLR0913 - what there is to weigh
     caps = [tick for tick in progress.ticks if tick.until is not None]
     others = [tick for tick in progress.ticks if tick.until is None]
     progress = replace(progress, ticks=others)
-    weigh = _Weigher(source, progress, ruleset, law, resegment=resegment, accept_gap=accept_gap)
+    views = plan_of([ruleset]) if isinstance(ruleset, Ruleset) else ruleset
+    weigh = _Weigher(source, progress, views, law, resegment=resegment, accept_gap=accept_gap)
     plan = _weighed(weigh, progress, loaded)
     return replace(plan, caps=[cap for cap in caps if (cap.until or 0) > plan.offset and not plan.renews])
 
@@ -114,7 +128,7 @@ class _Weigher:
         self,
         source: Source,
         progress: Progress,
-        ruleset: Ruleset,
+        views: Views,
         law: Law,
         *,
         resegment: bool,
@@ -122,7 +136,7 @@ class _Weigher:
     ) -> None:
         self._source = source
         self._progress = progress
-        self._ruleset = ruleset
+        self._views = views
         self._law = law
         self._resegment = resegment
         self._accept_gap = accept_gap
@@ -136,13 +150,13 @@ class _Weigher:
                 _log.warning(
                     "older records are gone", extra={"partition": str(self._source), "offset": begin}
                 )
-            return Plan(Engine(self._ruleset), begin, begin, begins=True)
+            return Plan(State.begin(self._views), begin, begin, begins=True)
         if not self._laws:
             self._missing(
                 "there are checkpoints of it, but nothing was ever committed: they belong to another cluster or topic",
                 "name another place for the checkpoints",
             )
-            return Plan(Engine(self._ruleset), begin, begin, begins=True)
+            return Plan(State.begin(self._views), begin, begin, begins=True)
         self._missing(
             "its committed offset is gone, as brokers forget it after a while without a worker",
             "after a clean stop go on from the checkpoint",
@@ -177,7 +191,7 @@ class _Weigher:
             )
         _log.warning("gap accepted", extra={"partition": str(self._source), "reason": problem})
         begin = self._progress.bounds.begin
-        return Plan(loaded.engine, begin, begin, renews=True)
+        return Plan(loaded.held, begin, begin, renews=True)
 
     def foreign(self, loaded: LoadedCheckpoint | None, offset: int) -> Plan:
         """Something other than a worker set the offset: what was told before it nobody knows any more."""
@@ -190,7 +204,7 @@ class _Weigher:
             )
             begin, end = self._progress.bounds
             offset = min(max(offset, begin), end)
-            return Plan(Engine(self._ruleset), offset, offset, begins=True)
+            return Plan(State.begin(self._views), offset, offset, begins=True)
         place = "" if loaded is None else f", at offset {loaded.offset}"
         self._missing(
             f"{problem}: going on from it would repeat tier changes, or leave out orders' changes",
@@ -209,7 +223,7 @@ class _Weigher:
             self._missing("the clock topic has lost its ticks", "restore a checkpoint")
         else:
             first = self._laws[0].position
-            if not all(self._is_same(tick.ruleset) for tick in self._laws):
+            if not self._is_repeatable([tick.ruleset for tick in self._laws]):
                 laws = ", then ".join(map(self._named, self._laws))
                 raise self._error(
                     f"there is no checkpoint, and its history was made by {laws}",
@@ -222,7 +236,7 @@ class _Weigher:
                 "restore a checkpoint",
             )
         offset = min(max(first, begin), until)
-        return Plan(Engine(self._ruleset), offset, until, self._ticks_after(FIRST_US))
+        return Plan(State.begin(self._views), offset, until, self._ticks_after(FIRST_US))
 
     def go_on(self, loaded: LoadedCheckpoint, until: int) -> Plan:
         """Go on from a checkpoint."""
@@ -233,7 +247,7 @@ class _Weigher:
                 "restore a newer checkpoint",
             )
         offset = min(max(loaded.offset, begin), until)
-        ticks = self._ticks_after(max(loaded.engine.clock_us, FIRST_US))
+        ticks = self._ticks_after(max(loaded.clock_us, FIRST_US))
         changed = [tick for tick in ticks if tick.ruleset is not None]
         if self._is_same(loaded.law, loaded):
             if not all(self._is_same(tick.ruleset) for tick in changed):
@@ -242,7 +256,7 @@ class _Weigher:
                     "go on by that",
                 )
             self._tell_of_signals(loaded, offset, until)
-            return Plan(loaded.engine, offset, until, ticks)
+            return Plan(loaded.held, offset, until, ticks)
         if changed:
             [first, *others] = changed
             is_ours = self._is_same(first.ruleset) and not others
@@ -251,9 +265,18 @@ class _Weigher:
                     f"its history went on under {self._named(changed[-1])} after the checkpoint",
                     "restore a newer checkpoint",
                 )
-            return Plan(loaded.engine, offset, until, ticks[1:], law_at_us=first.clock_us)
+            return self._joined(
+                Plan(loaded.held, offset, until, ticks[1:], law_at_us=first.clock_us), loaded, begin
+            )
         self._check_change(loaded, is_clean=offset == until and not ticks)
-        return Plan(loaded.engine, offset, until, changes=True)
+        return self._joined(Plan(loaded.held, offset, until, changes=True), loaded, begin)
+
+    def _joined(self, plan: Plan, loaded: LoadedCheckpoint, begin: int) -> Plan:
+        """Return a plan in which the views that the checkpoint lacks begin with the topic's first record."""
+        joins = tuple(name for name in self._views.names if name not in loaded.state.names)
+        if len(self._views.views) == len(loaded.state.views) == 1:
+            return plan  # one ruleset takes over from another
+        return replace(plan, joins=joins, begin=begin)
 
     def _is_same(self, text: str | None, loaded: LoadedCheckpoint | None = None) -> bool:
         """Tell whether a history made by a law can be repeated by ours: other signals change no tier.
@@ -263,20 +286,48 @@ class _Weigher:
         law = None if text is None else Law.parse(text)
         if law is None or (law.clock, law.tolerance_us) != (self._law.clock, self._law.tolerance_us):
             return False
-        return self._decides_as(law, loaded)
+        return self._difference(law, loaded).is_none
 
-    def _decides_as(self, law: Law, loaded: LoadedCheckpoint | None) -> bool:
-        # A checkpoint is read with our ruleset where the tiers are decided alike.
-        return law.decides_as(self._ruleset) or (
-            loaded is not None
-            and law.identity == self._ruleset.identity
-            and loaded.engine.ruleset is self._ruleset
+    def _is_repeatable(self, texts: Sequence[str | None]) -> bool:
+        """Tell whether all of a history can be repeated by our views: the last law is ours, and none had one otherwise.
+
+        A view that came later is repeated from the beginning, as it was then.
+        """
+        if not self._is_same(texts[-1]):
+            return False
+        laws = [law for text in texts if text is not None and (law := Law.parse(text)) is not None]
+        same_clock = all(
+            (law.clock, law.tolerance_us) == (self._law.clock, self._law.tolerance_us) for law in laws
         )
+        differences = [law.difference(self._views) for law in laws]
+        return same_clock and not any(found.changed or found.moved for found in differences)
+
+    def _difference(self, law: Law, loaded: LoadedCheckpoint | None) -> Difference:
+        """Return which views are other ones; a checkpoint is read with our ruleset where it decides alike."""
+        found = law.difference(self._views)
+        if loaded is None or not found.changed:
+            return found
+        before = law.views
+        rulesets = {view.name: view.ruleset for view in self._views.views}
+        same = {
+            of.view.name
+            for of in loaded.state.views
+            if of.engine.ruleset is rulesets.get(of.view.name)
+            and of.view.name in before
+            and before[of.view.name].identity == of.engine.ruleset.identity
+        }
+        return found._replace(changed=tuple(name for name in found.changed if name not in same))
 
     def _tell_of_signals(self, loaded: LoadedCheckpoint, offset: int, until: int) -> None:
         """Say what nobody is told where other signals are asked for after a stop that was none."""
         law = Law.parse(loaded.law)
-        if offset < until and law is not None and law.fingerprint != self._ruleset.fingerprint:
+        before = {} if law is None else law.views
+        asked = [
+            view.name
+            for view in self._views.views
+            if view.name in before and before[view.name].fingerprint != view.ruleset.fingerprint
+        ]
+        if offset < until and asked:
             _log.warning(
                 "the ruleset asks for other signals than before, and the last stop was not clean: what they give "
                 "between these offsets, and what was due before, is not told",
@@ -285,16 +336,28 @@ class _Weigher:
 
     def _check_change(self, loaded: LoadedCheckpoint, *, is_clean: bool) -> None:
         before = Law.parse(loaded.law)
-        name = before.identity if before else loaded.law
-        if not (before and self._decides_as(before, loaded)) and not self._resegment:
+        named = loaded.law if before is None else before.named
+        found = Difference(changed=(loaded.law,)) if before is None else self._difference(before, loaded)
+        if found.moved:
             raise self._error(
-                f"the checkpoint belongs to ruleset {name}, not to {self._ruleset.identity}",
+                f"view {found.moved[0]} was made from other events, or parts its customers otherwise",
+                "give the view another name, under which it begins anew",
+            )
+        if found.changed and not self._resegment:
+            raise self._error(
+                f"the checkpoint belongs to {named}, not to {self._law.named.removeprefix('ruleset ')}",
                 "use the ruleset, time zone and currency it was made with, or resegment",
             )
         if not is_clean:
             raise self._error(
-                "the ruleset, clock or tolerance can change only after a clean stop, and the last one was none",
-                f"start once more with ruleset {name} and the settings before, and stop that",
+                "the ruleset, clock or tolerance can change only after a clean stop, and the last one was none"
+                if len(self._views.views) == 1
+                else "views, clock or tolerance can change only after a clean stop, and the last one was none",
+                f"start once more with {named} and the settings before, and stop that",
+            )
+        if found.dropped:
+            _log.warning(
+                "views are dropped", extra={"partition": str(self._source), "views": ", ".join(found.dropped)}
             )
 
     def _within(self, until: int) -> tuple[int, int]:
@@ -329,4 +392,4 @@ class _Weigher:
         if law is None:
             return f"{tick.ruleset}"
         clock = law.clock.replace("+", ", input map ")
-        return f"ruleset {law.identity}, clock {clock}, time tolerance {law.tolerance_us / 1e6:g} s"
+        return f"{law.named}, clock {clock}, time tolerance {law.tolerance_us / 1e6:g} s"

@@ -19,7 +19,6 @@ from typing import Final
 import pyarrow as pa
 
 from rfmstream.engine.core.engine import Engine
-from rfmstream.engine.core.lookup import rows_of
 from rfmstream.engine.live.committer import Committer
 from rfmstream.engine.live.context import PartitionContext
 from rfmstream.engine.live.erasures import Erasures
@@ -30,11 +29,13 @@ from rfmstream.engine.live.ownership import Ownership
 from rfmstream.engine.live.placement import count_and_warn
 from rfmstream.engine.live.saver import Saver
 from rfmstream.engine.live.spans import part, parts, value_bytes
+from rfmstream.engine.live.state import customers_of
 from rfmstream.engine.live.stats import PartitionStats
 from rfmstream.engine.live.store import Store
 from rfmstream.engine.live.suspects import Suspects, Tries
 from rfmstream.engine.live.takeover import take_over
 from rfmstream.schemas.errors import StateError, TransportError
+from rfmstream.schemas.plan import Plan, plan_of
 from rfmstream.schemas.ruleset import Ruleset
 
 SMALL_BYTES: Final = 256 << 10
@@ -49,7 +50,8 @@ _log = logging.getLogger(__name__)
 class Runner:
     """Runs one partition this worker owns. Methods take turns by themselves; only `close` does not wait.
 
-    In      run     calls a function here or in another thread
+    In      ruleset  or a plan of views
+            run     calls a function here or in another thread
             trials  reads on trial what may have ended a worker; None: nobody looks
             now_us  the wall clock
             stats   kept up to date
@@ -63,7 +65,7 @@ class Runner:
         self,
         source: Source,
         *,
-        ruleset: Ruleset,
+        ruleset: Ruleset | Plan,
         options: RunnerOptions,
         log: PartitionLog,
         store: Store,
@@ -75,7 +77,10 @@ class Runner:
     ) -> None:
         self.source = source
         self.stats = stats
-        law = Law.of(ruleset, options.clock, options.tolerance_us, options.input_map)
+        plan = plan_of([ruleset]) if isinstance(ruleset, Ruleset) else ruleset
+        for name in plan.names:
+            stats.of(name)  # each metric exists from the start
+        law = Law.of_plan(plan, options.clock, options.tolerance_us, options.input_map)
         commits = Committer(
             source,
             log,
@@ -96,7 +101,7 @@ class Runner:
             stats=stats,
         )
         self._context = PartitionContext(
-            source, ruleset, options, law, log, store, run, now_us, stats, commits, saver
+            source, plan, options, law, log, store, run, now_us, stats, commits, saver
         )
         self._decoder = decoder
         self._suspects = Suspects(source, store, trials)
@@ -110,7 +115,7 @@ class Runner:
     @property
     def position(self) -> int:
         """The offset to read next."""
-        return 0 if self._ownership is None else self._ownership.partition.position
+        return 0 if self._ownership is None else self._ownership.position
 
     @property
     def live(self) -> bool:
@@ -163,14 +168,17 @@ class Runner:
                 ownership = self._ownership
                 if ownership is None or ownership.is_moving or not context.commits.is_settled:
                     return False
+                if not ownership.is_joined:
+                    return False
                 partition = ownership.partition
                 offset, erasures = partition.position, Erasures(partition.erasures.noted)
-                if context.saver.has(offset, partition.engine.clock_us):
+                came_to_us = partition.clock_us
+                if context.saver.has(offset, came_to_us):
                     partition.erasures.settle(await context.saver.rid(erasures))
                     return False
                 mark = ownership.mark
-                frozen = await context.run(partition.engine.frozen)
-            is_written = await context.saver.save(frozen, offset, mark, erasures)
+                frozen = await context.run(partition.state.frozen)
+            is_written = await context.saver.save(frozen, offset, mark, erasures, came_to_us)
             if is_written and erasures.noted:
                 oldest = await context.saver.rid(erasures)
                 async with context.hold:
@@ -194,7 +202,7 @@ class Runner:
             await self._context.run(self._suspects.take)
             self._is_broken = False
             self.stats.state = "live" if ownership.is_live else "replaying"
-            return ownership.partition.position
+            return ownership.position
 
     async def stop(self) -> None:
         """Finish the step in flight, write a last checkpoint, let go of the log."""
@@ -216,29 +224,42 @@ class Runner:
         await self._context.log.close()
         self.stats.state = "stopped"
 
-    async def snapshot(self, as_of_us: int | None = None) -> pa.Table:
+    async def snapshot(self, as_of_us: int | None = None, view: str | None = None) -> pa.Table:
         """Return one row a customer as of an instant (None: the clock), of what is committed.
 
-        Errors  ConfigError     `as_of_us` lies before the clock
+        In      view  None: the first one that is no shadow
+        Errors  ConfigError     `as_of_us` lies before the clock, or there is no such view
                 TransportError  the partition is being recovered, or a step is in doubt
         """
-        return await self._asked(lambda engine: engine.snapshot(as_of_us))
+        return await self._asked(lambda engine: engine.snapshot(as_of_us), view)
 
-    async def customers(self, ids: Sequence[str], as_of_us: int | None = None) -> pa.Table:
+    async def customers(
+        self,
+        ids: Sequence[str],
+        as_of_us: int | None = None,
+        view: str | None = None,
+        population: str | None = None,
+    ) -> pa.Table:
         """Return the snapshot's rows of some customers, of those that are here.
 
+        In      population  of a view that parts customers; None: of all populations
         Errors  as of `snapshot`
         """
-        small = len(ids) <= SMALL_IDS
-        return await self._asked(lambda engine: rows_of(engine, ids, as_of_us), small=small)
+        small = len(ids) <= SMALL_IDS and population is None
+        return await self._asked(
+            lambda engine: customers_of(engine, ids, as_of_us, population), view, small=small
+        )
 
-    async def _asked(self, question: Callable[[Engine], pa.Table], *, small: bool = False) -> pa.Table:
+    async def _asked(
+        self, question: Callable[[Engine], pa.Table], view: str | None, *, small: bool = False
+    ) -> pa.Table:
         async with self._context.hold:
             ownership = self._ownership
             is_known = ownership is not None and ownership.is_live and not ownership.is_moving
             if ownership is None or not is_known or not self._context.commits.is_settled:
                 raise TransportError("the partition is being recovered", endpoint=str(self.source))
-            return await self._context.run(partial(question, ownership.partition.engine), small=small)
+            of = ownership.partition.state.view(view)
+            return await self._context.run(partial(question, of.engine), small=small)
 
     @asynccontextmanager
     async def _moved_on(self) -> AsyncIterator[Ownership | None]:
@@ -262,7 +283,7 @@ class Runner:
         await self._context.run(partial(self._suspects.begin, plan.offset, plan.until, end))
         await taken.begin()
         self._is_broken = False
-        position = taken.ownership.partition.position
+        position = taken.ownership.position
         _log.info(
             "partition recovered",
             extra={

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from functools import partial
 from typing import Final
 
-from rfmstream.engine.core.engine import Engine
 from rfmstream.engine.live.erasures import Erasures
 from rfmstream.engine.live.model import Runs, Source
+from rfmstream.engine.live.state import State
 from rfmstream.engine.live.stats import PartitionStats
 from rfmstream.engine.live.store import SavedCheckpoint, Store
 from rfmstream.schemas.codes import NEVER_US
@@ -116,10 +116,18 @@ class Saver:
             )
             return None
 
-    async def save(self, engine: Engine, offset: int, mark: int, erasures: Erasures | None = None) -> bool:
-        """Write a checkpoint of an engine that does not move; return whether that went well: if not, it is logged.
+    async def save(
+        self,
+        state: State,
+        offset: int,
+        mark: int,
+        erasures: Erasures | None = None,
+        came_to_us: int | None = None,
+    ) -> bool:
+        """Write a checkpoint of a state that does not move; return whether that went well: if not, it is logged.
 
-        In      erasures  those that older checkpoints know nothing of
+        In      erasures    those that older checkpoints know nothing of
+                came_to_us  the instant that time was let pass to; None: that of the state
         """
         started = time.perf_counter()
         # Commits from here on are not in this checkpoint.
@@ -129,13 +137,14 @@ class Saver:
         write = partial(
             self._store.save,
             self._source,
-            engine,
+            state,
             offset,
             self._law,
             mark,
             topic_id=self._topic_id,
             placements=placements,
             erasures=[] if erasures is None else erasures.noted,
+            came_to_us=came_to_us,
         )
         try:
             saved: SavedCheckpoint = await self._run(write)
@@ -146,7 +155,8 @@ class Saver:
                 "checkpoint not written", extra={"partition": str(self._source), "reason": str(error)}
             )
             return False
-        self._newest, self.name, self.oldest = (offset, engine.clock_us), saved.name, saved.oldest
+        came_to_us = state.clock_us if came_to_us is None else came_to_us
+        self._newest, self.name, self.oldest = (offset, came_to_us), saved.name, saved.oldest
         self._stats.checkpoint.observe(time.perf_counter() - started)
         self._stats.checkpoints += 1
         self._stats.checkpoint_us = self._now_us()

@@ -62,6 +62,7 @@ class Setting:
             metavar  of the value; "" where the flag stands alone (--x or --no-x)
             help     one sentence
             secret   from the environment, or a file named there, only
+            many     the flag can be given more than once
     """
 
     name: str
@@ -71,6 +72,7 @@ class Setting:
     metavar: str
     help: str
     secret: bool = False
+    many: bool = False
 
     @property
     def flag(self) -> str:
@@ -293,6 +295,14 @@ TOPIC_SETTINGS: Final = (
         "TOPIC",
         "Where signals go, if the ruleset asks for any: warnings, dwells, milestones.",
     ),
+    Setting(
+        "shadow_topic",
+        _TOPICS,
+        _topic,
+        "rfm.shadow-changes.v1",
+        "TOPIC",
+        "Where the tier changes of shadow views go, if the plan has any; no automation is to listen there.",
+    ),
     Setting("rejected_topic", _TOPICS, _topic, "orders.rejected.v1", "TOPIC", "Where rejected rows go."),
     Setting(
         "clock_topic",
@@ -360,7 +370,21 @@ WORKER_SETTINGS: Final = (
         secret=True,
     ),
     Setting(
-        "ruleset", _RULES, _text, "rfm8", "NAME|FILE", "A built-in name (rfmstream rulesets list) or a .toml."
+        "ruleset",
+        _RULES,
+        _listed(_text, "ruleset"),
+        "rfm8",
+        "NAME|FILE,...",
+        "A built-in name (rfmstream rulesets list) or a .toml; of several each is a view of its own.",
+        many=True,
+    ),
+    Setting(
+        "plan",
+        _RULES,
+        _text,
+        None,
+        "FILE",
+        "A plan of views (.toml) in place of a ruleset: rulesets, stores, categories, shadows.",
     ),
     Setting(
         "time_zone", _RULES, _text, None, "ZONE", "Days begin and end here instead of in the ruleset's zone."

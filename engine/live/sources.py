@@ -59,6 +59,8 @@ def resolve_one(
 
 def _of_flags(setting: Setting, flags: Mapping[str, object]) -> Given | None:
     value = flags.get(setting.name)
+    if isinstance(value, list | tuple):
+        value = ",".join(map(str, value)) if value else None
     return None if value is None else Given(_as_text(value), setting.flag)
 
 

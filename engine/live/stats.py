@@ -40,15 +40,39 @@ class Seconds:
 
 
 @dataclass
-class PartitionStats:
-    """Counters of one partition since this process took it over; a silent replay counts in `replayed` alone.
+class ViewStats:
+    """What a view has done.
 
-    Fields  state        recovering, replaying, live, parked, finished, fenced, failed, stopped
-            records      records read, and what became of their rows:
-            applied, duplicates, rejected (by reason)
+    Fields  applied, duplicates  orders
             changes      tier changes committed, by (reason, to_tier; "" for none)
             signals      committed, by kind
             flaps        tier changes that the customer's next one undid soon, by (from_tier, to_tier; "" for none)
+            tiers        customers that have one, by tier
+            customers, orders, memory   the state's: memory in bytes by what it holds
+    """
+
+    applied: int = 0
+    duplicates: int = 0
+    changes: Counter[tuple[str, str]] = field(default_factory=Counter)
+    signals: Counter[str] = field(default_factory=Counter)
+    flaps: Counter[tuple[str, str]] = field(default_factory=Counter)
+    tiers: Counter[str] = field(default_factory=Counter)
+    customers: int = 0
+    orders: int = 0
+    memory: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass
+class PartitionStats(ViewStats):
+    """Counters of one partition since this process took it over; a silent replay counts in `replayed` alone.
+
+    Those of ViewStats are of its first view.
+
+    Fields  view         the name of the first view; "": not known yet
+            further      of the other views, by name
+            state        recovering, replaying, live, parked, finished, fenced, failed, stopped
+            records      records read
+            rejected     rows, by reason
             replayed     records replayed silently
             ticks        ticks committed
             position     the offset to read next; committed: the committed one; end: one after the partition's last
@@ -57,23 +81,18 @@ class PartitionStats:
             step, commit durations of computing a step, of committing one; commits: how many
             retries      commits and calls that had to be tried again
             checkpoint_*     newest one: wall instant, offset, bytes; how many were written, how many failed
-            customers, orders, memory   the state's: memory in bytes by what it holds
             placement    what the keys say of their producers; None: nobody looks
             unsaved_us   the wall instant of the first commit that is in no checkpoint; None: all are
-            tiers        customers that have one, by tier
             committed_us the wall instant of the newest commit
             times_ahead  records whose time lay further ahead of the wall clock than the tolerance
             told         who is told of tier changes once they are committed; None: nobody
     """
 
+    view: str = ""
+    further: dict[str, ViewStats] = field(default_factory=dict)
     state: str = "recovering"
     records: int = 0
-    applied: int = 0
-    duplicates: int = 0
     rejected: Counter[str] = field(default_factory=Counter)
-    changes: Counter[tuple[str, str]] = field(default_factory=Counter)
-    signals: Counter[str] = field(default_factory=Counter)
-    flaps: Counter[tuple[str, str]] = field(default_factory=Counter)
     replayed: int = 0
     ticks: int = 0
     position: int = 0
@@ -90,15 +109,22 @@ class PartitionStats:
     checkpoint_offset: int | None = None
     checkpoint_bytes: int = 0
     checkpoint: Seconds = field(default_factory=Seconds)
-    customers: int = 0
-    orders: int = 0
-    memory: dict[str, int] = field(default_factory=dict)
     placement: Placement | None = None
     times_ahead: int = 0
     committed_us: int | None = None
     unsaved_us: int | None = None
-    tiers: Counter[str] = field(default_factory=Counter)
-    told: Callable[[pa.Table], None] | None = None
+    told: Callable[[str, pa.Table], None] | None = None
+
+    def of(self, view: str) -> ViewStats:
+        """Return the counters of a view."""
+        if not self.view:
+            self.view = view
+        return self if view in (self.view, "") else self.further.setdefault(view, ViewStats())
+
+    @property
+    def views(self) -> dict[str, ViewStats]:
+        """The counters of each view, by name."""
+        return {self.view: self, **self.further}
 
     @property
     def lag(self) -> int:

@@ -17,7 +17,7 @@ import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 from urllib.parse import unquote
@@ -28,11 +28,19 @@ import pyarrow as pa
 import xxhash
 from pyarrow import fs
 
-from rfmstream.engine.core.checkpoint.folder import MANIFEST, locked, sync_folder
+from rfmstream.engine.core.checkpoint.folder import locked, sync_folder
 from rfmstream.engine.core.engine import Engine
 from rfmstream.engine.live.model import Source
-from rfmstream.schemas.errors import ConfigError, StateError, TransportError
-from rfmstream.schemas.ruleset import Ruleset, load_ruleset
+from rfmstream.engine.live.state import State
+from rfmstream.engine.live.stored_views import (
+    ForeignError,
+    read_views,
+    verify_views,
+    write_views,
+)
+from rfmstream.schemas.errors import StateError, TransportError
+from rfmstream.schemas.plan import Plan, plan_of
+from rfmstream.schemas.ruleset import Ruleset
 from rfmstream.schemas.secrets import MASK, masked
 
 POSITION: Final = "position.json"
@@ -67,7 +75,7 @@ class SavedCheckpoint:
 class LoadedCheckpoint:
     """A checkpoint that was read.
 
-    Fields  engine  as of the offset
+    Fields  held    the state as of the offset, or the one engine there is
             offset  records before it are in it
             law     the text of the law it was made by, see `engine.live.law`
             name    of its folder
@@ -75,11 +83,12 @@ class LoadedCheckpoint:
             topic_id    of the topic that the offset is of; None: not known
             placements  what its keys said of their producers, see engine.live.placement
             erasures    which customers that were erased older checkpoints may hold, see engine.live.erasures
+            came_to_us  the instant that time was let pass to; None: that of the state
     Holds   where a ruleset was asked for that is not the checkpoint's, the engine has the asked one's rules under the
             checkpoint's identity and tiers: it must not move before it is resegmented
     """
 
-    engine: Engine
+    held: Engine | State
     offset: int
     law: str
     name: str
@@ -87,6 +96,22 @@ class LoadedCheckpoint:
     topic_id: str | None = None
     placements: Sequence[int] = ()
     erasures: Sequence[Sequence[int]] = ()
+    came_to_us: int | None = None
+
+    @property
+    def clock_us(self) -> int:
+        """The newest instant that was come to."""
+        return self.state.clock_us if self.came_to_us is None else self.came_to_us
+
+    @property
+    def state(self) -> State:
+        """The state as of the offset: of the asked views those that were there."""
+        return State.of(self.held)
+
+    @property
+    def engine(self) -> Engine:
+        """The first view's engine."""
+        return self.state.engine
 
 
 @dataclass(frozen=True)
@@ -168,7 +193,7 @@ class Store:
     def save(  # noqa: PLR0913 - all that is written down
         self,
         source: Source,
-        engine: Engine,
+        held: Engine | State,
         offset: int,
         law: str,
         mark: int = 0,
@@ -176,14 +201,15 @@ class Store:
         topic_id: str | None = None,
         placements: Sequence[int] = (),
         erasures: Sequence[Sequence[int]] = (),
+        came_to_us: int | None = None,
     ) -> SavedCheckpoint:
-        """Write a checkpoint and drop those that are too old. `engine` must not move meanwhile: see Engine.frozen."""
-        folder = self._folder(source)
+        """Write a checkpoint and drop those that are too old. The state must not move meanwhile: see `frozen`."""
+        folder, state = self._folder(source), State.of(held)
         with _talking(self._uri):
             self._fs.create_dir(folder, recursive=True)
             with self._written(folder) as written:
-                engine.checkpoint(written)
-                size = sum(path.stat().st_size for path in written.iterdir())
+                told = write_views(state, written)
+                size = sum(path.stat().st_size for path in written.rglob("*") if path.is_file())
                 position = {
                     "format": FORMAT,
                     "version": VERSION,
@@ -191,14 +217,13 @@ class Store:
                     "topic": source.topic,
                     "partition": source.partition,
                     "offset": offset,
-                    "clock_us": engine.clock_us,
+                    "clock_us": state.clock_us if came_to_us is None else came_to_us,
                     "law": law,
                     "mark": mark,
                     "topic_id": topic_id,
                     "placements": list(placements),
                     "erasures": list(map(list, erasures)),
-                    "tiers": [tier.id for tier in engine.ruleset.tiers],
-                    "manifest_xxh3_128": xxhash.xxh3_128_hexdigest((written / MANIFEST).read_bytes()),
+                    **told,
                 }
                 whole = orjson.dumps(
                     {"xxh3_128": _digest(position), "position": position}, option=orjson.OPT_INDENT_2
@@ -209,12 +234,12 @@ class Store:
         return SavedCheckpoint(name, offset, size + len(whole), oldest)
 
     def load(
-        self, source: Source, not_after: int | None = None, ruleset: Ruleset | None = None
+        self, source: Source, not_after: int | None = None, ruleset: Ruleset | Plan | None = None
     ) -> LoadedCheckpoint | None:
         """Return the newest whole checkpoint at an offset that is not after `not_after`; None: there is none.
 
         In      not_after  None: any offset
-                ruleset    to go on with, see LoadedCheckpoint; None: the checkpoint's own, a built-in one
+                ruleset    to go on with, or a plan of views, see LoadedCheckpoint; None: the checkpoint's own, built-in
         Errors  StateError      also: it belongs to another application, or to another version's format
                 TransportError  it is there but cannot be read now
         """
@@ -225,7 +250,7 @@ class Store:
             path = f"{self._folder(source)}/{name}"
             try:
                 return self._load(source, path, name, ruleset)
-            except _ForeignError:
+            except ForeignError:
                 raise
             except (StateError, FileNotFoundError, ValueError, pa.ArrowInvalid) as error:
                 _log.warning("checkpoint passed over", extra={"path": path, "reason": str(error)})
@@ -299,7 +324,7 @@ class Store:
             path = f"{self._folder(source)}/{name}"
             try:
                 position = self._position(path)
-                infos = self._fs.get_file_info(fs.FileSelector(path))
+                infos = self._fs.get_file_info(fs.FileSelector(path, recursive=True))
             except (StateError, OSError, ValueError):
                 continue
             size = sum(info.size or 0 for info in infos)
@@ -331,8 +356,7 @@ class Store:
             {"xxh3_128": _digest(position), "position": position}, option=orjson.OPT_INDENT_2
         )
         with _talking(self._uri), self._at_hand(path) as folder:
-            if xxhash.xxh3_128_hexdigest((folder / MANIFEST).read_bytes()) != position["manifest_xxh3_128"]:
-                raise StateError(f"{MANIFEST} is damaged", path=path)
+            verify_views(folder, position)
             other._take(source, folder, position["offset"], whole)  # noqa: SLF001
 
     def _take(self, source: Source, folder: Path, offset: int, whole: bytes) -> None:
@@ -341,7 +365,9 @@ class Store:
             self._fs.create_dir(self._folder(source), recursive=True)
             with self._written(self._folder(source)) as written:
                 for path in folder.iterdir():
-                    if path.name != POSITION:
+                    if path.is_dir():
+                        shutil.copytree(path, written / path.name)
+                    elif path.name != POSITION:
                         shutil.copyfile(path, written / path.name)
                 self._publish(written, self._folder(source), offset, whole)
 
@@ -356,15 +382,15 @@ class Store:
             raise StateError(f"{POSITION} is damaged", path=path)
         position: dict[str, Any] = whole["position"]
         if position["format"] != FORMAT or position["version"] != VERSION:
-            raise _ForeignError(
+            raise ForeignError(
                 "the checkpoint has another format", path=path, fix="use the version that wrote it"
             )
         return position
 
-    def _load(self, source: Source, path: str, name: str, ruleset: Ruleset | None) -> LoadedCheckpoint:
+    def _load(self, source: Source, path: str, name: str, ruleset: Ruleset | Plan | None) -> LoadedCheckpoint:
         position = self._position(path)
         if position["app_id"] != self._app_id:
-            raise _ForeignError(
+            raise ForeignError(
                 f"the checkpoint belongs to the application {position['app_id']}",
                 path=path,
                 fix="name that one as the app id, or give this one a place of its own",
@@ -372,13 +398,11 @@ class Store:
         if (position["topic"], position["partition"]) != source:
             raise StateError(f"it is of {position['topic']}-{position['partition']}", path=path)
         with self._at_hand(path) as folder:
-            manifest = (folder / MANIFEST).read_bytes()
-            if xxhash.xxh3_128_hexdigest(manifest) != position["manifest_xxh3_128"]:
-                raise StateError(f"{MANIFEST} is damaged", path=path)
-            own = _as_made(orjson.loads(manifest)["manifest"], position["tiers"], ruleset)
-            engine = Engine.restore(folder, ruleset=own)
+            held = read_views(
+                folder, position, plan_of([ruleset]) if isinstance(ruleset, Ruleset) else ruleset
+            )
         return LoadedCheckpoint(
-            engine,
+            held,
             position["offset"],
             position["law"],
             name,
@@ -387,6 +411,7 @@ class Store:
             position.get("topic_id"),
             position.get("placements", ()),
             position.get("erasures", ()),
+            position["clock_us"],
         )
 
     @staticmethod
@@ -480,36 +505,6 @@ class Store:
             with suppress(OSError), locked(path) as is_left:
                 if is_left:
                     shutil.rmtree(path)
-
-
-class _ForeignError(StateError):
-    """A whole checkpoint that this worker must not read."""
-
-
-def _as_made(manifest: dict[str, Any], tiers: Iterable[str], ruleset: Ruleset | None) -> Ruleset:
-    """Return the ruleset to read a checkpoint with."""
-    made_by = manifest["ruleset"], manifest["fingerprint"]
-    decided_by = manifest.get("tier_fingerprint", manifest["fingerprint"])
-    if ruleset is None:
-        name, zone, currency = (manifest[key] for key in ("ruleset_name", "time_zone", "currency"))
-        with suppress(ConfigError):
-            ruleset = load_ruleset(name, time_zone=zone, currency=currency)
-        if ruleset is None or (ruleset.identity, ruleset.tier_fingerprint) != (made_by[0], decided_by):
-            raise _ForeignError(
-                f"the checkpoint's ruleset {manifest['ruleset']} is not a built-in one",
-                fix="name its file with the ruleset option",
-            )
-    if (ruleset.identity, ruleset.tier_fingerprint) == (made_by[0], decided_by):
-        # It may ask for other signals than before.
-        return ruleset
-    return replace(
-        ruleset,
-        identity=manifest["ruleset"],
-        fingerprint=manifest["fingerprint"],
-        tier_fingerprint=decided_by,
-        currency=manifest["currency"],
-        tiers=tuple(replace(ruleset.tiers[0], id=tier) for tier in tiers),
-    )
 
 
 def _digest(position: object) -> str:

@@ -3,19 +3,27 @@
 Source: docs/decisions/ (exactly once), docs/semantics.md 5 and 8.
 """
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 
-from rfmstream.engine.core.flaps import follow_flaps
+import pyarrow as pa
+
 from rfmstream.engine.events.instants import FIRST_US
 from rfmstream.engine.live.context import PartitionContext
 from rfmstream.engine.live.erasures import Erasures
-from rfmstream.engine.live.model import Step
-from rfmstream.engine.live.ownership import Ownership
+from rfmstream.engine.live.joining import Joining
+from rfmstream.engine.live.model import Step, Told
+from rfmstream.engine.live.ownership import Ownership, mode_of
 from rfmstream.engine.live.partition import Partition
 from rfmstream.engine.live.recovery import Plan, Progress, first_tick, plan_recovery
+from rfmstream.engine.live.state import State
+from rfmstream.schemas.codes import NEVER_US
 from rfmstream.schemas.errors import StateError
+from rfmstream.schemas.plan import Plan as Views
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -24,6 +32,7 @@ class Takeover:
 
     Fields  now_us  the wall clock when the log was opened
             loaded  the name of the checkpoint that was loaded; None: there is none
+            loaded_us  the instant that it had come to
     """
 
     context: PartitionContext
@@ -31,9 +40,45 @@ class Takeover:
     plan: Plan
     now_us: int
     loaded: str | None
+    loaded_us: int = NEVER_US
 
     async def begin(self) -> None:
         """Make the first steps of a partition that needs no replay."""
+        plan, options = self.plan, self.context.options
+        if not plan.joins:
+            await self._go_on({})
+            return
+        ticks = await self.context.commits.ask(partial(self.context.log.ticks, 0))
+        views = Views(tuple(view for view in self.context.plan.views if view.name in plan.joins))
+        state = State.begin(views)
+        state.use_mode("replay")
+        joining = Partition(
+            state,
+            clock=options.clock,
+            tolerance_us=options.tolerance_us,
+            position=plan.begin,
+            step_changes=options.step_changes,
+        )
+        joining.caps = [tick for tick in ticks if tick.until is not None]
+        passing = [
+            tick for tick in ticks if tick.until is None and FIRST_US < tick.clock_us <= self.loaded_us
+        ]
+        _log.info(
+            "views begin with the topic's first record",
+            extra={
+                "partition": str(self.context.source),
+                "views": ", ".join(plan.joins),
+                "offset": plan.begin,
+                "until": plan.offset,
+            },
+        )
+        await self.ownership.join(Joining(joining, until=plan.offset, ticks=passing), self._go_on)
+
+    async def _go_on(self, newest: Mapping[str, pa.Table]) -> None:
+        """Make the first steps once all views are there.
+
+        In      newest  the newest changes of each customer in the views that have joined
+        """
         context, plan, partition = self.context, self.plan, self.ownership.partition
         commit = context.commits.commit
         if plan.law_at_us is not None:
@@ -42,28 +87,28 @@ class Takeover:
             await context.run(partial(context.store.discard, context.source))
             options = context.options
             tick = first_tick(plan.offset, context.law, options.topic_id, options.current_topic)
-            await commit(Step(partition.engine.no_changes, [], plan.offset, tick))
+            await commit(partition.nothing(plan.offset, tick))
         if plan.renews:
             await self._renew()
         elif context.options.accept_gap and not plan.begins:
             # What was accepted once needs no accepting again, even if no order comes before the next start.
-            await commit(Step(partition.engine.no_changes, [], plan.until))
+            await commit(partition.nothing(plan.until))
         if plan.offset >= plan.until:
             await self.ownership.catch_up()
         if plan.changes:
             # Where nothing is left to read, the clock has gone on since.
             is_present = context.options.clock == "log" and plan.offset >= self.ownership.end
-            at_us = max(self.now_us, partition.engine.clock_us) + 1 if is_present else None
-            await commit(await self._change_law(at_us))
+            at_us = max(self.now_us, partition.clock_us) + 1 if is_present else None
+            await commit(_with_newest(await self._change_law(at_us), newest))
             self.ownership.observe()
 
     async def _renew(self) -> None:
         """Write down that the state goes on in a topic that was made anew; until all is there, nothing has happened."""
         context, partition = self.context, self.ownership.partition
-        frozen = partition.engine.frozen()
+        frozen = partition.state.frozen()
         if not await context.saver.save(frozen, partition.position, context.log.mark):
             raise StateError(f"partition {context.source}: its checkpoint cannot be written")
-        step = await self._change_law(max(partition.engine.clock_us, FIRST_US) + 1)
+        step = await self._change_law(max(partition.clock_us, FIRST_US) + 1)
         assert step.tick is not None
         tick = step.tick._replace(ruleset=None, topic_id=context.options.topic_id)
         await context.commits.commit(replace(step, tick=tick))
@@ -73,9 +118,11 @@ class Takeover:
 
     async def _change_law(self, at_us: int | None) -> Step:
         ownership, context = self.ownership, self.context
-        return await ownership.compute(
-            partial(ownership.partition.change_law, context.ruleset, context.law, at_us)
-        )
+        rulesets = {view.name: view.ruleset for view in context.plan.views}
+        if len(rulesets) == len(ownership.partition.state.views) == 1:
+            # One ruleset takes over from another, whatever they are called.
+            rulesets = dict.fromkeys(ownership.partition.state.names, *rulesets.values())
+        return await ownership.compute(partial(ownership.partition.change_law, rulesets, context.law, at_us))
 
 
 async def take_over(context: PartitionContext, save_in_time: Callable[[], None]) -> Takeover:
@@ -88,7 +135,7 @@ async def take_over(context: PartitionContext, save_in_time: Callable[[], None])
     committed, now_us = await context.commits.open(), context.now_us()
     bounds = await ask(context.log.bounds)
     is_foreign = context.commits.is_foreign
-    load = partial(context.store.load, context.source, None if is_foreign else committed, context.ruleset)
+    load = partial(context.store.load, context.source, None if is_foreign else committed, context.plan)
     loaded = await ask(lambda: context.run(load))
     # Without a committed offset the first tick tells whether there was one.
     mark = loaded.mark if loaded is not None and committed is not None and not is_foreign else 0
@@ -98,13 +145,13 @@ async def take_over(context: PartitionContext, save_in_time: Callable[[], None])
         context.source,
         progress,
         loaded,
-        context.ruleset,
+        context.plan,
         context.law,
         resegment=options.resegment,
         accept_gap=options.accept_gap,
     )
     partition = Partition(
-        plan.engine,
+        plan.state,
         clock=options.clock,
         tolerance_us=options.tolerance_us,
         position=plan.offset,
@@ -113,9 +160,9 @@ async def take_over(context: PartitionContext, save_in_time: Callable[[], None])
     partition.caps = plan.caps
     if loaded is not None:
         partition.erasures = Erasures(loaded.erasures)
-    follow_flaps(plan.engine)
-    plan.engine.use_mode("replay" if options.clock == "event" else "live")
-    context.saver.begin(None if loaded is None else (loaded.offset, plan.engine.clock_us))
+    partition.state.follow_flaps()
+    partition.state.use_mode(mode_of(options))
+    context.saver.begin(None if loaded is None else (loaded.offset, loaded.clock_us))
     if loaded is not None and stats.placement is not None:
         stats.placement.begin(loaded.placements)
     ownership = Ownership(
@@ -130,4 +177,19 @@ async def take_over(context: PartitionContext, save_in_time: Callable[[], None])
     stats.end = progress.bounds.end
     stats.state = "replaying"
     stats.position, stats.committed = plan.offset, plan.until
-    return Takeover(context, ownership, plan, now_us, None if loaded is None else loaded.name)
+    name, loaded_us = (None, NEVER_US) if loaded is None else (loaded.name, loaded.clock_us)
+    return Takeover(context, ownership, plan, now_us, name, loaded_us)
+
+
+def _with_newest(step: Step, newest: Mapping[str, pa.Table]) -> Step:
+    """Return a step that tells newest changes before its own."""
+    told = {
+        each.view: replace(each, changes=pa.concat_tables([newest[each.view], each.changes]))
+        if each.view in newest
+        else each
+        for each in step.told
+    }
+    for view, changes in newest.items():
+        told.setdefault(view, Told(view, changes))
+    first = told.pop(step.view)
+    return replace(step, changes=first.changes, further=list(told.values()))

@@ -9,15 +9,18 @@ from typing import Final
 import pyarrow as pa
 
 from rfmstream.engine.core.engine import Engine
-from rfmstream.engine.live.decode import Decoder
+from rfmstream.engine.live.decoders import decoder_for
 from rfmstream.engine.live.encode import Encoder
 from rfmstream.engine.live.law import Clock
 from rfmstream.engine.live.model import RawRecords
 from rfmstream.engine.live.options import Decodes
 from rfmstream.engine.live.orders_out import packed
 from rfmstream.engine.live.partition import Partition
+from rfmstream.engine.live.plain import is_parted
+from rfmstream.engine.live.state import State
 from rfmstream.kernels._jit import is_compiled
 from rfmstream.kernels.fold import fold
+from rfmstream.schemas.plan import Plan, plan_of
 from rfmstream.schemas.ruleset import Ruleset
 
 _ORDER: Final = (
@@ -29,25 +32,31 @@ _YEAR_US: Final = 366 * 86_400_000_000
 _log = logging.getLogger(__name__)
 
 
-def warm_up(ruleset: Ruleset, clock: Clock, decoder: Decodes | None = None) -> None:
+def warm_up(plan: Ruleset | Plan, clock: Clock, decoder: Decodes | None = None) -> None:
     """Take one order the whole way, from a record to its tier changes, a snapshot and a checkpoint that is read again.
 
-    In      decoder  None: that of plain orders
+    In      plan     its views, or a ruleset
+            decoder  None: that of plain orders
 
     Takes half a second where the kernels are in the cache on the disk, and up to a minute the first time.
     """
     started = time.monotonic()
     if not is_compiled(fold):
         _log.info("the first start on this machine compiles the kernels, which takes up to a minute")
-    partition = Partition(Engine(ruleset, mode="live"), clock=clock, tolerance_us=0, position=0)
+    plan = plan_of([plan]) if isinstance(plan, Ruleset) else plan
+    ruleset = plan.views[0].ruleset
+    state = State.begin(plan)
+    state.use_mode("live")
+    partition = Partition(state, clock=clock, tolerance_us=0, position=0)
     values = [_ORDER, b"{", packed(pa.RecordBatch.from_pylist([json.loads(_ORDER)]), "arrow")]
     n = len(values)
     records = RawRecords([b"c"] * n, values, [[]] * n, [_AT_MS] * n, range(n), n)
     if decoder is not None:
         decoder.decode(RawRecords([None], [b"{}"], [[]], [_AT_MS], range(1), 1))
-    steps = list(partition.apply(Decoder(currency=ruleset.currency).decode(records)))
-    steps += partition.pass_time(partition.engine.clock_us + _YEAR_US)
-    encoder = Encoder(ruleset, source="/rfmstream/warm-up")
+    steps = list(partition.apply(decoder_for(plan).decode(records)))
+    steps += partition.pass_time(partition.clock_us + _YEAR_US)
+    view = plan.views[0].name if is_parted(plan) else None
+    encoder = Encoder(ruleset, source="/rfmstream/warm-up", view=view)
     for step in steps:
         for changes, _ in encoder.parts(step.changes):
             changes.lz4_block()

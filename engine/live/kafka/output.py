@@ -2,9 +2,10 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from itertools import chain, islice
-from typing import Final, TypeVar
+from types import MappingProxyType
+from typing import Final, NamedTuple, TypeVar
 
 import orjson
 import xxhash
@@ -22,7 +23,7 @@ from rfmstream.engine.live.kafka.groups import WRITTEN_BY
 from rfmstream.engine.live.kafka.membership import UNSTABLE_OFFSET_COMMIT, Membership, OffsetFetch
 from rfmstream.engine.live.kafka.transactional import Batches, together
 from rfmstream.engine.live.kafka.transactions import Transactions, Writing
-from rfmstream.engine.live.model import Bounds, Committed, Runs, Source, Step, Tick
+from rfmstream.engine.live.model import Bounds, Committed, Runs, Source, Step, Tick, Told
 from rfmstream.engine.service.client_config import ClientConfig
 from rfmstream.engine.service.kafka.client import RETRY_BACKOFF_MS, connection_options
 from rfmstream.schemas.errors import ConfigError, StateError
@@ -50,12 +51,23 @@ _READ_UNCOMMITTED: Final = 0
 _READ_COMMITTED: Final = 1
 
 
+class ViewOutput(NamedTuple):
+    """How what a view tells is written."""
+
+    encoder: Encoder
+    is_shadow: bool = False
+
+
+NO_VIEWS: Final[Mapping[str, ViewOutput]] = MappingProxyType({})
+
+
 class KafkaPartitionLog:
     """Implements engine.live.model.PartitionLog for one input partition.
 
     In      transactions  the worker's
             app_id        the consumer group
             encoder       of tier changes, signals and rejected rows
+            views         by name, where there are several: what encodes what they tell
             compression   of tier changes and signals
             run           calls a function here or in another thread
             partitions    of the input topic
@@ -71,6 +83,7 @@ class KafkaPartitionLog:
         app_id: str,
         outputs: OutputTopics,
         encoder: Encoder,
+        views: Mapping[str, ViewOutput] = NO_VIEWS,
         compression: Compression | None = None,
         run: Runs,
         partitions: int = 1,
@@ -83,7 +96,9 @@ class KafkaPartitionLog:
         self._writes_to = xxhash.xxh3_64_hexdigest(" ".join(topics).encode())
         self._signals_to = ""
         self._read = [outputs.changes, outputs.current, outputs.rejected]
-        if encoder.tells_signals:
+        if encoder.tells_signals or any(
+            of.encoder.tells_signals and not of.is_shadow for of in views.values()
+        ):
             self._signals_to = xxhash.xxh3_64_hexdigest(outputs.signals.encode())
             self._read.append(outputs.signals)
         self._rival: str | None = None
@@ -92,6 +107,9 @@ class KafkaPartitionLog:
         self._app_id = app_id
         self._outputs = outputs
         self._encoder = encoder
+        self._views = views
+        if any(of.is_shadow for of in views.values()):
+            self._read.append(outputs.shadow)
         self._compression = compression
         self._run = run
         self._input = TopicPartition(source.topic, source.partition)
@@ -307,8 +325,11 @@ class KafkaPartitionLog:
             async def some() -> Batches:
                 return await self._run(lambda: list(chain.from_iterable(islice(parts, _PARTS))))
 
-            rows = step.changes.num_rows + len(step.rejections) + len(step.forgotten)
-            is_small = rows + (0 if step.signals is None else step.signals.num_rows) <= _SMALL_ROWS
+            rows = len(step.rejections)
+            for told in step.told:
+                rows += told.changes.num_rows + len(told.forgotten)
+                rows += 0 if told.signals is None else told.signals.num_rows
+            is_small = rows <= _SMALL_ROWS
             first = list(chain.from_iterable(parts)) if is_small else await some()
             tick = None if step.tick is None else self._batch_of(step.tick)
             if tick is not None:
@@ -332,30 +353,36 @@ class KafkaPartitionLog:
     def _parts(self, step: Step) -> Iterator[Batches]:
         """Yield batches and their places, some at a time, so that a step may be larger than its records' memory."""
         now_ms = time.time_ns() // 1_000_000
-        outputs, number = self._outputs, self._source.partition
-        rejected: list[tuple[TopicPartition, RecordBatch]] = []
+        number = self._source.partition
         if step.rejections:
             records = self._encoder.rejections(step.rejections, self._source)
-            place = TopicPartition(outputs.rejected, number)
-            rejected = [(place, batch) for batch in record_batches(records, timestamp_ms=now_ms)]
-        if step.changes.num_rows or step.forgotten:
-            for changes, current in self._encoder.parts(step.changes, step.forgotten):
+            place = TopicPartition(self._outputs.rejected, number)
+            yield [(place, batch) for batch in record_batches(records, timestamp_ms=now_ms)]
+        for told in step.told:
+            of = self._views.get(told.view) or ViewOutput(self._encoder)
+            yield from self._told_parts(told, of, now_ms)
+
+    def _told_parts(self, told: Told, of: ViewOutput, now_ms: int) -> Iterator[Batches]:
+        """Yield the batches of what a view tells; a shadow's changes go where no automation listens."""
+        outputs, number = self._outputs, self._source.partition
+        if told.changes.num_rows or told.forgotten:
+            topics = (outputs.shadow,) if of.is_shadow else (outputs.changes, outputs.current)
+            for changes, current in of.encoder.parts(told.changes, told.forgotten):
                 some = self._batches(changes, now_ms)
-                others = (
-                    [batch.copy() for batch in some] if current is changes else self._batches(current, now_ms)
-                )
-                part = [
+                made = [some]
+                if not of.is_shadow:
+                    is_same = current is changes
+                    made.append(
+                        [batch.copy() for batch in some] if is_same else self._batches(current, now_ms)
+                    )
+                yield [
                     (TopicPartition(topic, number), batch)
-                    for topic, batches in ((outputs.changes, some), (outputs.current, others))
+                    for topic, batches in zip(topics, made, strict=True)
                     for batch in batches
                 ]
-                yield part + rejected
-                rejected = []
-        elif rejected:
-            yield rejected
-        if step.signals is not None:
+        if told.signals is not None and not of.is_shadow:
             place = TopicPartition(outputs.signals, number)
-            for signals in self._encoder.signals(step.signals):
+            for signals in of.encoder.signals(told.signals):
                 yield [(place, batch) for batch in self._batches(signals, now_ms)]
 
     def _batches(self, records: EncodedRecords, now_ms: int) -> list[RecordBatch]:

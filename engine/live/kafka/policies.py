@@ -59,7 +59,7 @@ def needed_topics(config: WorkerConfig) -> list[str]:
     """Return the topics whose options matter."""
     outputs = config.outputs
     topics = [*config.input_topics, outputs.clock, outputs.changes, outputs.current]
-    return [*topics, outputs.signals] if config.ruleset.asks_signals else topics
+    return [*topics, outputs.signals] if config.asks_signals else topics
 
 
 async def unfit_policies(

@@ -108,8 +108,10 @@ def needed_rights(config: WorkerConfig) -> dict[str, tuple[Right, ...]]:
     outputs = config.outputs
     needed: dict[str, tuple[Right, ...]] = dict.fromkeys(config.input_topics, ("Read",))
     needed |= dict.fromkeys((outputs.changes, outputs.current, outputs.rejected), ("Write",))
-    if config.ruleset.asks_signals:
+    if config.asks_signals:
         needed[outputs.signals] = ("Write",)
+    if config.has_shadows:
+        needed[outputs.shadow] = ("Write",)
     return {**needed, outputs.clock: ("Read", "Write")}
 
 
@@ -122,14 +124,18 @@ def planned_topics(config: WorkerConfig) -> dict[str, dict[str, str]]:
         outputs.rejected: _DELETE,
         outputs.clock: _FOR_EVER,
     }
-    return {**plan, outputs.signals: _DELETE} if config.ruleset.asks_signals else plan
+    if config.asks_signals:
+        plan[outputs.signals] = _DELETE
+    if config.has_shadows:
+        plan[outputs.shadow] = _DELETE
+    return plan
 
 
 def setting_of(config: WorkerConfig, topic: str) -> str:
     """Return the setting that names an output topic."""
     return next(
         f"{name}_topic"
-        for name in ("changes", "current", "rejected", "clock", "signals")
+        for name in ("changes", "current", "rejected", "clock", "signals", "shadow")
         if getattr(config.outputs, name) == topic
     )
 

@@ -30,7 +30,7 @@ from rfmstream.engine.live.feed import Feed
 from rfmstream.engine.live.http import StatusServer
 from rfmstream.engine.live.kafka.client import as_rfm_error
 from rfmstream.engine.live.kafka.lane import STOP_S_MAX, Lane
-from rfmstream.engine.live.kafka.output import KafkaPartitionLog
+from rfmstream.engine.live.kafka.output import KafkaPartitionLog, ViewOutput
 from rfmstream.engine.live.kafka.seams import install_answers, install_fetches, install_lock
 from rfmstream.engine.live.kafka.topics import input_ids, prepare_topics
 from rfmstream.engine.live.kafka.transactions import Transactions
@@ -40,6 +40,7 @@ from rfmstream.engine.live.mapped import MappedDecoder, fingerprint
 from rfmstream.engine.live.model import Source
 from rfmstream.engine.live.options import RunnerOptions
 from rfmstream.engine.live.placement import Placement
+from rfmstream.engine.live.plain import is_parted
 from rfmstream.engine.live.runner import Runner
 from rfmstream.engine.live.stats import PartitionStats, no_changes
 from rfmstream.engine.live.store import Store
@@ -92,9 +93,10 @@ class Worker:
 
     def __init__(self, config: WorkerConfig) -> None:
         self._config = config
-        self._board = Board(config.ruleset, config.clock, rules=config.rules)
+        views = () if config.views is None else config.views.views
+        self._board = Board(config.ruleset, config.clock, rules=config.rules, views=views)
         if config.listen is not None:
-            self._board.feed = Feed(config.ruleset)
+            self._board.feed = Feed(config.ruleset, views=config.plan.views)
         self._pool = ThreadPoolExecutor(config.threads, thread_name_prefix="step")
         recipe = recipe_of(config)
         self._decoder = decoder_of(recipe)
@@ -141,11 +143,12 @@ class Worker:
                     "topics": ",".join(self._config.input_topics),
                     "partitions": partitions,
                     "ruleset": self._config.ruleset.identity,
+                    "views": None if self._config.views is None else ", ".join(self._config.views.names),
                     "status": None if status is None else status.url,
                     "data": None if status is None else status.data_url,
                 },
             )
-            warm = partial(warm_up, self._config.ruleset, self._config.clock, self._decoder)
+            warm = partial(warm_up, self._config.plan, self._config.clock, self._decoder)
             await self._unless_stopped(self._in_pool(warm))
             await self._unless_stopped(self._in_pool(install_fetches))
             await self._read()
@@ -288,24 +291,35 @@ class Worker:
 
     def _new(self, source: Source) -> _Held:
         config = self._config
-        stats = PartitionStats(
-            placement=Placement(source.partition, self._partitions), changes=no_changes(config.ruleset)
-        )
-        if self._board.feed is not None:
-            stats.told = self._board.feed.add
+        stats = PartitionStats(placement=Placement(source.partition, self._partitions))
+        for view in config.plan.views:
+            stats.of(view.name).changes = no_changes(view.ruleset)
+        feed = self._board.feed
+        if feed is not None:
+            # Shadows are for nobody to act on.
+            shown = {view.name for view in config.plan.views if not view.shadow}
+            stats.told = lambda view, changes: feed.add(changes) if view in shown else None
         # A customer whose records are in several partitions has a state, and numbers its changes, in each.
-        encoder = Encoder(
-            config.ruleset,
-            source=f"{config.ce_source}/{source.topic}/{source.partition}",
-            structured=config.structured,
-        )
+        views = {
+            view.name: ViewOutput(
+                Encoder(
+                    view.ruleset,
+                    source=f"{config.ce_source}/{source.topic}/{source.partition}",
+                    structured=config.structured,
+                    view=view.name if view.shadow or is_parted(config.plan) else None,
+                ),
+                view.shadow,
+            )
+            for view in config.plan.views
+        }
         log = KafkaPartitionLog(
             source,
             transactions=self._transactions,
             client=config.client,
             app_id=config.app_id,
             outputs=config.outputs,
-            encoder=encoder,
+            encoder=next(iter(views.values())).encoder,
+            views=views,
             compression=None if config.compression == "none" else config.compression,
             run=self._in_pool,
             partitions=self._partitions,
@@ -326,7 +340,7 @@ class Worker:
         )
         runner = Runner(
             source,
-            ruleset=config.ruleset,
+            ruleset=config.plan,
             options=options,
             log=log,
             store=self._store,

@@ -61,7 +61,18 @@ CHANGES = st.fixed_dictionaries(
         "ruleset": st.just(RULESET.identity),
         "mode": st.sampled_from(MODES),
         "holdout": st.none() | st.booleans(),
+        "view": st.just(RULESET.name),
+        "population": st.none(),
     }
+)
+PARTED_CHANGES = st.builds(
+    lambda row, customer, view, population: (
+        row | {"customer_id": customer, "view": view, "population": population}
+    ),
+    CHANGES,
+    st.sampled_from(["a", "b", "1:a"]) | IDS,
+    st.sampled_from(["hk", "a b/%"]),
+    st.none() | st.sampled_from(["", "1", "1:"]) | IDS,
 )
 Row = dict[str, Any]
 
@@ -100,6 +111,7 @@ def structured(row: Row) -> Record:
 
 
 BINARY = Encoder(RULESET, source=SOURCE)
+PARTED = Encoder(RULESET, source=SOURCE, view="hk")
 STRUCTURED = Encoder(RULESET, source=SOURCE, structured=True)
 
 
@@ -183,6 +195,40 @@ def test_a_customer_that_was_erased_and_is_not_back_gets_a_tombstone(
     assert found == kept
 
 
+@settings(deadline=None)
+@given(
+    st.lists(PARTED_CHANGES, max_size=8),
+    st.lists(
+        st.tuples(st.integers(0, 8), st.sampled_from(["a", "nobody"]), st.sampled_from([None, "1"])),
+        max_size=3,
+    ),
+)
+def test_of_several_views_and_populations_each_has_a_newest_change(
+    rows: list[Row], erased: list[tuple[int, str, str | None]]
+) -> None:
+    rows = [row | {"view": "hk"} for row in rows]
+    forgotten = [
+        Forgotten(min(before, len(rows)), *who) for before, *who in sorted(erased, key=lambda e: e[0])
+    ]
+    parts = list(PARTED.parts(table_of(rows), forgotten))
+    for record, row in zip([record for changes, _ in parts for record in changes], rows, strict=True):
+        assert (record.key, record.value) == (row["customer_id"].encode(), binary(row).value)
+        population = "" if row["population"] is None else attribute(row["population"])
+        ce_id = f"hk/{population}%2F{attribute(row['customer_id'])}/{row['seq']}"
+        assert dict(record.headers)["ce_id"] == ce_id.encode()
+    kept: dict[bytes, bytes | None] = {}
+    for at in range(len(rows) + 1):
+        for one in forgotten:
+            if one.before == at:
+                kept[orjson.dumps(["hk", one.population, one.customer_id])] = None
+        if at < len(rows):
+            row = rows[at]
+            kept[orjson.dumps(["hk", row["population"], row["customer_id"]])] = binary(row).value
+    found = [(record.key, record.value) for _, current in parts for record in current]
+    assert dict(found) == kept
+    assert len(found) == len(kept)
+
+
 def row_of(customer_id: str, **others: Any) -> Row:  # noqa: ANN401 - a change's values
     at = datetime(2026, 1, 31, tzinfo=UTC)
     return {
@@ -203,6 +249,8 @@ def row_of(customer_id: str, **others: Any) -> Row:  # noqa: ANN401 - a change's
         "next_tier": "000",
         "ruleset": RULESET.identity,
         "mode": "live",
+        "view": RULESET.name,
+        "population": None,
         **others,
     }
 
@@ -221,7 +269,8 @@ def test_a_record_as_it_is_sent() -> None:
         '"to_tier":"100","reason":"first_order","order_id":"o1","r_band":1,"f_band":0,"m_band":0,'
         '"last_paid_at":"2026-01-31T00:00:00.000000Z","frequency":1,"monetary_minor":9990,'
         '"next_change_at":"2026-01-31T00:00:00.000000Z","next_tier":"000",'
-        '"ruleset":"rfm8[currency=GBP,time_zone=Europe/London]","mode":"live","holdout":null,"currency":"GBP",'
+        '"ruleset":"rfm8[currency=GBP,time_zone=Europe/London]","mode":"live","holdout":null,"view":"rfm8",'
+        '"population":null,"currency":"GBP",'
         '"from_tier_zh":null,"from_tier_en":null,"to_tier_zh":"一般发展客户","to_tier_en":"Recent Low-value",'
         '"playbook":"second_order"}'
     )
@@ -295,6 +344,7 @@ REJECTIONS = st.builds(
     offset=st.integers(0, 2**63 - 1),
     row=st.integers(0, 2**31),
     log_us=INT64,
+    views=st.sampled_from([(), ("hk",), ("all", "hk")]),
     detail=st.none() | st.text(st.characters(exclude_categories=["Cs"]), max_size=200),
 )
 
@@ -313,6 +363,7 @@ def test_rejected_rows_say_where_they_came_from(rows: list[Rejection]) -> None:
                 ("rfm-row", b"%d" % row.row),
                 ("rfm-timestamp", b"%d" % row.log_us),
                 *([("rfm-detail", row.detail[:160].encode())] if row.detail else []),
+                *([("rfm-views", ",".join(row.views).encode())] if row.views else []),
             ],
         )
         for row in rows

@@ -169,6 +169,8 @@ def test_a_snapshot_that_breaks_off_does_not_look_whole(board: Board) -> None:
 
 def test_metrics(board: Board) -> None:
     first = board.partitions[Source("orders.v1", 0)].stats
+    first.view = "rfm8"
+    first.of("hk").flaps["101", "001"] = 2
     first.rejected["bad_time"] = 4
     first.changes["order", "101"] = 6
     first.changes["refund", ""] = 1
@@ -183,13 +185,15 @@ def test_metrics(board: Board) -> None:
         lines = body.decode().splitlines()
         place = 'partition="0",topic="orders.v1"'
         for line in (
-            f"rfmstream_orders_applied_total{{{place}}} 2.0",
+            f'rfmstream_orders_applied_total{{{place},view="rfm8"}} 2.0',
+            f'rfmstream_orders_applied_total{{{place},view="hk"}} 0.0',
+            'rfmstream_flaps_total{from_tier="101",partition="0",to_tier="001",topic="orders.v1",view="hk"} 2.0',
             'rfmstream_orders_rejected_total{partition="0",reason="bad_time",topic="orders.v1"} 4.0',
-            'rfmstream_tier_changes_total{partition="0",reason="order",tier="101",topic="orders.v1"} 6.0',
-            'rfmstream_tier_changes_total{partition="0",reason="refund",tier="",topic="orders.v1"} 1.0',
-            'rfmstream_signals_total{kind="warning",partition="0",topic="orders.v1"} 3.0',
+            'rfmstream_tier_changes_total{partition="0",reason="order",tier="101",topic="orders.v1",view="rfm8"} 6.0',
+            'rfmstream_tier_changes_total{partition="0",reason="refund",tier="",topic="orders.v1",view="rfm8"} 1.0',
+            'rfmstream_signals_total{kind="warning",partition="0",topic="orders.v1",view="rfm8"} 3.0',
             *(
-                f'rfmstream_signals_total{{kind="{kind}",partition="0",topic="orders.v1"}} 0.0'
+                f'rfmstream_signals_total{{kind="{kind}",partition="0",topic="orders.v1",view="rfm8"}} 0.0'
                 for kind in ("dwell", "orders", "spend", "single_order")
             ),
             f"rfmstream_lag_records{{{place}}} 2.0",
