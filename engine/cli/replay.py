@@ -217,12 +217,7 @@ def replay(
         exchange = (
             None if rates is None else load_rates(rates, currency=own.currency, time_zone=own.time_zone)
         )
-<<<<<<< HEAD
-        state = [] if checkpoint is None else ["state"]
         compile_kernels("orders", *_readers(inputs), "time", "snapshot", *state)
-=======
-        compile_kernels("orders", *_readers(inputs), "time", "snapshot", *state)
->>>>>>> views
         with progress_bar() as on_progress:
             result = run(
                 engine,
