@@ -8,6 +8,7 @@ from typing import Any, Final, Literal
 
 from rfmstream.engine.core.processors import usable_cores
 from rfmstream.engine.events.instants import parse_instant
+from rfmstream.engine.live.law import Clock
 from rfmstream.engine.live.places import default_checkpoints
 from rfmstream.engine.live.plain import is_plain
 from rfmstream.engine.live.settings import CLIENT_SETTINGS, WORKER_SETTINGS, Given
@@ -21,8 +22,6 @@ from rfmstream.schemas.plan_file import load_plan
 from rfmstream.schemas.ruleset import Ruleset, load_ruleset
 from rfmstream.schemas.ruleset_file import read_ruleset_file, shipped_path
 from rfmstream.schemas.ruleset_model import RulesetFile
-
-Clock = Literal["log", "event"]
 
 _Resolved = Mapping[str, tuple[Any, Given | None]]
 

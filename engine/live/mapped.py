@@ -26,7 +26,7 @@ from rfmstream.engine.files.mapping import Mapper
 from rfmstream.engine.files.pages import Pages
 from rfmstream.engine.live.envelopes import Envelopes, Piece, document
 from rfmstream.engine.live.model import LogBatch, RawRecords
-from rfmstream.engine.live.payload import ROWS_MAX, Form, form_of, is_arrow
+from rfmstream.engine.live.payload import ROWS_MAX, ValueForm, form_of, is_arrow
 from rfmstream.engine.live.registry import FRAME_BYTES, Registry, UnknownSchemaError
 from rfmstream.engine.live.spans import rejection, sizes_of
 from rfmstream.schemas.errors import ConfigError, InputError
@@ -229,7 +229,7 @@ class MappedDecoder:
             return self._framed(value)
         if any(name in _SCHEMA_HEADERS for name, _ in headers):
             raise ValueError("has its schema's id in a header: let the producer put it in front of the value")
-        if is_arrow(value, form_of(headers)) or form_of(headers) is Form.ARROW:
+        if is_arrow(value, form_of(headers)) or form_of(headers) is ValueForm.ARROW:
             raise ValueError("is an Arrow stream, and the map reads JSON")
         if not value.strip():
             raise ValueError("is empty")

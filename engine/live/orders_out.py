@@ -15,12 +15,12 @@ from rfmstream.engine.core.buffers import values_of
 from rfmstream.engine.files.text_rows import ROWS_AT_ONCE, json_lines
 from rfmstream.schemas.orders import CANONICAL_SCHEMA, ORDER_TYPES
 
-Form = Literal["json", "ndjson", "array", "arrow"]
-FORMS: Final[tuple[Form, ...]] = get_args(Form)
+ValueForm = Literal["json", "ndjson", "array", "arrow"]
+FORMS: Final[tuple[ValueForm, ...]] = get_args(ValueForm)
 ROWS_PER_RECORD: Final = 500
 """Rows of a record that can hold many, unless told otherwise."""
 
-_CONTENT_TYPES: Final[dict[Form, bytes]] = {
+_CONTENT_TYPES: Final[dict[ValueForm, bytes]] = {
     "ndjson": b"application/x-ndjson",
     "array": b"application/json",
     "arrow": b"application/vnd.apache.arrow.stream",
@@ -58,7 +58,7 @@ class OrderEncoder:
 
     currency: str
     partitions_of: PartitionsOf
-    form: Form = "json"
+    form: ValueForm = "json"
     rows_per_record: int = ROWS_PER_RECORD
     shift_us: int = 0
     stamp_events: bool = True
@@ -148,7 +148,7 @@ def _wire_rows(orders: pa.RecordBatch, currency: str, shift_us: int) -> pa.Recor
     return pa.RecordBatch.from_pydict(columns)
 
 
-def packed(wire: pa.RecordBatch, form: Form) -> bytes:
+def packed(wire: pa.RecordBatch, form: ValueForm) -> bytes:
     """Return orders as the value of one record of a form that holds many."""
     if form == "arrow":
         sink = pa.BufferOutputStream()

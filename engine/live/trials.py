@@ -16,7 +16,7 @@ from typing import Final
 import orjson
 
 from rfmstream.engine.live.model import RawRecords
-from rfmstream.engine.live.spans import part
+from rfmstream.engine.live.spans import cut_out
 from rfmstream.engine.live.trial import PIECE_RECORDS, as_stream
 from rfmstream.schemas.errors import StateError
 
@@ -54,7 +54,7 @@ class Trials:
         found: list[int] = []
         first, count = 0, len(records.offsets)
         while first < count:
-            ended_at = self._read(part(records, first, count))
+            ended_at = self._read(cut_out(records, first, count))
             if ended_at is None:
                 break
             first += ended_at
@@ -81,7 +81,7 @@ class Trials:
         """Return the first record of some that ends a process by itself."""
         while first < stop:
             # One record a stream: the process goes on as long as it lives.
-            if self._read(part(records, first, first + 1)) is not None:
+            if self._read(cut_out(records, first, first + 1)) is not None:
                 return first
             first += 1
         return None
