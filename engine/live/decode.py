@@ -1,4 +1,4 @@
-"""Records of a log to canonical orders: what is plain by the scanner, everything else by the ordinary path.
+"""Decodes a log's records to canonical orders: plain JSON by the scanner kernel, everything else by the ordinary path.
 
     values --split--> rows --scan--> orders
                         |              ^
@@ -153,7 +153,7 @@ class Decoder:
         rejections = []
         for ordinal, reason, text in refused:
             record = int(record_of[ordinal])
-            # To look at a value is to copy it, so not for each of its rows.
+            # Looking at a value copies it, so this is done once a value, not once a row.
             original = text or (None if records.values[record] is None else text)
             rejections.append(rejection(records, record, ordinal - int(firsts[record]), reason, original))
         return LogBatch(
@@ -201,9 +201,8 @@ class Decoder:
         record = np.repeat(np.arange(len(counts)), counts)
         found = _Found(counts, orders, record, np.arange(len(record)) - firsts[record])
 
-        # One text that was accepted is all there is to a record, and the items of an array all there is to it. Lines
-        # are lines when the content type says so, or when the first of them is an object by itself: then the whole
-        # is no JSON text.
+        # A record is one accepted JSON text, or the items of one accepted array. It is lines if the content type says
+        # so, or if its first line is an object by itself: then the whole is no JSON text.
         begins = np.append(accepted, False)[firsts]
         settled = (counts > 0) & (begins | (forms == ValueForm.LINES)) | (split == ITEMS)
         settled &= counts <= ROWS_MAX
@@ -278,7 +277,7 @@ def _texts(values: Sequence[bytes | None], sizes: NDArray[np.int64]) -> NDArray[
     """Return the values that have a size above 0 one after another, with PAD behind them."""
     if isinstance(values, Spans):
         data = values.gathered(len(PAD), sizes)
-        # As a view of bytes is: a kernel is compiled for each kind.
+        # Read-only, as a view of bytes is, so that no second kernel is compiled.
         data.flags.writeable = False
     else:
         data = np.frombuffer(

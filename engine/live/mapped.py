@@ -89,7 +89,7 @@ def _plain(words: str | None) -> str | None:
 
 
 def fingerprint(input_map: InputMap) -> str:
-    """Return what tells a map from another one: it decides what a history is, as the ruleset does."""
+    """Return a digest of a map: a map is part of the law of a history, as the ruleset is."""
     return sha256(Path(input_map.path).read_bytes()).hexdigest()[:16]
 
 

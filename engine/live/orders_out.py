@@ -1,4 +1,4 @@
-"""Orders as records for an input topic: what `rfmstream produce` sends, and when.
+"""Makes records of orders for an input topic, and says when each is due: what `rfmstream produce` sends.
 
 Source  docs/formats.md, the order event; docs/live.md, the forms of a record
 """
@@ -84,7 +84,7 @@ class OrderEncoder:
             lines = json_lines(wire).to_pybytes().split(b"\n")
             # zip ends before the empty piece after the last line feed.
             for to, key, line, time_ms in zip(partition.tolist(), keys, lines, times_ms, strict=False):
-                # One plain object is what a record is taken for anyway, and a header would make it a fifth longer.
+                # A record without the header is read as one plain object, and the header would make it a fifth longer.
                 yield OutRecord(to, key, line, [], time_ms)
             return
         headers = [("content-type", _CONTENT_TYPES[self.form])]

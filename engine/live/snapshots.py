@@ -1,4 +1,4 @@
-"""Snapshots of all partitions from outside: of workers that run, and of the checkpoints they leave."""
+"""Snapshots of all partitions, from running workers or from checkpoints."""
 
 import http.client
 import urllib.error
@@ -42,12 +42,12 @@ class Snapshot:
 
     @property
     def missing(self) -> list[str]:
-        """The partitions that nobody who was asked has."""
+        """The partitions that no asked worker has."""
         return sorted(set(self.expected) - set(self.partitions))
 
 
 def snapshot_of_workers(urls: Sequence[str], as_of: str | None) -> Snapshot:
-    """Ask workers for what they have.
+    """Ask workers for snapshots of their partitions.
 
     In      urls   of their status pages
             as_of  the instant, ISO 8601; None: the present
@@ -90,7 +90,7 @@ def snapshot_of_store(store: Store, ruleset: Ruleset | None, as_of: str | None) 
 
     def batches() -> Iterator[pa.RecordBatch]:
         for name in partitions:
-            # Let go of each when its rows are out.
+            # Free each table when its rows are out.
             yield from engines.pop(name).snapshot(instant_us).to_batches()
 
     return Snapshot(snapshot_schema(first.ruleset), partitions, batches())

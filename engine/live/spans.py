@@ -32,7 +32,7 @@ class Piece(NamedTuple):
 
 
 class Spans(Sequence["bytes | None"]):
-    """Byte strings, or None, within buffers; nobody may change those.
+    """A sequence of byte strings or None, each a place in a buffer that nobody may change.
 
     Fields  pieces  in order, none of them empty
     """
@@ -133,7 +133,7 @@ class HeaderSpans(Sequence[Headers]):
 
 
 def value_bytes(records: RawRecords) -> int:
-    """Return how long the values of records are together."""
+    """Return the bytes of all values of records together."""
     values = records.values
     return values.nbytes if isinstance(values, Spans) else sum(map(len, filter(None, values)))
 

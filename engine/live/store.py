@@ -1,4 +1,4 @@
-"""Where the checkpoints of partitions live: a folder, or what pyarrow.fs reaches by a URI (s3, gs, hdfs ...).
+"""Stores the checkpoints of partitions in a folder, or at a URI that pyarrow.fs reaches (s3, gs, hdfs ...).
 
     <root>/<topic>-<partition>/<offset>-<sequence>/   manifest.json, *.arrow   engine.core.checkpoint
                                                       position.json            which point of which log this is
@@ -407,7 +407,7 @@ class Store:
             position["law"],
             name,
             position["mark"],
-            # Checkpoints of before did not know them.
+            # Checkpoints of older versions have none.
             position.get("topic_id"),
             position.get("placements", ()),
             position.get("erasures", ()),
@@ -451,7 +451,7 @@ class Store:
             shutil.rmtree(beside, ignore_errors=True)
 
     def _publish(self, written: Path, folder: str, offset: int, whole: bytes) -> str:
-        """Let a written checkpoint be there at once; return its name, one nobody else took."""
+        """Make a written checkpoint visible at once; return its name, which no other checkpoint has."""
         taken = [int(name.partition("-")[2]) for name in self._folders(folder) if _NAME.fullmatch(name)]
         sequence = max(taken, default=0) + 1
         if not self._is_local:
@@ -481,7 +481,7 @@ class Store:
 
     @contextmanager
     def _at_hand(self, path: str) -> Iterator[Path]:
-        """Bring a checkpoint to the local disk unless it is there."""
+        """Copy a checkpoint to the local disk unless it is there."""
         if self._is_local:
             yield Path(path)
             return

@@ -1,7 +1,8 @@
 """Finds the records that end a process, by letting another process read them first (engine.live.trial).
 
-A worker that was not stopped in order may have died of a record: it would die of it at every start. So what comes next
-in such a partition is read on trial. A record that ends two processes, the second time alone, is left out.
+A worker that was not stopped in order may have been killed by a record, and then every start would end alike. So
+another process first reads the next records of its partitions, on trial. A record that ends two processes, the second
+time when it is read alone, is left out.
 """
 
 import logging
@@ -80,7 +81,7 @@ class Trials:
     def _alone(self, records: RawRecords, first: int, stop: int) -> int | None:
         """Return the first record of some that ends a process by itself."""
         while first < stop:
-            # One record a stream: the process goes on as long as it lives.
+            # One record at a time, as long as the process lives.
             if self._read(cut_out(records, first, first + 1)) is not None:
                 return first
             first += 1
@@ -106,7 +107,7 @@ class Trials:
         return at
 
     def _start(self) -> subprocess.Popen[bytes]:
-        # What this process finds its packages by, the other does.
+        # The other process finds packages in the same places as this one.
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
         self._process = subprocess.Popen(
             [sys.executable, "-m", "rfmstream.engine.live.trial"],
@@ -137,4 +138,4 @@ class Trials:
 
 
 class _NoProcessError(Exception):
-    """It cannot even start, so nothing is known of the records."""
+    """The process cannot start, so nothing is known of the records."""

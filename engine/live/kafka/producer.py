@@ -27,7 +27,7 @@ from rfmstream.schemas.errors import ConfigError
 _BATCH_BYTES: Final = 256 << 10
 _SLEEP_S_MAX: Final = 0.2
 _DAY_MS: Final = 86_400_000
-# A broker begins a segment for each week of the records' own time: a history would be read in tiny pieces.
+# By default a broker begins a segment for each week of record time, so a history would be many tiny segments.
 _KEEP_FOR_EVER: Final = {"retention.ms": "-1", "retention.bytes": "-1", "segment.ms": str(2**63 - 1)}
 
 
