@@ -38,6 +38,7 @@ from rfmstream.engine.live.kafka.transport import App, Fetched, Reading
 from rfmstream.engine.live.kafka.watermarks import high_watermarks
 from rfmstream.engine.live.model import Source
 from rfmstream.engine.live.options import RunnerOptions
+from rfmstream.engine.live.page import Draws
 from rfmstream.engine.live.placement import Placement
 from rfmstream.engine.live.runner import Runner
 from rfmstream.engine.live.stats import PartitionStats, no_changes
@@ -59,9 +60,10 @@ _SWITCH_S: Final = 0.0005
 _log = logging.getLogger(__name__)
 
 
-def run_worker(config: WorkerConfig) -> int:
+def run_worker(config: WorkerConfig, draws: Draws | None = None) -> int:
     """Run a worker until SIGTERM, Ctrl-C, or the end it was told to reach; return the exit code 0.
 
+    In      draws  makes the page; None: there is none
     Errors  ConfigError     refused before anything was read
             StateError      a checkpoint or the state cannot be trusted
             TransportError  the brokers do not answer
@@ -74,7 +76,7 @@ def run_worker(config: WorkerConfig) -> int:
     # Requests are sent between pieces of the steps' Python: the loop gets its turn after this, not after 5 ms.
     sys.setswitchinterval(_SWITCH_S)
     install_lock()  # for the loop's thread: what is large goes to the pool
-    asyncio.run(Worker(config).run())
+    asyncio.run(Worker(config, draws).run())
     return 0
 
 
@@ -89,8 +91,9 @@ class _Held:
 class Worker:
     """One worker process."""
 
-    def __init__(self, config: WorkerConfig) -> None:
+    def __init__(self, config: WorkerConfig, draws: Draws | None = None) -> None:
         self._config = config
+        self._draws = draws
         self._board = Board(config.ruleset, config.clock, rules=config.rules)
         if config.listen is not None:
             self._board.feed = Feed(config.ruleset)
@@ -170,6 +173,7 @@ class Worker:
             config.listen_token,
             listen_data=config.listen_data,
             tls=None if cert is None else tls_context(cert, config.listen_tls_key_file),
+            draws=self._draws,
         )
 
     async def _unless_stopped(self, doing: Coroutine[Any, Any, _T]) -> _T | None:
