@@ -12,7 +12,7 @@ from rfmstream.engine.live.page import Held
 from rfmstream.schemas.errors import TransportError
 from rfmstream.schemas.ruleset import Ruleset
 
-NEWEST: Final = 20
+NEWEST: Final = 10
 DRAWN_MAX: Final = 1_000_000
 """Of more customers a worker draws no pictures: that would hold its orders up. `rfmstream page` does, elsewhere."""
 

@@ -40,12 +40,14 @@
     else part.append(id);
     return part;
   };
-  const table = (caption, heads, rows) => {
-    const head = el("tr", {}, ...heads.map((name, place) => el("th", { scope: "col", class: place ? undefined : "text" }, both(name))));
+  const isText = (cell) => typeof cell !== "string" || !/^[-–\d,.]+( [A-Z]{3})?$/.test(cell);
+  const table = (caption, heads, rows, isTitled) => {
+    const texts = heads.map((_, place) => (place === 0 || (rows.length && isText(rows[0][place])) ? "text" : undefined));
+    const head = el("tr", {}, ...heads.map((name, place) => el("th", { scope: "col", class: texts[place] }, both(name))));
     const body = rows.map((row) => el("tr", {}, ...row.map((cell, place) => (
-      place ? el("td", {}, cell) : el("th", { scope: "row", class: "text" }, cell)))));
+      place ? el("td", { class: texts[place] }, cell) : el("th", { scope: "row", class: "text" }, cell)))));
     return el("div", { class: "scroll", tabindex: "0", role: "group", "aria-label": caption },
-      el("table", {}, el("caption", {}, both(caption)), el("thead", {}, head), el("tbody", {}, ...body)));
+      el("table", {}, el("caption", { class: isTitled ? "unseen" : undefined }, both(caption)), el("thead", {}, head), el("tbody", {}, ...body)));
   };
 
   // Whoever is not on loopback shows a token; it stays in this tab.
@@ -78,7 +80,7 @@
     ["customers", "changes", "applied", "rejected"].forEach((name) => figure(name, number(state[name])));
     at("partition-table").replaceChildren(table("Partitions", ["Partition", "State", "Lag", "Position", "Clock", "Rejected"],
       [...state.partitions.map((one) => [one.name, both(one.state), number(one.lag), number(one.position), instant(one.clock), number(one.rejected)]),
-        ...state.missing.map((name) => [name, both("elsewhere"), "–", "–", "–", "–"])]));
+        ...state.missing.map((name) => [name, both("elsewhere"), "–", "–", "–", "–"])], true));
     at("notes").replaceChildren(...state.notes.map((note) => el("p", { class: "note" }, both(
       ...words.notes[note.key].map((text) => text.replace("{count}", number(note.count)))))));
   };
@@ -109,7 +111,7 @@
     if (key === newest && at("newest-table").children.length) return;
     newest = key;
     at("newest-table").replaceChildren(state.newest.length
-      ? table("Newest tier changes", CHANGE_HEADS, changeRows(state.newest)) : el("p", { class: "muted" }, both("None since the worker started.")));
+      ? table("Newest tier changes", CHANGE_HEADS, changeRows(state.newest), true) : el("p", { class: "muted" }, both("None since the worker started.")));
   };
   const show = (told) => {
     state = told;
@@ -242,7 +244,7 @@
       const told = await ask(`customers/${encodeURIComponent(id)}/changes`, "application/json");
       const story = told.ok ? (await told.json()).changes : [];
       const parts = explained(found);
-      parts.push(story.length ? table("Timeline", CHANGE_HEADS, changeRows(story)) : el("p", { class: "muted" }, both("No change since the worker started.")));
+      parts.push(story.length ? table("Timeline", CHANGE_HEADS.filter((_, place) => place !== 1), changeRows(story).map((row) => row.filter((_, place) => place !== 1))) : el("p", { class: "muted" }, both("No change since the worker started.")));
       if (found.seq > story.length) parts.push(el("p", { class: "muted" }, both(
         `Of ${found.seq} changes, those before the worker started are in the topic of the changes.`, `共 ${found.seq} 次变动；进程启动之前的变动在变动主题中。`)));
       result.replaceChildren(...parts);
