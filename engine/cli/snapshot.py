@@ -112,10 +112,11 @@ def snapshot(
         return
     if checkpoint is None:
         from rfmstream.engine.live.snapshots import snapshot_of_workers
+        from rfmstream.engine.live.sources import resolve_one
 
         if ruleset is not None or time_zone is not None or currency is not None:
             raise click.UsageError("a worker has its own --ruleset, --time-zone and --currency")
-        found = snapshot_of_workers(workers, as_of)
+        found = snapshot_of_workers(workers, as_of, resolve_one("listen_token", flags={}))
     else:
         chosen = chosen_ruleset(ruleset, time_zone, currency)
         if is_plain(checkpoint):

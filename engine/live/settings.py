@@ -200,6 +200,18 @@ def _address(text: str) -> tuple[str, int]:
     return found
 
 
+def parse_address(text: str, key: str) -> tuple[str, int]:
+    """Return the host and port of an option.
+
+    Errors  ConfigError  it is none
+    """
+    try:
+        return _address(text)
+    except _BadValueError as error:
+        problem, fix = error.args
+        raise ConfigError(problem, key=key, fix=fix) from None
+
+
 def _url(text: str) -> str:
     parts = urlsplit(text)
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:

@@ -6,7 +6,7 @@ import urllib.parse
 import urllib.request
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import pyarrow as pa
 
@@ -46,23 +46,25 @@ class Snapshot:
         return sorted(set(self.expected) - set(self.partitions))
 
 
-def snapshot_of_workers(urls: Sequence[str], as_of: str | None) -> Snapshot:
+def snapshot_of_workers(urls: Sequence[str], as_of: str | None, token: str | None = None) -> Snapshot:
     """Ask workers for snapshots of their partitions.
 
     In      urls   of their status pages
             as_of  the instant, ISO 8601; None: the present
+            token  what they ask for beyond loopback; None: nothing
     Errors  ConfigError     a URL or the instant is wrong
             TransportError  a worker does not answer, is not ready, or two of them have the same partition
             StateError      workers of different rulesets
     """
     partitions: list[str] = []
     expected: list[str] = []
-    first, rest = _answer(urls[0], as_of, partitions, expected), urls[1:]
+    asked = _Asked(as_of, token, partitions, expected)
+    first, rest = _answer(urls[0], asked), urls[1:]
 
     def batches() -> Iterator[pa.RecordBatch]:
         yield from _read(urls[0], first)
         for url in rest:
-            reader = _answer(url, as_of, partitions, expected)
+            reader = _answer(url, asked)
             if reader.schema.metadata != first.schema.metadata:
                 raise StateError("has another ruleset than the other worker", path=url, fix="ask them apart")
             yield from _read(url, reader)
@@ -116,17 +118,29 @@ def engines_of_store(store: Store, ruleset: Ruleset | None) -> "dict[str, Engine
     return engines
 
 
-def _answer(
-    url: str, as_of: str | None, partitions: list[str], expected: list[str]
-) -> pa.RecordBatchStreamReader:
+class _Asked(NamedTuple):
+    """What workers are asked, and which partitions those have that have answered."""
+
+    as_of: str | None
+    token: str | None
+    partitions: list[str]
+    expected: list[str]
+
+
+def _answer(url: str, asked: _Asked) -> pa.RecordBatchStreamReader:
     parts = urllib.parse.urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.netloc:
         raise ConfigError(f"{url!r} is no URL of a worker", key="--worker", fix="write http://127.0.0.1:8765")
-    query = "" if as_of is None else "?" + urllib.parse.urlencode({"as_of": as_of})
+    query = "" if asked.as_of is None else "?" + urllib.parse.urlencode({"as_of": asked.as_of})
+    headers = (
+        {} if asked.token is None else {"Authorization": f"Bearer {asked.token}".encode().decode("latin-1")}
+    )
+    # The scheme was checked above.
+    request = urllib.request.Request(url.rstrip("/") + "/snapshot" + query, headers=headers)  # noqa: S310
     try:
-        # The scheme was checked above.
-        response = urllib.request.urlopen(url.rstrip("/") + "/snapshot" + query, timeout=_ANSWER_S_MAX)  # noqa: S310
+        response = urllib.request.urlopen(request, timeout=_ANSWER_S_MAX)  # noqa: S310
         names = _names(response, PARTITIONS_HEADER)
+        expected = asked.expected
         expected += [name for name in _names(response, EXPECTED_HEADER) if name not in expected]
         reader = pa.ipc.open_stream(response)
     except urllib.error.HTTPError as error:
@@ -139,10 +153,10 @@ def _answer(
         raise TransportError(
             f"no snapshot comes from there ({words})", endpoint=url, fix="is it a worker?"
         ) from None
-    if twice := set(names) & set(partitions):
+    if twice := set(names) & set(asked.partitions):
         problem = f"{', '.join(sorted(twice))} belongs to two workers: partitions are on the move"
         raise TransportError(problem, endpoint=url, fix="try again")
-    partitions += names
+    asked.partitions.extend(names)
     return reader
 
 

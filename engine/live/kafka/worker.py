@@ -39,6 +39,7 @@ from rfmstream.engine.live.kafka.watermarks import high_watermarks
 from rfmstream.engine.live.mapped import MappedDecoder, fingerprint
 from rfmstream.engine.live.model import Source
 from rfmstream.engine.live.options import RunnerOptions
+from rfmstream.engine.live.page import Draws
 from rfmstream.engine.live.placement import Placement
 from rfmstream.engine.live.plain import is_parted
 from rfmstream.engine.live.runner import Runner
@@ -61,9 +62,10 @@ _SWITCH_S: Final = 0.0005
 _log = logging.getLogger(__name__)
 
 
-def run_worker(config: WorkerConfig) -> int:
+def run_worker(config: WorkerConfig, draws: Draws | None = None) -> int:
     """Run a worker until SIGTERM, Ctrl-C, or the end it was told to reach; return the exit code 0.
 
+    In      draws  makes the page; None: there is none
     Errors  ConfigError     refused before anything was read
             StateError      a checkpoint or the state cannot be trusted
             TransportError  the brokers do not answer
@@ -76,7 +78,7 @@ def run_worker(config: WorkerConfig) -> int:
     # So soon a thread that computes a step yields to the event loop, which sends requests; the default is 5 ms.
     sys.setswitchinterval(_SWITCH_S)
     install_lock()  # for the loop's thread: what is large goes to the pool
-    asyncio.run(Worker(config).run())
+    asyncio.run(Worker(config, draws).run())
     return 0
 
 
@@ -91,8 +93,9 @@ class _Held:
 class Worker:
     """One worker process."""
 
-    def __init__(self, config: WorkerConfig) -> None:
+    def __init__(self, config: WorkerConfig, draws: Draws | None = None) -> None:
         self._config = config
+        self._draws = draws
         views = () if config.views is None else config.views.views
         self._board = Board(config.ruleset, config.clock, rules=config.rules, views=views)
         if config.listen is not None:
@@ -172,6 +175,7 @@ class Worker:
             config.listen_token,
             listen_data=config.listen_data,
             tls=None if cert is None else tls_context(cert, config.listen_tls_key_file),
+            draws=self._draws,
         )
 
     async def _unless_stopped(self, doing: Coroutine[Any, Any, _T]) -> _T | None:
