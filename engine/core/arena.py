@@ -52,7 +52,7 @@ class Arena:
         size = _whole(self._dtype.itemsize * capacity)
         used = self._dtype.itemsize * self.array.shape[0]
         if self._touching is not None and not self._touching.cancel():
-            self._touching.result()
+            self._touching.wait()
         grown = before
         try:
             del self.array
