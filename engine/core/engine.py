@@ -6,8 +6,7 @@ clock and no file, so the same calls give the same tables always. It lets one ca
 """
 
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from copy import copy
 from datetime import datetime
 from os import PathLike
@@ -274,14 +273,13 @@ class Engine:
         engine._hold(machine)  # noqa: SLF001 - of this class
         return engine
 
-    @contextmanager
-    def held(self) -> Iterator[Machine]:
-        """Hold the machine as it is: to be written with those of other views.
+    @reads
+    def holding(self, call: Callable[[Machine], None]) -> None:
+        """Call a function with the machine as it is: to be written with those of other views.
 
         Raises  StateError where a step was broken off
         """
-        with self._guard.reading():
-            yield self._machine
+        call(self._machine)
 
     def _hold(self, machine: Machine) -> None:
         self._machine = machine
