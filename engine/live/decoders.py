@@ -85,11 +85,11 @@ def _readings(plan: Plan) -> list[list[Any]]:
 
 
 def _decoder(recipe: Mapping[str, Any], currency: str, time_zone: str, attributes: Sequence[str]) -> Decodes:
-    plain: dict[str, Any] = {"currency": currency, "time_zone": time_zone}
+    plain: dict[str, Any] = {"currency": currency, "time_zone": time_zone, "attributes": attributes}
     if "record_bytes_max" in recipe:
         plain["record_bytes_max"] = recipe["record_bytes_max"]
     if recipe.get("map") is None:
-        return Decoder(**plain, attributes=attributes)
+        return Decoder(**plain)
     url = recipe.get("schema_registry")
     registry = None if url is None else Registry(url, recipe.get("schema_registry_auth"))
     return MappedDecoder(load_map(recipe["map"]), registry=registry, **plain)

@@ -10,6 +10,7 @@ Source  docs/input-maps.md, docs/live.md
 
 import json
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from itertools import pairwise
@@ -19,8 +20,10 @@ from typing import Any, Final
 import numpy as np
 import pyarrow as pa
 
+from rfmstream.engine.events.attributes import with_attributes
 from rfmstream.engine.events.json_rows import text_rows
 from rfmstream.engine.events.normalise import NO_ORDERS
+from rfmstream.engine.events.text import nulls
 from rfmstream.engine.files.evaluate import SourceRows
 from rfmstream.engine.files.mapping import Mapper
 from rfmstream.engine.files.pages import Pages
@@ -112,9 +115,10 @@ class MappedDecoder:
             currency, time_zone  the ruleset's
             record_bytes_max  a longer value is refused unread
             registry   None: framed records are read where they are JSON
+            attributes  what views look at: the orders get a column `attribute.NAME` for each
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - each by name
         self,
         input_map: InputMap,
         *,
@@ -122,10 +126,15 @@ class MappedDecoder:
         time_zone: str = "UTC",
         record_bytes_max: int = 16 << 20,
         registry: Registry | None = None,
+        attributes: Sequence[str] = (),
     ) -> None:
         check_map(input_map)
         self._map = input_map
-        self._wanted = input_map.columns()
+        self._attributes = tuple(attributes)
+        self._none = with_attributes(NO_ORDERS, {name: nulls(0) for name in attributes})
+        self._wanted = Mapper(
+            input_map, currency=currency, time_zone=time_zone, attributes=attributes
+        ).columns()
         self._currency = currency
         self._time_zone = time_zone
         self._record_bytes_max = record_bytes_max
@@ -256,7 +265,7 @@ class MappedDecoder:
         """Return events whose `row` is the place of their piece, and the rows that are none."""
         there = [at for at, piece in enumerate(pieces) if piece.record is not None]
         if not there:
-            return NO_ORDERS, []
+            return self._none, []
         try:
             return self._judged([pieces[at].record for at in there], np.array(there, np.int64))
         except InputError:
@@ -272,7 +281,7 @@ class MappedDecoder:
             else:
                 parts.append(orders)
                 refused += rejected
-        return pa.concat_batches(parts) if parts else NO_ORDERS, refused
+        return pa.concat_batches(parts) if parts else self._none, refused
 
     def _judged(
         self, objects: list[Any], ordinals: np.ndarray[Any, Any]
@@ -289,7 +298,9 @@ class MappedDecoder:
         source_rows = SourceRows(
             batch, ordinals[good], None, self._wanted, absent=self._map.input.absent or ()
         )
-        mapper = Mapper(self._map, currency=self._currency, time_zone=self._time_zone)
+        mapper = Mapper(
+            self._map, currency=self._currency, time_zone=self._time_zone, attributes=self._attributes
+        )
         orders, rejected = mapper.canonical(source_rows)
         reasons = rejected.column("reason").to_pylist()
         for row, reason in zip(rejected.column("row").to_pylist(), reasons, strict=True):

@@ -265,7 +265,7 @@ class Partition:
         rejected = Rejected(self.state)
         for of, told in zip(self.state.views, made.views, strict=True):
             rows = read.rows_of(of)
-            refused = rejected.refuse(of, rows.refused(first, end), rows.batch.records)
+            refused = rejected.refuse(of, rows.refused(first, end), rows.batch)
             of.engine.counters.reject(refused)
             start, stop = rows.span(first, end)
             for first_row, end_row, erases in rows.runs(start, stop):

@@ -9,7 +9,7 @@ from typing import Any
 from rfmstream.engine.core.view import ViewEngine
 from rfmstream.engine.events.json_members import attribute_text
 from rfmstream.engine.events.json_rows import parse_object
-from rfmstream.engine.live.model import Headers, RawRecords, Rejection
+from rfmstream.engine.live.model import Headers, LogBatch, RawRecords, Rejection
 from rfmstream.engine.live.plain import is_plain
 from rfmstream.engine.live.spans import integers
 from rfmstream.engine.live.state import State
@@ -32,16 +32,17 @@ class Rejected:
         self._rows.setdefault(key, row)
         self._views.setdefault(key, []).append(of.view.name)
 
-    def refuse(self, of: ViewEngine, rows: Sequence[Rejection], records: RawRecords) -> list[str]:
+    def refuse(self, of: ViewEngine, rows: Sequence[Rejection], batch: LogBatch) -> list[str]:
         """Take those of the rows that could not be read which are a view's; return the reasons.
 
-        What says nothing of the columns that a view looks at, as it cannot be read at all, may be anybody's.
+        What says nothing of the columns that a view looks at, as it cannot be read at all, may be anybody's; so may
+        what an input map could not read.
         """
         reasons = []
         for row in rows:
             reason: str | None = row.reason
-            if of.view.attributes:
-                reason = _reason_in(of, row, records)
+            if of.view.attributes and batch.texts is None:
+                reason = _reason_in(of, row, batch.records)
             if reason is not None:
                 self.add(of, row if reason == row.reason else row._replace(reason=reason))
                 reasons.append(reason)
