@@ -25,7 +25,7 @@ from rfmstream.engine.core.populations import Populations
 from rfmstream.engine.core.shard import Shard
 from rfmstream.engine.events.instants import Instant, to_datetime, to_us
 from rfmstream.schemas.codes import NEVER_US
-from rfmstream.schemas.errors import ConfigError
+from rfmstream.schemas.errors import ConfigError, StateError
 from rfmstream.schemas.ruleset import Ruleset, load_ruleset
 
 
@@ -157,6 +157,7 @@ class Engine:
         Raises  InputError where a column is missing, damaged or of a type that cannot be read exactly
                 StateError where an earlier step was broken off: by an interrupt, or for want of memory
         """
+        self._check_alone()
         judged = self._machine.judge(to_table(orders))
         self._guard.begin()
         return self._machine.step_judged(judged)
@@ -164,6 +165,7 @@ class Engine:
     @changes
     def step_canonical(self, orders: pa.RecordBatch) -> StepResult:
         """Apply a batch of schemas.orders.CANONICAL_SCHEMA, whose rows are valid in themselves."""
+        self._check_alone()
         self._guard.begin()
         return self._machine.step_canonical(orders)
 
@@ -280,6 +282,14 @@ class Engine:
         Raises  StateError where a step was broken off
         """
         call(self._machine)
+
+    def _check_alone(self) -> None:
+        """Refuse orders where only a view knows whose they are."""
+        if self.populations is not None:
+            raise StateError(
+                f"the view {self.view} parts its customers by a column that an engine does not look at",
+                fix="give the orders to Views.restore(directory)",
+            )
 
     def _hold(self, machine: Machine) -> None:
         self._machine = machine
