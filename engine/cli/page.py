@@ -3,7 +3,7 @@
 import click
 
 from rfmstream.engine.cli.options import chosen_ruleset, ruleset_options
-from rfmstream.engine.live.settings import parse_address
+from rfmstream.engine.live.setting_values import option_address
 
 
 @click.command(
@@ -55,7 +55,7 @@ def page(  # noqa: PLR0917 - options
 
     serve(
         workers,
-        parse_address(listen, "--listen"),
+        option_address(listen, "--listen"),
         LivePage(lang),
         token=resolve_one("listen_token", flags={}),
         agreed=lambda identity: agreed(identity, chosen_ruleset(ruleset, time_zone, currency)),

@@ -11,7 +11,8 @@ from rfmstream.engine.events.instants import parse_instant
 from rfmstream.engine.live.law import Clock
 from rfmstream.engine.live.places import default_checkpoints
 from rfmstream.engine.live.plain import is_plain
-from rfmstream.engine.live.settings import CLIENT_SETTINGS, WORKER_SETTINGS, Given
+from rfmstream.engine.live.setting import Given
+from rfmstream.engine.live.settings import CLIENT_SETTINGS, WORKER_SETTINGS
 from rfmstream.engine.live.sources import resolve
 from rfmstream.engine.service.client_config import ClientConfig
 from rfmstream.engine.service.page_server import is_loopback

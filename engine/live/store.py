@@ -25,10 +25,10 @@ from uuid import uuid4
 
 import orjson
 import pyarrow as pa
-import xxhash
 from pyarrow import fs
 
 from rfmstream.engine.core.checkpoint.folder import locked, sync_folder
+from rfmstream.engine.core.checkpoint.manifest import digest_of
 from rfmstream.engine.core.engine import Engine
 from rfmstream.engine.live.model import Source
 from rfmstream.engine.live.state import State
@@ -226,7 +226,7 @@ class Store:
                     **told,
                 }
                 whole = orjson.dumps(
-                    {"xxh3_128": _digest(position), "position": position}, option=orjson.OPT_INDENT_2
+                    {"xxh3_128": digest_of(position), "position": position}, option=orjson.OPT_INDENT_2
                 )
                 name = self._publish(written, folder, offset, whole)
             self._prune(source)
@@ -353,7 +353,7 @@ class Store:
             position = self._position(path)
         position |= {"app_id": other._app_id, "mark": 0}  # noqa: SLF001 - one of us
         whole = orjson.dumps(
-            {"xxh3_128": _digest(position), "position": position}, option=orjson.OPT_INDENT_2
+            {"xxh3_128": digest_of(position), "position": position}, option=orjson.OPT_INDENT_2
         )
         with _talking(self._uri), self._at_hand(path) as folder:
             verify_views(folder, position)
@@ -378,7 +378,7 @@ class Store:
                 OSError, ValueError
         """
         whole = orjson.loads(self._read(f"{path}/{POSITION}"))
-        if not isinstance(whole, dict) or _digest(whole.get("position")) != whole.get("xxh3_128"):
+        if not isinstance(whole, dict) or digest_of(whole.get("position")) != whole.get("xxh3_128"):
             raise StateError(f"{POSITION} is damaged", path=path)
         position: dict[str, Any] = whole["position"]
         if position["format"] != FORMAT or position["version"] != VERSION:
@@ -505,10 +505,6 @@ class Store:
             with suppress(OSError), locked(path) as is_left:
                 if is_left:
                     shutil.rmtree(path)
-
-
-def _digest(position: object) -> str:
-    return xxhash.xxh3_128_hexdigest(orjson.dumps(position, option=orjson.OPT_SORT_KEYS))
 
 
 def _credentials(uri: str) -> list[str]:

@@ -58,7 +58,7 @@ def seal(folder: Path, manifest: dict[str, Any]) -> None:
     """Write a manifest whose checksum is right, whatever it says."""
     put(
         folder / MANIFEST,
-        orjson.dumps({"xxh3_128": manifests._digest(manifest), "manifest": manifest}),
+        orjson.dumps({"xxh3_128": manifests.digest_of(manifest), "manifest": manifest}),
     )
 
 
