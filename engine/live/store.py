@@ -234,12 +234,18 @@ class Store:
         return SavedCheckpoint(name, offset, size + len(whole), oldest)
 
     def load(
-        self, source: Source, not_after: int | None = None, ruleset: Ruleset | Plan | None = None
+        self,
+        source: Source,
+        not_after: int | None = None,
+        ruleset: Ruleset | Plan | None = None,
+        *,
+        view: str | None = None,
     ) -> LoadedCheckpoint | None:
         """Return the newest whole checkpoint at an offset that is not after `not_after`; None: there is none.
 
         In      not_after  None: any offset
                 ruleset    to go on with, or a plan of views, see LoadedCheckpoint; None: the checkpoint's own, built-in
+                view       only this one, whatever its events are; None: all, or those of the plan
         Errors  StateError      also: it belongs to another application, or to another version's format
                 TransportError  it is there but cannot be read now
         """
@@ -249,7 +255,7 @@ class Store:
                 continue
             path = f"{self._folder(source)}/{name}"
             try:
-                return self._load(source, path, name, ruleset)
+                return self._load(source, path, name, ruleset, view)
             except ForeignError:
                 raise
             except (StateError, FileNotFoundError, ValueError, pa.ArrowInvalid) as error:
@@ -387,7 +393,9 @@ class Store:
             )
         return position
 
-    def _load(self, source: Source, path: str, name: str, ruleset: Ruleset | Plan | None) -> LoadedCheckpoint:
+    def _load(
+        self, source: Source, path: str, name: str, ruleset: Ruleset | Plan | None, view: str | None
+    ) -> LoadedCheckpoint:
         position = self._position(path)
         if position["app_id"] != self._app_id:
             raise ForeignError(
