@@ -159,8 +159,9 @@ def _open_lock(kernel: str) -> int | None:
 
 
 def _make(folder: Path) -> None:
+    """Make a folder that all may read, as users of an image that root built, and nobody else may write to."""
     for place in (folder.parent, folder):
-        place.mkdir(mode=0o700, parents=True, exist_ok=True)
+        place.mkdir(mode=0o755, parents=True, exist_ok=True)
 
 
 @cache
@@ -220,7 +221,7 @@ def read(path: Path, of_machine: str) -> tuple[bytes, Manifest]:
 
 
 def write(code: bytes, manifest: Manifest) -> Path | None:
-    """Write an object into the folder for new ones, which is made for its user alone; None where that cannot be."""
+    """Write an object into the folder for new ones, which only its user may write to; None where that cannot be."""
     place = target()
     if place is None:
         return None
@@ -232,6 +233,7 @@ def write(code: bytes, manifest: Manifest) -> Path | None:
         handle, part = tempfile.mkstemp(dir=folder, prefix=".")
         with os.fdopen(handle, "wb") as file:
             file.write(pack(code, manifest))
+            os.fchmod(handle, 0o644)  # it is made for its owner alone
         Path(part).replace(path)
     except OSError as error:
         _log.info("a compiled kernel is not kept: %s", error)

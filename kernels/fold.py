@@ -60,7 +60,7 @@ from rfmstream.kernels.memory import (
     route_of,
     seeds_of,
 )
-from rfmstream.kernels.table import fetch, find_next, first_hit, insert, probe, settle, tag_of
+from rfmstream.kernels.table import find_next, first_hit, insert, prefetch_homes, probe, settle, tag_of
 from rfmstream.kernels.wheel import arm, has_chunks, key_of
 from rfmstream.schemas.codes import ID_BYTES_MAX, NO_TIER, ChangeReason
 
@@ -198,9 +198,9 @@ def _look_up(state, batch, rules, first, end, rows, handles, hashes):
         value = customer_hash_of(batch)[i]
         if state.shards == 1 or shard_of(route_of(batch)[i], state.shards) == state.shard:
             rows[count] = i
-            fetch(index_of(state), tag_of(value))
+            prefetch_homes(index_of(state), tag_of(value))
             hashes[count] = hash_pair(value, order_hash_of(batch)[i], seeds_of(state))
-            fetch(orders_of(state), tag_of(hashes[count]))
+            prefetch_homes(orders_of(state), tag_of(hashes[count]))
             count += 1
     for k in range(count):
         tag = tag_of(customer_hash_of(batch)[rows[k]])

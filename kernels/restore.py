@@ -27,7 +27,7 @@ from rfmstream.kernels.memory import (
     orders_of,
     seeds_of,
 )
-from rfmstream.kernels.table import fetch, insert, settle, tag_of
+from rfmstream.kernels.table import insert, prefetch_homes, settle, tag_of
 
 BLOCK = 256
 
@@ -51,7 +51,7 @@ def load_customer_ids(states, offset, data, hashes):
         if i % BLOCK == 0:
             settle(index)
         if i + 16 < offset.size - 1:
-            fetch(index, tag_of(hashes[first + i + 16]))
+            prefetch_homes(index, tag_of(hashes[first + i + 16]))
         start = np.int64(offset[i])
         size = np.int64(offset[i + 1]) - start
         customer = customers_of(state)[first + i]
@@ -113,7 +113,7 @@ def load_entry_ids(states, offset, data, customer_hashes, scratch):
             if kind_of(entry) == ORDER:
                 state.n_orders += 1
             scratch[i - block] = _hash_entry(state, handle, start, size, customer_hashes)
-            fetch(table, tag_of(scratch[i - block]))
+            prefetch_homes(table, tag_of(scratch[i - block]))
         for i in range(block, end):
             marks = np.int64(entries_of(state)[state.n_entries + i].marks)
             # Adjustments with an event_id have no identity here, and what is gone has none at all.

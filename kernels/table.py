@@ -48,8 +48,8 @@ def homes_of(table, tag):
 
 
 @inline
-def fetch(table, tag):
-    """Ask for both homes of a tag."""
+def prefetch_homes(table, tag):
+    """Prefetch both home lines of a tag."""
     first, second = homes_of(table, tag)
     prefetch(pairs_of(table), first, 0)
     prefetch(pairs_of(table), second, 0)

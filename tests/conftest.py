@@ -38,8 +38,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def _is_deep(item: pytest.Item) -> bool:
-    """Tell whether a test runs in `make test-deep` alone."""
-    return item.get_closest_marker("deep") is not None
+    """Tell whether a test runs in `make test-deep` alone: it is marked so, or stops and starts a broker of its own."""
+    has_own_broker = "own_broker" in getattr(item, "fixturenames", ())
+    return has_own_broker or item.get_closest_marker("deep") is not None
 
 
 def _is_schedule(item: pytest.Item) -> bool:

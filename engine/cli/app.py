@@ -21,6 +21,7 @@ from rfmstream.engine.cli.generate import generate
 from rfmstream.engine.cli.homeless import keep_a_cache
 from rfmstream.engine.cli.maps import maps
 from rfmstream.engine.cli.outcomes import outcomes
+from rfmstream.engine.cli.page import page
 from rfmstream.engine.cli.produce import produce
 from rfmstream.engine.cli.redrive import redrive
 from rfmstream.engine.cli.replay import replay
@@ -124,6 +125,7 @@ for _command in (
     maps,
     generate,
     worker,
+    page,
     produce,
     redrive,
     tail,

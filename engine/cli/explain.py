@@ -109,7 +109,7 @@ def _of_changes(
     from rfmstream.engine.replay.timeline import read_timeline
 
     story = read_timeline(path, customer, view=view, population=population)
-    return story.changes[-1], _agreed(story.identity, chosen)
+    return story.changes[-1], agreed(story.identity, chosen)
 
 
 def _of_checkpoint(
@@ -157,14 +157,16 @@ def _of_workers(
 ) -> "tuple[dict[str, Any], Ruleset, int | None]":
     from rfmstream.engine.events.instants import parse_instant
     from rfmstream.engine.live.snapshots import snapshot_of_workers
+    from rfmstream.engine.live.sources import resolve_one
 
-    found = snapshot_of_workers(workers, as_of, view=view, population=population)
-    own = _agreed((found.schema.metadata or {}).get(b"rfmstream.ruleset", b"").decode(), chosen)
+    token = resolve_one("listen_token", flags={})
+    found = snapshot_of_workers(workers, as_of, token, view=view, population=population)
+    own = agreed((found.schema.metadata or {}).get(b"rfmstream.ruleset", b"").decode(), chosen)
     as_of_us = None if as_of is None else parse_instant(as_of, own.time_zone, key="--as-of")
     return _row_of(found.batches, customer, workers[0]), own, as_of_us
 
 
-def _agreed(identity: str, chosen: "Ruleset | None") -> "Ruleset":
+def agreed(identity: str, chosen: "Ruleset | None") -> "Ruleset":
     """Return the ruleset of an identity: the one that was named, or a built-in."""
     from rfmstream.schemas.errors import ConfigError
     from rfmstream.schemas.ruleset_identity import ruleset_of

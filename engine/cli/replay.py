@@ -167,7 +167,7 @@ def replay(
         raise click.UsageError("give the rulesets in the --plan, or each by --ruleset, not both")
     # Loaded here, so that help need not wait for Arrow and the compiler.
     from rfmstream.engine.cli.progress import progress_bar
-    from rfmstream.engine.cli.replay_views import chosen_plan, replay_plan
+    from rfmstream.engine.cli.replay_views import chosen_plan, replay_plan, tell_of_files
     from rfmstream.engine.cli.show import print_json, print_summary
     from rfmstream.engine.cli.warm_up import compile_kernels
     from rfmstream.engine.core.checkpoint.folder import held
@@ -186,6 +186,7 @@ def replay(
     )
     # Whoever breaks it off after its files are there, and runs it again, would get empty ones.
     settled = click.get_current_context().with_resource(ExitStack())
+    state = [] if checkpoint is None else ["state"]
     views = chosen_plan(rulesets, plan, time_zone, currency, checkpoint)
     if views is not None:
         with nullcontext() if checkpoint is None else held(checkpoint):
@@ -193,7 +194,7 @@ def replay(
                 views,
                 inputs,
                 threads=threads or default_threads(),
-                kernels=("orders", "time", *_readers(inputs)),
+                kernels=("orders", *_readers(inputs), "time", "snapshot", *state),
                 input_map=input_map,
                 as_of=as_of,
                 until=until,
@@ -216,7 +217,6 @@ def replay(
         exchange = (
             None if rates is None else load_rates(rates, currency=own.currency, time_zone=own.time_zone)
         )
-        state = [] if checkpoint is None else ["state"]
         compile_kernels("orders", *_readers(inputs), "time", "snapshot", *state)
         with progress_bar() as on_progress:
             result = run(
@@ -238,17 +238,7 @@ def replay(
                 rates=exchange,
             )
     summary = summarise(result)
-    for path, rows in result.kept.items():
-        click.echo(
-            f"rfmstream: {path} is left as it was, with {rows:,} rows: the checkpoint had all of these orders already",
-            err=True,
-        )
-    for path, rows in result.replaced.items():
-        click.echo(
-            f"rfmstream: {path} had {rows:,} rows, of an earlier run on this checkpoint, and has "
-            f"{result.files[path]:,} now; name another file for each run to keep all",
-            err=True,
-        )
+    tell_of_files(result)
     try:
         if as_json:
             print_json(summary.as_dict())

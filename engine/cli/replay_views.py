@@ -23,7 +23,7 @@ from rfmstream.schemas.ruleset import load_ruleset
 
 if TYPE_CHECKING:
     from rfmstream.engine.files.identities import Identities
-    from rfmstream.engine.replay.replay import Outputs
+    from rfmstream.engine.replay.replay import Outputs, ReplayResult
     from rfmstream.engine.replay.views import ByZone
     from rfmstream.schemas.mapping import InputMap
 
@@ -111,11 +111,27 @@ def replay_plan(
             identities=identities,
             rates=None if rates is None else exchange,
         )
+    tell_of_files(result)
     try:
         _print(result, as_json=as_json)
     except OSError:
         click.echo("rfmstream: all files and the checkpoint are written, but not this summary", err=True)
         raise
+
+
+def tell_of_files(result: "ReplayResult | ViewsReplay") -> None:
+    """Say which files stay as an earlier run on the checkpoint left them, and which had more rows than now."""
+    for path, rows in result.kept.items():
+        click.echo(
+            f"rfmstream: {path} is left as it was, with {rows:,} rows: the checkpoint had all of these orders already",
+            err=True,
+        )
+    for path, rows in result.replaced.items():
+        click.echo(
+            f"rfmstream: {path} had {rows:,} rows, of an earlier run on this checkpoint, and has "
+            f"{result.files[path]:,} now; name another file for each run to keep all",
+            err=True,
+        )
 
 
 def _instant(text: str | None, key: str) -> "ByZone | None":

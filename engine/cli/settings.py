@@ -6,7 +6,7 @@ from typing import Any, Final, TypeVar
 import click
 
 from rfmstream.engine.cli.options import FILE
-from rfmstream.engine.live.settings import ENVIRONMENT_PREFIX, Setting
+from rfmstream.engine.live.setting import ENVIRONMENT_PREFIX, Setting
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 

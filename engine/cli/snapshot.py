@@ -112,10 +112,12 @@ def snapshot(
         return
     if checkpoint is None:
         from rfmstream.engine.live.snapshots import snapshot_of_workers
+        from rfmstream.engine.live.sources import resolve_one
 
         if ruleset is not None or time_zone is not None or currency is not None:
             raise click.UsageError("a worker has its own --ruleset, --time-zone and --currency")
-        found = snapshot_of_workers(workers, as_of, view=view, population=population)
+        token = resolve_one("listen_token", flags={})
+        found = snapshot_of_workers(workers, as_of, token, view=view, population=population)
     else:
         chosen = chosen_ruleset(ruleset, time_zone, currency)
         if is_plain(checkpoint):

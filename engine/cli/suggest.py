@@ -172,11 +172,13 @@ def _read(engine: Any, orders: tuple[Path, ...], input_map: Any) -> Any:  # noqa
 
 def _written(out: Path, text: str) -> "Ruleset":
     """Write the file, whole or not at all, once it is known to be a ruleset."""
+    from rfmstream.engine.files.output import create, part_of
     from rfmstream.schemas.errors import ConfigError
     from rfmstream.schemas.ruleset import load_ruleset
 
-    part = out.with_name(f".{out.name}.{os.getpid()}.part")
+    part = part_of(out)
     try:
+        create(part, like=out)
         part.write_text(text, encoding="utf-8")
         ruleset = load_ruleset(part)
         part.replace(out)

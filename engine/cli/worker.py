@@ -59,6 +59,7 @@ def worker(*, check: bool, as_json: bool, config: Path | None, **flags: object) 
 
     settings = load_worker_config(flags, file=config)
     set_up_logs(settings.log_format, settings.log_level)
+    from rfmstream.engine.insight.report.live_page import LivePage
     from rfmstream.engine.live.kafka.worker import run_worker
 
-    raise SystemExit(run_worker(settings))
+    raise SystemExit(run_worker(settings, LivePage()))

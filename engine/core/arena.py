@@ -41,18 +41,21 @@ class Arena:
             address = self.array.__array_interface__["data"][0]
             self._touching = touch(self._mapping, address + first, last - first)
 
-    def grow(self, capacity: int) -> None:
+    def grow(self, capacity: int, most: int | None = None) -> None:
         """Make room for at least `capacity` elements, or double it, whichever is more; the content stays.
+
+        most  elements from which on it is not doubled
 
         Who still holds the old array keeps the old memory: the content is copied then. Where there is no memory for
         more, everything stays as it was.
         """
         before = self.array.shape[0]
-        capacity = max(capacity, 2 * self.array.shape[0])
+        doubled = 2 * self.array.shape[0]
+        capacity = max(capacity, doubled if most is None else min(doubled, most))
         size = _whole(self._dtype.itemsize * capacity)
         used = self._dtype.itemsize * self.array.shape[0]
         if self._touching is not None and not self._touching.cancel():
-            self._touching.result()
+            self._touching.wait()
         grown = before
         try:
             del self.array

@@ -6,8 +6,7 @@ clock and no file, so the same calls give the same tables always. It lets one ca
 """
 
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from copy import copy
 from datetime import datetime
 from os import PathLike
@@ -20,13 +19,13 @@ from numpy.typing import NDArray
 from rfmstream.engine.core.checkpoint.read import read_checkpoint
 from rfmstream.engine.core.checkpoint.write import write_checkpoint
 from rfmstream.engine.core.counters import Counters
-from rfmstream.engine.core.guard import Guard
+from rfmstream.engine.core.guard import Guard, changes, reads
 from rfmstream.engine.core.machine import Machine, Mode, StepResult
 from rfmstream.engine.core.populations import Populations
 from rfmstream.engine.core.shard import Shard
 from rfmstream.engine.events.instants import Instant, to_datetime, to_us
 from rfmstream.schemas.codes import NEVER_US
-from rfmstream.schemas.errors import ConfigError
+from rfmstream.schemas.errors import ConfigError, StateError
 from rfmstream.schemas.ruleset import Ruleset, load_ruleset
 
 
@@ -139,14 +138,17 @@ class Engine:
         """The columns of `snapshot`."""
         return self._machine.columns.snapshot_schema
 
+    @reads
     def use_threads(self, threads: int) -> None:
         """Work on the shards with so many threads from now on."""
         self._machine.use_threads(threads)
 
+    @reads
     def use_mode(self, mode: Mode) -> None:
         """Let the changes from now on say this mode."""
         self._machine.use_mode(mode)
 
+    @changes
     def step(self, orders: Any) -> StepResult:  # noqa: ANN401 - whatever speaks the Arrow PyCapsule interface
         """Apply orders, in the order in which they stand.
 
@@ -155,17 +157,19 @@ class Engine:
         Raises  InputError where a column is missing, damaged or of a type that cannot be read exactly
                 StateError where an earlier step was broken off: by an interrupt, or for want of memory
         """
-        table = to_table(orders)
-        with self._guard.reading():
-            judged = self._machine.judge(table)
-            with self._guard.changing():
-                return self._machine.step_judged(judged)
+        self._check_alone()
+        judged = self._machine.judge(to_table(orders))
+        self._guard.begin()
+        return self._machine.step_judged(judged)
 
+    @changes
     def step_canonical(self, orders: pa.RecordBatch) -> StepResult:
         """Apply a batch of schemas.orders.CANONICAL_SCHEMA, whose rows are valid in themselves."""
-        with self._guard.changing():
-            return self._machine.step_canonical(orders)
+        self._check_alone()
+        self._guard.begin()
+        return self._machine.step_canonical(orders)
 
+    @changes
     def step_log(
         self, orders: pa.RecordBatch, log_us: NDArray[np.int64] | None = None, *, tolerance_us: int = 0
     ) -> tuple[pa.Table, NDArray[np.uint8]]:
@@ -176,27 +180,30 @@ class Engine:
         tolerance_us  how far beyond the log's clock a row may be dated: else it is rejected as `future_time`
         Returns       tier changes, schemas.changes; and u8[n], the Outcome of each row
         """
-        with self._guard.changing():
-            return self._machine.step_log(orders, log_us, tolerance_us)
+        self._guard.begin()
+        return self._machine.step_log(orders, log_us, tolerance_us)
 
+    @changes
     def advance(self, now: Instant) -> pa.Table:
         """Let time pass up to `now` and return the tier changes that brings: none if `now` is before the clock.
 
         The signals that brings are in `signals` afterwards.
         """
         now_us = to_us(now)
-        with self._guard.changing():
-            return self._machine.advance(now_us)
+        self._guard.begin()
+        return self._machine.advance(now_us)
 
+    @changes
     def next_due_us(self, until: Instant) -> int:
         """Return the earliest instant up to `until` at which time alone may bring something; FOREVER_US if none.
 
         No time passes and no result changes by asking; it costs no more for many customers.
         """
         until_us = to_us(until)
-        with self._guard.changing():  # timers may be filed anew
-            return self._machine.next_due_us(until_us)
+        self._guard.begin()  # timers may be filed anew
+        return self._machine.next_due_us(until_us)
 
+    @changes
     def resegment(self, ruleset: Ruleset, now: Instant | None = None) -> pa.Table:
         """Go on by another ruleset: measure every customer by it at `now`, and return the changes, `rules_changed`.
 
@@ -212,35 +219,35 @@ class Engine:
                 key="ruleset",
                 fix=f"use a ruleset in {self.ruleset.currency}, or begin anew",
             )
-        with self._guard.changing():
-            now_us = self.clock_us if now is None else max(to_us(now), self.clock_us)
-            return self._machine.resegment(ruleset, now_us)
+        now_us = self.clock_us if now is None else max(to_us(now), self.clock_us)
+        self._guard.begin()
+        return self._machine.resegment(ruleset, now_us)
 
+    @reads
     def snapshot(self, as_of: Instant | None = None) -> pa.Table:
         """Return one row a customer as of an instant (default: the clock), without changing anything.
 
         Raises  ConfigError where `as_of` lies before the clock
                 StateError where a step was broken off
         """
-        with self._guard.reading():
-            return self._machine.snapshot(self.clock_us if as_of is None else to_us(as_of))
+        return self._machine.snapshot(self.clock_us if as_of is None else to_us(as_of))
 
     def snapshot_rows(self, shard: Shard, as_of_us: int, handles: NDArray[np.uint32]) -> pa.RecordBatch:
         """Return the snapshot's rows of a shard's customers of some handles; see `engine.core.lookup`."""
         return self._machine.columns.snapshot(shard, as_of_us, handles)
 
+    @reads
     def frozen(self) -> "Engine":
         """Return a copy to be written as a checkpoint while this engine goes on; it can do nothing else."""
-        with self._guard.reading():
-            other = copy(self)
-            # Under a guard of its own: writing the copy does not keep this engine waiting.
-            other._hold(self._machine.frozen())  # noqa: SLF001 - of this class
-            return other
+        other = copy(self)
+        # Under a guard of its own: writing the copy does not keep this engine waiting.
+        other._hold(self._machine.frozen())  # noqa: SLF001 - of this class
+        return other
 
+    @reads
     def checkpoint(self, directory: str | PathLike[str]) -> None:
         """Write the whole state to a directory, replacing the checkpoint there in one step."""
-        with self._guard.reading():
-            write_checkpoint(self._machine, directory)
+        write_checkpoint(self._machine, directory)
 
     @classmethod
     def restore(
@@ -268,14 +275,21 @@ class Engine:
         engine._hold(machine)  # noqa: SLF001 - of this class
         return engine
 
-    @contextmanager
-    def held(self) -> Iterator[Machine]:
-        """Hold the machine as it is: to be written with those of other views.
+    @reads
+    def holding(self, call: Callable[[Machine], None]) -> None:
+        """Call a function with the machine as it is: to be written with those of other views.
 
         Raises  StateError where a step was broken off
         """
-        with self._guard.reading():
-            yield self._machine
+        call(self._machine)
+
+    def _check_alone(self) -> None:
+        """Refuse orders where only a view knows whose they are."""
+        if self.populations is not None:
+            raise StateError(
+                f"the view {self.view} parts its customers by a column that an engine does not look at",
+                fix="give the orders to Views.restore(directory)",
+            )
 
     def _hold(self, machine: Machine) -> None:
         self._machine = machine

@@ -31,7 +31,10 @@ from rfmstream.kernels.snapshot import write_snapshot
 from rfmstream.kernels.verify import verify_clock, verify_customers, verify_entries
 from rfmstream.kernels.wheel import PUSH_RESERVE, advance, next_due, rearm
 from rfmstream.schemas.codes import FOREVER_US, ID_BYTES_MAX, NEVER_US, ChangeReason
+from rfmstream.schemas.errors import StateError
 
+HANDLES_MAX: Final = 2**32 - 1
+"""Records are known by numbers of 32 bits, 0 being none."""
 _ROOM_ENTRIES: Final = BLOCK * ENTRIES_PER_ROW
 _ROOM_ID_BYTES: Final = _ROOM_ENTRIES * ID_BYTES_MAX + 8
 _ROOM_KEY_BYTES: Final = BLOCK * ID_BYTES_MAX
@@ -415,8 +418,20 @@ class Shard:
             self._make_room_for(BLOCK, _ROOM_ENTRIES, _ROOM_KEY_BYTES, _ROOM_ID_BYTES)
 
     def _make_room_for(self, customers: int, entries: int, key_bytes: int, id_bytes: int) -> None:
-        """Make room for so much more of everything."""
+        """Make room for so much more of everything.
+
+        Errors  StateError  handles of 32 bits number no more customers, or orders and notes
+        """
         state = self.state.row
+        for what, count in (
+            ("customers", int(state.n_customers) + customers),
+            ("orders and notes", int(state.n_entries) + entries),
+        ):
+            if count > HANDLES_MAX:
+                raise StateError(
+                    f"a shard holds {HANDLES_MAX:,} {what} at the most",
+                    fix="spread the customers over more threads, or a topic over more partitions, and begin anew",
+                )
         self._reserve("customers", int(state.n_customers) + customers)
         if self.has_extras:
             # The kernels look at the room for customers only.
@@ -446,5 +461,6 @@ class Shard:
         arena = self._arenas[name]
         if arena.array.shape[0] < least:
             self.state.release(name)  # an arena grows in place only while nobody looks at it
-            arena.grow(least)
+            # The kernels ask for room before they use what is not there, so no more may be there than has a number.
+            arena.grow(least, HANDLES_MAX if name in ("customers", "entries") else None)
             self.state.point(**{name: arena.array})

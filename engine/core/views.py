@@ -7,7 +7,6 @@ Source  docs/semantics.md section 10
 """
 
 from collections.abc import Iterable, Mapping
-from contextlib import ExitStack
 from dataclasses import dataclass
 from os import PathLike
 from typing import Any
@@ -18,13 +17,13 @@ from numpy.typing import NDArray
 
 from rfmstream.engine.core.checkpoint.views import (
     SavedView,
-    as_path,
     read_view,
     saved_plan,
     saved_views,
     write_views,
 )
 from rfmstream.engine.core.engine import Engine, to_table
+from rfmstream.engine.core.guard import Guard, changes, reads
 from rfmstream.engine.core.kernel_batch import Hashed
 from rfmstream.engine.core.machine import STEP_ROWS, Machine, Mode, StepResult
 from rfmstream.engine.core.populations import Populations
@@ -32,7 +31,7 @@ from rfmstream.engine.core.rejections import Rejections
 from rfmstream.engine.core.shard import new_seeds
 from rfmstream.engine.core.view import ViewEngine
 from rfmstream.engine.events.arrow_buffers import check_table
-from rfmstream.engine.events.instants import Instant
+from rfmstream.engine.events.instants import Instant, to_us
 from rfmstream.engine.events.normalise import normalise
 from rfmstream.schemas.changes import CHANGE_SCHEMA
 from rfmstream.schemas.errors import ConfigError, StateError
@@ -109,6 +108,7 @@ class Views:
     def __init__(self, plan: Plan | str | PathLike[str], *, threads: int = 1, mode: Mode = "replay") -> None:
         self.plan = plan if isinstance(plan, Plan) else load_plan(plan)
         self.mode = mode
+        self._guard = Guard()
         self.added: tuple[str, ...] = ()
         self.dropped: tuple[str, ...] = ()
         self._seeds, self._hashed, self._rows_read = new_seeds(), Hashed(), 0
@@ -165,6 +165,7 @@ class Views:
         """The bytes each view's state takes, by what they hold."""
         return {name: of.engine.memory for name, of in self._engines.items()}
 
+    @changes
     def step(self, orders: Any) -> ViewsResult:  # noqa: ANN401 - whatever speaks the Arrow PyCapsule interface
         """Apply orders, in the order in which they stand, as `Engine.step` does.
 
@@ -175,21 +176,29 @@ class Views:
         check_table(table)
         rejections = Rejections(self.plan.names)
         results: dict[str, list[StepResult]] = {name: [] for name in self.plan.names}
-        for group in self.groups:
-            canonical, malformed = normalise(
-                table,
-                currency=group.currency,
-                time_zone=group.time_zone,
-                first_row=self._rows_read,
-                attributes=group.attributes,
+        judged = [
+            (
+                group,
+                normalise(
+                    table,
+                    currency=group.currency,
+                    time_zone=group.time_zone,
+                    first_row=self._rows_read,
+                    attributes=group.attributes,
+                ),
             )
-            step = self.step_canonical(group, canonical, malformed, rejections)
+            for group in self.groups
+        ]
+        self._guard.begin()
+        for group, (canonical, malformed) in judged:
+            step = self._step_canonical(group, canonical, malformed, rejections, has_parts=False)
             for name, result in step.items():
                 results[name].append(result)
         self._rows_read += table.num_rows
         shadows = frozenset(view.name for view in self.plan.views if view.shadow)
         return ViewsResult({name: parts[0] for name, parts in results.items()}, rejections.table(), shadows)
 
+    @changes
     def step_canonical(
         self,
         group: Group,
@@ -206,6 +215,18 @@ class Views:
         rejections  takes what the views reject
         has_parts   orders may come in several parts, told by their rows
         """
+        self._guard.begin()
+        return self._step_canonical(group, orders, malformed, rejections, has_parts=has_parts)
+
+    def _step_canonical(
+        self,
+        group: Group,
+        orders: pa.RecordBatch,
+        malformed: pa.RecordBatch,
+        rejections: Rejections,
+        *,
+        has_parts: bool,
+    ) -> dict[str, StepResult]:
         self._take_malformed(group, malformed, rejections)
         made: dict[str, list[StepResult]] = {of.view.name: [] for of in group.views}
         # Whole batches, where parts of an order must not be torn apart.
@@ -232,15 +253,18 @@ class Views:
                 rejections.add(told, _only(absent, place, len(self.plan.views)))
         rejections.add(malformed, by)
 
+    @changes
     def advance(self, now: Instant) -> ViewsResult:
         """Let time pass up to `now` in every view."""
-        results = {}
+        results, now_us = {}, to_us(now)
+        self._guard.begin()
         for name, of in self._engines.items():
-            changes = of.engine.advance(now)
-            results[name] = StepResult(changes, Rejections(()).table(), of.engine.signals)
+            told = of.engine.advance(now_us)
+            results[name] = StepResult(told, Rejections(()).table(), of.engine.signals)
         shadows = frozenset(view.name for view in self.plan.views if view.shadow)
         return ViewsResult(results, Rejections(self.plan.names).table(), shadows)
 
+    @reads
     def snapshot(self, as_of: Instant | None = None, *, view: str | None = None) -> pa.Table:
         """Return one row a customer as of an instant (default: each view's clock), without changing anything.
 
@@ -252,28 +276,41 @@ class Views:
         shown = (of for of in self._engines.values() if not of.view.shadow)
         return together((of.engine.snapshot(as_of) for of in shown), SNAPSHOT_SCHEMA)
 
+    @changes
     def resegment(self, name: str, ruleset: Ruleset, now: Instant | None = None) -> pa.Table:
         """Let a view go on by another ruleset, as `Engine.resegment` does; return its changes, `rules_changed`."""
-        of = self[name]
-        changes = of.engine.resegment(ruleset, now)
+        of, now_us = self[name], None if now is None else to_us(now)
+        if ruleset.currency == of.engine.ruleset.currency:  # else it is refused, and nothing changes
+            self._guard.begin()
+        told = of.engine.resegment(ruleset, now_us)
         views = tuple(
             View(view.name, ruleset, view.where, view.per, view.shadow) if view.name == name else view
             for view in self.plan.views
         )
         self.plan = Plan(views, self.plan.path)
         self._engines[name] = ViewEngine(self.plan.view(name), of.engine)
-        return changes
+        return told
 
+    @reads
     def use_threads(self, threads: int) -> None:
         """Work on each view's shards with so many threads from now on."""
         for of in self._engines.values():
             of.engine.use_threads(threads)
 
+    @reads
     def checkpoint(self, directory: str | PathLike[str]) -> None:
         """Write the states of all views to a directory, replacing the checkpoint there in one step."""
-        with ExitStack() as stack:
-            parts = [(of.view, stack.enter_context(of.engine.held())) for of in self._engines.values()]
-            write_views(parts, directory)
+        self._write(list(self._engines.values()), [], directory)
+
+    def _write(
+        self, left: list[ViewEngine], held: list[tuple[View, Machine]], directory: str | PathLike[str]
+    ) -> None:
+        """Hold one engine more, and write them once all are held."""
+        if not left:
+            write_views(held, directory)
+            return
+        first, *others = left
+        first.engine.holding(lambda machine: self._write(others, [*held, (first.view, machine)], directory))
 
     @classmethod
     def restore(
@@ -290,26 +327,29 @@ class Views:
         threads  default: as many shards as were checkpointed
         Raises   StateError where there is no whole checkpoint, or a view was made with another ruleset or other events
         """
-        folder = as_path(directory)
         wanted = plan if plan is None or isinstance(plan, Plan) else load_plan(plan)
         while True:
-            saved = saved_views(folder)
+            saved = saved_views(directory)
             try:
-                return cls._restored(folder, saved, wanted, threads)
+                return cls._restored(directory, saved, wanted, threads)
             except StateError:
                 # While it was read another one may have taken its place, whose views are in other folders.
-                if saved_views(folder) == saved:
+                if saved_views(directory) == saved:
                     raise
 
     @classmethod
     def _restored(
-        cls, folder: Any, saved: dict[str, SavedView], wanted: Plan | None, threads: int | None
+        cls,
+        directory: str | PathLike[str],
+        saved: dict[str, SavedView],
+        wanted: Plan | None,
+        threads: int | None,
     ) -> "Views":
-        views = cls(saved_plan(folder, saved) if wanted is None else wanted, threads=threads or 1)
+        views = cls(saved_plan(directory, saved) if wanted is None else wanted, threads=threads or 1)
         for view in views.plan.views:
             if view.name in saved:
                 machine = read_view(
-                    folder,
+                    directory,
                     view,
                     saved[view.name],
                     threads=threads,

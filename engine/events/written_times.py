@@ -183,6 +183,10 @@ def _table(kind: str, languages: Sequence[str]) -> Mapping[str, str]:
                     key="occurred_at.language",
                     fix="name fewer of them",
                 )
+    # English is read beside them: else its `Mar` behind a `Fri` would be the French Tuesday.
+    for names in (_DAYS, _DAYS_WIDE) if kind in "aA" else (_MONTHS, _MONTHS_WIDE):
+        for at, word in enumerate(names):
+            table.setdefault(word.casefold(), english[at])
     return table
 
 

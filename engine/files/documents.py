@@ -5,7 +5,7 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-from rfmstream.engine.files.output import target_of
+from rfmstream.engine.files.output import create, part_of, target_of
 from rfmstream.schemas.errors import ConfigError, TransportError
 
 
@@ -16,8 +16,9 @@ def write_document(path: Path, content: bytes) -> None:
             TransportError  the disk is full or failed
     """
     target = target_of(path)
-    part = target.with_name(f".{target.name}.{os.getpid()}.part")
+    part = part_of(target)
     try:
+        create(part, like=target)
         with part.open("wb") as file:
             file.write(content)
             file.flush()

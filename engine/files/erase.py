@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from rfmstream.engine.files.input_files import find_files, reading
-from rfmstream.engine.files.output import OutputFile, target_of
+from rfmstream.engine.files.output import OutputFile, create, part_of, target_of
 from rfmstream.engine.files.readers import read_arrow, read_chunks
 from rfmstream.schemas.errors import ConfigError, InputError, TransportError
 from rfmstream.schemas.mapping import InputFormat
@@ -175,9 +175,10 @@ def _erase_lines(
     path: Path, records_of: Callable[[IO[bytes]], Iterator[bytes]], is_kept: Callable[[bytes], bool]
 ) -> int:
     target = target_of(path)
-    part = target.with_name(f".{target.name}.{os.getpid()}.part")
+    part = part_of(target)
     count = 0
     try:
+        create(part, like=target)
         with path.open("rb") as source, part.open("wb") as out:
             for record in records_of(source):
                 if is_kept(record):

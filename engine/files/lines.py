@@ -285,6 +285,12 @@ class LineSums:
             optional = {"currency": fields.currency, "event_id": fields.event_id}
             shown |= {name: text for name, text in optional.items() if text is not None}
             good, bad, places = self._judged(replace(fields, shown=shown), section.rows[chosen], source)
+            if bad.num_rows and self._mapper.lines_by:
+                # An order of which one part is wrong is not applied in part.
+                order = section.group[first[of_file]]
+                right = np.ones(len(of_file), np.bool_)
+                right[places] = False
+                good = good.filter(pa.array(~np.isin(order, order[places])[right]))
             if bad.num_rows:
                 at = chosen[places]
                 for name, text in (("type", _types(section, at)), ("occurred_at", _times(section, at))):

@@ -137,12 +137,14 @@ class Mapper:
         event = self.input_map.events[0]
         fields = self._fields(event, rest)
         shown = {name: array for name, array in fields.shown.items() if name != "type"}
-        fields = replace(fields, types=np.full(rest.count, UNKNOWN_WORD, np.uint8), shown=shown)
-        if event.each:
-            # The time and the amount would be those of elements, and are not what the row is rejected for.
-            zeros = NumberAmount(Number.zeros(rest.count), event.rounding, in_minor=True)
-            instants = Instants(np.zeros(rest.count, np.int64), None)
-            fields = replace(fields, occurred_at=instants, amount=zeros)
+        # Its time and its amount as a section that does not apply would read them are not what it is rejected for.
+        fields = replace(
+            fields,
+            types=np.full(rest.count, UNKNOWN_WORD, np.uint8),
+            occurred_at=Instants(np.zeros(rest.count, np.int64), None),
+            amount=NumberAmount(Number.zeros(rest.count), event.rounding, in_minor=True),
+            shown=shown,
+        )
         return MappedEvent(fields, rest.rows, event, rest)
 
     def canonical(self, source_rows: SourceRows) -> tuple[pa.RecordBatch, pa.RecordBatch]:

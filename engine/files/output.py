@@ -55,7 +55,7 @@ class OutputFile:
         self.path = check_output(path)
         self.rows = 0
         self._target = target_of(self.path)
-        self._part: Path | None = self._target.with_name(f".{self._target.name}.{secrets.token_hex(4)}.part")
+        self._part: Path | None = part_of(self._target)
         self._schema = schema
         self._sink: _Sink | None = None
 
@@ -65,7 +65,7 @@ class OutputFile:
         try:
             if self._target.is_dir():
                 raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-            _create(self._part, like=self._target)
+            create(self._part, like=self._target)
             self._sink = _SINKS[self.path.suffix.lower()](self._part, self._schema)
         except OSError as error:
             raise ConfigError(
@@ -192,6 +192,11 @@ def target_of(path: Path) -> Path:
     return target
 
 
+def part_of(target: Path) -> Path:
+    """Return the name a file has while it is made: beside it, and one that nobody can guess."""
+    return target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
+
+
 def check_outputs(outputs: Iterable[Path], inputs: Iterable[Path]) -> None:
     """Refuse outputs that would overwrite an input or each other, or be read as input by the next run.
 
@@ -227,7 +232,7 @@ def _same(target: Path, source: Path) -> bool:
         return False
 
 
-def _create(path: Path, *, like: Path) -> None:
+def create(path: Path, *, like: Path) -> None:
     """Create an empty file that nobody else has, open to those that the file it will replace is open to."""
     mode = None
     with suppress(OSError):

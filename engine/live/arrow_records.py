@@ -108,7 +108,7 @@ class Streams:
             raise Full(record)
 
     def _group_of(self, schema: pa.Schema) -> "_Group":
-        # Fields as objects take longer than all else here, and schemas hardly ever change.
+        # Building field objects is the slowest part of this, and schemas hardly ever change.
         if not schema.equals(self._group.schema):
             self._group = self._groups.setdefault(tuple(schema), _Group(schema, self._attributes))
         return self._group
@@ -139,7 +139,7 @@ class _Group:
         try:
             self._whole(records).validate(full=True)
         except pa.ArrowException:
-            # One is damaged, or holds a text that is no UTF-8, for which only its row is to blame.
+            # A record is damaged, or a row holds text that is not UTF-8, for which only that row is rejected.
             records = [record for record in records if self._is_sound(record)]
         return self._judge(records, currency, time_zone)
 
@@ -151,7 +151,7 @@ class _Group:
             table = self._whole(records).select(self._wanted)
             return [_judged(records, sizes, table, currency, time_zone, self.attributes)]
         except _UNREADABLE:
-            # One of them may be to blame alone, such as for a dictionary that grows beyond what a column can hold.
+            # One record alone may be at fault, for example with a dictionary larger than a column can hold.
             return (
                 []
                 if len(records) == 1

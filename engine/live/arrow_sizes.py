@@ -1,7 +1,7 @@
-"""How much memory the values of an Arrow column ask for, known before they are given it.
+"""Computes the memory that an Arrow column's values will take, before it is allocated.
 
-Some kilobytes may stand for gigabytes: one entry of a dictionary or one run for a million rows, and views may all show
-the same text.
+Some kilobytes may stand for gigabytes: a million rows may refer to one dictionary entry or one run, and views may all
+refer to the same text.
 """
 
 from typing import Final

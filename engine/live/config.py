@@ -8,9 +8,11 @@ from typing import Any, Final, Literal
 
 from rfmstream.engine.core.processors import usable_cores
 from rfmstream.engine.events.instants import parse_instant
+from rfmstream.engine.live.law import Clock
 from rfmstream.engine.live.places import default_checkpoints
 from rfmstream.engine.live.plain import is_plain
-from rfmstream.engine.live.settings import CLIENT_SETTINGS, WORKER_SETTINGS, Given
+from rfmstream.engine.live.setting import Given
+from rfmstream.engine.live.settings import CLIENT_SETTINGS, WORKER_SETTINGS
 from rfmstream.engine.live.sources import resolve
 from rfmstream.engine.service.client_config import ClientConfig
 from rfmstream.engine.service.page_server import is_loopback
@@ -21,8 +23,6 @@ from rfmstream.schemas.plan_file import load_plan
 from rfmstream.schemas.ruleset import Ruleset, load_ruleset
 from rfmstream.schemas.ruleset_file import read_ruleset_file, shipped_path
 from rfmstream.schemas.ruleset_model import RulesetFile
-
-Clock = Literal["log", "event"]
 
 _Resolved = Mapping[str, tuple[Any, Given | None]]
 

@@ -51,6 +51,15 @@ class Data:
         self._lookup.add_to(app, access)
         if self.changes is not None:
             app.router.add_get("/changes", access.guarded(self.changes.handle))
+            app.router.add_get("/customers/{id}/changes", access.guarded(self._story))
+
+    async def _story(self, request: web.Request) -> web.Response:
+        """Answer with the changes of a customer that are kept here, oldest first, as their topic has them."""
+        feed = self._board.feed
+        lines = [] if feed is None else await feed.of_customer(request.match_info["id"])
+        body = b'{"changes":[%s]}\n' % b",".join(line.value for line in lines)
+        headers = {"Cache-Control": "no-store"}
+        return web.Response(body=body, content_type="application/json", headers=headers)
 
     async def _tier(self, request: web.Request) -> web.StreamResponse:
         try:

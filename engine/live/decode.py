@@ -1,4 +1,4 @@
-"""Records of a log to canonical orders: what is plain by the scanner, everything else by the ordinary path.
+"""Decodes a log's records to canonical orders: plain JSON by the scanner kernel, everything else by the ordinary path.
 
     values --split--> rows --scan--> orders
                         |              ^
@@ -22,8 +22,8 @@ from rfmstream.engine.events.normalise import CONTRACT_COLUMNS, normalise
 from rfmstream.engine.live.arrow_records import Full, Judged, Streams
 from rfmstream.engine.live.attributes import Attributes, Found
 from rfmstream.engine.live.model import LogBatch, RawRecords
-from rfmstream.engine.live.payload import ROWS_MAX, Form, Row, form_of, is_arrow, rows_of
-from rfmstream.engine.live.spans import HeaderSpans, Spans, part, rejection, sizes_of
+from rfmstream.engine.live.payload import ROWS_MAX, Row, ValueForm, form_of, is_arrow, rows_of
+from rfmstream.engine.live.spans import HeaderSpans, Spans, cut_out, rejection, sizes_of
 from rfmstream.kernels.json_split import ITEMS, split_records
 from rfmstream.kernels.record_batches import has_byte
 from rfmstream.schemas.orders import CANONICAL_SCHEMA
@@ -115,7 +115,7 @@ class Decoder:
     def decode(self, records: RawRecords) -> LogBatch:
         """Return the orders of records, and the rows that are none, each with the first reason that holds.
 
-        The values that are not too long are below 2 GiB together: `engine.live.spans.parts`.
+        The values that are not too long are below 2 GiB together: `engine.live.spans.cut_by_bytes`.
 
         A value is one JSON object or an array of them, JSON lines, an Arrow stream with the contract's columns, or a
         CloudEvent in structured mode: by the content-type header, else by its first bytes. A record that cannot be
@@ -136,7 +136,7 @@ class Decoder:
         try:
             found = self._find(records, rows, orders, accepted)
         except Full as full:
-            return self.decode(part(records, 0, full.record))
+            return self.decode(cut_out(records, 0, full.record))
         firsts = np.append(0, np.cumsum(found.counts))
         record_of = np.repeat(np.arange(n), found.counts)
         orders, refused = _merged(
@@ -153,7 +153,7 @@ class Decoder:
         rejections = []
         for ordinal, reason, text in refused:
             record = int(record_of[ordinal])
-            # To look at a value is to copy it, so not for each of its rows.
+            # Looking at a value copies it, so this is done once a value, not once a row.
             original = text or (None if records.values[record] is None else text)
             rejections.append(rejection(records, record, ordinal - int(firsts[record]), reason, original))
         return LogBatch(
@@ -188,8 +188,8 @@ class Decoder:
     def _rows(self, records: RawRecords) -> _Rows:
         sizes = sizes_of(records.values)
         forms = _forms(records)
-        forms[(sizes <= 0) | (sizes > self._record_bytes_max)] = Form.REFUSED
-        sizes = np.where(forms < Form.ARROW, sizes, 0)
+        forms[(sizes <= 0) | (sizes > self._record_bytes_max)] = ValueForm.REFUSED
+        sizes = np.where(forms < ValueForm.ARROW, sizes, 0)
         ends = np.cumsum(sizes)
         return _split(_texts(records.values, sizes), ends - sizes, ends, forms)
 
@@ -201,13 +201,12 @@ class Decoder:
         record = np.repeat(np.arange(len(counts)), counts)
         found = _Found(counts, orders, record, np.arange(len(record)) - firsts[record])
 
-        # One text that was accepted is all there is to a record, and the items of an array all there is to it. Lines
-        # are lines when the content type says so, or when the first of them is an object by itself: then the whole
-        # is no JSON text.
+        # A record is one accepted JSON text, or the items of one accepted array. It is lines if the content type says
+        # so, or if its first line is an object by itself: then the whole is no JSON text.
         begins = np.append(accepted, False)[firsts]
-        settled = (counts > 0) & (begins | (forms == Form.LINES)) | (split == ITEMS)
+        settled = (counts > 0) & (begins | (forms == ValueForm.LINES)) | (split == ITEMS)
         settled &= counts <= ROWS_MAX
-        for r in np.flatnonzero(~settled & (split == Form.LINES) & (counts <= ROWS_MAX)).tolist():
+        for r in np.flatnonzero(~settled & (split == ValueForm.LINES) & (counts <= ROWS_MAX)).tolist():
             settled[r] = counts[r] > 0 and parse_object(rows.text(firsts[r])) is not None
         kept = settled[record]
         if not kept[accepted].all():
@@ -224,13 +223,13 @@ class Decoder:
         """Read whole records by the ordinary path."""
         streams, read = Streams(() if self._attributes is None else self._attributes.names), set()
         for r in which:
-            form = Form(int(forms[r]))
+            form = ValueForm(int(forms[r]))
             value, rows = values[r] or b"", None
             if is_arrow(value, form):
                 if streams.add(r, value):
                     read.add(r)
                     continue
-            elif form is not Form.REFUSED:
+            elif form is not ValueForm.REFUSED:
                 rows = rows_of(value, form)
             _add(found, r, [Row(value, None)] if rows is None else rows)
         found.judged = streams.judge(self._currency, self._time_zone)
@@ -278,7 +277,7 @@ def _texts(values: Sequence[bytes | None], sizes: NDArray[np.int64]) -> NDArray[
     """Return the values that have a size above 0 one after another, with PAD behind them."""
     if isinstance(values, Spans):
         data = values.gathered(len(PAD), sizes)
-        # As a view of bytes is: a kernel is compiled for each kind.
+        # Read-only, as a view of bytes is, so that no second kernel is compiled.
         data.flags.writeable = False
     else:
         data = np.frombuffer(
@@ -292,7 +291,7 @@ def _forms(records: RawRecords) -> NDArray[np.uint8]:
     if isinstance(records.headers, HeaderSpans):
         return records.headers.mapped(form_of)
     if not any(records.headers):
-        return np.full(len(records.values), Form.SNIFFED, np.uint8)
+        return np.full(len(records.values), ValueForm.SNIFFED, np.uint8)
     return np.fromiter(map(form_of, records.headers), np.uint8, len(records.headers))
 
 
@@ -306,7 +305,7 @@ def _split(
     has_arrays = bool((data[starts] == _BRACKET).any())
     has_lines = has_byte(data, len(data) - len(PAD), _FEED)
     if not has_lines and not has_arrays:
-        is_text = forms < Form.ARROW
+        is_text = forms < ValueForm.ARROW
         if is_text.all():
             return _Rows(data, starts, ends, np.ones(len(forms), np.int64), forms, forms)
         return _Rows(data, starts[is_text], ends[is_text], is_text.astype(np.int64), forms, forms)

@@ -149,7 +149,7 @@ class Encoder:
         that is forgotten and has not come back.
         """
         assert table.schema.equals(CHANGE_SCHEMA)
-        # A step is made of many small tables where much time passes in it.
+        # A step in which much time passes consists of many small tables.
         table = table.combine_chunks()
         latest = self._latest(table)
         gone = _gone(table, latest, forgotten)
@@ -166,7 +166,7 @@ class Encoder:
         for records in self._changes.encode(table):
             last = latest[done : done + len(records)]
             few_overtaken = np.count_nonzero(last) >= (1 - OVERTAKEN_MAX) * len(records)
-            # Of who was erased the topic gets nothing that it would have to lose again.
+            # The current topic gets no change of an erased customer, which it would have to lose again.
             yield records, records if few_overtaken and not forgotten else records.take(last)
             done += len(records)
         if gone:
@@ -274,7 +274,7 @@ class _TableEncoder:
                     marks,
                 )
                 if row == first:
-                    # Longer than a batch, or its ids are full of what JSON escapes: it goes alone.
+                    # A record longer than a batch, or with ids full of escapes: it is a batch of its own.
                     room, end = 2 * room, first + 1
                     continue
                 room, end = bytes_max, rows
@@ -292,7 +292,7 @@ class _TableEncoder:
         return layout
 
     def _with_codes(self, batch: pa.RecordBatch) -> pa.RecordBatch:
-        """Return a batch with codes in place of flags, which then are words like others."""
+        """Return a batch with codes in place of flags, which are then written as words."""
         for place in self._flag_places:
             batch = batch.set_column(place, batch.schema.names[place], batch.column(place).cast(pa.int8()))
         return batch

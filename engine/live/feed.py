@@ -157,6 +157,16 @@ class Feed:
         at = bisect_right(self._begins, place) - 1
         return self._tables[at].slice(place - self._begins[at], count)
 
+    async def newest(self, count: int) -> Sequence[Line]:
+        """Return the newest changes, oldest first."""
+        found: list[Line] = []
+        for begin, table in zip(reversed(self._begins), reversed(self._tables), strict=True):
+            first = max(table.num_rows - (count - len(found)), 0)
+            found = [*self._encode(table.slice(first), begin + first), *found]
+            if len(found) >= count:
+                break
+        return found
+
     async def of_customer(self, id_: str) -> Sequence[Line]:
         """Return what is kept of one customer, oldest first."""
         kept = list(zip(self._begins, self._tables, strict=True))

@@ -14,6 +14,8 @@ from rfmstream.engine.live.board import Board, details
 from rfmstream.engine.live.data import Data
 from rfmstream.engine.live.lookup import ARROW_STREAM, BODY_BYTES_MAX
 from rfmstream.engine.live.metrics import registry_of
+from rfmstream.engine.live.page import Draws, LivePages
+from rfmstream.engine.live.page_source import BoardSource
 from rfmstream.engine.service.page_server import PageServer
 
 __all__ = ["ARROW_STREAM", "StatusServer"]
@@ -32,13 +34,14 @@ class StatusServer:
             token        what whoever asks for customers' data has to show; None: nothing, on loopback only
             listen_data  where customers' data is; None: where metrics and health are
             tls          for what is not on loopback
+            draws        makes the page; None: there is none
 
     >>> server = StatusServer(("127.0.0.1", 8765), board)
     >>> await server.start()  # ConfigError if the port is taken
     >>> await server.stop()
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - each by name
         self,
         listen: tuple[str, int],
         board: Board,
@@ -46,6 +49,7 @@ class StatusServer:
         *,
         listen_data: tuple[str, int] | None = None,
         tls: ssl.SSLContext | None = None,
+        draws: Draws | None = None,
     ) -> None:
         self._board = board
         self._registry = registry_of(board)
@@ -63,7 +67,10 @@ class StatusServer:
         access = Access(token, is_open=lambda: self._data.is_on_loopback)
         self.pages = Data(board)
         self.pages.add_to(self._data.app, access)
-        self._data.app.router.add_get("/", self._index)
+        if draws is None:
+            self._data.app.router.add_get("/", self._index)
+        else:
+            LivePages(BoardSource(board, self.pages), draws).add_to(self._data.app, access)
 
     @property
     def url(self) -> str:

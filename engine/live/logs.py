@@ -56,18 +56,18 @@ def set_up_logs(
     root.setLevel(level.upper())
     for name in _LIBRARIES:
         library = logging.getLogger(name)
-        # Faust hangs handlers of its own into its loggers.
+        # Faust adds handlers to its loggers.
         library.handlers[:] = []
         library.propagate = True
         library.setLevel(logging.DEBUG if level == "debug" else max(logging.WARNING, root.level))
-    # It tells of every request, the login with its password and the records with all they hold among them.
+    # It logs every request, with passwords at the login and all contents of records.
     logging.getLogger("aiokafka.conn").setLevel(logging.INFO if level == "debug" else logging.NOTSET)
-    # It tells of every line it compiles.
+    # It logs every line that it compiles.
     logging.getLogger("numba").setLevel(logging.WARNING)
 
 
 class _Repeats(logging.Filter):
-    """Leaves out what a library says again and again; `repeated` tells how often it did when it is next heard."""
+    """Leaves out messages that a library repeats; the next one that is let through says in `repeated` how many."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -75,7 +75,7 @@ class _Repeats(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Tell whether a record is to be written."""
-        # A traceback is hardly the same one twice.
+        # Two tracebacks are hardly ever equal.
         if record.exc_info or record.name.partition(".")[0] not in _LIBRARIES:
             return True
         if any(words in str(record.msg) for words in _NORMAL):
@@ -84,7 +84,7 @@ class _Repeats(logging.Filter):
             self._said.clear()
         key = record.name, record.levelno, str(record.msg)
         heard, unheard = self._said.get(key, (-REPEAT_S, 0))
-        # A wall clock that is set back must not silence it for as long.
+        # If the wall clock is set back, messages must not be silenced until it catches up.
         if 0 <= record.created - heard < REPEAT_S:
             self._said[key] = heard, unheard + 1
             return False

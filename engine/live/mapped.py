@@ -29,7 +29,7 @@ from rfmstream.engine.files.mapping import Mapper
 from rfmstream.engine.files.pages import Pages
 from rfmstream.engine.live.envelopes import Envelopes, Piece, document
 from rfmstream.engine.live.model import LogBatch, RawRecords
-from rfmstream.engine.live.payload import ROWS_MAX, Form, form_of, is_arrow
+from rfmstream.engine.live.payload import ROWS_MAX, ValueForm, form_of, is_arrow
 from rfmstream.engine.live.registry import FRAME_BYTES, Registry, UnknownSchemaError
 from rfmstream.engine.live.spans import rejection, sizes_of
 from rfmstream.schemas.errors import ConfigError, InputError
@@ -92,7 +92,7 @@ def _plain(words: str | None) -> str | None:
 
 
 def fingerprint(input_map: InputMap) -> str:
-    """Return what tells a map from another one: it decides what a history is, as the ruleset does."""
+    """Return a digest of a map: a map is part of the law of a history, as the ruleset is."""
     return sha256(Path(input_map.path).read_bytes()).hexdigest()[:16]
 
 
@@ -238,7 +238,7 @@ class MappedDecoder:
             return self._framed(value)
         if any(name in _SCHEMA_HEADERS for name, _ in headers):
             raise ValueError("has its schema's id in a header: let the producer put it in front of the value")
-        if is_arrow(value, form_of(headers)) or form_of(headers) is Form.ARROW:
+        if is_arrow(value, form_of(headers)) or form_of(headers) is ValueForm.ARROW:
             raise ValueError("is an Arrow stream, and the map reads JSON")
         if not value.strip():
             raise ValueError("is empty")

@@ -1,6 +1,6 @@
-"""The worker's metrics for Prometheus: read from the board when somebody asks, nothing is counted twice.
+"""The worker's metrics for Prometheus. They are read from the board when they are scraped.
 
-Counters are of this process and this ownership: they start at 0 when a partition comes, and go with it.
+Counters count in this process and this ownership: they start at 0 when a partition is assigned, and end with it.
 """
 
 import time
@@ -67,7 +67,7 @@ def _one(read: Callable[[PartitionStats], float]) -> Callable[[PartitionStats, i
 def _lag_s(stats: PartitionStats, now_us: int) -> _Samples:
     if stats.lag == 0:
         return [((), 0.0)]
-    # Before the first record of a partition there is nothing to tell its age by.
+    # A partition without a record has no age.
     return [] if stats.log_us == NEVER_US else [((), max(now_us - stats.log_us, 0) / 1e6)]
 
 
@@ -76,7 +76,7 @@ def _clock_s(stats: PartitionStats, _: int) -> _Samples:
 
 
 def _checkpoint_age_s(stats: PartitionStats, now_us: int) -> _Samples:
-    # What has not changed needs no checkpoint, however old the newest is.
+    # An unchanged state needs no checkpoint, however old the newest one is.
     since_us = stats.unsaved_us
     return [((), 0.0 if since_us is None else max(now_us - since_us, 0) / 1e6)]
 
@@ -279,7 +279,7 @@ class _BoardCollector(Collector):
         self._board = board
 
     def describe(self) -> Iterable[Metric]:
-        # Without it the registry would collect once at registration, to learn the names.
+        # Otherwise the registry would collect once at registration, to learn the names.
         return []
 
     def collect(self) -> Iterator[Metric]:

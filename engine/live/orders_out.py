@@ -1,4 +1,4 @@
-"""Orders as records for an input topic: what `rfmstream produce` sends, and when.
+"""Makes records of orders for an input topic, and says when each is due: what `rfmstream produce` sends.
 
 Source  docs/formats.md, the order event; docs/live.md, the forms of a record
 """
@@ -15,12 +15,12 @@ from rfmstream.engine.core.buffers import values_of
 from rfmstream.engine.files.text_rows import ROWS_AT_ONCE, json_lines
 from rfmstream.schemas.orders import CANONICAL_SCHEMA, ORDER_TYPES
 
-Form = Literal["json", "ndjson", "array", "arrow"]
-FORMS: Final[tuple[Form, ...]] = get_args(Form)
+ValueForm = Literal["json", "ndjson", "array", "arrow"]
+FORMS: Final[tuple[ValueForm, ...]] = get_args(ValueForm)
 ROWS_PER_RECORD: Final = 500
 """Rows of a record that can hold many, unless told otherwise."""
 
-_CONTENT_TYPES: Final[dict[Form, bytes]] = {
+_CONTENT_TYPES: Final[dict[ValueForm, bytes]] = {
     "ndjson": b"application/x-ndjson",
     "array": b"application/json",
     "arrow": b"application/vnd.apache.arrow.stream",
@@ -58,7 +58,7 @@ class OrderEncoder:
 
     currency: str
     partitions_of: PartitionsOf
-    form: Form = "json"
+    form: ValueForm = "json"
     rows_per_record: int = ROWS_PER_RECORD
     shift_us: int = 0
     stamp_events: bool = True
@@ -84,7 +84,7 @@ class OrderEncoder:
             lines = json_lines(wire).to_pybytes().split(b"\n")
             # zip ends before the empty piece after the last line feed.
             for to, key, line, time_ms in zip(partition.tolist(), keys, lines, times_ms, strict=False):
-                # One plain object is what a record is taken for anyway, and a header would make it a fifth longer.
+                # A record without the header is read as one plain object, and the header would make it a fifth longer.
                 yield OutRecord(to, key, line, [], time_ms)
             return
         headers = [("content-type", _CONTENT_TYPES[self.form])]
@@ -148,7 +148,7 @@ def _wire_rows(orders: pa.RecordBatch, currency: str, shift_us: int) -> pa.Recor
     return pa.RecordBatch.from_pydict(columns)
 
 
-def packed(wire: pa.RecordBatch, form: Form) -> bytes:
+def packed(wire: pa.RecordBatch, form: ValueForm) -> bytes:
     """Return orders as the value of one record of a form that holds many."""
     if form == "arrow":
         sink = pa.BufferOutputStream()

@@ -18,7 +18,7 @@ _LINE_SUBTYPES: Final = ("ndjson", "jsonl", "jsonlines", "json-lines", "json-l",
 _ARROW_MARK: Final = b"\xff\xff\xff\xff"
 
 
-class Form(IntEnum):
+class ValueForm(IntEnum):
     """The form of a record's value."""
 
     JSON = WHOLE
@@ -38,50 +38,50 @@ class Row(NamedTuple):
     record: dict[str, Any] | None
 
 
-def form_of(headers: Headers) -> Form:
+def form_of(headers: Headers) -> ValueForm:
     """Return the form that the content-type header names; SNIFFED where it names none that is known."""
     for name, value in headers:
         if name == "content-type" or name.lower() == "content-type":
             return _form_of_type(value)
-    return Form.SNIFFED
+    return ValueForm.SNIFFED
 
 
 @lru_cache(64)
-def _form_of_type(content_type: bytes | None) -> Form:
+def _form_of_type(content_type: bytes | None) -> ValueForm:
     """Return the form of a media type; its parameters and its case mean nothing here."""
     words = (content_type or b"").partition(b";")[0].decode("latin-1").strip().lower()
     kind, _, subtype = words.partition("/")
     if words == "application/json":
-        return Form.JSON
+        return ValueForm.JSON
     if words == "application/vnd.apache.arrow.stream":
-        return Form.ARROW
+        return ValueForm.ARROW
     if words == "application/cloudevents+json":
-        return Form.ENVELOPE
+        return ValueForm.ENVELOPE
     if kind in ("application", "text") and subtype.removeprefix("x-") in _LINE_SUBTYPES:
-        return Form.LINES
-    return Form.SNIFFED
+        return ValueForm.LINES
+    return ValueForm.SNIFFED
 
 
-def is_arrow(value: bytes, form: Form) -> bool:
+def is_arrow(value: bytes, form: ValueForm) -> bool:
     """Return whether a value is, or looks like, an Arrow stream."""
-    return form is Form.ARROW or (form is Form.SNIFFED and value.startswith(_ARROW_MARK))
+    return form is ValueForm.ARROW or (form is ValueForm.SNIFFED and value.startswith(_ARROW_MARK))
 
 
-def rows_of(value: bytes, form: Form) -> list[Row] | None:
+def rows_of(value: bytes, form: ValueForm) -> list[Row] | None:
     """Return the rows of a value that is JSON in some form; None: the record cannot be read.
 
     A value without a content type is one JSON text if it is that, else JSON lines if any line is an object.
     """
-    if form is Form.LINES:
+    if form is ValueForm.LINES:
         return lines_of(value)
-    if form is Form.ENVELOPE:
+    if form is ValueForm.ENVELOPE:
         return _enclosed(value)
     record = parse_object(value)
     if record is not None:
         return [Row(value, record)]
     if value.lstrip()[:1] == b"[":
         return _items(value)
-    rows = lines_of(value) if form is Form.SNIFFED and b"\n" in value else None
+    rows = lines_of(value) if form is ValueForm.SNIFFED and b"\n" in value else None
     return rows if rows and any(row.record is not None for row in rows) else None
 
 

@@ -1,4 +1,4 @@
-"""Where checkpoints are kept if nobody says: with the user's other states, whatever folder a worker is started in."""
+"""The default place of checkpoints: in the user's state folder, so that it does not depend on the working directory."""
 
 import logging
 import os

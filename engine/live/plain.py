@@ -1,4 +1,4 @@
-"""Whether a plan is what there was before there were views."""
+"""Whether a plan has a single view, without a name, as all rulesets had before there were views."""
 
 from rfmstream.schemas.plan import Plan
 

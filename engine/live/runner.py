@@ -28,7 +28,7 @@ from rfmstream.engine.live.options import Decodes, RunnerOptions
 from rfmstream.engine.live.ownership import Ownership
 from rfmstream.engine.live.placement import count_and_warn
 from rfmstream.engine.live.saver import Saver
-from rfmstream.engine.live.spans import part, parts, value_bytes
+from rfmstream.engine.live.spans import cut_by_bytes, cut_out, value_bytes
 from rfmstream.engine.live.state import customers_of
 from rfmstream.engine.live.stats import PartitionStats
 from rfmstream.engine.live.store import Store
@@ -138,7 +138,7 @@ class Runner:
         async with self._moved_on() as ownership:
             if ownership is None:
                 return
-            for some in parts(records, self._context.options.feed_bytes_max):
+            for some in cut_by_bytes(records, self._context.options.feed_bytes_max):
                 rest: RawRecords | None = some
                 while rest is not None and not self._context.commits.is_leaving:
                     rest = await self._feed(ownership, rest)
@@ -302,7 +302,7 @@ class Runner:
         batch: LogBatch = await self._context.run(partial(self._decode, given), small=is_short)
         await ownership.feed(batch, small=small)
         done, count = len(batch.records.offsets), len(given.offsets)
-        return part(given, done, count) if done < count else None
+        return cut_out(given, done, count) if done < count else None
 
     def _decode(self, given: RawRecords) -> LogBatch:
         batch = self._suspects.decode(self._decoder, given)

@@ -1,4 +1,4 @@
-"""Snapshots of all partitions from outside: of workers that run, and of the checkpoints they leave."""
+"""Snapshots of all partitions, from running workers or from checkpoints."""
 
 import http.client
 import urllib.error
@@ -6,7 +6,7 @@ import urllib.parse
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -44,17 +44,23 @@ class Snapshot:
 
     @property
     def missing(self) -> list[str]:
-        """The partitions that nobody who was asked has."""
+        """The partitions that no asked worker has."""
         return sorted(set(self.expected) - set(self.partitions))
 
 
 def snapshot_of_workers(
-    urls: Sequence[str], as_of: str | None, *, view: str | None = None, population: str | None = None
+    urls: Sequence[str],
+    as_of: str | None,
+    token: str | None = None,
+    *,
+    view: str | None = None,
+    population: str | None = None,
 ) -> Snapshot:
-    """Ask workers for what they have.
+    """Ask workers for snapshots of their partitions.
 
     In      urls   of their status pages
             as_of  the instant, ISO 8601; None: the present
+            token  what they ask for beyond loopback; None: nothing
             view, population  None: the first view that is no shadow, and all of its populations
     Errors  ConfigError     a URL or the instant is wrong
             TransportError  a worker does not answer, is not ready, or two of them have the same partition
@@ -62,13 +68,14 @@ def snapshot_of_workers(
     """
     partitions: list[str] = []
     expected: list[str] = []
-    asked = {"as_of": as_of, "view": view, "population": population}
-    first, rest = _answer(urls[0], asked, partitions, expected), urls[1:]
+    query = {"as_of": as_of, "view": view, "population": population}
+    asked = _Asked(query, token, partitions, expected)
+    first, rest = _answer(urls[0], asked), urls[1:]
 
     def batches() -> Iterator[pa.RecordBatch]:
         yield from _read(urls[0], first)
         for url in rest:
-            reader = _answer(url, asked, partitions, expected)
+            reader = _answer(url, asked)
             if reader.schema.metadata != first.schema.metadata:
                 raise StateError("has another ruleset than the other worker", path=url, fix="ask them apart")
             yield from _read(url, reader)
@@ -104,7 +111,7 @@ def snapshot_of_store(
 
     def batches() -> Iterator[pa.RecordBatch]:
         for name in partitions:
-            # Let go of each when its rows are out.
+            # Free each table when its rows are out.
             table = engines.pop(name).snapshot(instant_us)
             if population is not None:
                 table = table.filter(pc.equal(table["population"], population))
@@ -137,18 +144,30 @@ def engines_of_store(store: Store, ruleset: Ruleset | None, view: str | None = N
     return engines
 
 
-def _answer(
-    url: str, asked: Mapping[str, str | None], partitions: list[str], expected: list[str]
-) -> pa.RecordBatchStreamReader:
+class _Asked(NamedTuple):
+    """What workers are asked, and which partitions those have that have answered."""
+
+    query: Mapping[str, str | None]
+    token: str | None
+    partitions: list[str]
+    expected: list[str]
+
+
+def _answer(url: str, asked: _Asked) -> pa.RecordBatchStreamReader:
     parts = urllib.parse.urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.netloc:
         raise ConfigError(f"{url!r} is no URL of a worker", key="--worker", fix="write http://127.0.0.1:8765")
-    named = {name: value for name, value in asked.items() if value is not None}
+    named = {name: value for name, value in asked.query.items() if value is not None}
     query = "?" + urllib.parse.urlencode(named) if named else ""
+    headers = (
+        {} if asked.token is None else {"Authorization": f"Bearer {asked.token}".encode().decode("latin-1")}
+    )
+    # The scheme was checked above.
+    request = urllib.request.Request(url.rstrip("/") + "/snapshot" + query, headers=headers)  # noqa: S310
     try:
-        # The scheme was checked above.
-        response = urllib.request.urlopen(url.rstrip("/") + "/snapshot" + query, timeout=_ANSWER_S_MAX)  # noqa: S310
+        response = urllib.request.urlopen(request, timeout=_ANSWER_S_MAX)  # noqa: S310
         names = _names(response, PARTITIONS_HEADER)
+        expected = asked.expected
         expected += [name for name in _names(response, EXPECTED_HEADER) if name not in expected]
         reader = pa.ipc.open_stream(response)
     except urllib.error.HTTPError as error:
@@ -161,10 +180,10 @@ def _answer(
         raise TransportError(
             f"no snapshot comes from there ({words})", endpoint=url, fix="is it a worker?"
         ) from None
-    if twice := set(names) & set(partitions):
+    if twice := set(names) & set(asked.partitions):
         problem = f"{', '.join(sorted(twice))} belongs to two workers: partitions are on the move"
         raise TransportError(problem, endpoint=url, fix="try again")
-    partitions += names
+    asked.partitions.extend(names)
     return reader
 
 

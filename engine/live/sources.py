@@ -9,7 +9,8 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from rfmstream.engine.live.settings import ENVIRONMENT_PREFIX, WORKER_SETTINGS, Given, Setting
+from rfmstream.engine.live.setting import ENVIRONMENT_PREFIX, Given, Setting
+from rfmstream.engine.live.settings import WORKER_SETTINGS
 from rfmstream.engine.service.client_config import read_secret
 from rfmstream.schemas.errors import ConfigError
 from rfmstream.schemas.toml_table import TomlTable, read_toml

@@ -32,7 +32,7 @@ class Piece(NamedTuple):
 
 
 class Spans(Sequence["bytes | None"]):
-    """Byte strings, or None, within buffers; nobody may change those.
+    """A sequence of byte strings or None, each a place in a buffer that nobody may change.
 
     Fields  pieces  in order, none of them empty
     """
@@ -63,7 +63,7 @@ class Spans(Sequence["bytes | None"]):
         start, size = int(starts[place]), int(sizes[place])
         return None if size < 0 else data[start : start + size].tobytes()
 
-    def part(self, start: int, stop: int) -> "Spans":
+    def cut_out(self, start: int, stop: int) -> "Spans":
         """Return the strings from one to before another, within the same bytes."""
         firsts = [end - len(piece.starts) for piece, end in zip(self.pieces, self._ends, strict=True)]
         cuts = [
@@ -133,12 +133,12 @@ class HeaderSpans(Sequence[Headers]):
 
 
 def value_bytes(records: RawRecords) -> int:
-    """Return how long the values of records are together."""
+    """Return the bytes of all values of records together."""
     values = records.values
     return values.nbytes if isinstance(values, Spans) else sum(map(len, filter(None, values)))
 
 
-def parts(records: RawRecords, bytes_max: int) -> Iterator[RawRecords]:
+def cut_by_bytes(records: RawRecords, bytes_max: int) -> Iterator[RawRecords]:
     """Yield records in parts: the values of a part have at most so many bytes together, or it is one record."""
     if value_bytes(records) <= bytes_max:
         yield records
@@ -148,11 +148,11 @@ def parts(records: RawRecords, bytes_max: int) -> Iterator[RawRecords]:
     while first < count:
         before = int(ends[first - 1]) if first else 0
         stop = max(int(np.searchsorted(ends, before + bytes_max, "right")), first + 1)
-        yield part(records, first, stop)
+        yield cut_out(records, first, stop)
         first = stop
 
 
-def part(records: RawRecords, first: int, stop: int) -> RawRecords:
+def cut_out(records: RawRecords, first: int, stop: int) -> RawRecords:
     """Return the records of ordinals [first, stop)."""
     return RawRecords(
         keys=_part(records.keys, first, stop),
@@ -172,12 +172,12 @@ def sizes_of(values: Sequence[bytes | None]) -> NDArray[np.int64]:
 
 
 def _part(values: Sequence[bytes | None], first: int, stop: int) -> Sequence[bytes | None]:
-    return values.part(first, stop) if isinstance(values, Spans) else values[first:stop]
+    return values.cut_out(first, stop) if isinstance(values, Spans) else values[first:stop]
 
 
 def _part_of_headers(headers: Sequence[Headers], first: int, stop: int) -> Sequence[Headers]:
     if isinstance(headers, HeaderSpans):
-        return HeaderSpans(headers.raw.part(first, stop))
+        return HeaderSpans(headers.raw.cut_out(first, stop))
     return headers[first:stop]
 
 

@@ -1,4 +1,4 @@
-"""Where the checkpoints of partitions live: a folder, or what pyarrow.fs reaches by a URI (s3, gs, hdfs ...).
+"""Stores the checkpoints of partitions in a folder, or at a URI that pyarrow.fs reaches (s3, gs, hdfs ...).
 
     <root>/<topic>-<partition>/<offset>-<sequence>/   manifest.json, *.arrow   engine.core.checkpoint
                                                       position.json            which point of which log this is
@@ -25,10 +25,10 @@ from uuid import uuid4
 
 import orjson
 import pyarrow as pa
-import xxhash
 from pyarrow import fs
 
 from rfmstream.engine.core.checkpoint.folder import locked, sync_folder
+from rfmstream.engine.core.checkpoint.manifest import digest_of
 from rfmstream.engine.core.engine import Engine
 from rfmstream.engine.live.model import Source
 from rfmstream.engine.live.state import State
@@ -226,7 +226,7 @@ class Store:
                     **told,
                 }
                 whole = orjson.dumps(
-                    {"xxh3_128": _digest(position), "position": position}, option=orjson.OPT_INDENT_2
+                    {"xxh3_128": digest_of(position), "position": position}, option=orjson.OPT_INDENT_2
                 )
                 name = self._publish(written, folder, offset, whole)
             self._prune(source)
@@ -359,7 +359,7 @@ class Store:
             position = self._position(path)
         position |= {"app_id": other._app_id, "mark": 0}  # noqa: SLF001 - one of us
         whole = orjson.dumps(
-            {"xxh3_128": _digest(position), "position": position}, option=orjson.OPT_INDENT_2
+            {"xxh3_128": digest_of(position), "position": position}, option=orjson.OPT_INDENT_2
         )
         with _talking(self._uri), self._at_hand(path) as folder:
             verify_views(folder, position)
@@ -384,7 +384,7 @@ class Store:
                 OSError, ValueError
         """
         whole = orjson.loads(self._read(f"{path}/{POSITION}"))
-        if not isinstance(whole, dict) or _digest(whole.get("position")) != whole.get("xxh3_128"):
+        if not isinstance(whole, dict) or digest_of(whole.get("position")) != whole.get("xxh3_128"):
             raise StateError(f"{POSITION} is damaged", path=path)
         position: dict[str, Any] = whole["position"]
         if position["format"] != FORMAT or position["version"] != VERSION:
@@ -406,16 +406,19 @@ class Store:
         if (position["topic"], position["partition"]) != source:
             raise StateError(f"it is of {position['topic']}-{position['partition']}", path=path)
         with self._at_hand(path) as folder:
-            held = read_views(
-                folder, position, plan_of([ruleset]) if isinstance(ruleset, Ruleset) else ruleset
-            )
+            if view is not None:
+                own = ruleset if isinstance(ruleset, Ruleset) else None
+                plan: Plan | None = Plan((saved_view(folder, position, view, own),))
+            else:
+                plan = plan_of([ruleset]) if isinstance(ruleset, Ruleset) else ruleset
+            held = read_views(folder, position, plan)
         return LoadedCheckpoint(
             held,
             position["offset"],
             position["law"],
             name,
             position["mark"],
-            # Checkpoints of before did not know them.
+            # Checkpoints of older versions have none.
             position.get("topic_id"),
             position.get("placements", ()),
             position.get("erasures", ()),
@@ -459,7 +462,7 @@ class Store:
             shutil.rmtree(beside, ignore_errors=True)
 
     def _publish(self, written: Path, folder: str, offset: int, whole: bytes) -> str:
-        """Let a written checkpoint be there at once; return its name, one nobody else took."""
+        """Make a written checkpoint visible at once; return its name, which no other checkpoint has."""
         taken = [int(name.partition("-")[2]) for name in self._folders(folder) if _NAME.fullmatch(name)]
         sequence = max(taken, default=0) + 1
         if not self._is_local:
@@ -489,7 +492,7 @@ class Store:
 
     @contextmanager
     def _at_hand(self, path: str) -> Iterator[Path]:
-        """Bring a checkpoint to the local disk unless it is there."""
+        """Copy a checkpoint to the local disk unless it is there."""
         if self._is_local:
             yield Path(path)
             return
@@ -513,10 +516,6 @@ class Store:
             with suppress(OSError), locked(path) as is_left:
                 if is_left:
                     shutil.rmtree(path)
-
-
-def _digest(position: object) -> str:
-    return xxhash.xxh3_128_hexdigest(orjson.dumps(position, option=orjson.OPT_SORT_KEYS))
 
 
 def _credentials(uri: str) -> list[str]:

@@ -1,7 +1,8 @@
 """Finds the records that end a process, by letting another process read them first (engine.live.trial).
 
-A worker that was not stopped in order may have died of a record: it would die of it at every start. So what comes next
-in such a partition is read on trial. A record that ends two processes, the second time alone, is left out.
+A worker that was not stopped in order may have been killed by a record, and then every start would end alike. So
+another process first reads the next records of its partitions, on trial. A record that ends two processes, the second
+time when it is read alone, is left out.
 """
 
 import logging
@@ -16,7 +17,7 @@ from typing import Final
 import orjson
 
 from rfmstream.engine.live.model import RawRecords
-from rfmstream.engine.live.spans import part
+from rfmstream.engine.live.spans import cut_out
 from rfmstream.engine.live.trial import PIECE_RECORDS, as_stream
 from rfmstream.schemas.errors import StateError
 
@@ -54,7 +55,7 @@ class Trials:
         found: list[int] = []
         first, count = 0, len(records.offsets)
         while first < count:
-            ended_at = self._read(part(records, first, count))
+            ended_at = self._read(cut_out(records, first, count))
             if ended_at is None:
                 break
             first += ended_at
@@ -80,8 +81,8 @@ class Trials:
     def _alone(self, records: RawRecords, first: int, stop: int) -> int | None:
         """Return the first record of some that ends a process by itself."""
         while first < stop:
-            # One record a stream: the process goes on as long as it lives.
-            if self._read(part(records, first, first + 1)) is not None:
+            # One record at a time, as long as the process lives.
+            if self._read(cut_out(records, first, first + 1)) is not None:
                 return first
             first += 1
         return None
@@ -106,7 +107,7 @@ class Trials:
         return at
 
     def _start(self) -> subprocess.Popen[bytes]:
-        # What this process finds its packages by, the other does.
+        # The other process finds packages in the same places as this one.
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
         self._process = subprocess.Popen(
             [sys.executable, "-m", "rfmstream.engine.live.trial"],
@@ -137,4 +138,4 @@ class Trials:
 
 
 class _NoProcessError(Exception):
-    """It cannot even start, so nothing is known of the records."""
+    """The process cannot start, so nothing is known of the records."""

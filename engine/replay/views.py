@@ -6,6 +6,7 @@ the order in which a replay of its own writes them; views are not merged in orde
 """
 
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, nullcontext
 from copy import deepcopy
@@ -17,6 +18,7 @@ import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from rfmstream.engine.core.counters import Counters
 from rfmstream.engine.core.machine import StepResult
 from rfmstream.engine.core.rejections import Rejections, views_schema, with_views
 from rfmstream.engine.core.views import Group, Views
@@ -124,7 +126,7 @@ def replay_views(  # noqa: PLR0913 - the options of one command
     with ExitStack() as stack:
         made = _Files(stack, views, outputs, [*inputs, *(file.path for file in files)])
         rejected = RejectedRows(made.others.get("rejected"), files)
-        whole = Rejections(views.plan.names)
+        whole, reasons = Rejections(views.plan.names), Counter[str]()
         with ExitStack() as behind:
             writers = made.writers(behind)
             for number, group in enumerate(views.groups):
@@ -155,25 +157,24 @@ def replay_views(  # noqa: PLR0913 - the options of one command
                     writers.put(step)
                     whole.add(*rejections.merged())
                     if len(views.groups) == 1:
-                        rejected.add(with_views(*whole.taken(), views.plan.names))
+                        reasons.update(_tell(whole, rejected))
                 _finish(group, orders.rows_read, ends, writers)
                 told |= dict.fromkeys(
                     (of.view.name for of in group.views),
                     _Told(orders.rows_read, orders.excluded, orders.lines_repeated, alike.rows, dates),
                 )
-            rejected.add(with_views(*whole.taken(), views.plan.names))
+            reasons.update(_tell(whole, rejected))
         counters = {name: of.engine.counters.since(before[name]) for name, of in views.views.items()}
-        if strict and any(of.rejected for of in counters.values()):
-            raise rejected.refusal(
-                counters[max(counters, key=lambda name: sum(counters[name].rejected.values()))]
-            )
+        if strict and reasons:
+            read = max(of.read for of in counters.values())
+            raise rejected.refusal(Counters(read=read, rejected=dict(reasons)))
         snapshots = {name: of.engine.snapshot() for name, of in views.views.items()}
         made.finish(snapshots)
         fuller = made.fuller() if checkpoint is not None and any(of.read for of in before.values()) else {}
         kept = {} if any(of.applied for of in counters.values()) else made.without_rows(fuller)
         # Files without their checkpoint, or the other way round, are half a result.
-        with ExitStack() if settled is None else nullcontext(settled) as kept:
-            kept.enter_context(uninterrupted())
+        with ExitStack() if settled is None else nullcontext(settled) as last:
+            last.enter_context(uninterrupted())
             made.publish(kept)
             if checkpoint is not None:
                 views.checkpoint(checkpoint)
@@ -207,6 +208,14 @@ def replay_views(  # noqa: PLR0913 - the options of one command
         replaced={path: rows for path, rows in fuller.items() if path not in kept},
         elapsed_s=elapsed_s,
     )
+
+
+def _tell(rejections: Rejections, rejected: RejectedRows) -> list[str]:
+    """Write the rejected rows gathered so far, and return the reason of each."""
+    rows = with_views(*rejections.taken(), rejections.names)
+    rejected.add(rows)
+    reasons: list[str] = rows.column("reason").to_pylist()
+    return reasons
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.mark.deep
 def test_benches_run() -> None:
     pytest.importorskip("pytest_benchmark")
     done = subprocess.run(

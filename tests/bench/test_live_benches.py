@@ -12,6 +12,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.mark.deep
 @pytest.mark.skipif(
     not os.environ.get("KAFKA_BOOTSTRAP") and not (shutil.which("java") and shutil.which("mvn")),
     reason="there is no broker to test against",

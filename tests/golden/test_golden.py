@@ -7,8 +7,7 @@ import os
 from pathlib import Path
 
 import pytest
-from golden_script import read_script, run_script, write_script
-from oracle import Oracle
+from golden_script import oracle_of, read_script, run_script, write_script
 from twins import Driven
 
 SCRIPTS = sorted(Path(__file__).parent.glob("*.txt"))
@@ -17,7 +16,7 @@ SCRIPTS = sorted(Path(__file__).parent.glob("*.txt"))
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.stem)
 def test_oracle_tells_the_script(path: Path) -> None:
     directives = read_script(path)
-    told = run_script(directives, Oracle)
+    told = run_script(directives, oracle_of)
     if os.environ.get("REWRITE_GOLDEN"):
         write_script(path, directives, told)
     else:

@@ -280,6 +280,7 @@ def test_a_stop_amid_everything_ends_within_ten_seconds(cluster: Cluster, tmp_pa
         assert_all_arrived(there, {f"c{number}": [1, 2, 3] for number in range(100)}, 0)
 
 
+@pytest.mark.deep
 def test_two_processes_share_the_partitions_and_hand_them_over(cluster: Cluster, tmp_path: Path) -> None:
     asyncio.run(create(cluster, 4))
     events = history(60, 1200)

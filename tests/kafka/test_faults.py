@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import orjson
 import pyarrow as pa
+import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 from aiokafka.structs import OffsetAndMetadata
@@ -118,6 +119,7 @@ def test_damaged_and_deleted_checkpoints_and_records(cluster: Cluster, tmp_path:
     assert asyncio.run(written(cluster, cluster.outputs.changes, partitions)) == ends
 
 
+@pytest.mark.deep
 def test_records_that_are_deleted_unread_are_missed_until_the_gap_is_accepted(
     cluster: Cluster, tmp_path: Path
 ) -> None:
@@ -196,6 +198,7 @@ async def commit_offset(cluster: Cluster, offset: int, note: str = "") -> None:
         await consumer.stop()
 
 
+@pytest.mark.deep
 def test_other_rules_take_over_once_whoever_is_killed(cluster: Cluster, tmp_path: Path) -> None:
     partitions = 3
     flags = flags_of(cluster, tmp_path / "state", clock="event", until_end=True)
@@ -284,6 +287,7 @@ async def make_anew(cluster: Cluster, partitions: int) -> None:
     await send(cluster, [history().slice(0, 1000)], partitions)
 
 
+@pytest.mark.deep
 def test_orders_repeated_and_out_of_order_in_twelve_partitions(cluster: Cluster, tmp_path: Path) -> None:
     """Two workers read what a careless producer sends.
 

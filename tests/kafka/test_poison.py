@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import orjson
 import pyarrow as pa
+import pytest
 from aiokafka import AIOKafkaProducer, ConsumerRecord, TopicPartition
 from kafka_cluster import Cluster
 from kafka_logs import Sent, metrics_of, records_of, retold, send_records, wait_until
@@ -294,6 +295,7 @@ async def send_with_foreign_header(cluster: Cluster) -> None:
         await producer.close()
 
 
+@pytest.mark.deep
 def test_a_fetch_that_holds_far_more_than_its_size_is_read_in_parts(cluster: Cluster, tmp_path: Path) -> None:
     """Megabytes of spaces, which are some hundred bytes while they are compressed."""
     values = [order(f"c{number % 7}", number) for number in range(100)]

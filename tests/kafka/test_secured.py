@@ -253,6 +253,7 @@ def test_to_see_a_group_or_transactions_is_not_enough(
 TAKEN_AWAY = ["input", "changes", "current", "rejected", "group", "transactions"]
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("which", TAKEN_AWAY)
 def test_a_worker_whose_right_is_taken_away_names_it_and_goes_on_once_it_is_back(
     which: str, secured: Secured, cluster: Cluster, history: list[pa.RecordBatch], tmp_path: Path
@@ -294,6 +295,7 @@ def test_a_worker_whose_right_is_taken_away_names_it_and_goes_on_once_it_is_back
     assert [record.value for record in rejected] == [b"not an order"] * PARTITIONS
 
 
+@pytest.mark.deep
 def test_a_worker_that_may_no_longer_note_the_time_names_the_right(
     secured: Secured, cluster: Cluster, history: list[pa.RecordBatch], tmp_path: Path
 ) -> None:
@@ -318,6 +320,7 @@ def test_a_worker_that_may_no_longer_note_the_time_names_the_right(
     assert_is_the_replay(cluster, PARTITIONS, asyncio.run(retold(cluster, PARTITIONS)))
 
 
+@pytest.mark.deep
 def test_the_right_to_read_the_clock_topic_matters_when_partitions_are_taken_over(
     secured: Secured, cluster: Cluster, history: list[pa.RecordBatch], tmp_path: Path
 ) -> None:

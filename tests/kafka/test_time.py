@@ -124,6 +124,7 @@ def effective_us(row: dict[str, Any]) -> int:
     return int(np.datetime64(row["effective_at"].removesuffix("Z"), "us").astype(np.int64))
 
 
+@pytest.mark.deep
 def test_a_day_and_a_year_without_a_worker_pass_in_bounded_steps(
     cluster: Cluster, tmp_path: Path, rules: Path
 ) -> None:

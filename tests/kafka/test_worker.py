@@ -35,6 +35,7 @@ def test_a_history_through_kafka_is_the_replay(cluster: Cluster, tmp_path: Path,
     assert_is_the_replay(cluster, partitions, values_of_the_replay(AS_OF_US))
 
 
+@pytest.mark.deep
 def test_a_worker_that_joins_and_one_that_leaves_under_load(cluster: Cluster, tmp_path: Path) -> None:
     history = pa.Table.from_batches(real_history()).combine_chunks()
     partitions, pieces = 6, 60
@@ -67,6 +68,7 @@ def test_a_worker_that_joins_and_one_that_leaves_under_load(cluster: Cluster, tm
     assert_is_the_replay(cluster, partitions, values_of_the_replay(AS_OF_US))
 
 
+@pytest.mark.deep
 def test_a_worker_told_to_stop_amidst_a_rebalance_finishes_its_steps(
     cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -133,6 +135,7 @@ def test_a_worker_that_cannot_go_on_says_why_in_one_line(cluster: Cluster, tmp_p
     assert "there is no topic absent" in process.log.read_text().splitlines()[-1]
 
 
+@pytest.mark.deep
 def test_workers_killed_at_any_moment_lose_and_repeat_nothing(cluster: Cluster, tmp_path: Path) -> None:
     history = pa.Table.from_batches(real_history()).combine_chunks()
     kills, partitions, chance = 20, 3, random.Random(3)  # noqa: S311

@@ -246,6 +246,22 @@ def test_an_open_transaction_holds_time_back(cluster: Cluster, tmp_path: Path) -
     assert "recency_expired" not in [orjson.loads(record.value)["reason"] for record in changes]
 
 
+def test_brokers_that_refuse_the_time_of_records_end_the_worker(cluster: Cluster, tmp_path: Path) -> None:
+    """An output topic that takes no record older than it arrives stands for clocks that are far apart."""
+
+    async def topics() -> None:
+        await cluster.create(cluster.orders, 1)
+        await cluster.create(cluster.outputs.changes, 1, message_timestamp_before_max_ms="0")
+        await send_records(cluster, [Sent(0, order("c", 1), b"c")])
+
+    asyncio.run(topics())
+    with worker(flags_of(cluster, tmp_path / "state"), tmp_path / "log") as process:
+        assert process.exit_code(240) == 2, process.log.read_text()
+    last = process.log.read_text().splitlines()[-1]
+    assert "the brokers refuse records of this machine's time" in last
+    assert "message.timestamp.before.max.ms" in last
+
+
 def test_rejects_are_heard(cluster: Cluster, tmp_path: Path) -> None:
     flags = flags_of(cluster, tmp_path / "state", listen="127.0.0.1:0")
     asyncio.run(cluster.create(cluster.orders, 1))

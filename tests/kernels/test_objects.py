@@ -199,7 +199,8 @@ def base_of(path: Path) -> Path:
 def test_a_later_process_needs_no_numba(compiled: Path) -> None:
     done = run(base_of(compiled))
     assert (done.stdout, done.stderr) == ("True alone\n", "")
-    assert (compiled.parent.stat().st_mode & 0o777, compiled.stat().st_mode & 0o777) == (0o700, 0o600)
+    # Root may compile for others, in an image for example; none of them may write.
+    assert (compiled.parent.stat().st_mode & 0o777, compiled.stat().st_mode & 0o777) == (0o755, 0o644)
 
 
 def other_sources(path: Path) -> None:

@@ -15,6 +15,8 @@ from little_history import CHANGES, HISTORY
 from rfmstream.kernels._jit import is_jitted
 from rfmstream.kernels._store import levels
 
+pytestmark = pytest.mark.deep
+
 ROOT = Path(__file__).resolve().parents[2]
 LEVEL = next(reversed(levels()), None)
 """The poorest this processor has: wheels hold compiled kernels for some."""

@@ -125,12 +125,14 @@ def test_cdnow_rows(rules: Rules) -> None:
     assert_rows_as_the_oracle(rules, cdnow(), CDNOW_END_US, 2_000)
 
 
+@pytest.mark.deep
 @needs_shared
 @pytest.mark.parametrize("rules", [BUILT_IN["rfm8-annual"](), BUILT_IN["scores4"](time_zone="Europe/London")])
 def test_online_retail_rows(rules: Rules) -> None:
     assert_rows_as_the_oracle(rules, online_retail(), ONLINE_RETAIL_END_US, 2_000)
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize(
     "rules",
     [

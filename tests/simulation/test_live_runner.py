@@ -30,7 +30,7 @@ from rfmstream.engine.live.model import FencedError, LogBatch, RawRecords, Sourc
 from rfmstream.engine.live.options import RunnerOptions
 from rfmstream.engine.live.partition import Partition
 from rfmstream.engine.live.runner import Runner
-from rfmstream.engine.live.spans import part
+from rfmstream.engine.live.spans import cut_out
 from rfmstream.engine.live.stats import PartitionStats
 from rfmstream.engine.live.store import Store
 from rfmstream.schemas.errors import TransportError
@@ -81,7 +81,7 @@ class Piecemeal(Decoder):
     """Decodes some of the first records, as if all were too many."""
 
     def decode(self, records: RawRecords) -> LogBatch:
-        return super().decode(part(records, 0, (len(records.offsets) + 2) // 3))
+        return super().decode(cut_out(records, 0, (len(records.offsets) + 2) // 3))
 
 
 class Owner:

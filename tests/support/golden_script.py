@@ -1,25 +1,28 @@
 """Read, run and write golden scripts: one directive a line, what comes of it indented below.
 
     ruleset rfm8 time_zone=Europe/Berlin        begin anew, with fields of the oracle's Rules changed
+    ruleset rfm8 warn_days.100=3,7 orders=1,2   likewise, with what asks for signals; dwell_days, spend, single_order
     paid ada o1 2024-03-01T10:00+01:00 99.90 event_id=e1
     refunded, refunded_total, cancelled (without an amount), adjusted, erased (without an amount): likewise
     advance 2024-04-01T00:00+02:00
     snapshot 2024-05-01T00:00+02:00             without an instant: as of the clock
     counters
 
-An event tells its outcome, then each tier change that came with it, by instant. Instants are written in the
+An event tells its outcome, then each tier change and signal that came with it, by instant. Instants are written in the
 ruleset's zone, amounts in major units of two decimals, an absent value as a dash. A # begins a comment.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 from zoneinfo import ZoneInfo
 
 from oracle import BUILT_IN, Oracle, Row, Rules
 from oracle_days import EPOCH
+from oracle_signals import SignalOracle, SignalRules
 from twins import Driven
 
 INDENT = "    "
@@ -60,6 +63,11 @@ def write_script(path: Path, directives: list[Directive], told: list[list[str]])
     path.write_text("\n".join(lines) + "\n", "utf-8")
 
 
+def oracle_of(rules: Rules) -> Oracle:
+    """Return the oracle of some rules, which tells signals where they ask for some."""
+    return SignalOracle(rules) if isinstance(rules, SignalRules) else Oracle(rules)
+
+
 def run_script(directives: list[Directive], build: Callable[[Rules], Machine]) -> list[list[str]]:
     """Return the lines each directive tells when ``build``'s machine runs the script."""
     told = []
@@ -78,19 +86,32 @@ def run_script(directives: list[Directive], build: Callable[[Rules], Machine]) -
 
 def _rules(name: str, options: list[str]) -> Rules:
     changed: dict[str, object] = {}
+    asked: dict[str, Any] = {}
     for option in options:
         key, value = option.split("=")
-        if key in INTEGERS:
+        if "." in key:
+            name_of_days, tier = key.split(".")
+            asked.setdefault(name_of_days, {})[tier] = tuple(int(number) for number in value.split(","))
+        elif key in ("spend", "single_order"):
+            asked[f"{key}_minor"] = tuple(int(Decimal(amount) * 100) for amount in value.split(","))
+        elif key == "orders":
+            asked[key] = tuple(int(number) for number in value.split(","))
+        elif key in INTEGERS:
             changed[key] = tuple(int(number) for number in value.split(","))
         elif key == "window_days":
             changed[key] = None if value == "lifetime" else int(value)
         else:
             changed[key] = value
-    return BUILT_IN[name](**changed)
+    rules = BUILT_IN[name](**changed)
+    if not asked:
+        return rules
+    return SignalRules(**{field.name: getattr(rules, field.name) for field in fields(rules)}, **asked)
 
 
 def _obey(machine: Machine, rules: Rules, words: list[str]) -> list[str]:
     before, changes_count = machine.counters, len(machine.changes)
+    given = getattr(machine, "signals", [])
+    signals_count = len(given)
     match words:
         case ["snapshot", *as_of]:
             rows = machine.snapshot(*map(_us, as_of))
@@ -115,8 +136,9 @@ def _obey(machine: Machine, rules: Rules, words: list[str]) -> list[str]:
             outcome = [_outcome(before, machine.counters)]
         case _:
             raise ValueError(" ".join(words))
-    new = sorted(machine.changes[changes_count:], key=lambda row: (row["effective_at"], row["customer_id"]))
-    return outcome + [_change_text(row, rules) for row in new]
+    new = machine.changes[changes_count:] + given[signals_count:]
+    new.sort(key=lambda row: (row["effective_at"], row["customer_id"], "kind" in row))
+    return outcome + [(_signal_text if "kind" in row else _change_text)(row, rules) for row in new]
 
 
 def _us(text: str) -> int:
@@ -140,6 +162,22 @@ def _change_text(row: Row, rules: Rules) -> str:
         f"{row['customer_id']} #{row['seq']} {_at(row['effective_at'], rules)} "
         f"{tiers} {row['reason']}{behind}; {_measures(row, rules)}"
     )
+
+
+def _signal_text(row: Row, rules: Rules) -> str:
+    said = {
+        "days": row["days"],
+        "count": row["count"],
+        "amount": None if row["amount_minor"] is None else _major(row["amount_minor"]),
+        "at": None if row["at"] is None else f"{_at(row['at'], rules)} -> {row['next_tier']}",
+        "stay": None
+        if row["stay_orders"] is None
+        else f"{row['stay_orders']} orders of {_major(row['stay_minor'])}",
+        "by": row["order_id"],
+    }
+    what = "".join(f" {name} {value}" for name, value in said.items() if value is not None)
+    told = f"{row['customer_id']} ! {_at(row['effective_at'], rules)} {row['kind']}"
+    return f"{told} in {row['tier'] or '-'} #{row['seq']}{what}"
 
 
 def _snapshot_text(row: Row, rules: Rules) -> str:

@@ -59,7 +59,7 @@ def describe(
 
 def sealed(manifest: dict[str, Any]) -> bytes:
     """Return a manifest and its checksum as they are written."""
-    return orjson.dumps({"xxh3_128": _digest(manifest), "manifest": manifest}, option=_INDENT)
+    return orjson.dumps({"xxh3_128": digest_of(manifest), "manifest": manifest}, option=_INDENT)
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -82,7 +82,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
             path=path,
             fix="use the version of rfmstream that wrote it, or a newer one",
         )
-    if whole.get("xxh3_128") != _digest(manifest):
+    if whole.get("xxh3_128") != digest_of(manifest):
         raise StateError(
             "the checkpoint is damaged: its manifest's checksum differs", path=path, fix=FIX_DAMAGE
         )
@@ -115,7 +115,7 @@ def read_views_manifest(folder: Path) -> dict[str, Any]:
             path=path,
             fix="use the version of rfmstream that wrote it, or a newer one",
         )
-    if whole.get("xxh3_128") != _digest(manifest):
+    if whole.get("xxh3_128") != digest_of(manifest):
         raise StateError(
             "the checkpoint is damaged: its manifest's checksum differs", path=path, fix=FIX_DAMAGE
         )
@@ -197,5 +197,6 @@ def _is_sound(manifest: dict[str, Any]) -> bool:
         return False
 
 
-def _digest(manifest: dict[str, Any]) -> str:
-    return xxhash.xxh3_128_hexdigest(orjson.dumps(manifest, option=orjson.OPT_SORT_KEYS))
+def digest_of(content: object) -> str:
+    """Return the checksum of what is written as JSON, whatever the order of its keys."""
+    return xxhash.xxh3_128_hexdigest(orjson.dumps(content, option=orjson.OPT_SORT_KEYS))

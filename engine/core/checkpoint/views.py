@@ -96,13 +96,9 @@ def write_views(parts: Sequence[tuple[View, Machine]], directory: str | os.PathL
             remove(folder / left)
 
 
-def as_path(directory: str | os.PathLike[str]) -> Path:
-    """Return a directory as the path that the functions here take."""
-    return Path(directory)
-
-
-def saved_views(folder: Path) -> dict[str, SavedView]:
+def saved_views(directory: str | os.PathLike[str]) -> dict[str, SavedView]:
     """Return what a checkpoint says of its views, by name. That of one engine is of the view named as its ruleset."""
+    folder = Path(directory)
     if is_of_views(folder):
         return {
             view["name"]: SavedView(
@@ -114,7 +110,7 @@ def saved_views(folder: Path) -> dict[str, SavedView]:
     return {manifest["ruleset_name"]: SavedView(folder, {"where": {}, "per": None}, shadow=False)}
 
 
-def saved_plan(folder: Path, saved: dict[str, SavedView]) -> Plan:
+def saved_plan(directory: str | os.PathLike[str], saved: dict[str, SavedView]) -> Plan:
     """Return the plan that a checkpoint was made by.
 
     Errors  StateError  a ruleset of it is not a built-in one
@@ -123,7 +119,7 @@ def saved_plan(folder: Path, saved: dict[str, SavedView]) -> Plan:
         tuple(
             View(
                 name,
-                own_ruleset(read_manifest(view.folder), None, folder, view=name),
+                own_ruleset(read_manifest(view.folder), None, Path(directory), view=name),
                 tuple((column, tuple(values)) for column, values in view.selects["where"].items()),
                 view.selects["per"],
                 view.shadow,
@@ -134,7 +130,7 @@ def saved_plan(folder: Path, saved: dict[str, SavedView]) -> Plan:
 
 
 def read_view(
-    folder: Path,
+    directory: str | os.PathLike[str],
     view: View,
     saved: SavedView,
     *,
@@ -148,10 +144,10 @@ def read_view(
     if saved.selects != view.selects:
         raise StateError(
             f"the checkpoint's view {view.name} was made with {_shown(saved.selects)}, not with {_shown(view.selects)}",
-            path=folder,
+            path=directory,
             fix="give the view another name, under which it begins anew, or name another directory",
         )
-    own_ruleset(read_manifest(saved.folder), view.ruleset, folder, view=view.name)
+    own_ruleset(read_manifest(saved.folder), view.ruleset, Path(directory), view=view.name)
     machine = read_machine(saved.folder, ruleset=view.ruleset, threads=threads, view=view.name, **options)
     if (machine.populations is None) != (view.per is None):
         raise StateError("the checkpoint is damaged: populations are missing", path=saved.folder)

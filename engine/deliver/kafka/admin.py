@@ -4,14 +4,14 @@ from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
 from aiokafka import TopicPartition
-from aiokafka import errors as kafka
 from aiokafka.admin import NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
 from rfmstream.engine.deliver.broker import BrokerConfig
 from rfmstream.engine.deliver.model import Place
 from rfmstream.engine.service.kafka.client import administrator
-from rfmstream.schemas.errors import TransportError
+from rfmstream.engine.service.kafka.topics import CreateSettings
+from rfmstream.engine.service.kafka.topics import create_topics as create
 
 
 class Committed(NamedTuple):
@@ -45,10 +45,8 @@ async def create_topics(broker: BrokerConfig, wanted: Mapping[str, Mapping[str, 
             if topic not in known
         ]
         if new:
-            answer = await admin.create_topics(new)
-            for topic, code, *rest in answer.topic_errors:
-                if code not in (0, kafka.TopicAlreadyExistsError.errno):
-                    raise TransportError(f"topic {topic} cannot be created ({rest or code})")
+            fix = "grant Create on it, or create it with one partition"
+            await create(admin, new, CreateSettings(("kafka.create_topics", fix), "kafka.replication_factor"))
 
 
 async def retention_ms(broker: BrokerConfig, topics: Collection[str]) -> dict[str, int]:

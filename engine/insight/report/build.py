@@ -15,6 +15,7 @@ from rfmstream.engine.insight.report.model import Ladder, Report, Since, TierSin
 from rfmstream.engine.insight.report.movement import daily, flaps, flows, sizes, transitions
 from rfmstream.engine.insight.report.orders import Orders, read_orders
 from rfmstream.engine.insight.report.sources import (
+    Changes,
     Snapshot,
     read_changes,
     read_snapshot,
@@ -71,9 +72,28 @@ def build(question: Question) -> Report:
             source=question.snapshot,
             fix="name the snapshot of the same run, or give its instant by --as-of",
         )
+    orders = _orders(question, snapshot)
+    return assemble(snapshot, changes, (since_us, until_us), orders=orders, before=before)
+
+
+def assemble(
+    snapshot: Snapshot,
+    changes: Changes,
+    span_us: tuple[int, int],
+    *,
+    orders: Orders | None = None,
+    before: Mapping[str, Any] | None = None,
+) -> Report:
+    """Count.
+
+    In      span_us  the two instants that are compared
+            before   an earlier report, as JSON
+    Errors  InputError  the changes do not lead to the snapshot
+    """
+    rules = snapshot.ruleset
+    since_us, until_us = span_us
     days = local_days(changes.at_us, rules.time_zone)
     by_day = daily(changes, snapshot, days)
-    orders = _orders(question, snapshot)
     made = tiles(snapshot)
     ladders = _ladders(snapshot, orders)
     revenue = total(snapshot.lifetime_monetary_minor)

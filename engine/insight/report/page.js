@@ -1,22 +1,28 @@
 // The page's own script: language, theme, tiles by customers or revenue, and the time machine. Without it all is there.
-(() => {
+const page = (() => {
   const root = document.documentElement;
-  const press = (buttons, chosen) => buttons.forEach((b) => b.setAttribute("aria-pressed", String(b === chosen)));
-  const group = (name, act) => {
-    const buttons = [...document.querySelectorAll(`[data-${name}-button]`)];
-    const choose = (button) => { press(buttons, button); act(button.getAttribute(`data-${name}-button`)); };
-    buttons.forEach((button) => button.addEventListener("click", () => choose(button)));
-    return (value) => { const found = buttons.find((b) => b.getAttribute(`data-${name}-button`) === value); if (found) choose(found); };
+  const acts = {
+    lang: (value) => { root.dataset.lang = value; root.lang = value === "zh" ? "zh-Hans" : "en"; },
+    theme: (value) => { root.dataset.theme = value; },
+    measure: (value) => document.querySelectorAll("[data-measure]").forEach(
+      (part) => part.classList.toggle("hidden", part.dataset.measure !== value)),
   };
-  const language = group("lang", (value) => { root.dataset.lang = value; root.lang = value === "zh" ? "zh-Hans" : "en"; });
-  const theme = group("theme", (value) => { root.dataset.theme = value; });
-  group("measure", (value) => document.querySelectorAll("[data-measure]").forEach(
-    (part) => part.classList.toggle("hidden", part.dataset.measure !== value)));
-  language(root.dataset.lang);
-  theme(window.matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light");
+  const choose = (name, value) => {
+    document.querySelectorAll(`[data-${name}-button]`).forEach(
+      (b) => b.setAttribute("aria-pressed", String(b.getAttribute(`data-${name}-button`) === value)));
+    acts[name](value);
+  };
+  // Parts of a live page come and go: their buttons are found when they are pressed.
+  document.addEventListener("click", (event) => Object.keys(acts).forEach((name) => {
+    const button = event.target.closest(`[data-${name}-button]`);
+    if (button) choose(name, button.getAttribute(`data-${name}-button`));
+  }));
+  choose("lang", root.dataset.lang);
+  choose("theme", window.matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light");
 
-  const machine = document.getElementById("machine");
-  if (machine) {
+  const startMachine = () => {
+    const machine = document.getElementById("machine");
+    if (!machine) return;
     const data = JSON.parse(document.getElementById("sizes-data").textContent);
     const most = Math.max(1, ...data.customers.flat());
     const fills = [...document.querySelectorAll("[data-fill]")];
@@ -36,7 +42,8 @@
     };
     machine.addEventListener("input", show);
     show();
-  }
+  };
+  startMachine();
 
   // Paper shows every table.
   let closed = [];
@@ -45,4 +52,5 @@
     closed.forEach((part) => { part.open = true; });
   });
   window.addEventListener("afterprint", () => closed.forEach((part) => { part.open = false; }));
+  return { choose, startMachine };
 })();

@@ -5,8 +5,9 @@ Its Content-Security-Policy lets in nothing but the one style and the one script
 
 import base64
 import hashlib
+import json
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from html import escape
 from importlib.resources import files
@@ -26,28 +27,42 @@ def page(report: Report, lang: str) -> str:
 
     In      lang  "en" or "zh": which language is shown first
     """
-    style, script = _asset("page.css"), _asset("page.js")
-    policy = (
-        f"default-src 'none'; style-src '{_hash(style)}'; script-src '{_hash(script)}'; base-uri 'none'; "
-        "form-action 'none'"
-    )
-    views = [
-        (key, _said(key, "title"), _body(report, key, drawn, found)) for key, drawn, found in _views(report)
-    ]
+    style, script = asset("page.css"), asset("page.js")
+    views = sections(report)
     contents = "".join(f'<li><a href="#{key}">{title}</a></li>' for key, title, _ in views)
-    sections = "".join(
-        f'<section id="{key}" aria-labelledby="{key}-title"><h2 id="{key}-title">{title}</h2>{body}</section>\n'
-        for key, title, body in views
-    )
+    parts = "".join(section(key, title, body) for key, title, body in views)
     title = f"RFM report · {report.ruleset} · {report.as_of[:10]}"
     return (
         f'<!DOCTYPE html>\n<html lang="{"zh-Hans" if lang == "zh" else "en"}" data-lang="{lang}" data-theme="light">\n'
-        f'<head><meta charset="utf-8"><meta http-equiv="Content-Security-Policy" content="{policy}">'
+        f'<head><meta charset="utf-8"><meta http-equiv="Content-Security-Policy" content="{policy(style, script)}">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f'<meta name="generator" content="rfmstream"><title>{escape(title)}</title><style>{style}</style></head>\n'
         f'<body>{_header(report)}<nav aria-label="Views" class="contents"><header><ul>{contents}</ul></header></nav>'
-        f"<main>{sections}</main>{_footer(report)}<script>{script}</script></body></html>\n"
+        f"<main>{parts}</main>{_footer(report)}<script>{script}</script></body></html>\n"
     )
+
+
+def sections(
+    report: Report, *, has_pictures: bool = True, draws: Callable[[str], str] | None = None
+) -> list[tuple[str, str, str]]:
+    """Return each view's key, its title and what it shows, as HTML.
+
+    has_pictures  False: its table alone
+    draws         draws a specification that is JSON; None: `vega.draw`
+    """
+    return [
+        (
+            key,
+            said(key, "title"),
+            _body(report, key, [_figure(picture, draws) for picture in drawn] if has_pictures else [], found),
+        )
+        for key, drawn, found in _views(report)
+    ]
+
+
+def section(key: str, title: str, body: str) -> str:
+    """Return a part of the page."""
+    return f'<section id="{key}" aria-labelledby="{key}-title"><h2 id="{key}-title">{title}</h2>{body}</section>\n'
 
 
 def pictures_as_png(report: Report, lang: str) -> Iterator[tuple[str, bytes]]:
@@ -56,7 +71,14 @@ def pictures_as_png(report: Report, lang: str) -> Iterator[tuple[str, bytes]]:
         yield picture.name, for_file(draw(picture.spec), picture.chinese if lang == "zh" else None)
 
 
-def _asset(name: str) -> str:
+def policy(style: str, script: str, *more: str) -> str:
+    """Return a Content-Security-Policy that lets in nothing but one style and one script, and what is named."""
+    parts = ("default-src 'none'", f"style-src '{_hash(style)}'", f"script-src '{_hash(script)}'")
+    return "; ".join((*parts, *more, "base-uri 'none'", "form-action 'none'"))
+
+
+def asset(name: str) -> str:
+    """Return a file of this folder."""
     return files("rfmstream.engine.insight.report").joinpath(name).read_text(encoding="utf-8")
 
 
@@ -65,13 +87,14 @@ def _hash(text: str) -> str:
 
 
 @cache
-def _texts() -> dict[str, Any]:
-    return tomllib.loads(_asset("texts.toml"))
+def texts() -> dict[str, Any]:
+    """Return all of texts.toml."""
+    return tomllib.loads(asset("texts.toml"))
 
 
-def _said(part: str, key: str, **values: str) -> str:
+def said(part: str, key: str, **values: str) -> str:
     """Return a text of texts.toml in both languages."""
-    en, zh = (text.format_map(values) for text in _texts()[part][key])
+    en, zh = (text.format_map(values) if values else text for text in texts()[part][key])
     return both(en, zh)
 
 
@@ -87,23 +110,29 @@ def _header(report: Report) -> str:
         (both("Undone within 30 days"), percent(report.flaps.undone_share[-1])),
     )
     shown = "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in figures)
-    buttons = (
-        '<button type="button" data-lang-button="en" lang="en">English</button>'
-        '<button type="button" data-lang-button="zh" lang="zh">中文</button>'
-        f'<button type="button" data-theme-button="light">{both("Light", "浅色")}</button>'
-        f'<button type="button" data-theme-button="dark">{both("Dark", "深色")}</button>'
-    )
     return (
-        f"<header><h1>{_said('page', 'title')}</h1>"
+        f"<header><h1>{said('page', 'title')}</h1>"
         f'<p class="muted">{escape(report.ruleset_title or report.ruleset)} · {escape(report.ruleset)} · '
-        f"{_said('page', 'as_of')} {escape(report.as_of)} · {escape(report.time_zone)}</p>"
-        f'<div class="bar" role="group" aria-label="Language and theme">{buttons}</div>'
+        f"{said('page', 'as_of')} {escape(report.as_of)} · {escape(report.time_zone)}</p>"
+        f"{buttons()}"
         f'<dl class="figures">{shown}</dl></header>'
     )
 
 
+def buttons() -> str:
+    """Return what chooses language and theme."""
+    return (
+        '<div class="bar" role="group" aria-label="Language and theme">'
+        '<button type="button" data-lang-button="en" lang="en">English</button>'
+        '<button type="button" data-lang-button="zh" lang="zh">中文</button>'
+        f'<button type="button" data-theme-button="light">{both("Light", "浅色")}</button>'
+        f'<button type="button" data-theme-button="dark">{both("Dark", "深色")}</button>'
+        "</div>"
+    )
+
+
 def _footer(report: Report) -> str:
-    return f"<footer>{_said('page', 'footer')} {escape(report.fingerprint[:12])}</footer>"
+    return f"<footer>{said('page', 'footer')} {escape(report.fingerprint[:12])}</footer>"
 
 
 def _views(report: Report) -> Iterator[tuple[str, list[Picture], Table]]:
@@ -130,9 +159,9 @@ def _views(report: Report) -> Iterator[tuple[str, list[Picture], Table]]:
     yield "cohorts", [pictures.cohorts(report)], tables.cohorts(report)
 
 
-def _body(report: Report, key: str, drawn: Sequence[Picture], found: Table) -> str:
+def _body(report: Report, key: str, drawn: Sequence[str], found: Table) -> str:
     moves = report.transitions
-    text = _said(
+    text = said(
         *(key, "text"),
         since=moves.since,
         until=moves.until,
@@ -140,14 +169,16 @@ def _body(report: Report, key: str, drawn: Sequence[Picture], found: Table) -> s
         moved=number(moves.moved),
     )
     if key == "tiers":
-        return f"<p>{text}</p>{_tiles(*map(_figure, drawn))}{found.html()}{_books(report)}"
+        shown = _tiles(*drawn) if drawn else ""
+        return f"<p>{text}</p>{shown}{found.html()}{_books(report)}"
     more = _machine(report) if key == "sizes" else ""
     table = f"<details><summary>{both('Table', '表格')}: {found.caption}</summary>{found.html()}</details>"
-    return f"<p>{text}</p>{''.join(map(_figure, drawn))}{more}{table}"
+    return f"<p>{text}</p>{''.join(drawn)}{more}{table}"
 
 
-def _figure(picture: Picture) -> str:
-    svg = for_page(draw(picture.spec), picture.chinese)
+def _figure(picture: Picture, draws: Callable[[str], str] | None) -> str:
+    drawn = draw(picture.spec) if draws is None else draws(json.dumps(picture.spec))
+    svg = for_page(drawn, picture.chinese)
     name = escape(picture.name)
     return f'<figure><div class="scroll" tabindex="0" role="group" aria-label="{name}">{svg}</div></figure>'
 
@@ -163,7 +194,7 @@ def _tiles(by_customers: str, by_revenue: str) -> str:
 
 
 def _books(report: Report) -> str:
-    return f"<h3>{_said('page', 'playbooks')}</h3>" + "".join(map(_book, report.tiers))
+    return f"<h3>{said('page', 'playbooks')}</h3>" + "".join(map(_book, report.tiers))
 
 
 def _book(tier: TierTile) -> str:
@@ -196,8 +227,8 @@ def _machine(report: Report) -> str:
     )
     last = len(past.days) - 1
     return (
-        f'<div class="machine"><h3><label for="machine">{_said("page", "machine")}: <span id="day"></span></label> '
-        f'<span id="is-ahead" class="hidden">({_said("page", "is_ahead")})</span></h3>'
+        f'<div class="machine"><h3><label for="machine">{said("page", "machine")}: <span id="day"></span></label> '
+        f'<span id="is-ahead" class="hidden">({said("page", "is_ahead")})</span></h3>'
         f'<input type="range" id="machine" min="0" max="{last + len(future.days) - 1}" value="{last}">'
         f'<div class="levels">{levels}</div></div><script type="application/json" id="sizes-data">{data}</script>'
     )

@@ -94,9 +94,23 @@ def read_snapshot(
     if table.num_rows == 0:
         raise InputError("holds no customer", source=path, fix="replay some orders first")
     rules = _rules(table["ruleset"], ruleset, path)
+    return snapshot_of(table, rules, source=path, as_of_us=as_of_us)
+
+
+def snapshot_of(table: pa.Table, rules: Ruleset, *, source: Path, as_of_us: int | None = None) -> Snapshot:
+    """Return a snapshot's rows as columns of numbers.
+
+    In      source    what they are from, for errors
+            as_of_us  None: as the rows tell, to the day (see `as_of_of`)
+    Errors  InputError   tiers that the ruleset has not
+            ConfigError  the rows are of a later instant
+    """
+    path = source
     last_paid_us = _instants(table["last_paid_at"])
     recency_days = _ints(table["recency_days"], -1)
-    known_us = max(int(last_paid_us.max()), int(_instants(table["effective_at"]).max()))
+    known_us = max(
+        int(last_paid_us.max(initial=NEVER_US)), int(_instants(table["effective_at"]).max(initial=NEVER_US))
+    )
     if as_of_us is None:
         as_of_us = as_of_of(rules, last_paid_us, recency_days, known_us)
     elif as_of_us < known_us:
@@ -158,7 +172,28 @@ def read_changes(paths: Sequence[Path], ruleset: Ruleset, *, view: str | None = 
 
 def _read_part(path: Path, ruleset: Ruleset, view: str | None) -> dict[str, NDArray[Any]]:
     names = ["customer_id", "effective_at", "from_tier", "to_tier", "reason", "view", "population"]
-    table = _one_view(read_table(path, names, kind=CHANGES), view, path)
+    return _numbers_of(_one_view(read_table(path, names, kind=CHANGES), view, path), ruleset, path)
+
+
+def changes_of(tables: Sequence[pa.Table], ruleset: Ruleset, *, source: Path) -> Changes:
+    """Return tier changes as columns of numbers, oldest first.
+
+    In      source  what they are from, for errors
+    Errors  InputError  tiers that the ruleset has not
+    """
+    parts = [_numbers_of(table, ruleset, source) for table in tables] or [_no_numbers()]
+    return Changes(
+        **{name: np.concatenate([part[name] for part in parts]) for name in Changes.__dataclass_fields__}
+    )
+
+
+def _no_numbers() -> dict[str, NDArray[Any]]:
+    empty = np.empty(0, np.int8)
+    none = {"customer": np.empty(0, np.uint64), "at_us": np.empty(0, np.int64)}
+    return none | dict.fromkeys(("from_tier", "to_tier", "reason"), empty)
+
+
+def _numbers_of(table: pa.Table, ruleset: Ruleset, path: Path) -> dict[str, NDArray[Any]]:
     ids = [tier.id for tier in ruleset.tiers]
     return {
         "customer": hash_customers(table),

@@ -1,7 +1,7 @@
-"""Decompression that stops at a bound: a batch of some kilobytes may say that it is gigabytes.
+"""Decompression with a bound: a batch of some kilobytes may decompress to gigabytes.
 
-What comes out is counted while it comes, so that a batch that holds too much takes the memory of the bound and no more.
-The client's own functions have none. `bound_the_client` puts these in their place, for what the client reads itself.
+Output is counted while it is made, so a batch that holds too much takes no more memory than the bound. aiokafka's own
+functions have no bound. `bound_the_client` puts these in their place, for the batches that aiokafka reads itself.
 
 Source  Kafka's protocol guide, "Record Batch"; aiokafka (0.14, aiokafka/codec.py) for the two frames of snappy
 """
@@ -31,11 +31,11 @@ _LENGTH_BYTES: Final = 4
 
 
 class TooLargeError(CorruptRecordException):
-    """A batch that is refused for what it would become; no retry makes it smaller."""
+    """A batch that is refused for its decompressed size; a retry would end alike."""
 
 
 class DamagedError(CorruptRecordException):
-    """Bytes that no codec wrote."""
+    """Bytes that the codec cannot read."""
 
 
 def refusal(first: int, last: int) -> bytes:
@@ -70,7 +70,7 @@ def _stream(codec: int, data: bytes, bytes_max: int) -> Iterator[bytes]:
         raise DamagedError("a batch that is compressed has no bytes")
     left, size = bytes_max, max(_FIRST_READ, _USUAL_RATIO * len(data))
     with pa.CompressedInputStream(pa.BufferReader(data), NAMES[codec]) as stream:
-        # One byte more than is allowed tells that there is more.
+        # One byte beyond the bound shows that there is more.
         while piece := stream.read(min(size, left + 1)):
             left -= len(piece)
             if left < 0:

@@ -223,7 +223,7 @@ class _RawPartitionRecords(_PartitionRecords):
         """Return the records of the batches; None: the ordinary path has to read them, or to say what is wrong."""
         try:
             batches = RawBatches(self._data, self.next_fetch_offset, self.batch_bytes_max)
-            judged = _JudgedBatches(
+            visible = _VisibleBatches(
                 self._tp,
                 batches,
                 self._aborted_transactions,
@@ -234,20 +234,20 @@ class _RawPartitionRecords(_PartitionRecords):
                 self._isolation_level,
             )
             read, read_bytes, read_records = [], 0, 0
-            for batch in judged:
+            for batch in visible:
                 read.append(batch)
                 read_bytes += batch.records_bytes
                 read_records += batch.count
                 if read_bytes >= READ_BYTES_MAX or read_records >= READ_RECORDS_MAX:
                     break
-            return batches.records(read, judged.next_fetch_offset)
+            return batches.records(read, visible.next_fetch_offset)
         except Exception as error:  # noqa: BLE001 - codecs raise what they like
             _log.debug("a fetch takes the ordinary path: %r", error)
             return None
 
 
-class _JudgedBatches(fetcher.PartitionRecords):
-    """The batches of which the client would read the records."""
+class _VisibleBatches(fetcher.PartitionRecords):
+    """The batches whose records aiokafka would read: no markers, nothing of aborted transactions."""
 
     def _consumer_record(self, _: TopicPartition, record: Any) -> Any:  # noqa: ANN401 - not typed there
         return record

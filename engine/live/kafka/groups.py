@@ -1,4 +1,4 @@
-"""Consumer groups as their coordinators tell of them: who is in one, what it has committed, and its end."""
+"""Consumer groups: asks their coordinators for members and committed offsets, and deletes groups."""
 
 import asyncio
 from collections import defaultdict
@@ -24,7 +24,7 @@ _NOT_READY: Final = (kafka.GroupCoordinatorNotAvailableError, kafka.GroupLoadInP
 
 
 class Noted(NamedTuple):
-    """A committed offset and what stands beside it.
+    """A committed offset and its metadata.
 
     Fields  note  TOKEN@WRITER..., see engine.live.kafka.output; anything else: no worker committed it
     """

@@ -1,4 +1,4 @@
-"""What topics do with their records in time, looked at before anything is read: what a worker needs must stay."""
+"""Checks, before a worker reads anything, that no topic's retention or compaction deletes records that it needs."""
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence

@@ -1,7 +1,7 @@
-"""The request that takes batches to a broker, put together in one go.
+"""The Produce request, built without copying its batches.
 
-aiokafka (0.14, aiokafka/protocol/produce.py) copies what is sent at each of the request's levels, six times in all,
-while nothing else of its event loop runs.
+aiokafka (0.14, aiokafka/protocol/produce.py) copies the batches at each level of the request, six times in all, while
+its event loop does nothing else.
 
 Source: Kafka's protocol guide, Produce version 7 (brokers from 2.1 on).
 """

@@ -9,7 +9,6 @@ from typing import Any, Final
 import numpy as np
 import pyarrow as pa
 from aiokafka import AIOKafkaProducer
-from aiokafka import errors as kafka
 from aiokafka.admin import NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.producer.message_accumulator import BatchBuilder
@@ -22,12 +21,13 @@ from rfmstream.engine.live.orders_out import OrderEncoder, OutRecord, Pace
 from rfmstream.engine.live.placement import places_of
 from rfmstream.engine.service.client_config import ClientConfig
 from rfmstream.engine.service.kafka.client import administrator, connection_options, quiet_client
-from rfmstream.schemas.errors import ConfigError, TransportError
+from rfmstream.engine.service.kafka.topics import CreateSettings, create_topics
+from rfmstream.schemas.errors import ConfigError
 
 _BATCH_BYTES: Final = 256 << 10
 _SLEEP_S_MAX: Final = 0.2
 _DAY_MS: Final = 86_400_000
-# A broker begins a segment for each week of the records' own time: a history would be read in tiny pieces.
+# By default a broker begins a segment for each week of record time, so a history would be many tiny segments.
 _KEEP_FOR_EVER: Final = {"retention.ms": "-1", "retention.bytes": "-1", "segment.ms": str(2**63 - 1)}
 
 
@@ -182,22 +182,6 @@ class OrderSender:
 
 
 async def _create(config: ClientConfig, topic: NewTopic) -> None:
+    fix = f"grant Create on the topic {topic.name}, or let somebody else create it"
     async with administrator(config, f"topic {topic.name} cannot be created") as admin:
-        response = await admin.create_topics([topic])
-    for name, code, *text in response.topic_errors:
-        error = kafka.for_code(code)
-        if error in (kafka.TopicAuthorizationFailedError, kafka.ClusterAuthorizationFailedError):
-            raise ConfigError(
-                f"the user may not create topic {name}",
-                key="--partitions",
-                fix=f"grant Create on the topic {name}, or let somebody else create it",
-            )
-        if error is kafka.InvalidReplicationFactorError:
-            raise ConfigError(
-                f"topic {name} cannot have {topic.replication_factor} copies",
-                key="--replication-factor",
-                fix="use at most as many as there are brokers",
-            )
-        if error not in (kafka.NoError, kafka.TopicAlreadyExistsError):
-            words = text[0] if text and text[0] else error.__name__
-            raise TransportError(f"topic {name} cannot be created ({words})")
+        await create_topics(admin, [topic], CreateSettings(("--partitions", fix), "--replication-factor"))

@@ -2,10 +2,10 @@
 
     a fetch --heads--> batches --the client judges--> those with records --a kernel--> RawRecords
 
-The client (aiokafka 0.14, aiokafka/consumer/fetcher.py) does with a `RawBatch` what it does with its own: it has the
-checksum checked, skips control batches and aborted transactions, and moves its position on. A batch passes for one
-record, its last one. Whatever is not as every broker sends it raises `UnusualError` here, or what the codecs raise:
-then somebody else has to read the fetch.
+The client (aiokafka 0.14, aiokafka/consumer/fetcher.py) handles a `RawBatch` as it handles its own batches: it checks
+the checksum, skips control batches and aborted transactions, and moves its position on. It takes a batch for one record
+with the batch's last offset. A fetch that differs from what every broker sends raises `UnusualError`, or an error of
+the codecs; then engine.live.kafka.fetches reads it in the ordinary way.
 
 Source  Kafka's protocol guide, "Record Batch"
 """
@@ -105,7 +105,7 @@ class RawBatch:
         head: tuple[int, ...],
         bytes_max: int,
     ) -> None:
-        # Not the RawBatches: a cycle would keep the bytes of a fetch until the garbage collector comes.
+        # Not the RawBatches: a reference cycle would keep the bytes of a fetch until the garbage collector runs.
         self._data, self._array, self.start, self.end = data, array, start, end
         self._bytes_max, self.count, self.is_refused = bytes_max, head[_COUNT_FIELD], False
         self.base_offset, _, _, _, self._checksum, attributes, delta, _, _, self.producer_id, *_ = head
@@ -133,7 +133,7 @@ class RawBatch:
                     self._codec, self._data[self.start + HEADER_BYTES : self.end], self._bytes_max
                 )
             size = self.end - self.start - HEADER_BYTES if self.records is None else len(self.records)
-            # One with no room for so many is damaged, which the ordinary reader says.
+            # A batch too short for its records is damaged; the ordinary reader raises the error.
             self.is_refused = self.count > BATCH_RECORDS_MAX and self.count * RECORD_BYTES_MIN <= size
         except TooLargeError:
             self.is_refused = True

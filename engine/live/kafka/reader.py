@@ -1,4 +1,4 @@
-"""Reading a topic from outside any group: what has been committed, nothing else."""
+"""Reads the committed records of a topic, as no member of any group."""
 
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
@@ -41,7 +41,7 @@ async def read_values(
                 await consumer.seek_to_beginning()
             else:
                 await consumer.seek_to_end()
-            # Of a consumer of committed records the end lies before what is still open.
+            # For a consumer of committed records the end lies before the first open transaction.
             ends = await consumer.end_offsets(list(consumer.assignment())) if until_end else {}
         while True:
             with client_errors(config, f"reading {topic} broke off", "Read"):

@@ -1,4 +1,4 @@
-"""Rejected rows, back to the input they came from, once what they waited for has come."""
+"""Sends rejected rows back to the input, for example refunds once their orders have come."""
 
 import asyncio
 from collections import Counter

@@ -1,7 +1,7 @@
 """What the user may do with topics, group and transactions: asked of the brokers before anything is read or written.
 
-Without a right a client may fail late, in many lines, or try for ever. So the rights are looked at first, and all that
-lack are named together. aiokafka (0.14) knows versions of the request that do not ask for them.
+A client that lacks a right may fail late, in many lines, or retry for ever. So the worker checks all rights first and
+names all missing ones together. aiokafka (0.14) has only versions of the request that do not return rights.
 
 Source: KIP-430; Kafka's protocol guide, Metadata version 8 (brokers from 2.3 on)
 """
@@ -81,7 +81,7 @@ class _Rights(Request[_MetadataRequest]):
         self._topics = list(topics)
 
     def build(self, request_struct_class: type[_MetadataRequest]) -> _MetadataRequest:
-        # Not to be created for being asked for; of the cluster nothing; of the topics what may be done.
+        # Do not create topics; no rights of the cluster; the rights of the topics.
         return request_struct_class(self._topics, False, False, True)  # noqa: FBT003
 
 
@@ -95,7 +95,7 @@ async def require_rights(admin: AIOKafkaAdminClient, needed: Mapping[str, Sequen
     lacking: list[str] = []
     for code, topic, _, _, told in response.topics:
         is_hidden = kafka.for_code(code) is kafka.TopicAuthorizationFailedError
-        # Of a topic that is absent nothing is told.
+        # Brokers tell nothing about absent topics.
         allowed = 0 if is_hidden else -1 if told == _NOT_TOLD else told
         rights = [right for right in needed[topic] if not allowed & _BITS[right]]
         if rights:
@@ -133,7 +133,7 @@ async def require_group(admin: AIOKafkaAdminClient, app_id: str) -> None:
             node = await admin.find_coordinator(key, kind)
             response = await admin._send_request(request, node)  # noqa: SLF001 - it sends no requests of others
         except kafka.GroupCoordinatorNotAvailableError:
-            # Nobody has asked a new cluster before; whoever joins waits for it.
+            # A new cluster first creates its coordinators; joining members wait for that, too.
             continue
         except NO_RIGHT as error:
             refused: type[BaseException] = type(error)

@@ -12,13 +12,12 @@ from rfmstream.engine.live.kafka.policies import check_policies
 from rfmstream.engine.live.kafka.rights import Right, require_group, require_rights
 from rfmstream.engine.live.kafka.topic_ids import topic_ids
 from rfmstream.engine.service.kafka.client import administrator
+from rfmstream.engine.service.kafka.topics import CREATE_SECONDS_MAX, CreateSettings, create_topics
 from rfmstream.schemas.errors import ConfigError, TransportError
 
 _DELETE: Final = {"cleanup.policy": "delete"}
 _COMPACT: Final = {"cleanup.policy": "compact"}
 _FOR_EVER: Final = {"cleanup.policy": "delete", "retention.ms": "-1", "retention.bytes": "-1"}
-
-CREATE_SECONDS_MAX: Final = 15
 
 
 class FoundTopics:
@@ -163,24 +162,5 @@ async def _create(
     topics = [
         NewTopic(name, partitions, replication, topic_configs=options) for name, options in plan.items()
     ]
-    response = await admin.create_topics(topics, timeout_ms=CREATE_SECONDS_MAX * 1000)
-    for topic, code, *text in response.topic_errors:
-        error = kafka.for_code(code)
-        if error in (kafka.NoError, kafka.TopicAlreadyExistsError):
-            # Another worker that started at the same moment may have been first.
-            continue
-        if error in (kafka.TopicAuthorizationFailedError, kafka.ClusterAuthorizationFailedError):
-            raise ConfigError(
-                f"the user may not create topic {topic}",
-                key="create_topics",
-                fix=f"grant Create on it, or create it with {partitions} partitions",
-            )
-        if error is kafka.InvalidReplicationFactorError:
-            raise ConfigError(
-                f"topic {topic} cannot have {replication} copies",
-                key="replication_factor",
-                fix="use at most as many as there are brokers",
-            )
-        raise TransportError(
-            f"topic {topic} cannot be created ({text[0] if text and text[0] else error.__name__})"
-        )
+    fix = f"grant Create on it, or create it with {partitions} partitions"
+    await create_topics(admin, topics, CreateSettings(("create_topics", fix), "replication_factor"))

@@ -1,4 +1,4 @@
-"""How far partitions have got, whoever may read that already: asked of their leaders."""
+"""Asks the leaders of partitions for the high watermarks: open transactions count."""
 
 from collections import defaultdict
 from collections.abc import Iterable

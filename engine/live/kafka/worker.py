@@ -2,8 +2,8 @@
 
     broker --fetches--> Consumer (a thread) --> Faust's agent --> Lane --> Runner --> KafkaPartitionLog --> broker
 
-A partition's steps are computed in a pool of threads; everything else happens on one event loop, and the heartbeats on
-that of the consumer's thread.
+A pool of threads computes the partitions' steps. Heartbeats run on the event loop of the consumer's thread, and all
+else on one other event loop.
 """
 
 import asyncio
@@ -39,6 +39,7 @@ from rfmstream.engine.live.kafka.watermarks import high_watermarks
 from rfmstream.engine.live.mapped import MappedDecoder, fingerprint
 from rfmstream.engine.live.model import Source
 from rfmstream.engine.live.options import RunnerOptions
+from rfmstream.engine.live.page import Draws
 from rfmstream.engine.live.placement import Placement
 from rfmstream.engine.live.plain import is_parted
 from rfmstream.engine.live.runner import Runner
@@ -61,22 +62,23 @@ _SWITCH_S: Final = 0.0005
 _log = logging.getLogger(__name__)
 
 
-def run_worker(config: WorkerConfig) -> int:
+def run_worker(config: WorkerConfig, draws: Draws | None = None) -> int:
     """Run a worker until SIGTERM, Ctrl-C, or the end it was told to reach; return the exit code 0.
 
+    In      draws  makes the page; None: there is none
     Errors  ConfigError     refused before anything was read
             StateError      a checkpoint or the state cannot be trusted
             TransportError  the brokers do not answer
     """
-    # Millions of records a minute are no garbage that needs collecting: what is in use at the start stays, and cycles
-    # are looked for rarely.
+    # Records make no reference cycles, however many come. So objects of the start are exempt from garbage collection,
+    # and cycles are looked for rarely.
     gc.collect()
     gc.freeze()
     gc.set_threshold(200_000, 20, 100)
-    # Requests are sent between pieces of the steps' Python: the loop gets its turn after this, not after 5 ms.
+    # So soon a thread that computes a step yields to the event loop, which sends requests; the default is 5 ms.
     sys.setswitchinterval(_SWITCH_S)
     install_lock()  # for the loop's thread: what is large goes to the pool
-    asyncio.run(Worker(config).run())
+    asyncio.run(Worker(config, draws).run())
     return 0
 
 
@@ -91,8 +93,9 @@ class _Held:
 class Worker:
     """One worker process."""
 
-    def __init__(self, config: WorkerConfig) -> None:
+    def __init__(self, config: WorkerConfig, draws: Draws | None = None) -> None:
         self._config = config
+        self._draws = draws
         views = () if config.views is None else config.views.views
         self._board = Board(config.ruleset, config.clock, rules=config.rules, views=views)
         if config.listen is not None:
@@ -172,10 +175,11 @@ class Worker:
             config.listen_token,
             listen_data=config.listen_data,
             tls=None if cert is None else tls_context(cert, config.listen_tls_key_file),
+            draws=self._draws,
         )
 
     async def _unless_stopped(self, doing: Coroutine[Any, Any, _T]) -> _T | None:
-        """Return what comes of it; None where the worker was told to stop first: brokers may take long to answer."""
+        """Return the result; None if the worker was told to stop first, since brokers may take long to answer."""
         task, stop = asyncio.create_task(doing), asyncio.create_task(self._stop.wait())
         await asyncio.wait([task, stop], return_when=asyncio.FIRST_COMPLETED)
         stop.cancel()
@@ -194,11 +198,11 @@ class Worker:
         ends = asyncio.create_task(self._watch_ends())
         await self._stop.wait()
         ends.cancel()
-        # Not while lanes that a rebalance has revoked still finish their steps: they need the transactions.
+        # Wait for revoked lanes that still finish their steps: they need the transactions.
         with suppress(TimeoutError):
             async with asyncio.timeout(STOP_S_MAX):
                 await self._parked_all.wait()
-        # The lanes first, while the group still knows us: nobody else may have the partitions before all is written.
+        # Stop the lanes first, while we are a member: all must be written before others own the partitions.
         await asyncio.gather(*(lane.stop() for lane in self._lanes.values()), return_exceptions=True)
         await asyncio.gather(*(held.runner.close() for held in self._parked.values()))
         await self._transactions.close()
@@ -226,7 +230,7 @@ class Worker:
         )
 
     async def _watch_ends(self) -> None:
-        """Keep the lag true while nothing is fetched, as the brokers may take nothing from us, or give us nothing."""
+        """Keep the lag up to date while nothing is fetched."""
         while True:
             await asyncio.sleep(ENDS_EVERY_S)
             sources = list(self._lanes)
@@ -246,7 +250,7 @@ class Worker:
             lane.receive(fetched)
 
     async def _on_assigned(self, _: App, assigned: Iterable[Any], **__: Any) -> None:  # noqa: ANN401 - Faust's
-        """Begin to recover, off the path of the heartbeats; a partition is read when its lane says so."""
+        """Begin to recover in the background, so that heartbeats go on; each lane seeks when its state is there."""
         if self._stop.is_set():
             return
         self._transactions.member = self._reading.member
@@ -262,7 +266,7 @@ class Worker:
         await asyncio.gather(*(held.runner.close() for held in gone))
 
     async def _on_revoked(self, _: App, revoked: Iterable[Any], **__: Any) -> None:  # noqa: ANN401 - Faust's
-        """Finish the steps in flight; the states stay until it is known who gets the partitions."""
+        """Finish the steps in flight; keep the states until the next assignment tells which partitions come back."""
         del revoked  # all of them: the protocol is the eager one
         lanes, self._lanes = self._lanes, {}
         self._parked_all.clear()
@@ -299,7 +303,7 @@ class Worker:
             # Shadows are for nobody to act on.
             shown = {view.name for view in config.plan.views if not view.shadow}
             stats.told = lambda view, changes: feed.add(changes) if view in shown else None
-        # A customer whose records are in several partitions has a state, and numbers its changes, in each.
+        # A customer whose records are in several partitions has a state in each, and each numbers its changes.
         views = {
             view.name: ViewOutput(
                 Encoder(
@@ -365,7 +369,7 @@ class Worker:
         self._reading.withheld.discard(source)
 
     def _check_end(self) -> None:
-        # Without lanes a rebalance is under way, and the one that calls has just been revoked.
+        # No lane: a rebalance is under way, and the lane that calls was just revoked.
         if self._lanes and all(lane.runner.finished for lane in self._lanes.values()):
             self._stop.set()
 

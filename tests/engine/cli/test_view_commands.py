@@ -124,6 +124,17 @@ def test_days_of_as_of_are_each_views_own(tmp_path: Path, orders: Path) -> None:
     assert told == {"rfm8": "2026-02-01T00:00:00Z", "tokyo": "2026-01-31T15:00:00Z"}
 
 
+def test_a_view_of_nothing(tmp_path: Path, orders: Path, plan: Path) -> None:
+    plan.write_text(PLAN.replace('["hk", "tw"]', '"nowhere"'))
+    result = run(
+        "replay", orders, "--plan", plan, "--snapshot", tmp_path / "s.parquet", "--checkpoint", tmp_path / "c"
+    )
+    assert result.exit_code == 0, result.output
+    assert "0 rows read = 0 applied" in result.output
+    again = run("replay", orders, "--plan", plan, "--checkpoint", tmp_path / "c", "--json")
+    assert json.loads(again.stdout)["views"]["china"]["as_of"] is None
+
+
 def test_bad_input_is_one_line_and_writes_nothing(tmp_path: Path, orders: Path, plan: Path) -> None:
     out = tmp_path / "c.parquet"
     replay = ("replay", orders, "--changes", out)

@@ -3,8 +3,10 @@
 import pytest
 from kernel_shards import event, fold_events, shard_by, shard_in
 from oracle_days import DAY_US
+from twins import canonical_batch
 
-from rfmstream import Engine
+from rfmstream import Engine, StateError
+from rfmstream.kernels.fold import BLOCK, ENTRIES_PER_ROW
 from rfmstream.kernels.layout import CUSTOMER, ENTRY, GROUP
 from rfmstream.schemas.codes import NEVER_US
 
@@ -84,3 +86,34 @@ def test_records_are_as_small_as_promised() -> None:
     # 120 bytes a customer with its place in the index, 48 an order with its own, at the lowest load.
     assert CUSTOMER.itemsize + 8 / 0.52 <= 120
     assert ENTRY.itemsize + 8 / GROUP + 8 / 0.52 <= 48
+
+
+@pytest.mark.parametrize("what", ["customers", "orders"])
+def test_a_shard_says_that_it_is_full_before_a_number_wraps(
+    what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The bound is lowered: nobody has the memory to reach it."""
+    engine = Engine("rfm8")
+    most = 13 * BLOCK * ENTRIES_PER_ROW + 7
+    monkeypatch.setattr("rfmstream.engine.core.shard.HANDLES_MAX", most)
+    before, applied = engine.snapshot(), 0
+
+    def fill() -> None:
+        nonlocal applied, before
+        for first in range(0, 2 * most, 100):
+            ids = [f"c{n}" if what == "customers" else "one" for n in range(first, first + 100)]
+            engine.step_canonical(
+                canonical_batch([event(customer, f"o{first + n}", 1, 100) for n, customer in enumerate(ids)])
+            )
+            assert_has_room(engine)
+            state = engine.shards[0].state.row
+            assert max(state.customers_size, state.entries_size) <= most
+            applied, before = engine.counters.applied, engine.snapshot()
+
+    # An order has a number as well as its customer, so orders are what there is no room for.
+    with pytest.raises(StateError, match=f"a shard holds {most:,} orders and notes at the most"):
+        fill()
+    assert applied > most // 2
+    assert before["lifetime_orders"].to_numpy().sum() == applied
+    with pytest.raises(StateError, match="restore it"):
+        engine.snapshot()

@@ -238,6 +238,8 @@ def test_one_engine_out_of_several(saved: Path) -> None:
         Engine.restore(saved)
     with pytest.raises(ConfigError, match="there is no view 'x'"):
         Engine.restore(saved, view="x")
+    with pytest.raises(StateError, match="parts its customers by a column that an engine does not look at"):
+        Engine.restore(saved, view="category").step(table())
     with pytest.raises(StateError, match="several views, which one engine cannot replace"):
         Engine.restore(saved, view="all").checkpoint(saved)
 

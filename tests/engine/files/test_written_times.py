@@ -8,8 +8,10 @@ import pyarrow.parquet as pq
 import pytest
 from openpyxl.utils.datetime import from_excel
 
+from rfmstream.engine.events.written_times import moment_reader
 from rfmstream.engine.files.mapping import load_map
 from rfmstream.engine.files.source import open_orders
+from rfmstream.kernels.parse import NAIVE
 from rfmstream.schemas.errors import ConfigError
 
 BAD = "bad_time"
@@ -247,3 +249,13 @@ def test_digits_that_adjoin_are_whole(tmp_path: Path) -> None:
 def test_a_wrong_key_is_named(tmp_path: Path, value: str, words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         times(tmp_path, value, t=["2024-01-01"])
+
+
+@pytest.mark.parametrize("languages", [(), ("de",), ("fr",), ("es",), ("it", "pt"), ("de", "fr", "es")])
+def test_english_is_read_beside_other_languages(languages: tuple[str, ...]) -> None:
+    read = moment_reader("%a %b %d %Y %H:%M:%S", languages)
+    # The French for Tuesday, and the Spanish, is "mar".
+    assert read("Fri Mar 05 2021 15:22:10") == (1_614_957_730_000_000, NAIVE)
+    if "fr" in languages:
+        assert read("ven. mars 05 2021 15:22:10") == read("Fri Mar 05 2021 15:22:10")
+        assert moment_reader("%a %b %d %Y", languages)("mar. mars 02 2021") == (1_614_643_200_000_000, NAIVE)

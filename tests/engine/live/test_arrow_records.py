@@ -13,7 +13,7 @@ from schedules import some
 
 from rfmstream.engine.live.decode import Decoder
 from rfmstream.engine.live.model import Headers
-from rfmstream.engine.live.spans import part
+from rfmstream.engine.live.spans import cut_out
 from rfmstream.schemas.orders import ORDER_SCHEMA
 
 
@@ -195,7 +195,7 @@ def test_records_that_are_too_many_to_be_unpacked_together(monkeypatch: pytest.M
         batch = checked(Decoder(currency="CNY").decode(rest))
         assert batch.records.offsets
         found += outcomes(batch)
-        rest = part(rest, len(batch.records.offsets), len(rest.offsets))
+        rest = cut_out(rest, len(batch.records.offsets), len(rest.offsets))
         calls += 1
     assert batch.position == raw(values).position
     assert found == alone

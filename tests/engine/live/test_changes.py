@@ -154,7 +154,7 @@ def test_who_falls_behind_is_told() -> None:
 
 
 def test_who_does_not_read_is_left_and_costs_the_others_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rfmstream.engine.live.change_stream.WRITE_S_MAX", 0.3)
+    monkeypatch.setattr("rfmstream.engine.live.change_stream.WRITE_S_MAX", 4.0)
 
     async def steps(session: aiohttp.ClientSession, feed: Feed) -> None:
         changes = changes_of(40_000)

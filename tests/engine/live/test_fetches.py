@@ -36,7 +36,7 @@ from rfmstream.engine.live.decode import Decoder
 from rfmstream.engine.live.kafka import fetches, raw_check
 from rfmstream.engine.live.kafka.fetches import install, joined, read_fetch
 from rfmstream.engine.live.model import LogBatch, RawRecords, Rejection
-from rfmstream.engine.live.spans import Spans, parts, value_bytes
+from rfmstream.engine.live.spans import Spans, cut_by_bytes, value_bytes
 
 PRODUCERS = (1, 2)
 CODECS = (0, 1, 2, 3, 4, 5)
@@ -177,7 +177,7 @@ def test_parts_are_the_records_one_after_another(
     decoder = Decoder(currency="CNY")
     for raw in (True, False):
         records = joined([read_fetch(*fetch, is_raw=raw) for fetch in several])
-        cut = list(parts(records, bytes_max))
+        cut = list(cut_by_bytes(records, bytes_max))
         assert all(value_bytes(part) <= bytes_max or len(part.offsets) == 1 for part in cut)
         assert as_lists(joined(cut)) == as_lists(records)
         begins = [part.offsets[0] for part in cut[1:]]

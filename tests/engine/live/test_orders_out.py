@@ -8,7 +8,7 @@ import pytest
 from rfmstream.engine.events.normalise import normalise
 from rfmstream.engine.live.decode import Decoder
 from rfmstream.engine.live.model import RawRecords
-from rfmstream.engine.live.orders_out import FORMS, Form, OrderEncoder, OutRecord, Pace
+from rfmstream.engine.live.orders_out import FORMS, OrderEncoder, OutRecord, Pace, ValueForm
 from rfmstream.schemas.orders import CANONICAL_SCHEMA
 
 DAY_US = 86_400_000_000
@@ -54,7 +54,7 @@ def decoded(records: list[OutRecord], partition: int) -> pa.RecordBatch:
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_a_worker_reads_the_orders_that_were_sent(orders: pa.RecordBatch, form: Form) -> None:
+def test_a_worker_reads_the_orders_that_were_sent(orders: pa.RecordBatch, form: ValueForm) -> None:
     records = list(encoder(form=form, rows_per_record=2).records(orders))
     for partition, rows in ((0, [0, 1, 3, 4]), (1, [2])):
         found = decoded(records, partition).drop_columns("row")

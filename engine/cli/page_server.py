@@ -1,0 +1,61 @@
+"""Runs the page of several workers until it is interrupted."""
+
+import asyncio
+import signal
+from collections.abc import Callable, Sequence
+
+import click
+
+from rfmstream.engine.files.interrupts import ending_signals
+from rfmstream.engine.live.access import Access
+from rfmstream.engine.live.page import Draws, LivePages
+from rfmstream.engine.live.page_of_workers import WorkersSource, ruleset_of_workers
+from rfmstream.engine.service.page_server import PageServer, is_loopback
+from rfmstream.schemas.errors import ConfigError
+from rfmstream.schemas.ruleset import Ruleset
+
+
+def serve(
+    workers: Sequence[str],
+    listen: tuple[str, int],
+    draws: Draws,
+    *,
+    token: str | None,
+    agreed: Callable[[str], Ruleset],
+) -> None:
+    """Serve the page.
+
+    In      token   what the workers ask for; whoever is on loopback here needs none
+            agreed  the ruleset of an identity
+    Errors  ConfigError, TransportError, StateError  as of `ruleset_of_workers`; the port is taken
+    """
+    if not is_loopback(listen[0]):
+        raise ConfigError(
+            f"{listen[0]} is not on loopback", key="--listen", fix="listen there, and let a tunnel lead to it"
+        )
+    asyncio.run(_serve(workers, listen, draws, token, agreed))
+
+
+async def _serve(
+    workers: Sequence[str],
+    listen: tuple[str, int],
+    draws: Draws,
+    token: str | None,
+    agreed: Callable[[str], Ruleset],
+) -> None:
+    source = WorkersSource(workers, agreed(await ruleset_of_workers(workers, token)), token)
+    server = PageServer(listen, close_s=1.0, key="--listen")
+    access = Access(None, is_open=lambda: server.is_on_loopback)
+    source.add_to(server.app, access)
+    LivePages(source, draws).add_to(server.app, access)
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, *ending_signals()):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    await server.start()
+    try:
+        await source.start()
+        click.echo(f"open {server.url}")
+        await stop.wait()
+    finally:
+        await source.stop()
+        await server.stop()
