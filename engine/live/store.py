@@ -35,6 +35,7 @@ from rfmstream.engine.live.state import State
 from rfmstream.engine.live.stored_views import (
     ForeignError,
     read_views,
+    saved_view,
     verify_views,
     write_views,
 )
