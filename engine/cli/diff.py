@@ -160,7 +160,7 @@ def diff(
         if checkpoint is not None:
             rows, clock_us = _rows_of_engines(_restored(checkpoint, app_id, before, view), after, as_of_us)
         else:
-            rows, clock_us = _rows_of_workers(workers, before, after, as_of), as_of_us
+            rows, clock_us = _rows_of_workers(workers, before, after, as_of, view), as_of_us
     found = make_diff(before, after, clock_us, rows)
     if customers_file is not None:
         write_table(customers_file, _moved(rows))
@@ -233,7 +233,7 @@ def _restored(checkpoint: str, app_id: str, ruleset: "Ruleset", view: str | None
 
     if is_plain(checkpoint):
         return [Engine.restore(checkpoint, ruleset=ruleset, view=view)]
-    return list(engines_of_store(Store(checkpoint, app_id=app_id), ruleset).values())
+    return list(engines_of_store(Store(checkpoint, app_id=app_id), ruleset, view).values())
 
 
 def _rows_of_engines(
@@ -253,14 +253,14 @@ def _rows_of_engines(
 
 
 def _rows_of_workers(
-    workers: tuple[str, ...], old: "Ruleset", new: "Ruleset", as_of: str | None
+    workers: tuple[str, ...], old: "Ruleset", new: "Ruleset", as_of: str | None, view: str | None
 ) -> "list[pa.Table]":
     from rfmstream.engine.insight.diff import check_comparable, diff_rows_of_snapshot
     from rfmstream.engine.live.snapshots import snapshot_of_workers
     from rfmstream.schemas.errors import StateError
 
     check_comparable(old, new)
-    found = snapshot_of_workers(workers, as_of)
+    found = snapshot_of_workers(workers, as_of, view=view)
     said = (found.schema.metadata or {}).get(b"rfmstream.fingerprint", b"").decode()
     if said != old.fingerprint:
         other = (found.schema.metadata or {}).get(b"rfmstream.ruleset", b"?").decode()

@@ -95,7 +95,7 @@ def explain(
             checkpoint, app_id, customer, chosen, as_of, view=view, population=population
         )
     else:
-        row, own, as_of_us = _of_workers(workers, customer, chosen, as_of)
+        row, own, as_of_us = _of_workers(workers, customer, chosen, as_of, view=view, population=population)
     found = explained(row, own, _file_of(own, ruleset), as_of_us=as_of_us)
     if as_json:
         print_json(found.as_dict())
@@ -132,7 +132,7 @@ def _of_checkpoint(
     if is_plain(checkpoint):
         engines = [Engine.restore(checkpoint, ruleset=chosen, view=view)]
     else:
-        engines = list(engines_of_store(Store(checkpoint, app_id=app_id), chosen).values())
+        engines = list(engines_of_store(Store(checkpoint, app_id=app_id), chosen, view).values())
     own = engines[0].ruleset
     if as_of is None:
         as_of_us = max(engine.clock_us for engine in engines)
@@ -147,13 +147,20 @@ def _of_checkpoint(
 
 
 def _of_workers(
-    workers: tuple[str, ...], customer: str, chosen: "Ruleset | None", as_of: str | None
+    workers: tuple[str, ...],
+    customer: str,
+    chosen: "Ruleset | None",
+    as_of: str | None,
+    *,
+    view: str | None,
+    population: str | None,
 ) -> "tuple[dict[str, Any], Ruleset, int | None]":
     from rfmstream.engine.events.instants import parse_instant
     from rfmstream.engine.live.snapshots import snapshot_of_workers
     from rfmstream.engine.live.sources import resolve_one
 
-    found = snapshot_of_workers(workers, as_of, resolve_one("listen_token", flags={}))
+    token = resolve_one("listen_token", flags={})
+    found = snapshot_of_workers(workers, as_of, token, view=view, population=population)
     own = agreed((found.schema.metadata or {}).get(b"rfmstream.ruleset", b"").decode(), chosen)
     as_of_us = None if as_of is None else parse_instant(as_of, own.time_zone, key="--as-of")
     return _row_of(found.batches, customer, workers[0]), own, as_of_us

@@ -1,6 +1,7 @@
 """What commands print for people, as rich tables, and for programs, as one JSON object."""
 
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from itertools import product
@@ -258,6 +259,14 @@ def _combinations(ruleset: Ruleset, code: int) -> str:
     return ", ".join(found) or "none"
 
 
+def view_words(event: Mapping[str, Any]) -> str:
+    """Return what stands before an event of a view, and of a population; nothing for a ruleset's only view."""
+    view, population = event.get("view"), event.get("population")
+    if population is None and (view is None or view == re.split(r"[\[@]", event["ruleset"])[0]):
+        return ""
+    return f"{view}, " if population is None else f"{view}, {population}, "
+
+
 def change_line(change: Mapping[str, Any], zone: str) -> str:
     """Write a tier change, as its JSON event has it, in one line; times in `zone`."""
     before, after = (
@@ -268,7 +277,7 @@ def change_line(change: Mapping[str, Any], zone: str) -> str:
     mode = "" if change["mode"] == "live" else f"  ({change['mode']})"
     return printable(
         f"{local_time(datetime.fromisoformat(change['effective_at']), zone, 'seconds')}  "
-        f"customer {change['customer_id']}: {before} → {after}  ({_why(change)}; {_orders(change['frequency'])}, "
+        f"{view_words(change)}customer {change['customer_id']}: {before} → {after}  ({_why(change)}; {_orders(change['frequency'])}, "
         f"{amount} {change['currency']}){mode}"
     )
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from rfmstream.engine.cli.show import local_time, money
+from rfmstream.engine.cli.show import local_time, money, view_words
 from rfmstream.schemas.currencies import CURRENCY_EXPONENTS
 from rfmstream.schemas.errors import printable
 
@@ -18,7 +18,8 @@ def signal_line(signal: Mapping[str, Any], zone: str, currency: str | None) -> s
     mode = "" if signal["mode"] == "live" else f"  ({signal['mode']})"
     held = "  (held out)" if signal["holdout"] else ""
     at = local_time(datetime.fromisoformat(signal["effective_at"]), zone, "seconds")
-    return printable(f"{at}  customer {signal['customer_id']}: {_said(signal, zone, currency)}{held}{mode}")
+    who = f"{view_words(signal)}customer {signal['customer_id']}"
+    return printable(f"{at}  {who}: {_said(signal, zone, currency)}{held}{mode}")
 
 
 def _said(signal: Mapping[str, Any], zone: str, currency: str | None) -> str:

@@ -116,7 +116,8 @@ def snapshot(
 
         if ruleset is not None or time_zone is not None or currency is not None:
             raise click.UsageError("a worker has its own --ruleset, --time-zone and --currency")
-        found = snapshot_of_workers(workers, as_of, resolve_one("listen_token", flags={}))
+        token = resolve_one("listen_token", flags={})
+        found = snapshot_of_workers(workers, as_of, token, view=view, population=population)
     else:
         chosen = chosen_ruleset(ruleset, time_zone, currency)
         if is_plain(checkpoint):
@@ -125,7 +126,8 @@ def snapshot(
         from rfmstream.engine.live.snapshots import snapshot_of_store
         from rfmstream.engine.live.store import Store
 
-        found = snapshot_of_store(Store(checkpoint, app_id=app_id), chosen, as_of)
+        store = Store(checkpoint, app_id=app_id)
+        found = snapshot_of_store(store, chosen, as_of, view=view, population=population)
     with OutputFile(out, found.schema) as file:
         for batch in found.batches:
             file.write(batch)

@@ -4,17 +4,19 @@ import http.client
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from rfmstream.engine.events.instants import parse_instant
 from rfmstream.engine.live.board import EXPECTED_HEADER, PARTITIONS_HEADER
 from rfmstream.engine.live.store import Store
 from rfmstream.schemas.codes import NEVER_US
 from rfmstream.schemas.errors import ConfigError, StateError, TransportError
+from rfmstream.schemas.plan import no_view
 from rfmstream.schemas.ruleset import Ruleset
 from rfmstream.schemas.snapshots import snapshot_schema
 
@@ -46,19 +48,28 @@ class Snapshot:
         return sorted(set(self.expected) - set(self.partitions))
 
 
-def snapshot_of_workers(urls: Sequence[str], as_of: str | None, token: str | None = None) -> Snapshot:
+def snapshot_of_workers(
+    urls: Sequence[str],
+    as_of: str | None,
+    token: str | None = None,
+    *,
+    view: str | None = None,
+    population: str | None = None,
+) -> Snapshot:
     """Ask workers for snapshots of their partitions.
 
     In      urls   of their status pages
             as_of  the instant, ISO 8601; None: the present
             token  what they ask for beyond loopback; None: nothing
+            view, population  None: the first view that is no shadow, and all of its populations
     Errors  ConfigError     a URL or the instant is wrong
             TransportError  a worker does not answer, is not ready, or two of them have the same partition
             StateError      workers of different rulesets
     """
     partitions: list[str] = []
     expected: list[str] = []
-    asked = _Asked(as_of, token, partitions, expected)
+    query = {"as_of": as_of, "view": view, "population": population}
+    asked = _Asked(query, token, partitions, expected)
     first, rest = _answer(urls[0], asked), urls[1:]
 
     def batches() -> Iterator[pa.RecordBatch]:
@@ -72,15 +83,23 @@ def snapshot_of_workers(urls: Sequence[str], as_of: str | None, token: str | Non
     return Snapshot(first.schema, partitions, batches(), expected)
 
 
-def snapshot_of_store(store: Store, ruleset: Ruleset | None, as_of: str | None) -> Snapshot:
+def snapshot_of_store(
+    store: Store,
+    ruleset: Ruleset | None,
+    as_of: str | None,
+    *,
+    view: str | None = None,
+    population: str | None = None,
+) -> Snapshot:
     """Read the newest checkpoint of every partition.
 
     In      ruleset  None: that of the checkpoints, if it is a built-in one
             as_of    the instant, ISO 8601, local in the ruleset's zone; None: the newest clock of all
+            view, population  None: the only view, and all of its populations
     Errors  StateError   there is none, or none is whole, or it belongs to another ruleset
             ConfigError  the instant lies before the clock
     """
-    engines = engines_of_store(store, ruleset)
+    engines = engines_of_store(store, ruleset, view)
     partitions = list(engines)
     first = engines[partitions[0]]
     instant_us: int | None
@@ -93,22 +112,29 @@ def snapshot_of_store(store: Store, ruleset: Ruleset | None, as_of: str | None) 
     def batches() -> Iterator[pa.RecordBatch]:
         for name in partitions:
             # Free each table when its rows are out.
-            yield from engines.pop(name).snapshot(instant_us).to_batches()
+            table = engines.pop(name).snapshot(instant_us)
+            if population is not None:
+                table = table.filter(pc.equal(table["population"], population))
+            yield from table.to_batches()
 
     return Snapshot(snapshot_schema(first.ruleset), partitions, batches())
 
 
-def engines_of_store(store: Store, ruleset: Ruleset | None) -> "dict[str, Engine]":
+def engines_of_store(store: Store, ruleset: Ruleset | None, view: str | None = None) -> "dict[str, Engine]":
     """Return the engine of every partition's newest checkpoint, by the partition's name.
 
     In      ruleset  None: that of the checkpoints, if it is a built-in one
-    Errors  StateError  there is none, or none is whole, or it belongs to another ruleset
+            view     None: the only one, or the one that is named after the ruleset
+    Errors  StateError   there is none, or none is whole, or it belongs to another ruleset
+            ConfigError  there are several views, or there is none of that name
     """
     engines: dict[str, Engine] = {}
     for source in store.sources():
-        loaded = store.load(source, None, ruleset)
+        loaded = store.load(source, None, ruleset, view=view)
         if loaded is None:
             raise StateError("holds no whole checkpoint", path=str(source), fix="ask a worker that runs")
+        if len(loaded.state.views) > 1:
+            raise no_view(None, loaded.state.names)
         own = loaded.engine.ruleset
         if ruleset is not None and own.tier_fingerprint != ruleset.tier_fingerprint:
             raise StateError(f"belongs to the ruleset {own.identity}", path=loaded.name, fix="name that one")
@@ -121,7 +147,7 @@ def engines_of_store(store: Store, ruleset: Ruleset | None) -> "dict[str, Engine
 class _Asked(NamedTuple):
     """What workers are asked, and which partitions those have that have answered."""
 
-    as_of: str | None
+    query: Mapping[str, str | None]
     token: str | None
     partitions: list[str]
     expected: list[str]
@@ -131,7 +157,8 @@ def _answer(url: str, asked: _Asked) -> pa.RecordBatchStreamReader:
     parts = urllib.parse.urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.netloc:
         raise ConfigError(f"{url!r} is no URL of a worker", key="--worker", fix="write http://127.0.0.1:8765")
-    query = "" if asked.as_of is None else "?" + urllib.parse.urlencode({"as_of": asked.as_of})
+    named = {name: value for name, value in asked.query.items() if value is not None}
+    query = "?" + urllib.parse.urlencode(named) if named else ""
     headers = (
         {} if asked.token is None else {"Authorization": f"Bearer {asked.token}".encode().decode("latin-1")}
     )

@@ -35,6 +35,7 @@ from rfmstream.engine.live.state import State
 from rfmstream.engine.live.stored_views import (
     ForeignError,
     read_views,
+    saved_view,
     verify_views,
     write_views,
 )
@@ -234,12 +235,18 @@ class Store:
         return SavedCheckpoint(name, offset, size + len(whole), oldest)
 
     def load(
-        self, source: Source, not_after: int | None = None, ruleset: Ruleset | Plan | None = None
+        self,
+        source: Source,
+        not_after: int | None = None,
+        ruleset: Ruleset | Plan | None = None,
+        *,
+        view: str | None = None,
     ) -> LoadedCheckpoint | None:
         """Return the newest whole checkpoint at an offset that is not after `not_after`; None: there is none.
 
         In      not_after  None: any offset
                 ruleset    to go on with, or a plan of views, see LoadedCheckpoint; None: the checkpoint's own, built-in
+                view       only this one, whatever its events are; None: all, or those of the plan
         Errors  StateError      also: it belongs to another application, or to another version's format
                 TransportError  it is there but cannot be read now
         """
@@ -249,7 +256,7 @@ class Store:
                 continue
             path = f"{self._folder(source)}/{name}"
             try:
-                return self._load(source, path, name, ruleset)
+                return self._load(source, path, name, ruleset, view)
             except ForeignError:
                 raise
             except (StateError, FileNotFoundError, ValueError, pa.ArrowInvalid) as error:
@@ -387,7 +394,9 @@ class Store:
             )
         return position
 
-    def _load(self, source: Source, path: str, name: str, ruleset: Ruleset | Plan | None) -> LoadedCheckpoint:
+    def _load(
+        self, source: Source, path: str, name: str, ruleset: Ruleset | Plan | None, view: str | None
+    ) -> LoadedCheckpoint:
         position = self._position(path)
         if position["app_id"] != self._app_id:
             raise ForeignError(
@@ -398,9 +407,12 @@ class Store:
         if (position["topic"], position["partition"]) != source:
             raise StateError(f"it is of {position['topic']}-{position['partition']}", path=path)
         with self._at_hand(path) as folder:
-            held = read_views(
-                folder, position, plan_of([ruleset]) if isinstance(ruleset, Ruleset) else ruleset
-            )
+            if view is not None:
+                own = ruleset if isinstance(ruleset, Ruleset) else None
+                plan: Plan | None = Plan((saved_view(folder, position, view, own),))
+            else:
+                plan = plan_of([ruleset]) if isinstance(ruleset, Ruleset) else ruleset
+            held = read_views(folder, position, plan)
         return LoadedCheckpoint(
             held,
             position["offset"],

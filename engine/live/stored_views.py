@@ -24,7 +24,7 @@ from rfmstream.engine.core.view import ViewEngine
 from rfmstream.engine.live.plain import is_plain
 from rfmstream.engine.live.state import State
 from rfmstream.schemas.errors import ConfigError, StateError
-from rfmstream.schemas.plan import Plan, View
+from rfmstream.schemas.plan import Plan, View, no_view
 from rfmstream.schemas.ruleset import Ruleset, load_ruleset
 
 _SELF: Final = "."
@@ -81,17 +81,7 @@ def read_views(folder: Path, position: dict[str, Any], plan: Plan | None) -> Eng
     saved = {each.name: each for each in _saved(folder, position)}
     manifests = {name: _manifest(folder / each.folder, each.digest) for name, each in saved.items()}
     if plan is None:
-        plan = Plan(
-            tuple(
-                View(
-                    name,
-                    _as_made(manifests[name], each.tiers, None),
-                    tuple((column, tuple(values)) for column, values in each.selects["where"].items()),
-                    each.selects["per"],
-                )
-                for name, each in saved.items()
-            )
-        )
+        plan = Plan(tuple(_view(each, manifests[name], None) for name, each in saved.items()))
     if is_plain(plan) and [each.folder for each in saved.values()] == [_SELF]:
         # A ruleset of another name may take over.
         [(name, each)] = saved.items()
@@ -127,6 +117,23 @@ def read_views(folder: Path, position: dict[str, Any], plan: Plan | None) -> Eng
             raise StateError("the checkpoint is damaged: populations are missing", path=folder)
         engines.append(ViewEngine(view, Engine.of(machine)))
     return State(engines)
+
+
+def saved_view(folder: Path, position: dict[str, Any], name: str, ruleset: Ruleset | None) -> View:
+    """Return a view as it is in a folder, by a ruleset; None: its own, a built-in one.
+
+    Errors  ConfigError   there is no such view
+            ForeignError  its ruleset is no built-in one
+    """
+    saved = {each.name: each for each in _saved(folder, position)}
+    if name not in saved:
+        raise no_view(name, saved)
+    return _view(saved[name], _manifest(folder / saved[name].folder, saved[name].digest), ruleset)
+
+
+def _view(each: _Saved, manifest: dict[str, Any], ruleset: Ruleset | None) -> View:
+    where = tuple((column, tuple(values)) for column, values in each.selects["where"].items())
+    return View(each.name, _as_made(manifest, each.tiers, ruleset), where, each.selects["per"])
 
 
 def verify_views(folder: Path, position: dict[str, Any]) -> None:

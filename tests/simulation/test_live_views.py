@@ -112,7 +112,7 @@ def alone(view: View, events: list[dict[str, Any]], until_us: int) -> dict[str, 
     return {
         "changes": plain_rows(changes),
         "signals": plain_rows(pa.concat_tables(signals)),
-        "snapshot": plain_rows(of.engine.snapshot()),
+        "snapshot": plain_rows(of.engine.snapshot(until_us)),
         "rejected": int(((outcome >= 8) & (outcome != NOT_OURS)).sum()),
     }
 
@@ -165,7 +165,7 @@ def test_each_view_gives_what_a_run_of_its_own_gives(stage: ViewsStage, seed: in
         assert expected["changes"]
         assert by_customer(stage.told("changes", view.name)) == by_customer(expected["changes"]), view.name
         assert by_customer(stage.told("signals", view.name)) == by_customer(expected["signals"]), view.name
-        found = plain_rows(asyncio.run(runner.snapshot(None, view.name)))
+        found = plain_rows(asyncio.run(runner.snapshot(end_us, view.name)))
         assert by_id(found) == by_id(expected["snapshot"])
         own = runner.stats.views[view.name]
         assert own.customers == len(found)
