@@ -59,6 +59,9 @@ A kernel that several parts need stands with one of them.
 "state" is a checkpoint and what reads it; "records" are the live worker's, "histories" those of `rfmstream generate`.
 """
 
+_ALIKE: Final = ("orders", "time", "snapshot", "state")
+"""Parts whose kernels are made of the same helpers: those of `fold`, mostly."""
+
 _POLL_S: Final = 0.1
 
 
@@ -129,17 +132,21 @@ def compile_kernels(*parts: str) -> bool:
 
 
 def _run(parts: Sequence[str]) -> "Iterator[bool]":
-    """Run the parts in processes, as many at once as there are cores, the dearest first; yield while they run."""
-    waiting = list(parts)
-    running: list[subprocess.Popen[bytes]] = []
+    """Run the parts in two processes; yield while they run.
+
+    Those that share helpers are in one, which compiles these once. Where there is one core so are all.
+    """
+    alike = [part for part in parts if part in _ALIKE]
+    others = [part for part in parts if part not in _ALIKE]
+    both = [some for some in (alike, others) if some] if usable_cores() > 1 else [parts]
+    running = [
+        subprocess.Popen(
+            [sys.executable, "-m", __spec__.name, *some], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        for some in both
+    ]
     try:
-        while waiting or running:
-            running = [process for process in running if process.poll() is None]
-            while waiting and len(running) < usable_cores():
-                command = [sys.executable, "-m", __spec__.name, waiting.pop(0)]
-                running.append(
-                    subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-                )
+        while any(process.poll() is None for process in running):
             time.sleep(_POLL_S)
             yield True
     finally:
