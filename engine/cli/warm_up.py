@@ -45,6 +45,11 @@ KERNELS: Final = {
         *("arrow_streams.unpacked_bytes", "encode_latest.mark_latest"),
         *("encode_records.write_records", "lz4.pack_records", "record_batches.has_byte"),
     ),
+    "fetches": (
+        *("placement.place_crc32", "placement.place_fnv1a", "placement.place_murmur2"),
+        *("record_batches.count_records", "record_batches.gather", "record_batches.index_records"),
+        *("record_batches.number_runs",),
+    ),
     "state": (
         *("entry_ids.gather_entry_ids", "entry_ids.size_entry_ids"),
         *("restore.load_customer_ids", "restore.load_entry_ids", "verify.verify_clock"),
@@ -56,7 +61,8 @@ KERNELS: Final = {
 
 A kernel that several parts need stands with one of them.
 
-"state" is a checkpoint and what reads it; "records" are the live worker's, "histories" those of `rfmstream generate`.
+"state" is a checkpoint and what reads it; "records" and "fetches" are the live worker's, "histories" those of
+`rfmstream generate`.
 """
 
 _ALIKE: Final = ("orders", "time", "snapshot", "state")
@@ -219,6 +225,16 @@ def _records() -> None:
     warm_up_worker(load_ruleset("rfm8-annual"), "log")
 
 
+def _fetches() -> None:
+    """Read a fetch, and find the partitions of keys."""
+    from rfmstream.engine.live.kafka.raw_check import reads_alike
+    from rfmstream.engine.live.placement import PARTITIONERS, places_of
+
+    reads_alike()
+    for partitioner in PARTITIONERS:
+        places_of([b"c"], 3, partitioner)
+
+
 def _histories() -> None:
     """Make up a history."""
     from rfmstream.engine.replay.generate import generate
@@ -243,6 +259,7 @@ _PARTS: Final = {
     "csv": _csv,
     "jsonl": _jsonl,
     "records": _records,
+    "fetches": _fetches,
     "histories": _histories,
 }
 
