@@ -35,20 +35,20 @@ KERNELS: Final = {
     ),
     "csv": (
         *("delimited.copy_cells", "delimited.find_cells", "parse.is_ascii"),
-        *("parse.mark_rounded", "parse.match_words", "parse.parse_instants"),
-        *("parse.parse_integers", "parse.within"),
+        *("parse.mark_rounded", "parse.match_words"),
+        *("parse.parse_instants", "parse.parse_integers"),
     ),
     "jsonl": ("json_orders.scan_orders", "json_split.split_records"),
     "time": ("wheel.advance", "wheel.next_due"),
     "snapshot": ("ids.gather_customer_ids", "ids.size_customer_ids", "snapshot.write_snapshot"),
     "records": (
         *("arrow_streams.unpacked_bytes", "encode_latest.mark_latest"),
-        *("encode_records.write_records", "lz4.pack_records", "record_batches.has_byte"),
+        *("encode_records.write_records", "lz4.pack_records", "parse.within", "record_batches.has_byte"),
     ),
     "fetches": (
         *("placement.place_crc32", "placement.place_fnv1a", "placement.place_murmur2"),
-        *("record_batches.count_records", "record_batches.gather", "record_batches.index_records"),
-        *("record_batches.number_runs",),
+        *("record_batches.count_records", "record_batches.gather"),
+        *("record_batches.index_records", "record_batches.number_runs"),
     ),
     "state": (
         *("entry_ids.gather_entry_ids", "entry_ids.size_entry_ids"),
