@@ -29,7 +29,7 @@ from rfmstream.engine.files.mapping import Mapper
 from rfmstream.engine.files.pages import Pages
 from rfmstream.engine.live.envelopes import Envelopes, Piece, document
 from rfmstream.engine.live.model import LogBatch, RawRecords
-from rfmstream.engine.live.payload import ROWS_MAX, ValueForm, form_of, is_arrow
+from rfmstream.engine.live.payload import ROWS_MAX, ValueForm, form_of, frame_of, is_arrow, told
 from rfmstream.engine.live.registry import FRAME_BYTES, Registry, UnknownSchemaError
 from rfmstream.engine.live.spans import rejection, sizes_of
 from rfmstream.schemas.errors import ConfigError, InputError
@@ -42,14 +42,6 @@ _MALFORMED: Final = "malformed"
 _SCHEMA_HEADERS: Final = ("__value_schema_id", "__key_schema_id")
 _Refusal = tuple[int, str, str | None]
 """The place of a row, the reason, and what stands there."""
-
-_KNOWN_STARTS: Final = (
-    (b"Obj\x01", "a whole Avro file"),
-    (b"PAR1", "a Parquet file"),
-    (b"\x1f\x8b", "packed by gzip"),
-    (b"\x28\xb5\x2f\xfd", "packed by zstd"),
-    (b"<", "XML or HTML"),
-)
 
 
 def check_map(input_map: InputMap) -> None:
@@ -234,8 +226,9 @@ class MappedDecoder:
 
         Errors  ValueError, UnknownSchemaError  it cannot be read; the text says what it is
         """
-        if value[:1] == b"\0" and len(value) > FRAME_BYTES:
-            return self._framed(value)
+        number = frame_of(value)
+        if number is not None:
+            return self._framed(number, value)
         if any(name in _SCHEMA_HEADERS for name, _ in headers):
             raise ValueError("has its schema's id in a header: let the producer put it in front of the value")
         if is_arrow(value, form_of(headers)) or form_of(headers) is ValueForm.ARROW:
@@ -244,22 +237,17 @@ class MappedDecoder:
             raise ValueError("is empty")
         try:
             return document(value)
-        except ValueError:
-            for start, words in _KNOWN_STARTS:
-                if value.startswith(start):
-                    raise ValueError(f"is {words}, and no JSON") from None
-            raise
+        except ValueError as error:
+            raise ValueError(told(value) or str(error)) from None
 
-    def _framed(self, value: bytes) -> Any:  # noqa: ANN401 - JSON
-        number, data = int.from_bytes(value[1:FRAME_BYTES], "big"), value[FRAME_BYTES:]
+    def _framed(self, number: int, value: bytes) -> Any:  # noqa: ANN401 - JSON
+        data = value[FRAME_BYTES:]
         if self._registry is not None:
             return self._registry.reader(number)(data)
         try:
             return document(data)
         except ValueError:
-            raise ValueError(
-                f"is framed with schema {number} of a registry, and no JSON: set schema_registry"
-            ) from None
+            raise ValueError(f"{told(value)}: set schema_registry") from None
 
     def _mapped(self, pieces: list[Piece]) -> tuple[pa.RecordBatch, list[_Refusal]]:
         """Return events whose `row` is the place of their piece, and the rows that are none."""
