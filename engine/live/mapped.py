@@ -27,6 +27,7 @@ from rfmstream.engine.events.text import nulls
 from rfmstream.engine.files.evaluate import SourceRows
 from rfmstream.engine.files.mapping import Mapper
 from rfmstream.engine.files.pages import Pages
+from rfmstream.engine.live.attributes import Attributes
 from rfmstream.engine.live.envelopes import Envelopes, Piece, document
 from rfmstream.engine.live.model import LogBatch, RawRecords
 from rfmstream.engine.live.payload import ROWS_MAX, ValueForm, form_of, frame_of, is_arrow, told
@@ -34,6 +35,8 @@ from rfmstream.engine.live.registry import FRAME_BYTES, Registry, UnknownSchemaE
 from rfmstream.engine.live.spans import rejection, sizes_of
 from rfmstream.schemas.errors import ConfigError, InputError
 from rfmstream.schemas.mapping import Expression, InputFormat, InputMap
+from rfmstream.schemas.orders import CANONICAL_SCHEMA
+from rfmstream.schemas.plan import ATTRIBUTE
 
 _log = logging.getLogger(__name__)
 
@@ -110,7 +113,7 @@ class MappedDecoder:
             attributes  what views look at: the orders get a column `attribute.NAME` for each
     """
 
-    def __init__(  # noqa: PLR0913 - each by name
+    def __init__(  # noqa: PLR0913 - options by keyword
         self,
         input_map: InputMap,
         *,
@@ -122,13 +125,14 @@ class MappedDecoder:
     ) -> None:
         check_map(input_map)
         self._map = input_map
-        self._attributes = tuple(attributes)
-        self._none = with_attributes(NO_ORDERS, {name: nulls(0) for name in attributes})
-        self._wanted = Mapper(
-            input_map, currency=currency, time_zone=time_zone, attributes=attributes
-        ).columns()
-        self._currency = currency
-        self._time_zone = time_zone
+        self._attributes = Attributes(attributes) if attributes else None
+        self._recipe: dict[str, Any] = {
+            "currency": currency,
+            "time_zone": time_zone,
+            "attributes": attributes,
+        }
+        self._wanted = Mapper(input_map, **self._recipe).columns()
+        self._no_orders = with_attributes(NO_ORDERS, {name: nulls(0) for name in attributes})
         self._record_bytes_max = record_bytes_max
         self._registry = registry
         self.checks_keys = False
@@ -163,6 +167,10 @@ class MappedDecoder:
             for piece in rows.pieces[first:stop]
         ]
         record_of_order = record_of[orders.column("row").to_numpy()]
+        if self._attributes is not None:
+            texts_of = [orders.column(ATTRIBUTE + name) for name in self._attributes.names]
+            orders = orders.select(CANONICAL_SCHEMA.names)
+            orders = self._attributes.of_plain(records, orders, texts_of, record_of_order)
         if self.checks_keys:
             self._check_keys(records, record_of_order, orders)
         rejections = []
@@ -253,7 +261,7 @@ class MappedDecoder:
         """Return events whose `row` is the place of their piece, and the rows that are none."""
         there = [at for at, piece in enumerate(pieces) if piece.record is not None]
         if not there:
-            return self._none, []
+            return self._no_orders, []
         try:
             return self._judged([pieces[at].record for at in there], np.array(there, np.int64))
         except InputError:
@@ -269,7 +277,7 @@ class MappedDecoder:
             else:
                 parts.append(orders)
                 refused += rejected
-        return pa.concat_batches(parts) if parts else self._none, refused
+        return pa.concat_batches(parts) if parts else self._no_orders, refused
 
     def _judged(
         self, objects: list[Any], ordinals: np.ndarray[Any, Any]
@@ -286,10 +294,8 @@ class MappedDecoder:
         source_rows = SourceRows(
             batch, ordinals[good], None, self._wanted, absent=self._map.input.absent or ()
         )
-        mapper = Mapper(
-            self._map, currency=self._currency, time_zone=self._time_zone, attributes=self._attributes
-        )
-        orders, rejected = mapper.canonical(source_rows)
+        # One of its own for each batch: it counts what it leaves out, and threads share this decoder.
+        orders, rejected = Mapper(self._map, **self._recipe).canonical(source_rows)
         reasons = rejected.column("reason").to_pylist()
         for row, reason in zip(rejected.column("row").to_pylist(), reasons, strict=True):
             refused.append((row, reason, None))
