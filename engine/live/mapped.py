@@ -158,7 +158,8 @@ class MappedDecoder:
             at: piece.detail for at, piece in enumerate(rows.pieces) if piece.record is None
         }
         refused: list[_Refusal] = [(at, _MALFORMED, words) for at, words in details.items()]
-        orders, rejected = self._mapped(rows.pieces)
+        left_out: list[int] = []
+        orders, rejected = self._mapped(rows.pieces, left_out)
         refused += rejected
         # Of a record with one row its own bytes are the original.
         texts = [
@@ -189,6 +190,7 @@ class MappedDecoder:
             firsts=firsts,
             position=records.position,
             texts=texts,
+            left_out=sum(left_out),
         )
 
     def _check_keys(
@@ -257,13 +259,16 @@ class MappedDecoder:
         except ValueError:
             raise ValueError(f"{told(value)}: set schema_registry") from None
 
-    def _mapped(self, pieces: list[Piece]) -> tuple[pa.RecordBatch, list[_Refusal]]:
-        """Return events whose `row` is the place of their piece, and the rows that are none."""
+    def _mapped(self, pieces: list[Piece], left_out: list[int]) -> tuple[pa.RecordBatch, list[_Refusal]]:
+        """Return events whose `row` is the place of their piece, and the rows that are none.
+
+        Out  left_out  how many objects the map leaves out, in parts
+        """
         there = [at for at, piece in enumerate(pieces) if piece.record is not None]
         if not there:
             return self._no_orders, []
         try:
-            return self._judged([pieces[at].record for at in there], np.array(there, np.int64))
+            return self._judged([pieces[at].record for at in there], np.array(there, np.int64), left_out)
         except InputError:
             if len(there) == 1:
                 raise
@@ -271,7 +276,7 @@ class MappedDecoder:
         refused: list[_Refusal] = []
         for at in there:
             try:
-                orders, rejected = self._judged([pieces[at].record], np.array([at], np.int64))
+                orders, rejected = self._judged([pieces[at].record], np.array([at], np.int64), left_out)
             except InputError as error:
                 refused.append((at, _MALFORMED, error.problem))
             else:
@@ -280,9 +285,9 @@ class MappedDecoder:
         return pa.concat_batches(parts) if parts else self._no_orders, refused
 
     def _judged(
-        self, objects: list[Any], ordinals: np.ndarray[Any, Any]
+        self, objects: list[Any], ordinals: np.ndarray[Any, Any], left_out: list[int]
     ) -> tuple[pa.RecordBatch, list[_Refusal]]:
-        """Judge objects by the map.
+        """Judge objects by the map; `left_out` gets how many it leaves out.
 
         Errors  InputError  a path of the map leads into a list
         """
@@ -295,7 +300,9 @@ class MappedDecoder:
             batch, ordinals[good], None, self._wanted, absent=self._map.input.absent or ()
         )
         # One of its own for each batch: it counts what it leaves out, and threads share this decoder.
-        orders, rejected = Mapper(self._map, **self._recipe).canonical(source_rows)
+        mapper = Mapper(self._map, **self._recipe)
+        orders, rejected = mapper.canonical(source_rows)
+        left_out.append(sum(mapper.rows_excluded))
         reasons = rejected.column("reason").to_pylist()
         for row, reason in zip(rejected.column("row").to_pylist(), reasons, strict=True):
             refused.append((row, reason, None))
