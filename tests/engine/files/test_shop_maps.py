@@ -512,3 +512,18 @@ def test_a_shopify_refund_alone_names_no_customer(tmp_path: Path) -> None:
     }
     path.write_text(json.dumps(body) + "\n")
     assert run(path, "shopify-api-orders", "USD") == ([], [(0, "missing_customer_id")], 0)
+
+
+def test_a_paypal_status_that_is_not_known_is_looked_at(tmp_path: Path) -> None:
+    path = tmp_path / "Download.csv"
+    head = (
+        '"Date","Time","TimeZone","Type","Status","Currency","Gross","From Email Address","Transaction ID",'
+        '"Reference Txn ID"'
+    )
+    rows = "".join(
+        f'"11/01/2026","09:00:00","GMT","Website Payment","{status}","USD","5.00","bo@example.com","T{status}",""\n'
+        for status in ("Completed", "Cleared", "Abgeschlossen", "Voided")
+    )
+    path.write_text(f"{head}\n{rows}")
+    good, bad, excluded = run(path, "paypal-activity", "USD")
+    assert ([row[1] for row in good], bad, excluded) == (["TCompleted", "TCleared"], [(2, "unknown_type")], 1)
