@@ -104,4 +104,4 @@ def _decoder(recipe: Mapping[str, Any], currency: str, time_zone: str, attribute
         return Decoder(**plain)
     url = recipe.get("schema_registry")
     registry = None if url is None else Registry(url, recipe.get("schema_registry_auth"))
-    return MappedDecoder(load_map(recipe["map"]), registry=registry, attributes=attributes, **plain)
+    return MappedDecoder(load_map(recipe["map"]), registry=registry, **plain)

@@ -8,6 +8,7 @@ import pytest
 from decoded import raw
 
 from rfmstream.engine.files.mapping import list_maps, load_map
+from rfmstream.engine.live.decoders import check_keys, decoder_of
 from rfmstream.engine.live.encode import Encoder
 from rfmstream.engine.live.mapped import MappedDecoder, check_map, fingerprint
 from rfmstream.engine.live.model import Headers, LogBatch, Source
@@ -367,3 +368,23 @@ def test_what_views_look_at_comes_from_the_object_or_a_header(tmp_path: Path) ->
     ]
     nothing = decode(path, [b"{"], attributes=("store",))
     assert nothing.orders.schema.names[-1] == "attribute.store"
+
+
+def test_a_recipe_makes_the_decoder_of_a_map_with_what_views_look_at(table: Path) -> None:
+    recipe = {
+        "currency": "USD",
+        "record_bytes_max": 1000,
+        "map": str(table),
+        "schema_registry": "http://r:8081",
+    }
+    decoder = decoder_of({**recipe, "readings": [["USD", "UTC", ["store"]]]})
+    assert isinstance(decoder, MappedDecoder)
+    assert decoder.blocks
+    assert decoder.decode(raw([json.dumps(row(store="hk")).encode()])).orders[
+        "attribute.store"
+    ].to_pylist() == ["hk"]
+    both = decoder_of({**recipe, "readings": [["USD", "UTC", []], ["EUR", "Asia/Tokyo", ["store"]]]})
+    check_keys(both)
+    assert both.blocks
+    [other] = both.decode(raw([json.dumps(row()).encode()])).others
+    assert other.reading == ("EUR", "Asia/Tokyo")
