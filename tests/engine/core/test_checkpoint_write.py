@@ -3,8 +3,7 @@
 import os
 import threading
 import time
-from collections.abc import Iterator
-from concurrent.futures import wait
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
@@ -17,6 +16,7 @@ from twins import canonical_batch
 from rfmstream import ConfigError, Engine, InputError, RfmError, StateError
 from rfmstream.engine.core.checkpoint import write
 from rfmstream.engine.core.checkpoint.folder import MANIFEST
+from rfmstream.engine.core.threads import Waited
 from rfmstream.engine.replay.replay import open_engine
 
 
@@ -127,15 +127,17 @@ def test_an_interrupt_waits_for_the_other_shards(tmp_path: Path, monkeypatch: py
         time.sleep(0.05)
         done.append(sync(handle))
 
-    def interrupted(futures: Any) -> Any:  # noqa: ANN401
+    until = Waited.until
+
+    def interrupted(waited: Waited, condition: Callable[[], bool]) -> None:
         if not may_go_on.is_set():
             assert at_work.wait(60)
             may_go_on.set()
             raise KeyboardInterrupt
-        return wait(futures)
+        until(waited, condition)
 
     monkeypatch.setattr(os, "fsync", slow)
-    monkeypatch.setattr("rfmstream.engine.core.threads.wait", interrupted)
+    monkeypatch.setattr(Waited, "until", interrupted)
     with pytest.raises(KeyboardInterrupt):
         engine.checkpoint(tmp_path)
     assert len(done) == 4
