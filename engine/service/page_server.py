@@ -145,7 +145,7 @@ class PageServer:
         return handler
 
     def _make_room(self) -> bool:
-        """Forget connections that are gone, or close the one that has been silent for longest; False if there is none."""
+        """Forget those that are gone, or close the one that has been silent for longest; False if there is none."""
         before = time.monotonic() - _MADE_S
         gone = [one for one, since in self._silent.items() if one.transport is None and since < before]
         for handler in gone:
