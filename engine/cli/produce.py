@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from rfmstream.engine.cli.options import FILE
+from rfmstream.engine.cli.options import FILE, memory_option
 from rfmstream.engine.cli.running import run_async
 from rfmstream.engine.cli.settings import SettingsCommand, setting_options
 from rfmstream.engine.live.settings import CLIENT_SETTINGS
@@ -149,6 +149,7 @@ Exit codes: 0 done · 1 the brokers failed · 2 usage or configuration · 3 inpu
     "kafka-python, aiokafka, KafkaJS; crc32 as librdkafka (Python's confluent-kafka, .NET, Go, kcat); fnv1a as Sarama.",
 )
 @setting_options(CLIENT_SETTINGS)
+@memory_option
 def produce(
     *,
     inputs: tuple[Path, ...],

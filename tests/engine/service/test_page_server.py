@@ -7,7 +7,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from rfmstream.engine.service.page_server import PageServer, is_loopback
+from rfmstream.engine.service.page_server import CONNECTIONS_MAX, PageServer, is_loopback
 from rfmstream.schemas.errors import ConfigError
 
 
@@ -85,3 +85,20 @@ def test_a_body_that_is_too_large_is_refused() -> None:
 )
 def test_loopback_addresses(name: str, *, expected: bool) -> None:
     assert is_loopback(name) is expected
+
+
+def test_connections_that_are_gone_refuse_nobody() -> None:
+    """Many short ones that never ask for anything whole, as a fuzzer or a scanner of ports makes them."""
+
+    async def test(server: PageServer) -> None:
+        port = int(server.url.rpartition(":")[2])
+        for _ in range(CONNECTIONS_MAX + 10):
+            _, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(b"GET /healthz HTT\r\n\r\n")
+            await writer.drain()
+            writer.close()
+        await asyncio.sleep(0.3)
+        async with aiohttp.ClientSession() as session, session.get(server.url) as answer:
+            assert answer.status == 200
+
+    served(test)
