@@ -208,7 +208,8 @@ class Kernel:
 
     def _grow(self, args: tuple[Any, ...]) -> bool:
         """Take one object more: what other processes have made by now, else what is compiled for these arguments."""
-        compiling = compiler()
+        with _lock:  # numba registers what it knows once, and not for two threads at a time
+            compiling = compiler()
         signature = compiling.signature_of(args)
         if signature is None or str(signature) in self._left_to_numba:
             return False

@@ -241,11 +241,6 @@ def produce(
                     batch = await asyncio.to_thread(next, batches, None)
         return sender.sent, sender.records, count, left_out
 
-    if named is None:
-        click.echo(
-            f"no currency is named: amounts are sent as {currency}; --currency EUR names another",
-            err=True,
-        )
     started_s = time.monotonic()
     sent, records, count, left_out = run_async(run())
     elapsed_s = time.monotonic() - started_s
@@ -253,6 +248,11 @@ def produce(
         f"{_counted(sent, 'order')} in {_counted(records, 'record')} to {to}, {_counted(count, 'partition')}, "
         f"in {elapsed_s:.1f} s"
     )
+    if named is None:
+        click.echo(
+            f"no currency is named: the amounts were sent as {currency}; --currency EUR names another",
+            err=True,
+        )
     if left_out:
         words = ", ".join(f"{reason} {rows:,}" for reason, rows in sorted(left_out.items()))
         click.echo(f"{sum(left_out.values()):,} rows are no orders and were not sent ({words})", err=True)
