@@ -277,7 +277,8 @@ def change_line(change: Mapping[str, Any], zone: str) -> str:
     mode = "" if change["mode"] == "live" else f"  ({change['mode']})"
     return printable(
         f"{local_time(datetime.fromisoformat(change['effective_at']), zone, 'seconds')}  "
-        f"{view_words(change)}customer {change['customer_id']}: {before} → {after}  ({_why(change)}; {_orders(change['frequency'])}, "
+        f"{view_words(change)}customer {change['customer_id']}: {before} → {after}  "
+        f"({_why(change)}; {_orders(change['frequency'])}, "
         f"{amount} {change['currency']}){mode}"
     )
 
