@@ -58,8 +58,10 @@ def warm_up(plan: Ruleset | Plan, clock: Clock, decoder: Decodes | None = None) 
     view = plan.views[0].name if is_parted(plan) else None
     encoder = Encoder(ruleset, source="/rfmstream/warm-up", view=view)
     for step in steps:
-        for changes, _ in encoder.parts(step.changes):
-            changes.lz4_block()
+        for some in encoder.parts(step.changes):
+            for changes in some:
+                if changes.batch is not None:
+                    changes.lz4_block()
         for signals in () if step.signals is None else encoder.signals(step.signals):
             signals.lz4_block()
     partition.engine.snapshot()
