@@ -10,11 +10,12 @@ import pyarrow as pa
 import pytest
 from served_workers import serving
 
+from rfmstream.engine.core.lookup import rows_of
 from rfmstream.engine.core.views import Views
 from rfmstream.engine.live.board import Board, Watched
 from rfmstream.engine.live.model import Source
 from rfmstream.engine.live.snapshots import snapshot_of_workers
-from rfmstream.engine.live.state import State, customers_of
+from rfmstream.engine.live.state import State
 from rfmstream.engine.live.stats import PartitionStats
 from rfmstream.schemas.errors import ConfigError
 from rfmstream.schemas.plan import Plan, View
@@ -54,7 +55,7 @@ def url() -> Iterator[str]:
     async def some(
         ids: Sequence[str], as_of_us: int | None, view: str | None = None, population: str | None = None
     ) -> pa.Table:
-        return customers_of(state.view(view).engine, ids, as_of_us, population)
+        return rows_of(state.view(view).engine, ids, as_of_us, population=population)
 
     stats = PartitionStats(state="live")
     stats.clock_us = state.clock_us
@@ -122,10 +123,7 @@ def test_customers(url: str) -> None:
     with pytest.raises(urllib.error.HTTPError) as error:
         opened(f"{url}/customers/bob?view=by-store&population=tw")
     assert error.value.code == 404
-    asked = urllib.request.Request(
-        f"{url}/customers?view=by-store", data=b'["ann", "bob", "x"]', method="POST"
-    )
-    with opened(asked) as answer:
+    with opened(f"{url}/customers?view=by-store", b'["ann", "bob", "x"]') as answer:
         found = json.loads(answer.read())
     assert found["not_found"] == ["x"]
     assert sorted((row["population"], row["customer_id"]) for row in found["customers"]) == [
