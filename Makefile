@@ -7,7 +7,7 @@ OUT    := out
 
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-browser demo picture live kafka kafka-stop test test-deep check format
-.PHONY: bench bench-keep bench-full bench-peers bench-live bench-deliver soak fuzz wheel clean distclean
+.PHONY: bench bench-keep bench-full bench-peers bench-live bench-deliver soak fuzz wheel lock sbom clean distclean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -77,6 +77,7 @@ check: $(VENV)/.installed-check ## what CI checks besides the tests: format, lin
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q tests/test_architecture.py
+	$(BIN)/python -m ops.supply.supply audit
 
 format: $(VENV)/.installed-check ## put all files into the house's format
 	$(BIN)/ruff format .
@@ -110,10 +111,15 @@ bench-deliver: $(VENV)/.installed-bench ## delivery: webhooks and batches a seco
 	@mkdir -p $(OUT)
 	$(BIN)/python -m bench.deliver.run --out $(OUT)/bench-deliver.json
 
-SECONDS ?= 600
-fuzz: $(VENV)/.installed-fuzz ## mutated fetches through both readers of Kafka's record batches, for SECONDS=600
+SECONDS ?= 60
+# The fetches' target needs the kernels as Python, so that the fuzzer sees their branches; the others check each access.
+FUZZ_TARGETS ?= arrow checkpoint delimited http json lz4 toml
+fuzz: $(VENV)/.installed-fuzz ## fuzz what comes from outside, each target for SECONDS=60, two at a time
 	@mkdir -p $(OUT)/fuzz
-	NUMBA_DISABLE_JIT=1 $(BIN)/python tests/fuzz/fuzz_fetches.py $(OUT)/fuzz -max_total_time=$(SECONDS)
+	NUMBA_BOUNDSCHECK=1 NUMBA_CACHE_DIR=$(VENV)/boundscheck $(BIN)/python tests/fuzz/fuzz.py json $(OUT)/fuzz/json 1
+	printf '%s\n' $(FUZZ_TARGETS) | NUMBA_BOUNDSCHECK=1 NUMBA_CACHE_DIR=$(VENV)/boundscheck \
+	    xargs -P 2 -I{} $(BIN)/python tests/fuzz/fuzz.py {} $(OUT)/fuzz/{} $(SECONDS)
+	NUMBA_DISABLE_JIT=1 $(BIN)/python tests/fuzz/fuzz.py fetches $(OUT)/fuzz/fetches $(SECONDS)
 
 MINUTES ?= 30
 soak: $(VENV)/.installed-bench ## the live worker for MINUTES=30: its memory, and whether it brings what a replay does
@@ -128,6 +134,14 @@ wheel: $(VENV)/.installed-test ## build a wheel with compiled kernels into dist/
 	    $(BIN)/rfmstream warm-up --into kernels/objects --level $$level; done; \
 	    $(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist .
 	@ls dist
+
+lock: $(VENV)/.installed-supply ## lock what the image installs, by version and digest, in ops/supply/requirements.lock
+	$(BIN)/python -m piptools compile --quiet --generate-hashes --strip-extras --no-header --no-emit-index-url \
+	    --no-emit-trusted-host --no-emit-find-links --extra registry -o ops/supply/requirements.lock pyproject.toml
+
+sbom: $(VENV)/.installed-supply ## list what the wheel of dist/ brings along, as CycloneDX, in out/sbom.json
+	@mkdir -p $(OUT)
+	$(BIN)/python -m ops.supply.supply sbom $(OUT)/sbom.json
 
 clean: ## remove what was made, but keep .venv
 	rm -rf $(OUT) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks

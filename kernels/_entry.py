@@ -266,6 +266,9 @@ def write_memory(like: Any) -> str:
         place = builder.gep(base, [_WORD(8 * at)])
         builder.store(word, builder.bitcast(place, _WORD.as_pointer()))
     builder.ret(base)
+    plain = ir.Function(module, ir.FunctionType(_OBJECT, [_WORD]), "NRT_MemInfo_alloc")
+    builder = ir.IRBuilder(plain.append_basic_block())
+    builder.ret(builder.call(allocate, [plain.args[0], _HALF(16)]))
     for name, called in (("NRT_MemInfo_call_dtor", free), ("NRT_Free", free), ("NRT_Allocate", malloc)):
         function = ir.Function(module, called.function_type, name)
         builder = ir.IRBuilder(function.append_basic_block())

@@ -227,15 +227,18 @@ class Kernel:
                 return False
             _log.info("compiling a kernel, once: %s", self.name)
             made = compiling.compile_kernel(self.name, self.py_func, signature)
-            if made is None:
-                self._left_to_numba.add(str(signature))
-                if not self._overloads:
-                    self._entry = self._by_numba
-                return False
-            code, manifest = made
-            path = _store.write(code, manifest) if self._is_ours else None
-            self._add(open_object(self.name, code, manifest, path))
-            return True
+            if made is not None:
+                path = _store.write(*made) if self._is_ours else None
+                try:
+                    self._add(open_object(self.name, *made, path))
+                except OSError as reason:  # a disk that nothing may be run from, for example
+                    _log.warning("a compiled kernel cannot be loaded: %s: %s", path, reason)
+                else:
+                    return True
+            self._left_to_numba.add(str(signature))
+            if not self._overloads:
+                self._entry = self._by_numba
+            return False
 
 
 @cache

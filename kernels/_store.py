@@ -94,11 +94,16 @@ def is_checked() -> bool:
 
 
 def user_folder() -> Path:
-    """Return the folder of kernels compiled on this machine, of these sources: NUMBA_CACHE_DIR or the user's cache."""
-    base = (
-        os.environ.get("NUMBA_CACHE_DIR") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
-    )
-    return Path(base) / "rfmstream-kernels" / f"{sources()}-{machine()}{'-checked' if is_checked() else ''}"
+    """Return the folder of kernels compiled on this machine, of these sources: NUMBA_CACHE_DIR or the user's cache.
+
+    A user without a home has one among the temporary files, where `refusal` sees that it is nobody else's.
+    """
+    base = os.environ.get("NUMBA_CACHE_DIR") or os.environ.get("XDG_CACHE_HOME")
+    try:
+        place = Path(base or "~/.cache").expanduser()
+    except RuntimeError:
+        place = Path(tempfile.gettempdir()) / f"rfmstream-cache-{os.geteuid()}"
+    return place / "rfmstream-kernels" / f"{sources()}-{machine()}{'-checked' if is_checked() else ''}"
 
 
 @cache

@@ -56,6 +56,12 @@ Exit codes: 0 done · 1 a disk or the brokers failed · 2 usage or configuration
 )
 @click.option("--topic", metavar="TOPIC", help="The topic of orders that workers read.")
 @ruleset_options("the checkpoint's own; give the FILE if it was your own")
+@click.option(
+    "--plan",
+    metavar="FILE",
+    type=FILE,
+    help="With --checkpoint: the plan of its views, where rulesets of them are your own.",
+)
 @setting_options(CLIENT_SETTINGS)
 @csv_safe_option
 def erase(
@@ -68,6 +74,7 @@ def erase(
     ruleset: str | None,
     time_zone: str | None,
     currency: str | None,
+    plan: Path | None,
     config: Path | None,
     **flags: object,
 ) -> None:
@@ -77,8 +84,8 @@ def erase(
     """
     if not paths and checkpoint is None and topic is None:
         raise click.UsageError("name at least one of --topic, --checkpoint and --files")
-    if changes is not None and checkpoint is None:
-        raise click.UsageError("--changes belongs to --checkpoint")
+    if (changes is not None or plan is not None) and checkpoint is None:
+        raise click.UsageError(f"{'--plan' if changes is None else '--changes'} belongs to --checkpoint")
     from rfmstream.engine.files.erase import erase_customers, files_below, read_ids
     from rfmstream.engine.files.output import check_outputs
 
@@ -93,7 +100,7 @@ def erase(
         click.echo(f"{sent:,} events of type erased sent to {topic}")
     if checkpoint is not None:
         chosen = chosen_ruleset(ruleset, time_zone, currency)
-        told, forgotten = _erase_in_checkpoint(customers, checkpoint, chosen, changes)
+        told, forgotten = _erase_in_checkpoint(customers, checkpoint, chosen, changes, plan)
         click.echo(f"{forgotten:,} customers forgotten, {told:,} tier changes to null: {checkpoint}")
     for path in files:
         count = erase_customers(path, customers)
@@ -101,7 +108,11 @@ def erase(
 
 
 def _erase_in_checkpoint(
-    customers: "pa.Array", folder: Path, ruleset: "Ruleset | None", changes: Path | None
+    customers: "pa.Array",
+    folder: Path,
+    ruleset: "Ruleset | None",
+    changes: Path | None,
+    plan: Path | None,
 ) -> tuple[int, int]:
     """Erase customers as of the checkpoint's clock; returns the tier changes and the customers there were."""
     from rfmstream.engine.cli.snapshot import is_plain
@@ -119,7 +130,7 @@ def _erase_in_checkpoint(
             fix="erase by --topic: workers rewrite their own",
         )
     if is_of_views(folder):
-        return _erase_in_views(customers, folder, ruleset, changes)
+        return _erase_in_views(customers, folder, ruleset, changes, plan)
     with held(folder):
         engine = Engine.restore(folder, ruleset=ruleset)
         before = engine.customers
@@ -134,7 +145,11 @@ def _erase_in_checkpoint(
 
 
 def _erase_in_views(
-    customers: "pa.Array", folder: Path, ruleset: "Ruleset | None", changes: Path | None
+    customers: "pa.Array",
+    folder: Path,
+    ruleset: "Ruleset | None",
+    changes: Path | None,
+    plan: Path | None,
 ) -> tuple[int, int]:
     """Erase customers in every view of a checkpoint and in every population, as of each view's clock."""
     import pyarrow as pa
@@ -142,6 +157,7 @@ def _erase_in_views(
     from rfmstream.engine.core.checkpoint.folder import held
     from rfmstream.engine.core.views import Views, together
     from rfmstream.engine.files.output import write_table
+    from rfmstream.engine.replay.views import shadow_path
     from rfmstream.schemas.changes import CHANGE_SCHEMA
     from rfmstream.schemas.codes import NEVER_US
     from rfmstream.schemas.errors import ConfigError
@@ -151,20 +167,33 @@ def _erase_in_views(
             "the checkpoint holds several views",
             file=folder,
             key="ruleset",
-            fix="leave it out: all of them forget",
+            fix="leave it out: all of them forget; --plan says their rulesets",
         )
     with held(folder):
-        views = Views.restore(folder)
+        views = Views.restore(folder, plan)
+        if views.added or views.dropped:
+            raise ConfigError(
+                f"the checkpoint has not the views of the plan: {', '.join((*views.added, *views.dropped))}",
+                file=plan,
+                key="view",
+                fix="name exactly those that it holds: all of them forget",
+            )
         before = {name: of.engine.customers for name, of in views.views.items()}
         known = [of for of in views.views.values() if of.engine.clock_us != NEVER_US]
-        told = [of.erase(customers).changes for of in known]
+        told = {of.view.name: of.erase(customers).changes for of in known}
+        # First what others must hear: a run that breaks off here is simply run again.
         if changes is not None:
-            shown = together(told, CHANGE_SCHEMA)
-            write_table(changes, pa.Table.from_batches(shown.unify_dictionaries().to_batches(), shown.schema))
+            shadows = {view.name: shadow_path(changes, view.name) for view in views.plan.views if view.shadow}
+            shown = (table for name, table in told.items() if name not in shadows)
+            # One dictionary for all: a file of Arrow holds no other.
+            whole = together(shown, CHANGE_SCHEMA).unify_dictionaries()
+            write_table(changes, pa.Table.from_batches(whole.to_batches(), whole.schema))
+            for name, path in shadows.items():
+                if name in told:
+                    write_table(path, told[name])
         views.checkpoint(folder)
-    return sum(table.num_rows for table in told), sum(
-        before[name] - of.engine.customers for name, of in views.views.items()
-    )
+    forgotten = sum(before[name] - of.engine.customers for name, of in views.views.items())
+    return sum(table.num_rows for table in told.values()), forgotten
 
 
 def _send(

@@ -35,15 +35,20 @@ KERNELS: Final = {
     ),
     "csv": (
         *("delimited.copy_cells", "delimited.find_cells", "parse.is_ascii"),
-        *("parse.mark_rounded", "parse.match_words", "parse.parse_instants"),
-        *("parse.parse_integers", "parse.within"),
+        *("parse.mark_rounded", "parse.match_words"),
+        *("parse.parse_instants", "parse.parse_integers"),
     ),
     "jsonl": ("json_orders.scan_orders", "json_split.split_records"),
     "time": ("wheel.advance", "wheel.next_due"),
     "snapshot": ("ids.gather_customer_ids", "ids.size_customer_ids", "snapshot.write_snapshot"),
     "records": (
         *("arrow_streams.unpacked_bytes", "encode_latest.mark_latest"),
-        *("encode_records.write_records", "lz4.pack_records", "record_batches.has_byte"),
+        *("encode_records.write_records", "lz4.pack_records", "parse.within", "record_batches.has_byte"),
+    ),
+    "fetches": (
+        *("placement.place_crc32", "placement.place_fnv1a", "placement.place_murmur2"),
+        *("record_batches.count_records", "record_batches.gather"),
+        *("record_batches.index_records", "record_batches.number_runs"),
     ),
     "state": (
         *("entry_ids.gather_entry_ids", "entry_ids.size_entry_ids"),
@@ -56,8 +61,12 @@ KERNELS: Final = {
 
 A kernel that several parts need stands with one of them.
 
-"state" is a checkpoint and what reads it; "records" are the live worker's, "histories" those of `rfmstream generate`.
+"state" is a checkpoint and what reads it; "records" and "fetches" are the live worker's, "histories" those of
+`rfmstream generate`.
 """
+
+_ALIKE: Final = ("orders", "time", "snapshot", "state")
+"""Parts whose kernels are made of the same helpers: those of `fold`, mostly."""
 
 _POLL_S: Final = 0.1
 
@@ -129,17 +138,21 @@ def compile_kernels(*parts: str) -> bool:
 
 
 def _run(parts: Sequence[str]) -> "Iterator[bool]":
-    """Run the parts in processes, as many at once as there are cores, the dearest first; yield while they run."""
-    waiting = list(parts)
-    running: list[subprocess.Popen[bytes]] = []
+    """Run the parts in two processes; yield while they run.
+
+    Those that share helpers are in one, which compiles these once. Where there is one core so are all.
+    """
+    alike = [part for part in parts if part in _ALIKE]
+    others = [part for part in parts if part not in _ALIKE]
+    both = [some for some in (alike, others) if some] if usable_cores() > 1 else [parts]
+    running = [
+        subprocess.Popen(
+            [sys.executable, "-m", __spec__.name, *some], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        for some in both
+    ]
     try:
-        while waiting or running:
-            running = [process for process in running if process.poll() is None]
-            while waiting and len(running) < usable_cores():
-                command = [sys.executable, "-m", __spec__.name, waiting.pop(0)]
-                running.append(
-                    subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-                )
+        while any(process.poll() is None for process in running):
             time.sleep(_POLL_S)
             yield True
     finally:
@@ -212,6 +225,16 @@ def _records() -> None:
     warm_up_worker(load_ruleset("rfm8-annual"), "log")
 
 
+def _fetches() -> None:
+    """Read a fetch, and find the partitions of keys."""
+    from rfmstream.engine.live.kafka.raw_check import reads_alike
+    from rfmstream.engine.live.placement import PARTITIONERS, places_of
+
+    reads_alike()
+    for partitioner in PARTITIONERS:
+        places_of([b"c"], 3, partitioner)
+
+
 def _histories() -> None:
     """Make up a history."""
     from rfmstream.engine.replay.generate import generate
@@ -236,6 +259,7 @@ _PARTS: Final = {
     "csv": _csv,
     "jsonl": _jsonl,
     "records": _records,
+    "fetches": _fetches,
     "histories": _histories,
 }
 

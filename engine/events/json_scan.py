@@ -91,30 +91,30 @@ class OrderScanner:
         ends: np.ndarray[Any, Any],
     ) -> tuple[pa.RecordBatch, np.ndarray[Any, Any]]:
         """Add the attributes to the orders; rows where one is no text take the ordinary path, which keeps digits."""
-        text = data.tobytes()
-        values: list[list[str | None]] = [[] for _ in self._attributes]
-        plain = np.ones(batch.num_rows, np.bool_)
-        for place, at in enumerate(np.flatnonzero(accepted).tolist()):
-            record = _object(text[starts[at] : ends[at]])
-            for name, column in zip(self._attributes, values, strict=True):
-                value = record.get(name) if record is not None else 0
-                if value is not None and not isinstance(value, str):
-                    plain[place] = False
-                if value is None and "." in name:
-                    plain[place] = False  # it may lead into an object
-                column.append(value if isinstance(value, str) and value else None)
-        columns = dict(
-            zip(self._attributes, (pa.array(column, pa.string()) for column in values), strict=True)
-        )
+        text, at = memoryview(data.data), np.flatnonzero(accepted)
+        found = zip(starts[at].tolist(), ends[at].tolist(), strict=True)
+        records = [_object(text[start:end]) for start, end in found]
+        plain = np.array([record is not None for record in records], np.bool_)
+        columns = {}
+        for name in self._attributes:
+            # A dotted path may lead into an object.
+            missing: object = 0 if "." in name else None
+            values = [record.get(name, missing) if record is not None else None for record in records]
+            plain &= np.fromiter(
+                (value is None or isinstance(value, str) for value in values), np.bool_, len(values)
+            )
+            columns[name] = pa.array(
+                [value or None if isinstance(value, str) else None for value in values], pa.string()
+            )
         batch = with_attributes(batch, columns)
         if plain.all():
             return batch, accepted
         accepted = accepted.copy()
-        accepted[np.flatnonzero(accepted)[~plain]] = False
+        accepted[at[~plain]] = False
         return batch.filter(pa.array(plain)), accepted
 
 
-def _object(text: bytes) -> dict[str, Any] | None:
+def _object(text: memoryview) -> dict[str, Any] | None:
     try:
         record = orjson.loads(text)
     except orjson.JSONDecodeError:  # the ordinary path tells what is wrong

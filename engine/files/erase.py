@@ -103,7 +103,7 @@ def _erase_parquet(path: Path, ids: pa.Array) -> int:
 
 
 def _erase_arrow(path: Path, ids: pa.Array) -> int:
-    with pa.memory_map(str(path)) as source:
+    with pa.OSFile(str(path)) as source:
         is_file = source.read(6) == b"ARROW1"
         source.seek(0)
         schema = pa.ipc.open_file(source).schema if is_file else pa.ipc.open_stream(source).schema

@@ -18,6 +18,11 @@ _HEAD_BYTES: Final = 4096
 _SPAN_MAX: Final = 1000
 """Columns that one cell may stand in: what HTML itself allows."""
 
+_CELLS_MAX: Final = 1 << 14
+"""Columns of a spreadsheet."""
+
+_TAG_BYTES_MAX: Final = 16 << 20
+
 
 def read_html(
     file: InputFile, wanted: Sequence[str], *, first_row: int, tick: Callable[[int], None], head: bytes = b""
@@ -57,6 +62,8 @@ def _rows(file: InputFile, tick: Callable[[int], None]) -> Iterator[Row]:
         # A block may end within a character: the next one begins with it.
         whole, lead, rest = (pending + block).rpartition(b"<")
         pending = lead + rest
+        if len(pending) > _TAG_BYTES_MAX:
+            raise InputError("a cell is longer than 16 MiB", source=file.name, fix="export the orders as CSV")
         parser.feed(whole.decode("utf-8", "replace"))
         yield from parser.taken()
     parser.feed(pending.decode("utf-8", "replace"))
@@ -115,4 +122,6 @@ class _Parser(HTMLParser):
         if self._text is not None:
             self._row = [] if self._row is None else self._row
             self._row += ["".join(self._text), *[""] * (self._span - 1)]
+            if len(self._row) > _CELLS_MAX:
+                raise InputError(f"a row has more than {_CELLS_MAX:,} cells", fix="export the orders as CSV")
         self._text = None

@@ -16,13 +16,21 @@ _SHARED_BYTES: Final = 8
 """Texts that take less than this on average are shared: an id of its own takes four bytes and its length."""
 
 
+_WORDS: Final = ("type", "currency")
+
+
 def open_parquet(path: Path, columns: Sequence[str], rows_max: int) -> tuple[pq.ParquetFile, int]:
     """Open a Parquet file; return how many rows of these columns to read at once, too.
 
     Texts that share a dictionary stay in it, so that one long text stands in memory once.
     """
     metadata = pq.read_metadata(path)
-    shared: set[str] = set()
+    # Their values are words, few of them: as a dictionary they are read in half the time, decoding included.
+    shared = {
+        column.path
+        for column in (metadata.schema.column(at) for at in range(metadata.num_columns))
+        if column.path in _WORDS and column.path in columns and column.logical_type.type == "STRING"
+    }
     bytes_max = 0
     for at in range(metadata.num_row_groups):
         group = metadata.row_group(at)

@@ -22,7 +22,7 @@ from rfmstream.engine.events.normalise import CONTRACT_COLUMNS, normalise
 from rfmstream.engine.live.arrow_records import Full, Judged, Streams
 from rfmstream.engine.live.attributes import Attributes, Found
 from rfmstream.engine.live.model import LogBatch, RawRecords
-from rfmstream.engine.live.payload import ROWS_MAX, Row, ValueForm, form_of, is_arrow, rows_of
+from rfmstream.engine.live.payload import ROWS_MAX, Row, ValueForm, form_of, is_arrow, row_of, rows_of, told
 from rfmstream.engine.live.spans import HeaderSpans, Spans, cut_out, rejection, sizes_of
 from rfmstream.kernels.json_split import ITEMS, split_records
 from rfmstream.kernels.record_batches import has_byte
@@ -155,7 +155,10 @@ class Decoder:
             record = int(record_of[ordinal])
             # Looking at a value copies it, so this is done once a value, not once a row.
             original = text or (None if records.values[record] is None else text)
-            rejections.append(rejection(records, record, ordinal - int(firsts[record]), reason, original))
+            refusal = rejection(records, record, ordinal - int(firsts[record]), reason, original)
+            if reason == _MALFORMED and original and (detail := told(original)):
+                refusal = refusal._replace(detail=f"{detail}: read such records by a map")
+            rejections.append(refusal)
         return LogBatch(
             records=records,
             orders=orders,
@@ -213,7 +216,7 @@ class Decoder:
             found.scanned = orders.filter(pa.array(kept[accepted]))
         for row in np.flatnonzero(kept & ~accepted).tolist():
             line = rows.text(row)
-            found.parsed.append((int(record[row]), int(found.place[row]), Row(line, parse_object(line))))
+            found.parsed.append((int(record[row]), int(found.place[row]), row_of(line)))
         self._open(found, records.values, forms, np.flatnonzero(~settled).tolist())
         return found
 

@@ -27,6 +27,10 @@ class ViewsDecoder:
     def __init__(self, decoders: Mapping[tuple[str, str], Decodes]) -> None:
         self._decoders = list(decoders.items())
 
+    def check_keys(self) -> None:
+        """Let the first of them warn where keys are not the customers' ids."""
+        check_keys(self._decoders[0][1])
+
     @property
     def blocks(self) -> bool:
         """Whether it may wait for others."""
@@ -41,6 +45,14 @@ class ViewsDecoder:
             batch,
             others=tuple(replace(other.decode(batch.records), reading=by) for by, other in others),
         )
+
+
+def check_keys(decoder: Decodes) -> None:
+    """Let a decoder that goes by a map warn where keys are not the customers' ids: there are several partitions."""
+    if isinstance(decoder, ViewsDecoder):
+        decoder.check_keys()
+    elif isinstance(decoder, MappedDecoder):
+        decoder.checks_keys = True
 
 
 def recipe_of(config: WorkerConfig) -> dict[str, Any]:

@@ -14,9 +14,9 @@ from typing import Any, Final, NamedTuple
 
 from rfmstream.engine.events.json_rows import DECODER, is_deep
 from rfmstream.engine.files.pages import Pages
+from rfmstream.engine.live.payload import is_event, unpacked
 from rfmstream.schemas.errors import InputError
 
-_EVENT_KEYS: Final = frozenset(("specversion", "id", "source", "type"))
 _CONNECT_KEYS: Final = frozenset(("schema", "payload"))
 _CHANGE_KEYS: Final = frozenset(("op", "after"))
 _ROWS_KEPT: Final = ("c", "r", "u")
@@ -72,7 +72,7 @@ class Envelopes:
                 yield from self.pieces(item, depth + 1)
         elif not isinstance(given, dict):
             yield Piece(None, "is JSON, but no object")
-        elif given.keys() >= _EVENT_KEYS and given.keys() & {"data", "data_base64"}:
+        elif is_event(given):
             yield from self._event(given, depth)
         elif given.keys() == _CONNECT_KEYS:
             payload = given["payload"]
@@ -91,11 +91,14 @@ class Envelopes:
         """Yield the objects in the data of a CloudEvent in structured mode."""
         data = given.get("data")
         if data is None and isinstance(given.get("data_base64"), str):
+            packed = unpacked(given)
             try:
-                data = document(base64.b64decode(given["data_base64"], validate=True))
-            except (binascii.Error, ValueError) as error:
-                words = str(error) if str(error).startswith("is ") else "is no base64"
-                yield Piece(None, f"data_base64 of a CloudEvent {words}")
+                data = None if packed is None else document(packed)
+            except ValueError as error:
+                yield Piece(None, f"data_base64 of a CloudEvent {error}")
+                return
+            if packed is None:
+                yield Piece(None, "data_base64 of a CloudEvent is no base64")
                 return
         if data is None:
             yield Piece(None, "a CloudEvent without data")

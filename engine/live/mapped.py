@@ -27,13 +27,16 @@ from rfmstream.engine.events.text import nulls
 from rfmstream.engine.files.evaluate import SourceRows
 from rfmstream.engine.files.mapping import Mapper
 from rfmstream.engine.files.pages import Pages
+from rfmstream.engine.live.attributes import Attributes
 from rfmstream.engine.live.envelopes import Envelopes, Piece, document
 from rfmstream.engine.live.model import LogBatch, RawRecords
-from rfmstream.engine.live.payload import ROWS_MAX, ValueForm, form_of, is_arrow
+from rfmstream.engine.live.payload import ROWS_MAX, ValueForm, form_of, frame_of, is_arrow, told
 from rfmstream.engine.live.registry import FRAME_BYTES, Registry, UnknownSchemaError
 from rfmstream.engine.live.spans import rejection, sizes_of
 from rfmstream.schemas.errors import ConfigError, InputError
 from rfmstream.schemas.mapping import Expression, InputFormat, InputMap
+from rfmstream.schemas.orders import CANONICAL_SCHEMA
+from rfmstream.schemas.plan import ATTRIBUTE
 
 _log = logging.getLogger(__name__)
 
@@ -42,14 +45,6 @@ _MALFORMED: Final = "malformed"
 _SCHEMA_HEADERS: Final = ("__value_schema_id", "__key_schema_id")
 _Refusal = tuple[int, str, str | None]
 """The place of a row, the reason, and what stands there."""
-
-_KNOWN_STARTS: Final = (
-    (b"Obj\x01", "a whole Avro file"),
-    (b"PAR1", "a Parquet file"),
-    (b"\x1f\x8b", "packed by gzip"),
-    (b"\x28\xb5\x2f\xfd", "packed by zstd"),
-    (b"<", "XML or HTML"),
-)
 
 
 def check_map(input_map: InputMap) -> None:
@@ -118,7 +113,7 @@ class MappedDecoder:
             attributes  what views look at: the orders get a column `attribute.NAME` for each
     """
 
-    def __init__(  # noqa: PLR0913 - each by name
+    def __init__(  # noqa: PLR0913 - options by keyword
         self,
         input_map: InputMap,
         *,
@@ -130,13 +125,14 @@ class MappedDecoder:
     ) -> None:
         check_map(input_map)
         self._map = input_map
-        self._attributes = tuple(attributes)
-        self._none = with_attributes(NO_ORDERS, {name: nulls(0) for name in attributes})
-        self._wanted = Mapper(
-            input_map, currency=currency, time_zone=time_zone, attributes=attributes
-        ).columns()
-        self._currency = currency
-        self._time_zone = time_zone
+        self._attributes = Attributes(attributes) if attributes else None
+        self._recipe: dict[str, Any] = {
+            "currency": currency,
+            "time_zone": time_zone,
+            "attributes": attributes,
+        }
+        self._wanted = Mapper(input_map, **self._recipe).columns()
+        self._no_orders = with_attributes(NO_ORDERS, {name: nulls(0) for name in attributes})
         self._record_bytes_max = record_bytes_max
         self._registry = registry
         self.checks_keys = False
@@ -162,7 +158,8 @@ class MappedDecoder:
             at: piece.detail for at, piece in enumerate(rows.pieces) if piece.record is None
         }
         refused: list[_Refusal] = [(at, _MALFORMED, words) for at, words in details.items()]
-        orders, rejected = self._mapped(rows.pieces)
+        left_out: list[int] = []
+        orders, rejected = self._mapped(rows.pieces, left_out)
         refused += rejected
         # Of a record with one row its own bytes are the original.
         texts = [
@@ -171,6 +168,10 @@ class MappedDecoder:
             for piece in rows.pieces[first:stop]
         ]
         record_of_order = record_of[orders.column("row").to_numpy()]
+        if self._attributes is not None:
+            texts_of = [orders.column(ATTRIBUTE + name) for name in self._attributes.names]
+            orders = orders.select(CANONICAL_SCHEMA.names)
+            orders = self._attributes.of_plain(records, orders, texts_of, record_of_order)
         if self.checks_keys:
             self._check_keys(records, record_of_order, orders)
         rejections = []
@@ -189,6 +190,7 @@ class MappedDecoder:
             firsts=firsts,
             position=records.position,
             texts=texts,
+            left_out=sum(left_out),
         )
 
     def _check_keys(
@@ -234,8 +236,9 @@ class MappedDecoder:
 
         Errors  ValueError, UnknownSchemaError  it cannot be read; the text says what it is
         """
-        if value[:1] == b"\0" and len(value) > FRAME_BYTES:
-            return self._framed(value)
+        number = frame_of(value)
+        if number is not None:
+            return self._framed(number, value)
         if any(name in _SCHEMA_HEADERS for name, _ in headers):
             raise ValueError("has its schema's id in a header: let the producer put it in front of the value")
         if is_arrow(value, form_of(headers)) or form_of(headers) is ValueForm.ARROW:
@@ -244,30 +247,28 @@ class MappedDecoder:
             raise ValueError("is empty")
         try:
             return document(value)
-        except ValueError:
-            for start, words in _KNOWN_STARTS:
-                if value.startswith(start):
-                    raise ValueError(f"is {words}, and no JSON") from None
-            raise
+        except ValueError as error:
+            raise ValueError(told(value) or str(error)) from None
 
-    def _framed(self, value: bytes) -> Any:  # noqa: ANN401 - JSON
-        number, data = int.from_bytes(value[1:FRAME_BYTES], "big"), value[FRAME_BYTES:]
+    def _framed(self, number: int, value: bytes) -> Any:  # noqa: ANN401 - JSON
+        data = value[FRAME_BYTES:]
         if self._registry is not None:
             return self._registry.reader(number)(data)
         try:
             return document(data)
         except ValueError:
-            raise ValueError(
-                f"is framed with schema {number} of a registry, and no JSON: set schema_registry"
-            ) from None
+            raise ValueError(f"{told(value)}: set schema_registry") from None
 
-    def _mapped(self, pieces: list[Piece]) -> tuple[pa.RecordBatch, list[_Refusal]]:
-        """Return events whose `row` is the place of their piece, and the rows that are none."""
+    def _mapped(self, pieces: list[Piece], left_out: list[int]) -> tuple[pa.RecordBatch, list[_Refusal]]:
+        """Return events whose `row` is the place of their piece, and the rows that are none.
+
+        Out  left_out  how many objects the map leaves out, in parts
+        """
         there = [at for at, piece in enumerate(pieces) if piece.record is not None]
         if not there:
-            return self._none, []
+            return self._no_orders, []
         try:
-            return self._judged([pieces[at].record for at in there], np.array(there, np.int64))
+            return self._judged([pieces[at].record for at in there], np.array(there, np.int64), left_out)
         except InputError:
             if len(there) == 1:
                 raise
@@ -275,18 +276,18 @@ class MappedDecoder:
         refused: list[_Refusal] = []
         for at in there:
             try:
-                orders, rejected = self._judged([pieces[at].record], np.array([at], np.int64))
+                orders, rejected = self._judged([pieces[at].record], np.array([at], np.int64), left_out)
             except InputError as error:
                 refused.append((at, _MALFORMED, error.problem))
             else:
                 parts.append(orders)
                 refused += rejected
-        return pa.concat_batches(parts) if parts else self._none, refused
+        return pa.concat_batches(parts) if parts else self._no_orders, refused
 
     def _judged(
-        self, objects: list[Any], ordinals: np.ndarray[Any, Any]
+        self, objects: list[Any], ordinals: np.ndarray[Any, Any], left_out: list[int]
     ) -> tuple[pa.RecordBatch, list[_Refusal]]:
-        """Judge objects by the map.
+        """Judge objects by the map; `left_out` gets how many it leaves out.
 
         Errors  InputError  a path of the map leads into a list
         """
@@ -298,10 +299,10 @@ class MappedDecoder:
         source_rows = SourceRows(
             batch, ordinals[good], None, self._wanted, absent=self._map.input.absent or ()
         )
-        mapper = Mapper(
-            self._map, currency=self._currency, time_zone=self._time_zone, attributes=self._attributes
-        )
+        # One of its own for each batch: it counts what it leaves out, and threads share this decoder.
+        mapper = Mapper(self._map, **self._recipe)
         orders, rejected = mapper.canonical(source_rows)
+        left_out.append(sum(mapper.rows_excluded))
         reasons = rejected.column("reason").to_pylist()
         for row, reason in zip(rejected.column("row").to_pylist(), reasons, strict=True):
             refused.append((row, reason, None))

@@ -139,6 +139,12 @@ PARTITION_METRICS: Final = (
         ("view", "kind"),
     ),
     PartitionMetric(
+        "left_out",
+        COUNTER,
+        "Objects that the input map left out, by its [[exclude]] sections.",
+        _one(lambda s: s.left_out),
+    ),
+    PartitionMetric(
         "times_ahead",
         COUNTER,
         "Records whose time was further ahead of the wall clock than the tolerance; they count as of then.",

@@ -86,6 +86,7 @@ class LogBatch:
             position   the offset to read next
             texts      of each row, where the rows of a record are not to be found in its bytes without more; empty:
                        the record's bytes. A row may then give several orders
+            left_out   objects that a map leaves out by its [[exclude]] sections
             reading    the currency and the time zone by which they were read
             others     the same records, read by others
     """
@@ -97,6 +98,7 @@ class LogBatch:
     firsts: NDArray[np.int64]
     position: int
     texts: Sequence[bytes] | None = None
+    left_out: int = 0
     reading: tuple[str, str] = ("", "")
     others: tuple["LogBatch", ...] = ()
 

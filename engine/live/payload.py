@@ -1,5 +1,7 @@
 """The form of a record's value, and the rows of a value that the scanner kernel left open."""
 
+import base64
+import binascii
 import re
 from collections.abc import Iterator
 from enum import IntEnum
@@ -16,6 +18,15 @@ ROWS_MAX: Final = 1 << 20
 _BLANKS: Final = re.compile(r"[ \t\n\r]*")
 _LINE_SUBTYPES: Final = ("ndjson", "jsonl", "jsonlines", "json-lines", "json-l", "ldjson", "nljson")
 _ARROW_MARK: Final = b"\xff\xff\xff\xff"
+_FRAME_BYTES: Final = 5
+_KNOWN_STARTS: Final = (
+    (b"Obj\x01", "a whole Avro file"),
+    (b"PAR1", "a Parquet file"),
+    (b"\x1f\x8b", "packed by gzip"),
+    (b"\x28\xb5\x2f\xfd", "packed by zstd"),
+    (b"<", "XML or HTML"),
+)
+_EVENT_KEYS: Final = frozenset(("specversion", "id", "source", "type"))
 
 
 class ValueForm(IntEnum):
@@ -62,6 +73,51 @@ def _form_of_type(content_type: bytes | None) -> ValueForm:
     return ValueForm.SNIFFED
 
 
+def is_event(record: dict[str, Any]) -> bool:
+    """Return whether an object is a CloudEvent in structured mode, whatever the headers say."""
+    return record.keys() >= _EVENT_KEYS and not record.keys().isdisjoint(("data", "data_base64"))
+
+
+def unpacked(record: dict[str, Any]) -> bytes | None:
+    """Return what `data_base64` of a CloudEvent holds, None: no base64."""
+    text = record.get("data_base64")
+    try:
+        return base64.b64decode(text, validate=True) if isinstance(text, str) else None
+    except (binascii.Error, ValueError):
+        return None
+
+
+def frame_of(value: bytes) -> int | None:
+    """Return the number of the schema that a schema registry's frame names, None: it is not framed."""
+    framed = value[:1] == b"\0" and len(value) > _FRAME_BYTES
+    return int.from_bytes(value[1:_FRAME_BYTES], "big") if framed else None
+
+
+def told(value: bytes) -> str | None:
+    """Return what a value is that is no JSON, where its first bytes tell."""
+    number = frame_of(value)
+    if number is not None:
+        return f"is framed with schema {number} of a registry, and no JSON"
+    return next(
+        (f"is {words}, and no JSON" for start, words in _KNOWN_STARTS if value.startswith(start)), None
+    )
+
+
+def _order_in(record: dict[str, Any] | None) -> dict[str, Any] | None:
+    """Return an object, or the order that is in it if it is a CloudEvent."""
+    if record is None or "customer_id" in record or not is_event(record):
+        return record
+    data = record.get("data")
+    if data is None and (packed := unpacked(record)) is not None:
+        data = parse_object(packed)
+    return data if isinstance(data, dict) else None
+
+
+def row_of(text: bytes) -> Row:
+    """Return a row of JSON: an object, or a CloudEvent that holds one."""
+    return Row(text, _order_in(parse_object(text)))
+
+
 def is_arrow(value: bytes, form: ValueForm) -> bool:
     """Return whether a value is, or looks like, an Arrow stream."""
     return form is ValueForm.ARROW or (form is ValueForm.SNIFFED and value.startswith(_ARROW_MARK))
@@ -78,7 +134,9 @@ def rows_of(value: bytes, form: ValueForm) -> list[Row] | None:
         return _enclosed(value)
     record = parse_object(value)
     if record is not None:
-        return [Row(value, record)]
+        is_of_several = is_event(record) and "customer_id" not in record and "data" in record
+        rows = _enclosed(value) if is_of_several else None
+        return [Row(value, _order_in(record))] if rows is None else rows
     if value.lstrip()[:1] == b"[":
         return _items(value)
     rows = lines_of(value) if form is ValueForm.SNIFFED and b"\n" in value else None
@@ -88,7 +146,7 @@ def rows_of(value: bytes, form: ValueForm) -> list[Row] | None:
 def lines_of(value: bytes) -> list[Row] | None:
     """Return the rows of JSON lines; None: there are none, or too many."""
     lines = [line for line in value.split(b"\n") if line.strip()]
-    return [Row(line, parse_object(line)) for line in lines] if 0 < len(lines) <= ROWS_MAX else None
+    return [row_of(line) for line in lines] if 0 < len(lines) <= ROWS_MAX else None
 
 
 def _items(value: bytes) -> list[Row] | None:
@@ -96,17 +154,23 @@ def _items(value: bytes) -> list[Row] | None:
     parts = _parts(value, "[", "]")
     if parts is None or len(parts) > ROWS_MAX:
         return None
-    return [Row(text.encode(), item if isinstance(item, dict) else None) for _, text, item in parts]
+    return [
+        Row(text.encode(), _order_in(item) if isinstance(item, dict) else None) for _, text, item in parts
+    ]
 
 
 def _enclosed(value: bytes) -> list[Row] | None:
     """Return the rows in the `data` of a CloudEvent: an object or an array."""
     data = None
+    record: dict[str, Any] = {}
     for name, text, item in _parts(value, "{", "}") or ():
+        record[name or ""] = item
         if name == "data":
             data = text, item
     if data is None:
-        return None
+        packed = unpacked(record)
+        rows = None if packed is None else rows_of(packed, ValueForm.SNIFFED)
+        return [Row(value, rows[0].record)] if rows and len(rows) == 1 else rows
     text, item = data
     return (
         _items(text.encode())

@@ -306,6 +306,7 @@ class Runner:
 
     def _decode(self, given: RawRecords) -> LogBatch:
         batch = self._suspects.decode(self._decoder, given)
+        self.stats.left_out += batch.left_out
         if self.stats.placement is not None:
             count_and_warn(self.stats.placement, batch.records.keys, self.source)
         return batch

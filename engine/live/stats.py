@@ -84,6 +84,7 @@ class PartitionStats(ViewStats):
             placement    what the keys say of their producers; None: nobody looks
             unsaved_us   the wall instant of the first commit that is in no checkpoint; None: all are
             committed_us the wall instant of the newest commit
+            left_out     objects that an input map left out
             times_ahead  records whose time lay further ahead of the wall clock than the tolerance
             told         who is told of tier changes once they are committed; None: nobody
     """
@@ -110,6 +111,7 @@ class PartitionStats(ViewStats):
     checkpoint_bytes: int = 0
     checkpoint: Seconds = field(default_factory=Seconds)
     placement: Placement | None = None
+    left_out: int = 0
     times_ahead: int = 0
     committed_us: int | None = None
     unsaved_us: int | None = None

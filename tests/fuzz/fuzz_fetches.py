@@ -1,18 +1,9 @@
 """A fuzzer's target: whatever the bytes of a fetch, the raw path says what the ordinary one says.
 
-    NUMBA_DISABLE_JIT=1 python tests/fuzz/fuzz_fetches.py CORPUS [libFuzzer's options, such as -max_total_time=600]
-
-It takes atheris (pip install atheris, CPython 3.11 to 3.13). With NUMBA_DISABLE_JIT=1 the kernels are Python, so that
-the fuzzer sees their branches, too. An empty CORPUS is filled with seeds first. `take` alone serves any other fuzzer.
+With NUMBA_DISABLE_JIT=1 the kernels are Python, so that a fuzzer sees their branches, too.
 """
 
 import struct
-import sys
-from pathlib import Path
-
-HERE = Path(__file__).resolve().parent
-for folder in (HERE.parent, HERE.parent.parent):
-    sys.path.insert(0, str(folder))
 
 CODEC_AT, CODEC_MASK = 22, 0x07
 BYTES_MAX = 2000
@@ -63,22 +54,3 @@ def seeds() -> list[bytes]:
     ]
     fetches = [b"".join(batch.encoded() for batch in shifted(kind, [0] * len(kind))) for kind in kinds]
     return [bytes([offset, flags]) + data for data in fetches for offset in (0, 2) for flags in (0, 1)]
-
-
-def main() -> None:
-    import atheris  # noqa: PLC0415 - only where there is a fuzzer
-
-    with atheris.instrument_imports(include=["rfmstream.engine.live", "kernels", "aiokafka"]):
-        import kafka_batches  # noqa: F401, PLC0415 - it imports all the others
-
-    corpus = Path(sys.argv[1])
-    corpus.mkdir(parents=True, exist_ok=True)
-    if not any(corpus.iterdir()):
-        for at, seed in enumerate(seeds()):
-            (corpus / f"seed-{at}").write_bytes(seed)
-    atheris.Setup([*sys.argv, f"-max_len={BYTES_MAX}"], take)
-    atheris.Fuzz()
-
-
-if __name__ == "__main__":
-    main()

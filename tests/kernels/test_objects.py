@@ -335,3 +335,20 @@ def test_a_kernel_says_what_it_is() -> None:
     assert isinstance(tell, Kernel)
     assert repr(tell) == "<kernel test_objects.tell>"
     assert tell.__doc__ == "Return something of each argument."
+
+
+def test_where_nothing_can_be_loaded_numba_runs_the_kernel(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError("failed to map segment from shared object")
+
+    monkeypatch.setattr(_kernel, "open_object", refuse)
+
+    @jit
+    def double(number):
+        return 2 * number
+
+    assert [double(number) for number in (1, 2)] == [2, 4]
+    assert double(0.5) == 1.0
+    assert caplog.text.count("cannot be loaded") == 1

@@ -35,6 +35,7 @@ from rfmstream.schemas.errors import ConfigError, StateError
 from rfmstream.schemas.plan import no_view
 from rfmstream.schemas.ruleset import Ruleset, load_ruleset
 
+_BLOCK_BYTES: Final = 4 << 20
 _MARKS_MAX: Final = (len(CHANGE_REASONS) << layout.REASON_SHIFT) - 1
 
 
@@ -182,32 +183,41 @@ def _read_columns(
     """Yield the batches of a file, none of which says more than its manifest or `highest`, by column, allows."""
     path = folder / saved["name"]
     try:
-        with pa.memory_map(os.fspath(path)) as source:
-            whole = source.read_buffer()
-            if len(whole) != saved["bytes"] or xxhash.xxh3_128_hexdigest(whole) != saved["xxh3_128"]:
-                raise StateError(
-                    "the checkpoint is damaged: its checksum differs",
-                    path=path,
-                    fix=FIX_DAMAGE,
-                )
-            with pa.ipc.open_stream(whole) as reader:
-                missing = missing_columns(reader.schema, schema, path)
-                rows, id_bytes = saved["rows"], saved["id_bytes"]
-                for batch in reader:
-                    check_buffers(batch)
-                    rows -= batch.num_rows
-                    id_bytes -= id_bytes_of(batch)
-                    if min(rows, id_bytes) < 0 or not _is_within(batch, highest):
-                        raise pa.ArrowInvalid("a value is out of range")
-                    yield completed(batch, missing)
-                if rows != 0 or id_bytes != 0:
-                    raise pa.ArrowInvalid("rows are missing")
+        if _digest(path) != (saved["bytes"], saved["xxh3_128"]):
+            raise StateError(
+                "the checkpoint is damaged: its checksum differs",
+                path=path,
+                fix=FIX_DAMAGE,
+            )
+        # Not mapped into memory: a file that somebody cuts meanwhile would end this process by a signal.
+        with pa.OSFile(os.fspath(path)) as source, pa.ipc.open_stream(source) as reader:
+            missing = missing_columns(reader.schema, schema, path)
+            rows, id_bytes = saved["rows"], saved["id_bytes"]
+            for batch in reader:
+                check_buffers(batch)
+                rows -= batch.num_rows
+                id_bytes -= id_bytes_of(batch)
+                if min(rows, id_bytes) < 0 or not _is_within(batch, highest):
+                    raise pa.ArrowInvalid("a value is out of range")
+                yield completed(batch, missing)
+            if rows != 0 or id_bytes != 0:
+                raise pa.ArrowInvalid("rows are missing")
     except FileNotFoundError as error:
         raise StateError(
             "the checkpoint is not whole: a file is missing", path=path, fix="start without it"
         ) from error
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, ValueError) as error:  # a name that is no UTF-8 is a ValueError
         raise StateError(f"the checkpoint cannot be read: {error}", path=path, fix=FIX_DAMAGE) from error
+
+
+def _digest(path: Path) -> tuple[int, str]:
+    """Return the size of a file and its digest."""
+    digest, size = xxhash.xxh3_128(), 0
+    with path.open("rb", buffering=0) as file:
+        while block := file.read(_BLOCK_BYTES):
+            digest.update(block)
+            size += len(block)
+    return size, digest.hexdigest()
 
 
 def _is_within(batch: pa.RecordBatch, highest: dict[str, int]) -> bool:

@@ -29,6 +29,7 @@ from rfmstream.engine.live.kafka.topics import (
 )
 from rfmstream.engine.live.store import Store
 from rfmstream.engine.service.kafka.client import TRANSACTION_SECONDS_MAX, administrator, quiet_client
+from rfmstream.engine.service.page_server import tls_context
 from rfmstream.kernels._jit import is_compiled
 from rfmstream.kernels.fold import fold
 from rfmstream.schemas.errors import ConfigError, RfmError
@@ -70,8 +71,14 @@ def wrong(what: str, error: RfmError) -> Finding:
 def _settings(config: WorkerConfig) -> Iterable[Finding]:
     text = f"app {config.app_id}, clock {config.clock}, {config.threads} threads"
     yield Finding("settings", "ok", f"{text}, compression {config.compression}")
-    ruleset = config.ruleset
-    yield Finding("ruleset", "ok", f"{ruleset.identity}: days of {ruleset.time_zone}, {ruleset.currency}")
+    for view in config.plan.views:
+        ruleset = view.ruleset
+        text = f"{ruleset.identity}: days of {ruleset.time_zone}, {ruleset.currency}"
+        if config.views is not None:
+            text = f"view {view.name}{' (shadow)' if view.shadow else ''}: {text}"
+        yield Finding("ruleset", "ok", text)
+    if config.input_map is not None:
+        yield Finding("map", "ok", "records are read by an input map")
     if is_compiled(fold):
         yield Finding("kernels", "ok", "compiled for this machine")
     else:
@@ -96,20 +103,34 @@ def _status_pages(config: WorkerConfig) -> Iterable[Finding]:
     if config.listen is None:
         yield Finding("status pages", "ok", "off")
         return
-    host, port = config.listen
-    named = f"{host}:{port}"
+    places = [("status pages", config.listen)]
+    if config.listen_data is not None:
+        places.append(("customers' data", config.listen_data))
+    for what, (host, port) in places:
+        problem = _why_not_free(host, port)
+        if problem is None:
+            yield Finding(what, "ok", f"{host}:{port} is free")
+        else:
+            text = f"{host}:{port} cannot be listened on: {problem}"
+            yield Finding(what, "warning", text, "unless that is this worker: choose another")
+    if config.listen_tls_cert_file is not None:
+        try:
+            tls_context(config.listen_tls_cert_file, config.listen_tls_key_file)
+        except ConfigError as error:
+            yield wrong("certificate", error)
+        else:
+            yield Finding("certificate", "ok", f"{config.listen_tls_cert_file} and its key can be shown")
+
+
+def _why_not_free(host: str, port: int) -> str | None:
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         with closing(socket.socket(family)) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind((host, port))
     except OSError as error:
-        text = f"{named} cannot be listened on: {error.strerror or error}"
-        yield Finding(
-            "status pages", "warning", text, "unless that is this worker: choose another with --listen"
-        )
-        return
-    yield Finding("status pages", "ok", f"{named} is free")
+        return str(error.strerror or error)
+    return None
 
 
 class _Brokers:

@@ -20,6 +20,7 @@ WRITTEN_BY: Final = "@"
 _EMPTY: Final = ("Empty", "Dead")
 _TRIES: Final = 50
 _AGAIN_S: Final = 0.2
+_AT_ONCE: Final = 32
 _NOT_READY: Final = (kafka.GroupCoordinatorNotAvailableError, kafka.GroupLoadInProgressError)
 
 
@@ -100,7 +101,14 @@ async def groups_of_workers(admin: AIOKafkaAdminClient) -> list[Group]:
     Errors  aiokafka's
     """
     names = sorted(name for name, *_ in await admin.list_consumer_groups())
-    found = [await group_of(admin, name) for name in names]
+    found: list[Group] = []
+    for some in (names[start : start + _AT_ONCE] for start in range(0, len(names), _AT_ONCE)):
+        asked = await asyncio.gather(*(group_of(admin, name) for name in some), return_exceptions=True)
+        for group in asked:
+            if isinstance(group, Group):
+                found.append(group)
+            elif not isinstance(group, kafka.GroupAuthorizationFailedError):
+                raise group
     return [group for group in found if any(one.is_of(group.name) for one in group.offsets.values())]
 
 

@@ -24,7 +24,7 @@ from aiokafka import errors as kafka
 from rfmstream.engine.files.interrupts import ending_signals
 from rfmstream.engine.live.board import Board, Watched
 from rfmstream.engine.live.config import WorkerConfig
-from rfmstream.engine.live.decoders import decoder_of, recipe_of
+from rfmstream.engine.live.decoders import check_keys, decoder_of, recipe_of
 from rfmstream.engine.live.encode import Encoder
 from rfmstream.engine.live.feed import Feed
 from rfmstream.engine.live.http import StatusServer
@@ -36,7 +36,7 @@ from rfmstream.engine.live.kafka.topics import input_ids, prepare_topics
 from rfmstream.engine.live.kafka.transactions import Transactions
 from rfmstream.engine.live.kafka.transport import App, Fetched, Reading
 from rfmstream.engine.live.kafka.watermarks import high_watermarks
-from rfmstream.engine.live.mapped import MappedDecoder, fingerprint
+from rfmstream.engine.live.mapped import fingerprint
 from rfmstream.engine.live.model import Source
 from rfmstream.engine.live.options import RunnerOptions
 from rfmstream.engine.live.page import Draws
@@ -129,8 +129,8 @@ class Worker:
         if partitions is None:
             return
         self._reading.partitions = self._partitions = partitions
-        if isinstance(self._decoder, MappedDecoder):
-            self._decoder.checks_keys = partitions > 1
+        if partitions > 1:
+            check_keys(self._decoder)
         self._board.expected = [
             Source(topic, number) for topic in self._config.input_topics for number in range(partitions)
         ]

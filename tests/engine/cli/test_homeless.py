@@ -36,6 +36,20 @@ def run(tmp_path: Path, *arguments: str, home: str | None = None) -> subprocess.
     )
 
 
+def test_a_program_that_imports_rfmstream_needs_no_home(tmp_path: Path) -> None:
+    """What the command line sees to, a service of one's own does not."""
+    script = f"{UNKNOWN}\nfrom rfmstream.kernels import _store\nprint(_store.user_folder())"
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={"PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path), "PATH": os.environ["PATH"]},
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(f"{tmp_path}/rfmstream-cache-{os.geteuid()}/")
+
+
 @pytest.mark.parametrize("home", [None, NOT_WRITABLE])
 def test_compiled_kernels_are_kept_somewhere(tmp_path: Path, home: str | None) -> None:
     script = ["generate", "--customers", "5", "--orders", "20", "--seed", "1", "--out"]

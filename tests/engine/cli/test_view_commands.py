@@ -244,6 +244,24 @@ def test_rulesets_are_compared_in_one_view(state: Path) -> None:
     assert json.loads(result.stdout)["customers"] == 3
 
 
+def test_views_by_rulesets_of_ones_own_are_forgotten_in_by_their_plan(tmp_path: Path, orders: Path) -> None:
+    (tmp_path / "mine.toml").write_text('name = "mine"\nextends = "rfm8"\nwindow_days = 30\n')
+    plan = tmp_path / "views.toml"
+    plan.write_text('[[view]]\nruleset = "mine.toml"\n[[view]]\nruleset = "rfm8"\nper = "category"\n')
+    state = tmp_path / "state"
+    assert run("replay", orders, "--plan", plan, "--checkpoint", state).exit_code == 0
+    ids = tmp_path / "ids.txt"
+    ids.write_text("ann\n")
+    erase = ("erase", "--ids", ids, "--checkpoint", state)
+    refused(4, "is not a built-in one; give the plan of its views", *erase)
+    other = tmp_path / "other.toml"
+    other.write_text('[[view]]\nruleset = "mine.toml"\n')
+    refused(2, "has not the views of the plan: rfm8", *erase, "--plan", other)
+    result = run(*erase, "--plan", plan)
+    assert result.exit_code == 0, result.output
+    assert "3 customers forgotten" in result.output
+
+
 def test_customers_are_forgotten_in_every_view(tmp_path: Path, state: Path) -> None:
     ids = tmp_path / "ids.csv"
     ids.write_text("customer_id\nann\n")
@@ -258,8 +276,9 @@ def test_customers_are_forgotten_in_every_view(tmp_path: Path, state: Path) -> N
         ("category", "books"),
         ("category", "toys"),
         ("china", ""),
-        ("next", ""),
     ]
+    with pa.ipc.open_file(tmp_path / "erased.shadow-next.arrow") as reader:
+        assert [row["view"] for row in reader.read_all().to_pylist()] == ["next"]
     for view in ("all", "china", "category", "next"):
         assert (
             run("snapshot", "--checkpoint", state, "--view", view, "--out", tmp_path / "s.csv").exit_code == 0

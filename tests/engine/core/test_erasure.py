@@ -126,7 +126,7 @@ def name_of(n: int) -> str:
 
 
 def hidden_ids(shard: Shard) -> list[int]:
-    return np.flatnonzero(shard.hidden(1, shard.customers + 1)).tolist()
+    return np.flatnonzero(shard.hidden(np.arange(1, shard.customers + 1, dtype=np.uint32))).tolist()
 
 
 @pytest.mark.parametrize("threads", [1, 3])

@@ -102,3 +102,10 @@ def test_text_with_tabs_under_the_name_of_a_workbook(tmp_path: Path, encoding: s
         # Without a mark only a text is UTF-16 whose name says that it is text.
         path = path.rename(tmp_path / "orders.tsv")
     assert read(path) == ([("änn", "1", 500)], [])
+
+
+def test_a_row_of_too_many_cells_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "orders.xls"
+    path.write_text("<table><tr>" + "<td colspan=1000>x" * 17)
+    with pytest.raises(InputError, match="a row has more than 16,384 cells"):
+        read(path)

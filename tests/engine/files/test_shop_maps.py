@@ -219,12 +219,20 @@ def test_etsy_orders(tmp_path: Path) -> None:
         '"Sales Tax","Order Total",Status,"Adjusted Order Total"\n'
         '"03/01/24","3123","annknits","Ann","USD","1,000.00","0.00","5.00","0.00","1,005.00","Shipped",""\n'
         '"03/02/24","3124","annknits","Ann","USD","20.00","0.00","5.00","0.00","25.00","Shipped","10.00"\n'
+        # What is not adjusted has 0.00 in some exports, and the same total in others.
+        '"03/03/24","3125","annknits","Ann","USD","20.00","0.00","5.00","0.00","25.00","Completed","0.00"\n'
+        '"03/04/24","3126","annknits","Ann","USD","20.00","0.00","5.00","0.00","25.00","","25.00"\n'
+        '"03/05/24","3127","annknits","Ann","USD","20.00","0.00","5.00","0.00","25.00","Refunded","0.00"\n'
     )
     assert run(path, "etsy-orders", "USD") == (
         [
             ("annknits", "3123", PAID, "2024-03-01 00:00", 100_500),
             ("annknits", "3124", PAID, "2024-03-02 00:00", 2500),
             ("annknits", "3124", TOTAL, "2024-03-02 00:00", 1500),
+            ("annknits", "3125", PAID, "2024-03-03 00:00", 2500),
+            ("annknits", "3126", PAID, "2024-03-04 00:00", 2500),
+            ("annknits", "3127", PAID, "2024-03-05 00:00", 2500),
+            ("annknits", "3127", CANCELLED, "2024-03-05 00:00", 0),
         ],
         [],
         0,
@@ -504,3 +512,18 @@ def test_a_shopify_refund_alone_names_no_customer(tmp_path: Path) -> None:
     }
     path.write_text(json.dumps(body) + "\n")
     assert run(path, "shopify-api-orders", "USD") == ([], [(0, "missing_customer_id")], 0)
+
+
+def test_a_paypal_status_that_is_not_known_is_looked_at(tmp_path: Path) -> None:
+    path = tmp_path / "Download.csv"
+    head = (
+        '"Date","Time","TimeZone","Type","Status","Currency","Gross","From Email Address","Transaction ID",'
+        '"Reference Txn ID"'
+    )
+    rows = "".join(
+        f'"11/01/2026","09:00:00","GMT","Website Payment","{status}","USD","5.00","bo@example.com","T{status}",""\n'
+        for status in ("Completed", "Cleared", "Abgeschlossen", "Voided")
+    )
+    path.write_text(f"{head}\n{rows}")
+    good, bad, excluded = run(path, "paypal-activity", "USD")
+    assert ([row[1] for row in good], bad, excluded) == (["TCompleted", "TCleared"], [(2, "unknown_type")], 1)

@@ -1,5 +1,6 @@
 """Records of every form and of none: each row counted once, with the outcome the same bytes have in a file."""
 
+import base64
 import json
 import tempfile
 from pathlib import Path
@@ -238,6 +239,46 @@ def test_cloud_events() -> None:
     assert outcomes(batch) == words
     originals = [row.original for row in batch.refused]
     assert originals[:4] == [b"1", text("o3", amount=0.1 + 0.2), structured[2], structured[4]]
+
+
+BATCH = [("content-type", b"application/cloudevents-batch+json")]
+
+
+@pytest.mark.parametrize("headers", [[], JSON, EVENT, BATCH])
+def test_cloud_events_without_a_header_and_in_batches(headers: Headers) -> None:
+    head = b'"specversion": "1.0", "id": "7", "source": "/shop", "type": "order"'
+    packed = base64.b64encode(GOOD)
+    one = b'{%s, "data": %s}' % (head, GOOD)
+    values = [
+        one,
+        b'{%s, "data_base64": "%s"}' % (head, packed),
+        b"[%s, %s, %s]" % (one, text("o2"), one.replace(GOOD, text("o3"))),
+        b'{%s, "data": [%s, %s]}' % (head, text("o4"), text("o5")),
+        b'{%s, "data_base64": "*"}' % head,
+        b'{%s, "data": null}' % head,
+        # An order of its own is no envelope, whatever else it holds.
+        text("o6", specversion="1", id="1", source="s", data="x"),
+    ]
+    if headers == EVENT:
+        values = [value for at, value in enumerate(values) if at not in (2, 6)]
+    batch = decode(values, headers)
+    words = ["o1", "o1", "o1", "o2", "o3", "o4", "o5", "malformed", "malformed", "o6"]
+    if headers == EVENT:
+        words = ["o1", "o1", "o4", "o5", "malformed", "malformed"]
+    assert outcomes(batch) == words
+    refused = values[-2:] if headers == EVENT else values[-3:-1]
+    assert [row.original for row in batch.refused] == refused
+
+
+def test_what_only_a_map_can_read_is_named() -> None:
+    batch = decode([b"\0\0\0\0\x11\x02\x04", b"Obj\x01", b"{", None, text("o1", amount="x")])
+    assert [(row.reason, row.detail) for row in batch.refused] == [
+        ("malformed", "is framed with schema 17 of a registry, and no JSON: read such records by a map"),
+        ("malformed", "is a whole Avro file, and no JSON: read such records by a map"),
+        ("malformed", None),
+        ("malformed", None),
+        ("bad_amount", None),
+    ]
 
 
 def test_forms_side_by_side() -> None:

@@ -8,6 +8,7 @@ import pytest
 from decoded import raw
 
 from rfmstream.engine.files.mapping import list_maps, load_map
+from rfmstream.engine.live.decoders import check_keys, decoder_of
 from rfmstream.engine.live.encode import Encoder
 from rfmstream.engine.live.mapped import MappedDecoder, check_map, fingerprint
 from rfmstream.engine.live.model import Headers, LogBatch, Source
@@ -40,7 +41,7 @@ def decode(
     encoded = [json.dumps(value).encode() if isinstance(value, dict | list) else value for value in values]
     batch = MappedDecoder(load_map(name), currency=currency, **options).decode(raw(encoded, headers))
     batch.orders.validate(full=True)
-    assert batch.orders.schema == CANONICAL_SCHEMA
+    assert batch.orders.select(CANONICAL_SCHEMA.names).schema == CANONICAL_SCHEMA
     rows = batch.orders.column("row").to_pylist()
     assert rows == sorted(rows)
     assert all(int(batch.firsts[record]) <= row for record, row in zip(batch.record_of, rows, strict=True))
@@ -109,9 +110,8 @@ def test_segment_and_stripe_and_woocommerce() -> None:
         "timestamp": "2024-05-01T10:00:00.000Z",
         "properties": {"order_id": "1", "total": 5.25, "currency": "USD"},
     }
-    assert events(decode("segment-orders", [track, {"type": "identify", "userId": "u1"}])) == [
-        (0, "u1", "1", PAID, 525)
-    ]
+    segment = decode("segment-orders", [track, {"type": "identify", "userId": "u1"}])
+    assert (events(segment), segment.refused, segment.left_out) == ([(0, "u1", "1", PAID, 525)], [], 1)
     charge = {"id": "ch", "customer": "cus", "amount": 500, "currency": "usd", "captured": True}
     hook = {"id": "evt", "type": "charge.succeeded", "created": 1_709_287_200, "data": {"object": charge}}
     refund = {**hook, "type": "charge.refunded", "data": {"object": {**charge, "amount_refunded": 200}}}
@@ -353,3 +353,38 @@ def test_keys_that_are_not_the_customers_are_warned_of_once(
         decoder.decode(own._replace(keys=keys))
     [warning] = caplog.records
     assert "a record's key is not its customer's id" in warning.message
+
+
+def test_what_views_look_at_comes_from_the_object_or_a_header(tmp_path: Path) -> None:
+    path = tmp_path / "m.toml"
+    path.write_text(TABLE + '\n[attributes]\nstore = "shop.code"\n')
+    values = [row(1, shop={"code": "hk"}), row(2), [row(3, shop={"code": "tw"}), row(4)], b"{"]
+    batch = decode(path, values, [("ce_store", b"web"), ("channel", b"app")], attributes=("store", "channel"))
+    assert batch.orders.select(["order_id", "attribute.store", "attribute.channel"]).to_pylist() == [
+        {"order_id": "1", "attribute.store": "hk", "attribute.channel": "app"},
+        {"order_id": "2", "attribute.store": "web", "attribute.channel": "app"},
+        {"order_id": "3", "attribute.store": "tw", "attribute.channel": "app"},
+        {"order_id": "4", "attribute.store": "web", "attribute.channel": "app"},
+    ]
+    nothing = decode(path, [b"{"], attributes=("store",))
+    assert nothing.orders.schema.names[-1] == "attribute.store"
+
+
+def test_a_recipe_makes_the_decoder_of_a_map_with_what_views_look_at(table: Path) -> None:
+    recipe = {
+        "currency": "USD",
+        "record_bytes_max": 1000,
+        "map": str(table),
+        "schema_registry": "http://r:8081",
+    }
+    decoder = decoder_of({**recipe, "readings": [["USD", "UTC", ["store"]]]})
+    assert isinstance(decoder, MappedDecoder)
+    assert decoder.blocks
+    assert decoder.decode(raw([json.dumps(row(store="hk")).encode()])).orders[
+        "attribute.store"
+    ].to_pylist() == ["hk"]
+    both = decoder_of({**recipe, "readings": [["USD", "UTC", []], ["EUR", "Asia/Tokyo", ["store"]]]})
+    check_keys(both)
+    assert both.blocks
+    [other] = both.decode(raw([json.dumps(row()).encode()])).others
+    assert other.reading == ("EUR", "Asia/Tokyo")
