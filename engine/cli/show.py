@@ -278,7 +278,8 @@ def change_line(change: Mapping[str, Any], zone: str) -> str:
     return printable(
         f"{local_time(datetime.fromisoformat(change['effective_at']), zone, 'seconds')}  "
         f"{view_words(change)}customer {change['customer_id']}: {before} → {after}  "
-        f"({_why(change)}; {_orders(change['frequency'])}, {amount} {change['currency']}){mode}"
+        f"({_why(change)}; {_orders(change['frequency'])}, "
+        f"{amount} {change['currency']}){mode}"
     )
 
 

@@ -19,6 +19,7 @@ from typing import Final
 import pyarrow as pa
 
 from rfmstream.engine.core.engine import Engine
+from rfmstream.engine.core.lookup import rows_of
 from rfmstream.engine.live.committer import Committer
 from rfmstream.engine.live.context import PartitionContext
 from rfmstream.engine.live.erasures import Erasures
@@ -29,7 +30,6 @@ from rfmstream.engine.live.ownership import Ownership
 from rfmstream.engine.live.placement import count_and_warn
 from rfmstream.engine.live.saver import Saver
 from rfmstream.engine.live.spans import cut_by_bytes, cut_out, value_bytes
-from rfmstream.engine.live.state import customers_of
 from rfmstream.engine.live.stats import PartitionStats
 from rfmstream.engine.live.store import Store
 from rfmstream.engine.live.suspects import Suspects, Tries
@@ -247,7 +247,7 @@ class Runner:
         """
         small = len(ids) <= SMALL_IDS and population is None
         return await self._asked(
-            lambda engine: customers_of(engine, ids, as_of_us, population), view, small=small
+            lambda engine: rows_of(engine, ids, as_of_us, population=population), view, small=small
         )
 
     async def _asked(

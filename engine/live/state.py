@@ -13,7 +13,6 @@ import pyarrow as pa
 from rfmstream.engine.core.buffers import offsets_and_data
 from rfmstream.engine.core.engine import Engine
 from rfmstream.engine.core.flaps import follow_flaps
-from rfmstream.engine.core.lookup import rows_of
 from rfmstream.engine.core.machine import Mode
 from rfmstream.engine.core.view import ViewEngine
 from rfmstream.engine.core.views import Views
@@ -148,23 +147,3 @@ def populations_of(engine: Engine, customer: str) -> list[str]:
     for shard, handles in zip(engine.shards, found, strict=True):
         find_customers(shard.state.rows, offset, data, handles)
     return [populations.names[number] for number in numbers[found.any(axis=0)].tolist()]
-
-
-def customers_of(
-    engine: Engine, ids: Sequence[str], as_of_us: int | None, population: str | None = None
-) -> pa.Table:
-    """Return the snapshot's rows of some customers; of a view that parts them in one population, or in all.
-
-    Errors  ConfigError  as_of_us lies before the clock
-    """
-    populations = engine.populations
-    if populations is None:
-        return rows_of(engine, ids, as_of_us)
-    if population is None:
-        numbers = np.arange(1, len(populations.names))
-    else:
-        number = populations.number(population)
-        numbers = np.array([] if number is None else [number], dtype=np.int64)
-    wanted = [id_ for id_ in dict.fromkeys(ids) if id_]
-    keys = populations.keys(np.repeat(numbers, len(wanted)), pa.array(wanted * numbers.size, pa.string()))
-    return rows_of(engine, keys.to_pylist(), as_of_us)

@@ -61,10 +61,14 @@ def warm_up(plan: Ruleset | Plan, clock: Clock, decoder: Decodes | None = None) 
     view = plan.views[0].name if is_parted(plan) else None
     encoder = Encoder(ruleset, source="/rfmstream/warm-up", view=view)
     for step in steps:
-        for changes, _ in encoder.parts(step.changes):
-            changes.lz4_block()
-            # What a step that is larger than a batch takes.
-            fill_batch(changes.data, changes.starts, changes.sizes, 0, np.empty(_BATCH_BYTES, np.uint8))
+        for some in encoder.parts(step.changes):
+            for changes in some:
+                if changes.batch is not None:
+                    changes.lz4_block()
+                    # What a step that is larger than a batch takes.
+                    fill_batch(
+                        changes.data, changes.starts, changes.sizes, 0, np.empty(_BATCH_BYTES, np.uint8)
+                    )
         for signals in () if step.signals is None else encoder.signals(step.signals):
             signals.lz4_block()
     partition.engine.snapshot()

@@ -26,6 +26,7 @@ from rfmstream.schemas.asyncapi import (
     CLOCK_TOPIC,
     CURRENT_TOPIC,
     REJECTED_TOPIC,
+    SHADOW_TOPIC,
     SIGNALS_TOPIC,
     asyncapi_document,
     asyncapi_text,
@@ -142,11 +143,11 @@ def test_schemas_are_of_asyncapis_dialect() -> None:
 
 def test_topics_are_those_the_worker_writes_by_default() -> None:
     addresses = [channel["address"] for channel in DOCUMENT["channels"].values()]
-    assert len(set(addresses)) == len(addresses) == 6
+    assert len(set(addresses)) == len(addresses) == 7
     topics = OutputTopics()
     assert (topics.changes, topics.current) == (CHANGES_TOPIC, CURRENT_TOPIC)
     assert (topics.rejected, topics.clock) == (REJECTED_TOPIC, CLOCK_TOPIC)
-    assert topics.signals == SIGNALS_TOPIC
+    assert (topics.signals, topics.shadow) == (SIGNALS_TOPIC, SHADOW_TOPIC)
     assert set(vars(topics).values()) < set(addresses)
 
 

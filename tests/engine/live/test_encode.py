@@ -362,8 +362,8 @@ def test_rejected_rows_say_where_they_came_from(rows: list[Rejection]) -> None:
                 ("rfm-offset", b"%d" % row.offset),
                 ("rfm-row", b"%d" % row.row),
                 ("rfm-timestamp", b"%d" % row.log_us),
-                *([("rfm-detail", row.detail[:160].encode())] if row.detail else []),
                 *([("rfm-views", ",".join(row.views).encode())] if row.views else []),
+                *([("rfm-detail", row.detail[:160].encode())] if row.detail else []),
             ],
         )
         for row in rows
