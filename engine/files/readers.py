@@ -18,6 +18,7 @@ from rfmstream.engine.files.input_files import HEAD_BYTES, InputFile, byte_strea
 from rfmstream.engine.files.jsonlines import read_json_lines
 from rfmstream.engine.files.parquet import bounded, open_parquet
 from rfmstream.engine.files.workbooks import read_workbook
+from rfmstream.engine.files.xml_tables import read_xml
 from rfmstream.schemas.errors import InputError
 from rfmstream.schemas.mapping import EACH
 
@@ -52,6 +53,8 @@ def read_chunks(
             with byte_stream(file) as stream:
                 head = stream.read(HEAD_BYTES)
             yield from read_html(file, wanted, first_row=first_row, tick=tick, head=head)
+        elif file.format == "xml":
+            yield from read_xml(file, wanted, first_row=first_row, tick=tick)
         elif file.format == "xlsx":
             with unpacked(file) as path:
                 yield from read_workbook(file, path, wanted, first_row=first_row, tick=tick)
