@@ -28,6 +28,7 @@ FLOORS = (
 NOT_PURE = {
     # Write an engine's state to files, and read it, when they are asked to.
     "rfmstream.engine.core.checkpoint.columns",
+    "rfmstream.engine.core.checkpoint.created",
     "rfmstream.engine.core.checkpoint.folder",
     "rfmstream.engine.core.checkpoint.manifest",
     "rfmstream.engine.core.checkpoint.read",

@@ -173,7 +173,8 @@ def _read(engine: Any, orders: tuple[Path, ...], input_map: Any) -> Any:  # noqa
 
 def _written(out: Path, text: str) -> "Ruleset":
     """Write the file, whole or not at all, once it is known to be a ruleset."""
-    from rfmstream.engine.files.output import create, part_of
+    from rfmstream.engine.core.checkpoint.created import create
+    from rfmstream.engine.files.output import part_of
     from rfmstream.schemas.errors import ConfigError
     from rfmstream.schemas.ruleset import load_ruleset
 

@@ -5,7 +5,8 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-from rfmstream.engine.files.output import create, part_of, target_of
+from rfmstream.engine.core.checkpoint.created import create
+from rfmstream.engine.files.output import part_of, target_of
 from rfmstream.schemas.errors import ConfigError, TransportError
 
 

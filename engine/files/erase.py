@@ -13,8 +13,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from rfmstream.engine.core.checkpoint.created import create
 from rfmstream.engine.files.input_files import find_files, reading
-from rfmstream.engine.files.output import OutputFile, create, part_of, target_of
+from rfmstream.engine.files.output import OutputFile, part_of, target_of
 from rfmstream.engine.files.readers import read_arrow, read_chunks
 from rfmstream.schemas.errors import ConfigError, InputError, TransportError
 from rfmstream.schemas.mapping import InputFormat

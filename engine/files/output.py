@@ -11,13 +11,14 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from contextvars import ContextVar
 from pathlib import Path
-from stat import S_IMODE, S_ISDIR, S_ISREG, S_IWUSR
+from stat import S_ISDIR, S_ISREG
 from types import TracebackType
 from typing import Any, Final, Protocol, Self
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from rfmstream.engine.core.checkpoint.created import create
 from rfmstream.engine.files.text_rows import (
     ROWS_AT_ONCE,
     csv_header,
@@ -234,20 +235,6 @@ def _same(target: Path, source: Path) -> bool:
         return target == source or target.samefile(source)
     except OSError:
         return False
-
-
-def create(path: Path, *, like: Path) -> None:
-    """Create an empty file that nobody else has, open to those that the file it will replace is open to."""
-    mode = None
-    with suppress(OSError):
-        mode = S_IMODE(like.stat().st_mode)
-    # Never through a link that somebody laid there, and never readable for a moment to those it is not for.
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666 if mode is None else mode & 0o700)
-    try:
-        if mode is not None:
-            os.fchmod(descriptor, mode | S_IWUSR)
-    finally:
-        os.close(descriptor)
 
 
 def _force(path: Path) -> None:

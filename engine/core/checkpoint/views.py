@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from rfmstream.engine.core.checkpoint.created import create
 from rfmstream.engine.core.checkpoint.folder import (
     FIRST,
     MANIFEST,
@@ -83,6 +84,7 @@ def write_views(parts: Sequence[tuple[View, Machine]], directory: str | os.PathL
                         }
                     )
                 written.append(folder / f"{generation}-{MANIFEST}")
+                create(written[-1], like=folder / MANIFEST)
                 with written[-1].open("wb") as file:
                     file.write(sealed({"format": VIEWS_FORMAT, "version": _VERSION, "views": told}))
                     sync(file)

@@ -13,6 +13,7 @@ import xxhash
 from numpy.typing import NDArray
 
 from rfmstream.engine.core.checkpoint.columns import ENTRY_SCHEMA, WITHOUT_ID, customer_schema, id_bytes_of
+from rfmstream.engine.core.checkpoint.created import create
 from rfmstream.engine.core.checkpoint.folder import (
     FIRST,
     MANIFEST,
@@ -61,6 +62,8 @@ def _write(machine: Machine, folder: Path) -> None:
     old = files_of(folder)
     generation = next_generation(old)
     written: list[Path] = []
+    # A view's folder is new each time, and the checkpoint that is replaced beside it.
+    like = folder / MANIFEST if has_checkpoint(folder) else folder.parent / MANIFEST
 
     def write(part: tuple[int, Shard]) -> list[dict[str, Any]]:
         number, shard = part
@@ -71,6 +74,7 @@ def _write(machine: Machine, folder: Path) -> None:
         ):
             path = folder / f"{generation}-{number}-{kind}.arrow"
             written.append(path)
+            create(path, like=like)
             files.append(_write_file(path, schema, batches))
         return files
 
@@ -83,8 +87,10 @@ def _write(machine: Machine, folder: Path) -> None:
         parted = None
         if machine.populations is not None:
             written.append(folder / f"{generation}-0-populations.arrow")
+            create(written[-1], like=like)
             parted = _write_file(written[-1], POPULATION_SCHEMA, [population_batch(machine.populations)])
         written.append(folder / f"{generation}-{MANIFEST}")
+        create(written[-1], like=like)
         with written[-1].open("wb") as file:
             file.write(sealed(describe(machine, files, parted)))
             sync(file)

@@ -223,3 +223,17 @@ def test_two_threads_do_not_write_one_checkpoint_at_once(tmp_path: Path) -> None
         thread.join()
     assert all("another run is at work" in str(error) for error in refused)
     assert told(Engine.restore(tmp_path / "state")) == told(engines[0])
+
+
+def test_a_checkpoint_keeps_the_mode_of_the_one_it_replaces(tmp_path: Path) -> None:
+    engine = grown(50, threads=2)
+    before = os.umask(0o022)
+    try:
+        engine.checkpoint(tmp_path / "state")
+        assert {path.stat().st_mode & 0o777 for path in (tmp_path / "state").iterdir()} == {0o644}
+        for path in (tmp_path / "state").iterdir():
+            path.chmod(0o600)
+        engine.checkpoint(tmp_path / "state")
+        assert {path.stat().st_mode & 0o777 for path in (tmp_path / "state").iterdir()} == {0o600}
+    finally:
+        os.umask(before)
