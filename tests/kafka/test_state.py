@@ -10,7 +10,6 @@ from typing import Any
 
 from click.testing import CliRunner, Result
 from kafka_cluster import Cluster
-from kafka_logs import metrics_of, wait_until
 from kafka_workers import WorkerProcess, flags_of, real_history, send, worker
 
 from rfmstream.engine.cli.app import cli
@@ -35,14 +34,7 @@ def told(command: str, flags: Mapping[str, object], *more: str) -> dict[str, Any
 
 
 def read_to_the_end(process: WorkerProcess) -> None:
-    process.wait_for("partition recovered")
-    wait_until(lambda: has_read_all(process), process)
-
-
-def has_read_all(process: WorkerProcess) -> bool:
-    metrics = metrics_of(process)
-    states = metrics["rfmstream_state"]
-    return len(states) == 1 and ("live",) in states and metrics["rfmstream_lag_records"].total() == 0
+    process.wait_for("history read")
 
 
 def changes_of(cluster: Cluster) -> Counter[tuple[bytes, bytes]]:
@@ -53,7 +45,7 @@ def changes_of(cluster: Cluster) -> Counter[tuple[bytes, bytes]]:
 def test_what_is_told_of_an_app_that_runs(cluster: Cluster, tmp_path: Path) -> None:
     flags = flags_of(cluster, tmp_path / "state", listen=ANYWHERE)
     assert state("status", flags).exit_code == 2
-    asyncio.run(cluster.create(cluster.orders, PARTITIONS))
+    asyncio.run(cluster.create(cluster.orders, PARTITIONS, retention_ms="-1"))
     asyncio.run(send(cluster, real_history()[:1], PARTITIONS))
     with worker(flags, tmp_path / "log") as process:
         read_to_the_end(process)
@@ -100,7 +92,7 @@ def test_a_copy_of_an_app_that_was_killed_goes_on_as_it_would(cluster: Cluster, 
         clock_topic=flags["clock_topic"],
         listen=ANYWHERE,
     )
-    asyncio.run(cluster.create(cluster.orders, PARTITIONS))
+    asyncio.run(cluster.create(cluster.orders, PARTITIONS, retention_ms="-1"))
     asyncio.run(send(cluster, first, PARTITIONS))
     with worker(flags, tmp_path / "log") as process:
         read_to_the_end(process)
@@ -136,7 +128,7 @@ def test_a_copy_of_an_app_that_was_killed_goes_on_as_it_would(cluster: Cluster, 
 
 def test_an_app_begins_anew_after_a_reset(cluster: Cluster, tmp_path: Path) -> None:
     flags = flags_of(cluster, tmp_path / "state", listen=ANYWHERE)
-    asyncio.run(cluster.create(cluster.orders, PARTITIONS))
+    asyncio.run(cluster.create(cluster.orders, PARTITIONS, retention_ms="-1"))
     asyncio.run(send(cluster, real_history()[:1], PARTITIONS))
     for log in ("first", "second"):
         with worker(flags, tmp_path / log) as process:
