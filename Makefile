@@ -7,7 +7,8 @@ OUT    := out
 
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-browser demo picture live kafka kafka-stop test test-deep check format
-.PHONY: bench bench-keep bench-full bench-peers bench-live bench-deliver soak fuzz wheel lock sbom clean distclean
+.PHONY: bench bench-keep bench-full bench-peers bench-live bench-lookup bench-deliver soak fuzz wheel lock sbom
+.PHONY: clean distclean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -106,6 +107,10 @@ bench-peers: $(VENV)/.installed-bench ## the same job by other stream processors
 bench-live: $(VENV)/.installed-bench ## the live worker: speed, latency, recovery; about 5 minutes, RFM_BENCH_SCALE=full longer
 	@mkdir -p $(OUT)
 	$(BIN)/python -m bench.live.run --out $(OUT)/bench-live.json
+
+bench-lookup: $(VENV)/.installed-bench ## what lookups cost the live worker, and how long one takes; about 3 minutes
+	@mkdir -p $(OUT)
+	$(BIN)/python -m bench.live.lookup --out $(OUT)/bench-lookup.json
 
 bench-deliver: $(VENV)/.installed-bench ## delivery: webhooks and batches a second, latency; about 2 minutes
 	@mkdir -p $(OUT)

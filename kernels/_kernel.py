@@ -12,9 +12,9 @@ import threading
 from collections.abc import Callable, Iterator
 from collections.abc import Set as AbstractSet
 from contextlib import nullcontext
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import numpy as np
 
@@ -124,8 +124,15 @@ def _content(content: list[Any]) -> Any:
     raise Unusable(f"a slot holds {kind}")
 
 
-class Kernel:
-    """A function of Python that runs compiled, whatever types it is called with."""
+class Kernel(partial[Any]):
+    """A function of Python that runs compiled, whatever types it is called with.
+
+    As a partial it is called by C alone, without a frame of Python's: an interrupt comes before a kernel or after it,
+    where whoever calls it looks for one, and a call costs half as much.
+    """
+
+    def __new__(cls, function: Callable[..., Any], *, is_inlined: bool = False) -> Self:  # noqa: ARG004
+        return super().__new__(cls, function)
 
     def __init__(self, function: Callable[..., Any], *, is_inlined: bool = False) -> None:
         self.py_func = function
@@ -139,11 +146,12 @@ class Kernel:
         self._is_inlined = is_inlined
         self._overloads: list[Overload] = []
         self._left_to_numba: set[str] = set()
-        self._entry: Callable[..., Any] = self._find
         self._calls = threading.local()
+        self._answer_by(self._find)
 
-    def __call__(self, *args: Any) -> Any:
-        return self._entry(*args)
+    def _answer_by(self, entry: Callable[..., Any]) -> None:
+        """Have calls go to another callable from now on."""
+        self.__setstate__((entry, (), {}, self.__dict__))
 
     def __repr__(self) -> str:
         return f"<kernel {self.name}>"
@@ -166,19 +174,19 @@ class Kernel:
     def _find(self, *args: Any) -> Any:
         """Load the objects there are, at the first call."""
         with _lock:
-            if self._entry == self._find:
+            if self.func == self._find:
                 if self._is_ours and _knows_layout():
                     for overload in _load(self.name):
                         self._add(overload)
                 if not self._overloads:
-                    self._entry = self._miss
-        return self._entry(*args)
+                    self._answer_by(self._miss)
+        return self.func(*args)
 
     def _add(self, overload: Overload) -> None:
         """Let an object be asked first; the others follow."""
         overload.follow(self._overloads[0].entry if self._overloads else self._miss)
         self._overloads.insert(0, overload)
-        self._entry = overload.entry
+        self._answer_by(overload.entry)
 
     def _miss(self, *args: Any) -> Any:
         """Answer a call that is for none of the objects."""
@@ -200,15 +208,16 @@ class Kernel:
         return self._by_numba(*args)
 
     def _again(self, args: tuple[Any, ...]) -> Any:
-        self._calls.is_again = True
         try:
-            return self._entry(*args)
+            self._calls.is_again = True
+            return self.func(*args)
         finally:
             self._calls.is_again = False
 
     def _grow(self, args: tuple[Any, ...]) -> bool:
         """Take one object more: what other processes have made by now, else what is compiled for these arguments."""
-        compiling = compiler()
+        with _lock:  # numba registers what it knows once, and not for two threads at a time
+            compiling = compiler()
         signature = compiling.signature_of(args)
         if signature is None or str(signature) in self._left_to_numba:
             return False
@@ -237,7 +246,7 @@ class Kernel:
                     return True
             self._left_to_numba.add(str(signature))
             if not self._overloads:
-                self._entry = self._by_numba
+                self._answer_by(self._by_numba)
             return False
 
 

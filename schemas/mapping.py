@@ -13,7 +13,7 @@ from typing import Final, Literal
 Kind = Literal["column", "constant", "row_number", "first_of", "concat", "sum", "difference", "product"]
 Test = Literal["equals", "one_of", "starts_with", "contains", "is_null", "less_than", "greater_than"]
 Rounding = Literal["refuse", "half_even", "half_up"]
-Format = Literal["parquet", "arrow", "csv", "jsonl", "xlsx", "html"]
+Format = Literal["parquet", "arrow", "csv", "jsonl", "xlsx", "html", "xml"]
 
 ARITHMETIC: Final = ("sum", "difference", "product")
 EACH: Final = "[*]"

@@ -23,7 +23,7 @@ from rfmstream.engine.files.text_rows import ROWS_AT_ONCE
 from rfmstream.engine.live.config import WorkerConfig
 from rfmstream.engine.live.encode import Encoder
 from rfmstream.engine.live.kafka.producer import OrderSender, Partitioner, opened
-from rfmstream.engine.live.orders_out import ROWS_PER_RECORD, Form, OrderEncoder, Pace
+from rfmstream.engine.live.orders_out import ROWS_PER_RECORD, OrderEncoder, Pace, ValueForm
 from rfmstream.engine.replay.generate import generate_batches
 from rfmstream.schemas.codes import OrderType
 from rfmstream.schemas.orders import CANONICAL_SCHEMA
@@ -47,7 +47,7 @@ class History:
     customers: int
     orders: int
     keys: str = "uniform"
-    form: Form = "json"
+    form: ValueForm = "json"
     days: int = HISTORY_DAYS
 
     def batches(self) -> Iterator[pa.RecordBatch]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from rfmstream.engine.cli.options import FILE, SUFFIXES, csv_safe_option, view_options
+from rfmstream.engine.cli.options import FILE, SUFFIXES, csv_safe_option, memory_option, view_options
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -99,6 +99,7 @@ Exit codes: 0 done · 1 a worker does not answer · 2 usage or configuration · 
 @click.option(
     "--json", "as_json", is_flag=True, help="Print one JSON object, nothing else; money in minor units."
 )
+@memory_option
 @csv_safe_option
 def diff(
     *,

@@ -23,6 +23,26 @@ def _make_csv_safe(context: click.Context, _: click.Parameter, is_safe: bool) ->
         context.call_on_close(lambda: CSV_IS_SAFE.reset(token))
 
 
+def _bound_memory(context: click.Context, _: click.Parameter, size: str | None) -> None:
+    if size is not None:
+        from rfmstream.engine.files.memory import parse_size, set_bound
+
+        try:
+            set_bound(parse_size(size))
+        except ValueError as error:
+            raise click.BadParameter(f"{error}; write for example 8G or 500M") from error
+        context.call_on_close(lambda: set_bound(None))
+
+
+memory_option: Final = click.option(
+    "--memory",
+    metavar="SIZE",
+    expose_value=False,
+    callback=_bound_memory,
+    help="Refuse an input, such as a workbook or a compressed Arrow file, that asks for more memory than this to be "
+    "unpacked, as in 8G. [default: half of what there is]",
+)
+
 csv_safe_option: Final = click.option(
     "--csv-safe",
     is_flag=True,

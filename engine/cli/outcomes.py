@@ -5,7 +5,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from rfmstream.engine.cli.options import FILE, SUFFIXES, chosen_ruleset, csv_safe_option, ruleset_options
+from rfmstream.engine.cli.options import (
+    FILE,
+    SUFFIXES,
+    chosen_ruleset,
+    csv_safe_option,
+    memory_option,
+    ruleset_options,
+)
 from rfmstream.engine.cli.spans import SPAN, span_text
 
 if TYPE_CHECKING:
@@ -66,6 +73,7 @@ Exit codes: 0 done · 2 usage or configuration · 3 a file cannot be read
     "--json", "as_json", is_flag=True, help="Print one JSON object, nothing else; money in minor units."
 )
 @click.option("--out", metavar="FILE", type=FILE, help="Write the outcomes as a table, too.")
+@memory_option
 @csv_safe_option
 def outcomes(
     *,

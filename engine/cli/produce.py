@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from rfmstream.engine.cli.options import FILE
+from rfmstream.engine.cli.options import FILE, memory_option
 from rfmstream.engine.cli.running import run_async
 from rfmstream.engine.cli.settings import SettingsCommand, setting_options
 from rfmstream.engine.live.settings import CLIENT_SETTINGS
@@ -157,6 +157,7 @@ Exit codes: 0 done · 1 the brokers failed · 2 usage or configuration · 3 inpu
     help="Send this column along, for the views of a worker's plan. Can be given more than once.",
 )
 @setting_options(CLIENT_SETTINGS)
+@memory_option
 def produce(
     *,
     inputs: tuple[Path, ...],
@@ -251,11 +252,6 @@ def produce(
                     batch = await asyncio.to_thread(next, batches, None)
         return sender.sent, sender.records, count, left_out
 
-    if named is None:
-        click.echo(
-            f"no currency is named: amounts are sent as {currency}; --currency EUR names another",
-            err=True,
-        )
     started_s = time.monotonic()
     sent, records, count, left_out = run_async(run())
     elapsed_s = time.monotonic() - started_s
@@ -263,6 +259,11 @@ def produce(
         f"{_counted(sent, 'order')} in {_counted(records, 'record')} to {to}, {_counted(count, 'partition')}, "
         f"in {elapsed_s:.1f} s"
     )
+    if named is None:
+        click.echo(
+            f"no currency is named: the amounts were sent as {currency}; --currency EUR names another",
+            err=True,
+        )
     if left_out:
         words = ", ".join(f"{reason} {rows:,}" for reason, rows in sorted(left_out.items()))
         click.echo(f"{sum(left_out.values()):,} rows are no orders and were not sent ({words})", err=True)

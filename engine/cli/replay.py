@@ -6,7 +6,14 @@ from pathlib import Path
 
 import click
 
-from rfmstream.engine.cli.options import FILE, SUFFIXES, chosen_ruleset, csv_safe_option, ruleset_options
+from rfmstream.engine.cli.options import (
+    FILE,
+    SUFFIXES,
+    chosen_ruleset,
+    csv_safe_option,
+    memory_option,
+    ruleset_options,
+)
 from rfmstream.engine.core.processors import usable_cores
 
 _THREADS_MAX = 2
@@ -135,6 +142,7 @@ Exit codes:
     "is left; the checkpoint stays as it was.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as one JSON object, nothing else.")
+@memory_option
 @csv_safe_option
 def replay(
     *,

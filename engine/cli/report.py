@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from rfmstream.engine.cli.options import FILE, chosen_ruleset, ruleset_options
+from rfmstream.engine.cli.options import FILE, chosen_ruleset, memory_option, ruleset_options
 
 _SUFFIXES = (".html", ".json")
 
@@ -78,6 +78,7 @@ together · 130 interrupted
 )
 @click.option("--png", metavar="DIR", type=FILE, help="Write each picture as a PNG into this folder.")
 @click.option("--json", "as_json", is_flag=True, help="Print all numbers as one JSON object, nothing else.")
+@memory_option
 def report(
     *,
     changes: tuple[Path, ...],

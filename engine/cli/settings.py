@@ -7,16 +7,19 @@ import click
 
 from rfmstream.engine.cli.options import FILE
 from rfmstream.engine.live.setting import ENVIRONMENT_PREFIX, Setting
+from rfmstream.engine.live.settings import WORKER_SETTINGS
 
 _F = TypeVar("_F", bound=Callable[..., Any])
+
+_SECRETS: Final = ",\n  ".join(setting.variable for setting in WORKER_SETTINGS if setting.secret)
 
 SOURCES_HELP: Final = f"""
 Settings:
   Each --option of a setting can also be given as an environment variable, {ENVIRONMENT_PREFIX} and its name in
   capitals ({ENVIRONMENT_PREFIX}APP_ID for --app-id), or in the TOML file of --config, by its name
   (app_id = "shop"). The option wins over the environment, the environment over the file.
-  Secrets have no option: {ENVIRONMENT_PREFIX}SASL_PASSWORD, {ENVIRONMENT_PREFIX}TLS_KEY_PASSWORD and
-  {ENVIRONMENT_PREFIX}LISTEN_TOKEN hold them, or, with _FILE at the end, name a file that does."""
+  Secrets have no option; these variables hold them, or, with _FILE at the end, name a file that does:
+  {_SECRETS}."""
 
 
 class _SettingOption(click.Option):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from rfmstream.engine.cli.options import FILE
+from rfmstream.engine.cli.options import FILE, memory_option
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -67,6 +67,7 @@ Exit codes: 0 done · 2 usage or configuration · 3 input refused, or too little
 @click.option(
     "--json", "as_json", is_flag=True, help="Print one JSON object, nothing else; money in minor units."
 )
+@memory_option
 def suggest(
     *,
     orders: tuple[Path, ...],

@@ -5,13 +5,13 @@ depends on one that is caught: the lock is let go by C code, and a change that h
 beginning until its result is on the way to the caller, where nothing can come between any more.
 """
 
-import os
 from collections.abc import Callable
 from functools import wraps
 from threading import RLock
 from typing import Any, Concatenate, Final, ParamSpec, TypeVar, cast
 from weakref import WeakSet
 
+from rfmstream.engine.core.processors import call_after_fork
 from rfmstream.schemas.errors import StateError
 
 _P = ParamSpec("_P")
@@ -120,5 +120,4 @@ def _after_fork() -> None:
         guard.forked()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+call_after_fork(_after_fork)

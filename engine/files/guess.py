@@ -18,7 +18,7 @@ _CONTRACT: Final = (
     ("amount", "amount_minor"),
 )
 
-_TABLES: Final = {"csv", "xlsx", "html"}
+_TABLES: Final = {"csv", "xlsx", "html", "xml"}
 """What a map of delimited text reads as well: a workbook of the same columns."""
 
 

@@ -165,7 +165,7 @@ def _told(file: InputFile, start: bytes) -> InputFile:
     elif form.format is None and _is_parquet(start):
         format_ = "parquet"
     if format_ in ("csv", None) and compression is None:
-        format_ = _page_or_xml(start, file.name) or format_
+        format_ = _page_or_xml(start) or format_
     if format_ is None:
         with byte_stream(packed) as stream:
             format_ = _told_by_content(bytes(stream.read(HEAD_BYTES)), file.name)
@@ -177,14 +177,11 @@ def _is_parquet(head: bytes) -> bool:
     return head[:4] == b"PAR1" and any(byte < 9 for byte in head[4:64])
 
 
-def _page_or_xml(head: bytes, name: str) -> Format | None:
-    """Return "html" for an HTML page or a piece of one: shops hand out tables so, under other names.
-
-    Errors  InputError  an XML spreadsheet
-    """
+def _page_or_xml(head: bytes) -> Format | None:
+    """Return "html" for an HTML page or a piece of one, "xml" for an XML spreadsheet: both go by other names."""
     start = _plain(head)
     if start[:5] == b"<?xml" and _XML_WORKBOOK in head:
-        raise InputError("is an XML spreadsheet of 2003", source=name, fix="save it as a workbook or as CSV")
+        return "xml"
     return "html" if start[:16].lower().startswith(_HTML_HEADS) else None
 
 
@@ -201,7 +198,7 @@ def _told_by_content(head: bytes, name: str) -> Format:
     if head[:6] == b"ARROW1" or head[:4] == b"\xff\xff\xff\xff":
         return "arrow"
     text = _plain(head)
-    if page := _page_or_xml(head, name):
+    if page := _page_or_xml(head):
         return page
     if text[:1] in (b"{", b"["):
         return "jsonl"

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 
 from rfmstream.engine.events.arrow_buffers import STREAM_END, check_buffers
 from rfmstream.engine.events.json_scan import OrderScanner
+from rfmstream.engine.files.asked import check_arrow
 from rfmstream.engine.files.chunks import Chunk
 from rfmstream.engine.files.delimited import read_delimited
 from rfmstream.engine.files.html_tables import read_html
@@ -17,6 +18,7 @@ from rfmstream.engine.files.input_files import HEAD_BYTES, InputFile, byte_strea
 from rfmstream.engine.files.jsonlines import read_json_lines
 from rfmstream.engine.files.parquet import bounded, open_parquet
 from rfmstream.engine.files.workbooks import read_workbook
+from rfmstream.engine.files.xml_tables import read_xml
 from rfmstream.schemas.errors import InputError
 from rfmstream.schemas.mapping import EACH
 
@@ -51,6 +53,8 @@ def read_chunks(
             with byte_stream(file) as stream:
                 head = stream.read(HEAD_BYTES)
             yield from read_html(file, wanted, first_row=first_row, tick=tick, head=head)
+        elif file.format == "xml":
+            yield from read_xml(file, wanted, first_row=first_row, tick=tick)
         elif file.format == "xlsx":
             with unpacked(file) as path:
                 yield from read_workbook(file, path, wanted, first_row=first_row, tick=tick)
@@ -105,10 +109,12 @@ def read_arrow(path: Path, wanted: Sequence[str]) -> _Read:
     """Yield the names of all columns, a batch of the wanted ones, checked, and which share of the file is read."""
     # Not mapped into memory: a file that another process cuts meanwhile would end this one by a signal.
     with pa.OSFile(str(path)) as source:
-        if source.read(6) == b"ARROW1":
+        is_file = source.read(6) == b"ARROW1"
+        check_arrow(source, path, is_file=is_file)
+        source.seek(0)
+        if is_file:
             yield from _arrow_file(source, wanted)
         else:
-            source.seek(0)
             yield from _arrow_stream(source, wanted)
 
 

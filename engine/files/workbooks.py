@@ -19,6 +19,7 @@ from python_calamine import (
     SheetVisibleEnum,
 )
 
+from rfmstream.engine.files.asked import check_workbook
 from rfmstream.engine.files.chunks import Chunk
 from rfmstream.engine.files.headers import LINES_SEARCHED, clearest, named, places, stripped
 from rfmstream.engine.files.input_files import InputFile
@@ -43,6 +44,7 @@ def read_workbook(
     In      path  the workbook itself, `file` being perhaps an archive that holds it
     Errors  InputError  no workbook, locked by a password, no such sheet, no header
     """
+    check_workbook(path, file.name)
     sheet = _sheet(file, path)
     total, done = max(sheet.height, 1), 0
     for chunk in read_rows(file, sheet.iter_rows(), wanted, first_row=first_row):

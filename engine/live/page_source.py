@@ -6,9 +6,11 @@ import orjson
 import pyarrow as pa
 
 from rfmstream.engine.events.instants import to_text
+from rfmstream.engine.live.asked import AskedView
 from rfmstream.engine.live.board import READY_STATES, Board
 from rfmstream.engine.live.data import Data
 from rfmstream.engine.live.page import Held
+from rfmstream.engine.live.stats import ViewStats
 from rfmstream.schemas.errors import TransportError
 from rfmstream.schemas.ruleset import Ruleset
 
@@ -30,24 +32,35 @@ class BoardSource:
     def __init__(self, board: Board, data: Data) -> None:
         self._board = board
         self._data = data
+        # Of several views the first that is no shadow, as everywhere where none is named.
+        self._view = next((view for view in board.views if not view.shadow), None)
         self._newest: tuple[int, list[Any]] = (-1, [])
 
     @property
     def ruleset(self) -> Ruleset | None:
-        """The worker's."""
-        return self._board.ruleset
+        """That of what is shown."""
+        return self._asked.ruleset
+
+    @property
+    def _asked(self) -> AskedView:
+        return AskedView(self._board.ruleset if self._view is None else self._view.ruleset, self._view)
+
+    def _counted(self) -> list[ViewStats]:
+        """Return what each partition has counted of what is shown."""
+        stats = [one.stats for _, one in sorted(self._board.partitions.items())]
+        return [one if self._view is None else one.of(self._view.name) for one in stats]
 
     @property
     def is_drawn(self) -> bool:
         """Whether there are so few customers that pictures can be drawn."""
-        return sum(one.stats.customers for one in self._board.partitions.values()) <= DRAWN_MAX
+        return sum(one.customers for one in self._counted()) <= DRAWN_MAX
 
     async def state(self) -> dict[str, Any]:
         """Return what is told of partitions, tiers and the newest changes."""
         board = self._board
-        ruleset = board.ruleset
+        ruleset = self._asked.ruleset
         partitions = sorted(board.partitions.items())
-        stats = [one.stats for _, one in partitions]
+        stats = self._counted()
         counted = {tier.id: sum(one.tiers[tier.id] for one in stats) for tier in ruleset.tiers}
         return {
             "ready": board.ready,
@@ -66,7 +79,7 @@ class BoardSource:
             ],
             "customers": sum(one.customers for one in stats),
             "applied": sum(one.applied for one in stats),
-            "rejected": sum(sum(one.rejected.values()) for one in stats),
+            "rejected": sum(sum(one.stats.rejected.values()) for _, one in partitions),
             "changes": 0 if board.feed is None else board.feed.end,
             "expected": len(board.expected) or len(partitions),
             "missing": [str(source) for source in board.expected if source not in board.partitions],
@@ -97,10 +110,13 @@ class BoardSource:
         # By the events' clock time has passed in each partition as far as its own events say.
         present_us = self._data.present_us(partitions)
         if board.clock == "log":
-            tables = [columns_of(table) async for table in self._data.tables(partitions, None)]
+            tables = [columns_of(table) async for table in self._data.tables(partitions, None, self._asked)]
         else:
-            tables = [columns_of(await one.snapshot(None)) for one in partitions.values()]
+            tables = [columns_of(await self._asked.snapshot(one, None)) for one in partitions.values()]
         changes = [] if board.feed is None else board.feed.tables()
+        if self._view is not None:
+            # The tables of a commit are one view's each.
+            changes = [table for table in changes if table["view"][0].as_py() == self._view.name]
         return Held(tables, changes, present_us)
 
     async def _newest_changes(self) -> list[Any]:

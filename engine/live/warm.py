@@ -6,6 +6,7 @@ import tempfile
 import time
 from typing import Final
 
+import numpy as np
 import pyarrow as pa
 
 from rfmstream.engine.core.engine import Engine
@@ -19,6 +20,7 @@ from rfmstream.engine.live.partition import Partition
 from rfmstream.engine.live.plain import is_parted
 from rfmstream.engine.live.state import State
 from rfmstream.kernels._jit import is_compiled
+from rfmstream.kernels.encode_batches import fill_batch
 from rfmstream.kernels.fold import fold
 from rfmstream.schemas.plan import Plan, plan_of
 from rfmstream.schemas.ruleset import Ruleset
@@ -27,6 +29,7 @@ _ORDER: Final = (
     b'{"customer_id":"c","order_id":"o","occurred_at":"2026-01-01T00:00:00Z","amount_minor":1,"event_id":"e"}'
 )
 _AT_MS: Final = 1_767_225_600_000
+_BATCH_BYTES: Final = 1 << 16
 _YEAR_US: Final = 366 * 86_400_000_000
 
 _log = logging.getLogger(__name__)
@@ -62,6 +65,10 @@ def warm_up(plan: Ruleset | Plan, clock: Clock, decoder: Decodes | None = None) 
             for changes in some:
                 if changes.batch is not None:
                     changes.lz4_block()
+                    # What a step that is larger than a batch takes.
+                    fill_batch(
+                        changes.data, changes.starts, changes.sizes, 0, np.empty(_BATCH_BYTES, np.uint8)
+                    )
         for signals in () if step.signals is None else encoder.signals(step.signals):
             signals.lz4_block()
     partition.engine.snapshot()

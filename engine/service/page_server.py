@@ -35,6 +35,8 @@ KEEP_S: Final = 30.0
 """So long a connection is kept between two requests."""
 
 _SWEEP_S: Final = 1.0
+_MADE_S: Final = 0.1
+"""So long at the most it takes until a connection that is being made has its transport."""
 _BODY_BYTES_MAX: Final = 1 << 20
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -143,10 +145,16 @@ class PageServer:
         return handler
 
     def _make_room(self) -> bool:
-        """Close the connection that has been silent for longest; False if there is none."""
-        for handler in list(self._silent):
+        """Forget those that are gone, or close the one that has been silent for longest; False if there is none."""
+        before = time.monotonic() - _MADE_S
+        gone = [one for one, since in self._silent.items() if one.transport is None and since < before]
+        for handler in gone:
             del self._silent[handler]
+        if gone:
+            return True
+        for handler in list(self._silent):
             if handler.transport is not None:
+                del self._silent[handler]
                 handler.transport.abort()
                 return True
         return False

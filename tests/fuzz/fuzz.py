@@ -7,6 +7,8 @@ is kept and grows; without it the seeds are changed at random. An empty CORPUS i
 fails stays beside the corpus. With NUMBA_BOUNDSCHECK=1 every access of a kernel to an array is checked.
 """
 
+import importlib
+import pkgutil
 import random
 import sys
 import time
@@ -89,6 +91,8 @@ def run_at_random(take: Take, corpus: Path, seconds: float) -> int:
 
 def main(name: str, folder: str, seconds: str) -> None:
     """Run one target."""
+    from rfmstream import kernels  # noqa: PLC0415 - the path is set above
+
     corpus = Path(folder)
     corpus.mkdir(parents=True, exist_ok=True)
     try:
@@ -98,6 +102,9 @@ def main(name: str, folder: str, seconds: str) -> None:
         _fill(corpus, seeds())
         print(f"{name}: {run_at_random(take, corpus, float(seconds)):,} inputs, changed at random")
         return
+    # The kernels first: they are compiled, and cannot hold the calls that atheris writes into what is imported below.
+    for module in pkgutil.iter_modules(kernels.__path__, f"{kernels.__name__}."):
+        importlib.import_module(module.name)
     with atheris.instrument_imports(include=["rfmstream.engine", "rfmstream.schemas", "aiokafka"]):
         take, seeds = targets()[name]
         _fill(corpus, seeds())

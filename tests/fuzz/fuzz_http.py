@@ -57,7 +57,8 @@ def take_http(data: bytes) -> None:
     with suppress(ConnectionError):
         answer = ask(data[:SENT_BYTES_MAX])
         assert not answer.startswith(b"HTTP/1.1 500"), answer
-    assert ask(b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n").startswith(b"HTTP/1.1 200")
+    answer = ask(b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 200"), answer
 
 
 def http_seeds() -> list[bytes]:

@@ -26,6 +26,7 @@ from real_orders import packaged
 from rfmstream.engine.core.engine import Engine
 from rfmstream.engine.files.mapping import load_map
 from rfmstream.engine.files.source import open_orders
+from rfmstream.engine.insight.report.live_page import LivePage
 from rfmstream.engine.live.config import load_worker_config
 from rfmstream.engine.live.encode import Encoder
 from rfmstream.engine.live.kafka.producer import OrderSender, Partitioner, opened
@@ -134,7 +135,7 @@ def _main(flags: dict[str, object], log: Path, environment: dict[str, str]) -> N
         set_up_logs("text", "info", to=out)
         os.dup2(out.fileno(), 2)
         try:
-            code = run_worker(load_worker_config(flags, environment=environment))
+            code = run_worker(load_worker_config(flags, environment=environment), LivePage())
         except RfmError as error:
             print(f"rfmstream: {error}", file=out)
             code = {"ConfigError": 2, "InputError": 3, "StateError": 4}.get(type(error).__name__, 1)

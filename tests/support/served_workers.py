@@ -2,16 +2,18 @@
 
 import asyncio
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import pyarrow as pa
 
 from rfmstream import Engine
+from rfmstream.engine.core.lookup import rows_of
 from rfmstream.engine.live.board import Board, Watched
 from rfmstream.engine.live.http import StatusServer
 from rfmstream.engine.live.model import Source
-from rfmstream.engine.live.stats import PartitionStats
+from rfmstream.engine.live.page import Draws
+from rfmstream.engine.live.stats import PartitionStats, tiers_of
 
 
 @contextmanager
@@ -23,10 +25,10 @@ def served(*engines: Engine) -> Iterator[str]:
 
 
 @contextmanager
-def serving(board: Board) -> Iterator[str]:
+def serving(board: Board, draws: Draws | None = None) -> Iterator[str]:
     """Run a status server in a thread of its own, as a worker elsewhere would, and give its URL."""
     loop = asyncio.new_event_loop()
-    server = StatusServer(("127.0.0.1", 0), board)
+    server = StatusServer(("127.0.0.1", 0), board, draws=draws)
     loop.run_until_complete(server.start())
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
@@ -45,6 +47,9 @@ def watched(engine: Engine) -> Watched:
     async def snapshot(as_of_us: int | None) -> pa.Table:
         return engine.snapshot(as_of_us)
 
-    stats = PartitionStats(state="live")
+    async def some(ids: Sequence[str], as_of_us: int | None) -> pa.Table:
+        return rows_of(engine, ids, as_of_us)
+
+    stats = PartitionStats(state="live", tiers=tiers_of(engine), customers=engine.customers)
     stats.clock_us = engine.clock_us
-    return Watched(stats, snapshot)
+    return Watched(stats, snapshot, some)

@@ -19,9 +19,55 @@ OWN_FOLDER: Final = re.compile(r"\d+-\d+")
 """Of a view, where a checkpoint holds several."""
 
 
+_ours: set[tuple[int, int]] = set()
+"""Folders that callers in this process have locked, by device and inode."""
+
+
 @contextmanager
 def locked(folder: Path) -> Iterator[bool]:
-    """Lock a folder; yield whether nobody else has. A process that dies lets go."""
+    """Lock a folder for what this process does in it; yield whether nobody else has. A process that dies lets go."""
+    with _flocked(folder) as is_free:
+        place = _place(folder)
+        if is_free:
+            _ours.add(place)
+        try:
+            yield is_free
+        finally:
+            if is_free:
+                _ours.discard(place)
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Write to a folder, made if need be, while no other run is at work on it; who calls may have it locked.
+
+    Raises  StateError where another run holds it
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    if _place(folder) in _ours:
+        yield
+        return
+    with _flocked(folder) as is_free:
+        if not is_free:
+            raise _at_work(folder)
+        yield
+
+
+def _place(folder: Path) -> tuple[int, int]:
+    state = folder.stat()
+    return state.st_dev, state.st_ino
+
+
+def _at_work(folder: Path) -> StateError:
+    return StateError(
+        "another run is at work on this checkpoint",
+        path=folder,
+        fix="wait for its end, or name another directory",
+    )
+
+
+@contextmanager
+def _flocked(folder: Path) -> Iterator[bool]:
     handle = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -48,11 +94,7 @@ def held(folder: Path) -> Iterator[None]:
                     folder.mkdir(parents=True)
                 is_free = stack.enter_context(locked(folder))
             if not is_free:
-                raise StateError(
-                    "another run is at work on this checkpoint",
-                    path=folder,
-                    fix="wait for its end, or name another directory",
-                )
+                raise _at_work(folder)
             yield
     finally:
         if is_new:

@@ -13,6 +13,7 @@ from typing import Any, Final
 from rfmstream.engine.core.checkpoint.folder import (
     FIRST,
     MANIFEST,
+    alone,
     files_of,
     has_checkpoint,
     next_generation,
@@ -57,43 +58,45 @@ def write_views(parts: Sequence[tuple[View, Machine]], directory: str | os.PathL
     """
     folder = Path(directory)
     with writing(folder):
-        old = files_of(folder)
-        generation = next_generation(old)
-        written: list[Path] = []
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            if not has_checkpoint(folder) and FIRST not in old:
-                written.append(folder / FIRST)
-                written[-1].touch()
-            told = []
-            for number, (view, machine) in enumerate(parts):
-                place = folder / f"{generation}-{number}"
-                written.append(place)
-                write_checkpoint(machine, place)
-                told.append(
-                    {
-                        "name": view.name,
-                        "folder": place.name,
-                        "ruleset": machine.ruleset.identity,
-                        **view.selects,
-                        "shadow": view.shadow,
-                    }
-                )
-            written.append(folder / f"{generation}-{MANIFEST}")
-            with written[-1].open("wb") as file:
-                file.write(sealed({"format": VIEWS_FORMAT, "version": _VERSION, "views": told}))
-                sync(file)
-            sync_folder(folder)
-            written.pop().replace(folder / MANIFEST)
-            written.clear()  # they are the checkpoint now
-            sync_folder(folder)
-        except BaseException:
-            for path in written:
-                remove(path)
-            raise
-        # Whatever happens from here on leaves files too many, which the next checkpoint removes.
-        for left in (*old, FIRST):
-            remove(folder / left)
+        files_of(folder)  # what is not ours is refused before anything is made
+        with alone(folder):
+            old = files_of(folder)
+            generation = next_generation(old)
+            written: list[Path] = []
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+                if not has_checkpoint(folder) and FIRST not in old:
+                    written.append(folder / FIRST)
+                    written[-1].touch()
+                told = []
+                for number, (view, machine) in enumerate(parts):
+                    place = folder / f"{generation}-{number}"
+                    written.append(place)
+                    write_checkpoint(machine, place)
+                    told.append(
+                        {
+                            "name": view.name,
+                            "folder": place.name,
+                            "ruleset": machine.ruleset.identity,
+                            **view.selects,
+                            "shadow": view.shadow,
+                        }
+                    )
+                written.append(folder / f"{generation}-{MANIFEST}")
+                with written[-1].open("wb") as file:
+                    file.write(sealed({"format": VIEWS_FORMAT, "version": _VERSION, "views": told}))
+                    sync(file)
+                sync_folder(folder)
+                written.pop().replace(folder / MANIFEST)
+                written.clear()  # they are the checkpoint now
+                sync_folder(folder)
+            except BaseException:
+                for path in written:
+                    remove(path)
+                raise
+            # Whatever happens from here on leaves files too many, which the next checkpoint removes.
+            for left in (*old, FIRST):
+                remove(folder / left)
 
 
 def saved_views(directory: str | os.PathLike[str]) -> dict[str, SavedView]:

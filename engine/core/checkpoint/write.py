@@ -16,6 +16,7 @@ from rfmstream.engine.core.checkpoint.columns import ENTRY_SCHEMA, WITHOUT_ID, c
 from rfmstream.engine.core.checkpoint.folder import (
     FIRST,
     MANIFEST,
+    alone,
     files_of,
     has_checkpoint,
     next_generation,
@@ -51,7 +52,9 @@ def write_checkpoint(machine: Machine, directory: str | os.PathLike[str]) -> Non
             fix="name another directory",
         )
     with writing(folder):
-        _write(machine, folder)
+        files_of(folder)  # what is not ours is refused before anything is made
+        with alone(folder):
+            _write(machine, folder)
 
 
 def _write(machine: Machine, folder: Path) -> None:

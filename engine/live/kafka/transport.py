@@ -27,7 +27,6 @@ import faust
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka import errors as kafka
 from aiokafka.client import AIOKafkaClient
-from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
 from faust.app.base import BootStrategy
 from faust.tables.manager import TableManager
 from faust.transport.drivers import TRANSPORTS
@@ -38,6 +37,7 @@ from mode.threads import ServiceThread, WorkerThread
 
 from rfmstream.engine.live.config import WorkerConfig
 from rfmstream.engine.live.kafka import fetches
+from rfmstream.engine.live.kafka.assignor import assignor_of
 from rfmstream.engine.live.kafka.client import as_rfm_error
 from rfmstream.engine.live.kafka.codecs import BATCH_BYTES_MAX
 from rfmstream.engine.live.kafka.fetches import as_fetched, raw_records
@@ -105,6 +105,8 @@ class Reading:
             failed    called, in the worker's thread, with an error that ends the worker
             withheld  partitions whose lane has enough for the moment
             member    who we are in the group since the last assignment
+            url       of this worker's data, for the others; "": it serves none, or nobody can reach it
+            owners    the URL of the worker that has a partition, as the last assignment told it
             partitions  how many each input topic had at the start; 0: nobody looks
     """
 
@@ -112,6 +114,8 @@ class Reading:
     failed: Callable[[BaseException], None]
     withheld: set[Source] = field(default_factory=set)
     member: Membership = NOBODY
+    url: str = ""
+    owners: Mapping[Source, str] = field(default_factory=dict)
     partitions: int = 0
 
 
@@ -147,6 +151,7 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         super().__post_init__()
         self._places: dict[Source, _Place] = {}
         self._reading: Reading = self.app.reading
+        self._assignor = assignor_of(self._reading.url)
         self._missed_since: dict[str, float] = {}
 
     def _create_worker_consumer(self, _transport: object) -> AIOKafkaConsumer:
@@ -157,8 +162,8 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         return AIOKafkaConsumer(
             **connection_options(config.client),
             group_id=config.app_id,
-            # A class of its own: the assignor keeps its memory in its class.
-            partition_assignment_strategy=[type("Assignor", (StickyPartitionAssignor,), {})],
+            # A class of its own, since the assignor keeps its memory in its class.
+            partition_assignment_strategy=[self._assignor],
             key_deserializer=as_fetched,
             enable_auto_commit=False,
             auto_offset_reset="none",
@@ -187,6 +192,7 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         """Take note of the generation that an assignment is of."""
         coordinator = self._ensure_consumer()._coordinator  # noqa: SLF001 - nothing else tells
         self._reading.member = Membership(coordinator.generation, coordinator.member_id)
+        self._reading.owners = self._assignor.owners
 
     async def seek_lane(self, source: Source, offset: int, epoch: int) -> bool:
         """Read a partition from an offset on; False if it is not ours any more."""

@@ -18,6 +18,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, TypeVar
+from urllib.parse import urlsplit
 
 from aiokafka import errors as kafka
 
@@ -139,6 +140,7 @@ class Worker:
         try:
             if status is not None:
                 await status.start()
+                self._reading.url = self._url(status)
             _log.info(
                 "worker starts",
                 extra={
@@ -177,6 +179,12 @@ class Worker:
             tls=None if cert is None else tls_context(cert, config.listen_tls_key_file),
             draws=self._draws,
         )
+
+    def _url(self, status: StatusServer) -> str:
+        """Return where other workers may send whoever asks them for our customers; "": nowhere."""
+        # Of an address that stands for all of a machine's nobody knows the name.
+        is_any = urlsplit(status.data_url).hostname in ("0.0.0.0", "::")  # noqa: S104
+        return self._config.listen_url or ("" if is_any else status.data_url)
 
     async def _unless_stopped(self, doing: Coroutine[Any, Any, _T]) -> _T | None:
         """Return the result; None if the worker was told to stop first, since brokers may take long to answer."""
@@ -254,6 +262,7 @@ class Worker:
         if self._stop.is_set():
             return
         self._transactions.member = self._reading.member
+        self._board.owners = dict(self._reading.owners)
         sources = [Source(*tp) for tp in assigned]
         gone = [self._parked.pop(source) for source in list(self._parked) if source not in sources]
         self._behind = set(sources)

@@ -1,10 +1,11 @@
 """A crash at any moment of writing leaves the checkpoint before it; what cannot be written is told."""
 
 import os
+import subprocess
+import sys
 import threading
 import time
-from collections.abc import Iterator
-from concurrent.futures import wait
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
@@ -16,7 +17,8 @@ from twins import canonical_batch
 
 from rfmstream import ConfigError, Engine, InputError, RfmError, StateError
 from rfmstream.engine.core.checkpoint import write
-from rfmstream.engine.core.checkpoint.folder import MANIFEST
+from rfmstream.engine.core.checkpoint.folder import MANIFEST, held
+from rfmstream.engine.core.threads import Waited
 from rfmstream.engine.replay.replay import open_engine
 
 
@@ -119,23 +121,26 @@ def test_what_is_left_of_a_first_checkpoint_is_none(
 
 def test_an_interrupt_waits_for_the_other_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     engine = grown(100, threads=2)
-    sync, at_work, may_go_on, done = os.fsync, threading.Event(), threading.Event(), []
+    sync, at_work, may_go_on, done = os.fsync, threading.Semaphore(0), threading.Event(), []
+    whole = Waited.until
 
     def slow(handle: int) -> None:
-        at_work.set()
+        at_work.release()
         assert may_go_on.wait(60)
         time.sleep(0.05)
         done.append(sync(handle))
 
-    def interrupted(futures: Any) -> Any:  # noqa: ANN401
+    def interrupted(waited: Waited, condition: Callable[[], bool]) -> None:
         if not may_go_on.is_set():
-            assert at_work.wait(60)
+            # Both shards.
+            assert at_work.acquire(timeout=60)
+            assert at_work.acquire(timeout=60)
             may_go_on.set()
             raise KeyboardInterrupt
-        return wait(futures)
+        whole(waited, condition)
 
     monkeypatch.setattr(os, "fsync", slow)
-    monkeypatch.setattr("rfmstream.engine.core.threads.wait", interrupted)
+    monkeypatch.setattr(Waited, "until", interrupted)
     with pytest.raises(KeyboardInterrupt):
         engine.checkpoint(tmp_path)
     assert len(done) == 4
@@ -170,3 +175,51 @@ def test_a_file_system_that_takes_no_hints(tmp_path: Path, monkeypatch: pytest.M
 def test_a_refused_checkpoint_is_an_error_of_ours() -> None:
     assert issubclass(StateError, RfmError)
     assert not issubclass(StateError, ConfigError | InputError)
+
+
+def test_a_checkpoint_that_another_run_holds_is_not_written(tmp_path: Path) -> None:
+    """The lock of `replay --checkpoint`, taken by the engine itself, too; who has it already may write."""
+    folder, engine = tmp_path / "state", grown(50)
+    engine.checkpoint(folder)
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    script = (
+        "import sys; from pathlib import Path; from rfmstream.engine.core.checkpoint.folder import held\n"
+        "with held(Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
+    )
+    root = Path(__file__).resolve().parents[3]
+    other = subprocess.Popen(
+        [sys.executable, "-c", script, str(folder)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(root)},
+    )
+    assert other.stdout is not None
+    assert other.stdout.readline() == b"held\n"
+    with pytest.raises(StateError, match="another run is at work on this checkpoint"):
+        engine.checkpoint(folder)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    other.communicate(b"", timeout=60)
+    engine.checkpoint(folder)
+    with held(folder):
+        engine.checkpoint(folder)
+    assert told(Engine.restore(folder)) == told(engine)
+
+
+def test_two_threads_do_not_write_one_checkpoint_at_once(tmp_path: Path) -> None:
+    engines = [grown(200), grown(200)]
+    refused: list[StateError] = []
+
+    def write(engine: Engine) -> None:
+        for _ in range(20):
+            try:
+                engine.checkpoint(tmp_path / "state")
+            except StateError as error:
+                refused.append(error)
+
+    threads = [threading.Thread(target=write, args=(engine,)) for engine in engines]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert all("another run is at work" in str(error) for error in refused)
+    assert told(Engine.restore(tmp_path / "state")) == told(engines[0])

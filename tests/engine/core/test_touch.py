@@ -22,7 +22,7 @@ def _resident_bytes() -> int:
 def test_touching_keeps_the_content() -> None:
     memory = np.arange(1 << 20, dtype=np.uint8)
     for first, size in ((0, memory.size), (3, 5000), (4095, 8), (17, 0)):
-        touch.touch(memory, memory.ctypes.data + first, size).result()
+        touch.touch(memory, memory.ctypes.data + first, size).wait()
     assert (memory == np.arange(1 << 20, dtype=np.uint8)).all()
 
 
@@ -33,7 +33,7 @@ def test_an_arena_has_its_next_steps_made_resident() -> None:
     before = _resident_bytes()
     arena.touch_ahead(4 * LARGE_PAGE)
     assert arena._touching is not None
-    arena._touching.result()
+    arena._touching.wait()
     assert _resident_bytes() - before >= 8 * LARGE_PAGE
     assert not arena.array[4 * LARGE_PAGE : 40 * LARGE_PAGE].any()
 

@@ -83,15 +83,59 @@ def test_a_page_without_a_table_is_refused(tmp_path: Path) -> None:
         read(path)
 
 
-def test_a_spreadsheet_of_2003_is_told_for_what_it_is(tmp_path: Path) -> None:
-    for name in ("in.xls", "in.csv"):
+XML = (
+    '<?xml version="1.0"?>\n<?mso-application progid="Excel.Sheet"?>\n'
+    '<Workbook xmlns="urn:schemas-microsoft-com:office:spreadsheet" '
+    'xmlns:ss="urn:schemas-microsoft-com:office:spreadsheet">{}</Workbook>'
+)
+
+
+def sheet(name: str, *rows: str) -> str:
+    return f'<Worksheet ss:Name="{name}"><Table>{"".join(f"<Row>{row}</Row>" for row in rows)}</Table></Worksheet>'
+
+
+def cells(*values: object) -> str:
+    return "".join(f'<Cell><Data ss:Type="String">{value}</Data></Cell>' for value in values)
+
+
+def test_a_spreadsheet_of_2003(tmp_path: Path) -> None:
+    rows = [
+        cells(*NAMES),
+        cells("ann", "A&amp;1", "2024-01-31T10:05:07.000", "12.5"),
+        # Cells that are empty are left out, and the next one says where it stands.
+        cells("bo")
+        + '<Cell ss:Index="3"><Data ss:Type="DateTime">2024-02-01T00:00:00.000</Data></Cell>'
+        + cells(7),
+        cells("顾客", 3, "2024-02-01", 8),
+    ]
+    text = XML.format(sheet("Orders", cells("Orders of 2024"), *rows) + sheet("Other", cells("x")))
+    for name in ("orders.xls", "orders.xml", "orders.csv"):
         path = tmp_path / name
-        path.write_text(
-            '<?xml version="1.0"?>\n<?mso-application progid="Excel.Sheet"?>\n'
-            '<Workbook xmlns="urn:schemas-microsoft-com:office:spreadsheet"></Workbook>'
-        )
-        with pytest.raises(InputError, match="XML spreadsheet of 2003"):
-            read(path)
+        path.write_text(text)
+        expected = ([("ann", "A&1", 1250), ("顾客", "3", 800)], [(1, "missing_order_id")])
+        assert read(path) == expected
+    toml = (
+        '[input]\nformat = "csv"\nsheet = "{}"\n[[event]]\ncustomer_id = "customer_id"\norder_id = "order_id"\n'
+        'occurred_at = {{ column = "occurred_at", format = "%d.%m.%Y" }}\namount = "amount"\n'
+    )
+    path.write_text(XML.format(sheet("Other", cells("x")) + sheet("Orders", *rows)))
+    assert read(path, toml.format("Orders")) == expected
+    with pytest.raises(InputError, match="has no sheet 'None'; its sheets are Other, Orders"):
+        read(path, toml.format("None"))
+
+
+def test_xml_that_is_damaged_or_grows_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "orders.xls"
+    whole = XML.format(sheet("s", cells(*NAMES)))
+    path.write_text(whole[:-30])
+    with pytest.raises(InputError, match="is an XML spreadsheet that cannot be read"):
+        read(path)
+    path.write_text(whole.replace("<Workbook", '<!DOCTYPE w [<!ENTITY a "aaaa">]>\n<Workbook', 1))
+    with pytest.raises(InputError, match="is XML with entities of its own"):
+        read(path)
+    path.write_text(whole.replace("<Cell>", '<Cell ss:Index="20000">', 1))
+    with pytest.raises(InputError, match="a row has more than 16,384 cells"):
+        read(path)
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "utf-16-le", "utf-16-be"])

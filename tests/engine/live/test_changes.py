@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from typing import Any
 
 import aiohttp
@@ -43,9 +44,11 @@ def asking(steps: Steps, **bounds: int) -> None:
     asyncio.run(run())
 
 
-async def read_out(reader: asyncio.StreamReader) -> None:
-    while await asyncio.wait_for(reader.read(1 << 20), 60):
-        pass
+async def read_out(reader: asyncio.StreamReader) -> bytes:
+    found = b""
+    while some := await asyncio.wait_for(reader.read(1 << 20), 60):
+        found += some
+    return found
 
 
 async def lines_of(response: aiohttp.ClientResponse, count: int) -> list[dict[str, Any]]:
@@ -168,8 +171,8 @@ def test_who_does_not_read_is_left_and_costs_the_others_nothing(monkeypatch: pyt
             lines = await lines_of(response, 40_000)
         assert lines[-1]["customer_id"] == "c39999"
         # What the kernels of both ends hold is still there; then the connection is gone, not ended.
-        with pytest.raises(ConnectionResetError):
-            await read_out(deaf)
+        with suppress(ConnectionResetError):
+            assert not (await read_out(deaf)).endswith(b"0\r\n\r\n")
         writer.close()
 
     asking(steps)

@@ -202,3 +202,20 @@ def test_names_are_told_apart() -> None:
         "schema_registry_auth",
         "tls_key_password",
     }
+
+
+def test_data_beyond_loopback_needs_a_token(tmp_path: Path) -> None:
+    found = load({"listen_data": "127.0.0.1:0", "listen_url": "https://a.example:1/"})
+    assert (found.listen_data, found.listen_url) == (("127.0.0.1", 0), "https://a.example:1")
+    with pytest.raises(ConfigError, match=r"--listen-data: .* set RFMSTREAM_LISTEN_TOKEN"):
+        load({"listen_data": "0.0.0.0:8766"})
+    environment = {"RFMSTREAM_LISTEN_TOKEN": "secret"}
+    assert load({"listen_data": "0.0.0.0:8766"}, environment=environment).listen_token == "secret"  # noqa: S105
+    with pytest.raises(ConfigError, match="--listen-data: has no effect where nothing is served"):
+        load({"listen": "off", "listen_data": "127.0.0.1:0"})
+    with pytest.raises(ConfigError, match="--listen-tls-key-file: is of no use without a certificate"):
+        load({"listen_tls_key_file": str(tmp_path)})
+    with pytest.raises(ConfigError, match=r"--listen-tls-cert-file: .*absent.pem cannot be read"):
+        load({"listen_tls_cert_file": str(tmp_path / "absent.pem")})
+    with pytest.raises(ConfigError, match=r"--listen-url: 'a.example' is no URL"):
+        load({"listen_url": "a.example"})

@@ -3,8 +3,12 @@
 import asyncio
 import json
 import logging
+import shutil
+import ssl
+import subprocess
 from collections.abc import Callable, Coroutine, Sequence
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -19,7 +23,10 @@ from rfmstream.engine.live.board import Board, Watched
 from rfmstream.engine.live.feed import Feed
 from rfmstream.engine.live.http import ARROW_STREAM, StatusServer
 from rfmstream.engine.live.model import Source
+from rfmstream.engine.live.placement import Placement, places_of
 from rfmstream.engine.live.stats import PartitionStats
+from rfmstream.engine.service.page_server import tls_context
+from rfmstream.schemas.errors import ConfigError
 from rfmstream.schemas.ruleset import load_ruleset
 from rfmstream.schemas.ruleset_file import read_ruleset_file, shipped_path
 
@@ -226,3 +233,121 @@ def test_a_client_that_does_not_read_is_left(board: Board, monkeypatch: pytest.M
 
     asking(board, steps)
     assert asked == [True]
+
+
+def test_data_has_an_address_of_its_own(board: Board) -> None:
+    async def run() -> None:
+        server = StatusServer(("127.0.0.1", 0), board, listen_data=("127.0.0.1", 0))
+        await server.start()
+        try:
+            assert server.url != server.data_url
+            async with aiohttp.ClientSession() as session:
+                expected = {
+                    server.url: {
+                        "/healthz": 200,
+                        "/metrics": 200,
+                        "/": 200,
+                        "/snapshot": 404,
+                        "/customers/ann": 404,
+                    },
+                    server.data_url: {
+                        "/healthz": 404,
+                        "/metrics": 404,
+                        "/snapshot": 200,
+                        "/customers/ann": 200,
+                    },
+                }
+                for url, pages in expected.items():
+                    for path, status in pages.items():
+                        async with session.get(url + path) as response:
+                            assert response.status == status, (url, path)
+        finally:
+            await server.stop()
+
+    asyncio.run(run())
+
+
+def test_beyond_loopback_a_certificate_is_shown(board: Board, tmp_path: Path) -> None:
+    cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    command = [
+        "openssl",
+        "req",
+        "-x509",
+        "-newkey",
+        "rsa:2048",
+        "-nodes",
+        "-days",
+        "1",
+        "-subj",
+        "/CN=localhost",
+    ]
+    command += [
+        "-addext",
+        "subjectAltName=DNS:localhost,IP:127.0.0.1",
+        "-keyout",
+        str(key),
+        "-out",
+        str(cert),
+    ]
+    if shutil.which("openssl") is None:
+        pytest.skip("no openssl here")
+    subprocess.run(command, check=True, capture_output=True)
+    tls = tls_context(str(cert), str(key))
+
+    async def run() -> None:
+        server = StatusServer(
+            ("127.0.0.1", 0),
+            board,
+            "secret",
+            listen_data=("0.0.0.0", 0),  # noqa: S104
+            tls=tls,
+        )
+        await server.start()
+        try:
+            # On loopback nobody listens in.
+            assert server.url.startswith("http://")
+            url = server.data_url.replace("0.0.0.0", "127.0.0.1")  # noqa: S104
+            assert url.startswith("https://")
+            trusted = ssl.create_default_context(cafile=str(cert))
+            async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=trusted)) as session:
+                async with session.get(f"{url}/customers/ann") as response:
+                    assert response.status == 401
+                headers = {"Authorization": "Bearer secret"}
+                async with session.get(f"{url}/customers/ann", headers=headers) as response:
+                    assert (await response.json())["customer_id"] == "ann"
+            with pytest.raises(aiohttp.ClientError):
+                async with aiohttp.ClientSession() as session, session.get(f"{url}/customers/ann"):
+                    pass
+        finally:
+            await server.stop()
+
+    asyncio.run(run())
+    with pytest.raises(ConfigError, match=r"listen_tls_cert_file: .* is no certificate with its key"):
+        tls_context(str(key), None)
+
+
+def test_the_worker_that_has_a_customer_is_named(board: Board) -> None:
+    topic = "orders.v1"
+    board.expected = [Source(topic, number) for number in range(4)]
+    board.partitions = {Source(topic, 0): board.partitions[HERE]}
+    ids = [f"n{number}" for number in range(30)]
+    places = dict(zip(ids, places_of([id_.encode() for id_ in ids], 4).tolist(), strict=True))
+
+    async def owner(session: aiohttp.ClientSession, id_: str) -> str | None:
+        async with session.get(f"/customers/{id_}") as response:
+            assert response.status == 421
+            return response.headers.get("Rfmstream-Owner")
+
+    async def steps(session: aiohttp.ClientSession) -> None:
+        assert {await owner(session, id_) for id_ in ids} == {None}
+        # All that is elsewhere is at one place.
+        board.owners = {Source(topic, number): "http://b:1" for number in (1, 2, 3)}
+        assert {await owner(session, id_) for id_ in ids} == {"http://b:1"}
+        board.owners[Source(topic, 3)] = "http://c:1"
+        # Nobody knows how records were placed.
+        assert {await owner(session, id_) for id_ in ids} == {None}
+        board.partitions[Source(topic, 0)].stats.placement = Placement(0, 4)
+        for id_, place in places.items():
+            assert await owner(session, id_) == (board.owners[Source(topic, place)] if place else None)
+
+    asking(board, steps)

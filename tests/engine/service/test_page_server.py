@@ -7,7 +7,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from rfmstream.engine.service.page_server import PageServer, is_loopback
+from rfmstream.engine.service.page_server import CONNECTIONS_MAX, PageServer, is_loopback
 from rfmstream.schemas.errors import ConfigError
 
 
@@ -80,8 +80,106 @@ def test_a_body_that_is_too_large_is_refused() -> None:
     asyncio.run(whole())
 
 
+async def ended(reader: asyncio.StreamReader) -> bytes:
+    """Return what came until the connection was closed, or reset."""
+    found = b""
+    try:
+        while some := await asyncio.wait_for(reader.read(1 << 20), 60):
+            found += some
+    except ConnectionResetError:
+        pass
+    return found
+
+
+def test_a_connection_that_says_nothing_whole_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rfmstream.engine.service.page_server.HEADERS_S_MAX", 0.2)
+
+    async def test(server: PageServer) -> None:
+        port = int(server.url.rpartition(":")[2])
+        for said in (b"", b"GET / HTTP/1.1\r\nHost: localhost\r\nX-"):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(said)
+            assert await ended(reader) == b""
+            writer.close()
+
+    served(test)
+
+
+def test_there_are_never_more_than_so_many_and_who_asks_is_served(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rfmstream.engine.service.page_server.CONNECTIONS_MAX", 5)
+
+    async def test(server: PageServer) -> None:
+        port = int(server.url.rpartition(":")[2])
+        silent = [await asyncio.open_connection("127.0.0.1", port) for _ in range(20)]
+        async with aiohttp.ClientSession() as session, session.get(server.url) as answer:
+            assert answer.status == 200
+        # Whoever was silent for longest had to go.
+        for reader, _ in silent[:15]:
+            assert await ended(reader) == b""
+        for _, writer in silent:
+            writer.close()
+
+    served(test)
+
+
+def test_a_body_that_does_not_come_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rfmstream.engine.service.page_server.BODY_S_MAX", 0.2)
+
+    async def test(server: PageServer) -> None:
+        server_port = int(server.url.rpartition(":")[2])
+        reader, writer = await asyncio.open_connection("127.0.0.1", server_port)
+        writer.write(b"GET / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\nabc")
+        assert (await asyncio.wait_for(reader.readline(), 60)).startswith(b"HTTP/1.1 408 ")
+        writer.close()
+
+    served(test)
+
+
+def test_an_answer_that_is_not_read_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rfmstream.engine.service.page_server.ANSWER_S_MAX", 0.2)
+
+    async def whole() -> None:
+        server = PageServer(("127.0.0.1", 0), close_s=0.1)
+
+        async def large(_: web.Request) -> web.Response:
+            return web.Response(body=bytes(64 << 20))
+
+        server.app.router.add_get("/", page)
+        server.app.router.add_get("/large", large)
+        await server.start()
+        port = int(server.url.rpartition(":")[2])
+        reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1)
+        writer.write(b"GET /large HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert await reader.read(1) == b"H"
+        async with aiohttp.ClientSession() as session, session.get(server.url) as answer:
+            assert answer.status == 200
+        await asyncio.sleep(0.5)  # longer than it may take to be read
+        assert len(await ended(reader)) < 64 << 20
+        writer.close()
+        await server.stop()
+
+    asyncio.run(whole())
+
+
 @pytest.mark.parametrize(
     ("name", "expected"), [("127.0.0.1", True), ("::1", True), ("10.0.0.1", False), ("x", False)]
 )
 def test_loopback_addresses(name: str, *, expected: bool) -> None:
     assert is_loopback(name) is expected
+
+
+def test_connections_that_are_gone_refuse_nobody() -> None:
+    """Many short ones that never ask for anything whole, as a fuzzer or a scanner of ports makes them."""
+
+    async def test(server: PageServer) -> None:
+        port = int(server.url.rpartition(":")[2])
+        for _ in range(CONNECTIONS_MAX + 10):
+            _, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(b"GET /healthz HTT\r\n\r\n")
+            await writer.drain()
+            writer.close()
+        await asyncio.sleep(0.3)
+        async with aiohttp.ClientSession() as session, session.get(server.url) as answer:
+            assert answer.status == 200
+
+    served(test)

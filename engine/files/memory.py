@@ -1,0 +1,69 @@
+"""How much memory an input may ask for: known before it is unpacked, and refused beyond a bound.
+
+The bound is half of what this machine, or the container, has; `--memory` sets another one.
+"""
+
+import os
+import re
+from pathlib import Path
+from typing import Final
+
+from rfmstream.schemas.errors import InputError
+
+_SIZE: Final = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)i?b?", re.IGNORECASE)
+_UNITS: Final = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
+_CONTAINER: Final = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+_LEAST: Final = 1 << 28
+
+
+def parse_size(text: str) -> int:
+    """Return bytes of a size such as 4G, 500M or 1000000.
+
+    Errors  ValueError  it is none
+    """
+    match = _SIZE.fullmatch(text.strip())
+    if match is None or float(match[1]) <= 0:
+        raise ValueError(f"{text!r} is no size")
+    return int(float(match[1]) * 1024 ** _UNITS[match[2].lower()])
+
+
+# Of the process, not of a context: files are read by threads of their own.
+_asked: list[int] = []
+
+
+def set_bound(size: int | None) -> None:
+    """Let inputs ask for so much from now on; None: for half of what there is."""
+    _asked[:] = [] if size is None else [size]
+
+
+def bound_bytes() -> int:
+    """Return what an input may ask for."""
+    return _asked[0] if _asked else max(_there_is() // 2, _LEAST)
+
+
+def check_asked(asked: int, what: str, source: str | Path) -> None:
+    """Refuse an input that asks for more than it may.
+
+    Errors  InputError
+    """
+    bound = bound_bytes()
+    if asked > bound:
+        raise InputError(
+            f"asks for {_shown(asked)} of memory{what}, and {_shown(bound)} are the most it may",
+            source=source,
+            fix="if it is to be trusted, raise --memory; else leave it out",
+        )
+
+
+def _there_is() -> int:
+    sizes = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    for place in _CONTAINER:
+        try:
+            sizes.append(int(Path(place).read_text(encoding="ascii")))
+        except (OSError, ValueError):  # no container, or one without a limit: "max"
+            continue
+    return min(sizes)
+
+
+def _shown(size: int) -> str:
+    return f"{size / 2**30:,.1f} GiB" if size >= 2**30 else f"{size / 2**20:,.1f} MiB"
