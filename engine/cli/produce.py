@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from rfmstream.engine.files.source import OrderStream
+    from rfmstream.schemas.mapping import InputMap
 
 
 class _AboveZero(click.FloatRange):
@@ -148,6 +149,13 @@ Exit codes: 0 done · 1 the brokers failed · 2 usage or configuration · 3 inpu
     help="How a customer's partition is chosen, which all producers of a topic have to do alike: murmur2 as Java, "
     "kafka-python, aiokafka, KafkaJS; crc32 as librdkafka (Python's confluent-kafka, .NET, Go, kcat); fnv1a as Sarama.",
 )
+@click.option(
+    "--attribute",
+    "attributes",
+    multiple=True,
+    metavar="COLUMN",
+    help="Send this column along, for the views of a worker's plan. Can be given more than once.",
+)
 @setting_options(CLIENT_SETTINGS)
 @memory_option
 def produce(
@@ -168,6 +176,7 @@ def produce(
     form: Any,  # noqa: ANN401 - one of _FORMS, as click checked
     rows_per_record: int,
     partitioner: str,
+    attributes: tuple[str, ...],
     config: Path | None,
     **flags: object,
 ) -> None:
@@ -207,8 +216,10 @@ def produce(
             time_zone=time_zone,
             identities=identities,
             rates=exchange,
+            attributes=attributes,
         )
 
+    _refuse_parts(input_map, attributes)
     # A missing file is known before the brokers are asked.
     orders = opened()
 
@@ -256,6 +267,19 @@ def produce(
     if left_out:
         words = ", ".join(f"{reason} {rows:,}" for reason, rows in sorted(left_out.items()))
         click.echo(f"{sum(left_out.values()):,} rows are no orders and were not sent ({words})", err=True)
+
+
+def _refuse_parts(input_map: "InputMap | None", attributes: tuple[str, ...]) -> None:
+    """Refuse to send orders in parts: whoever reads them one by one would take them for several of one id."""
+    from rfmstream.schemas.errors import ConfigError
+
+    parted = set(attributes) & set(() if input_map is None else input_map.lines_by)
+    if parted:
+        raise ConfigError(
+            f"the map parts orders by {', '.join(sorted(parted))}, and a topic holds whole orders",
+            key="--attribute",
+            fix="use a map without [lines] by",
+        )
 
 
 def _counted(count: int, what: str) -> str:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from rfmstream.engine.core.buffers import values_of
 from rfmstream.engine.files.text_rows import ROWS_AT_ONCE, json_lines
 from rfmstream.schemas.orders import CANONICAL_SCHEMA, ORDER_TYPES
+from rfmstream.schemas.plan import ATTRIBUTE
 
 ValueForm = Literal["json", "ndjson", "array", "arrow"]
 FORMS: Final[tuple[ValueForm, ...]] = get_args(ValueForm)
@@ -68,7 +69,7 @@ class OrderEncoder:
         return int(orders.column("occurred_at")[0].value) + self.shift_us
 
     def records(self, orders: pa.RecordBatch) -> Iterator[OutRecord]:
-        """Yield the records of a batch of CANONICAL_SCHEMA; those of a partition in the order of its rows."""
+        """Yield the records of a batch of CANONICAL_SCHEMA and attributes; those of a partition in the rows' order."""
         for start in range(0, orders.num_rows, ROWS_AT_ONCE):
             yield from self._records(orders.slice(start, ROWS_AT_ONCE))
 
@@ -127,9 +128,9 @@ class Pace:
 
 
 def _wire_rows(orders: pa.RecordBatch, currency: str, shift_us: int) -> pa.RecordBatch:
-    """Return canonical orders with the columns of the contract."""
-    assert orders.schema.equals(CANONICAL_SCHEMA), "canonical orders only"
-    customer_id, order_id, kind, occurred_at, amount_minor, event_id, _ = orders.columns
+    """Return canonical orders with the columns of the contract, and their attributes under their own names."""
+    assert orders.schema.names[: len(CANONICAL_SCHEMA)] == CANONICAL_SCHEMA.names, "canonical orders only"
+    customer_id, order_id, kind, occurred_at, amount_minor, event_id, _, *attributes = orders.columns
     if shift_us:
         moved = values_of(occurred_at, np.int64) + shift_us
         occurred_at = pa.array(moved).cast(occurred_at.type)
@@ -145,6 +146,8 @@ def _wire_rows(orders: pa.RecordBatch, currency: str, shift_us: int) -> pa.Recor
     }
     if event_id.null_count < orders.num_rows:
         columns["event_id"] = event_id
+    for name, column in zip(orders.schema.names[len(CANONICAL_SCHEMA) :], attributes, strict=True):
+        columns.setdefault(name.removeprefix(ATTRIBUTE), column)
     return pa.RecordBatch.from_pydict(columns)
 
 

@@ -10,7 +10,6 @@ from rfmstream.engine.core.view import ViewEngine
 from rfmstream.engine.events.json_members import attribute_text
 from rfmstream.engine.events.json_rows import parse_object
 from rfmstream.engine.live.model import Headers, LogBatch, RawRecords, Rejection
-from rfmstream.engine.live.plain import is_plain
 from rfmstream.engine.live.spans import integers
 from rfmstream.engine.live.state import State
 
@@ -21,7 +20,7 @@ class Rejected:
     """Gathers what the views of a state reject of some records."""
 
     def __init__(self, state: State) -> None:
-        self._is_plain = is_plain(state.plan) if len(state.views) == 1 else False
+        self._is_plain = state.is_plain
         self._order = {name: place for place, name in enumerate(state.names)}
         self._rows: dict[tuple[int, int, str], Rejection] = {}
         self._views: dict[tuple[int, int, str], list[str]] = {}

@@ -29,7 +29,12 @@ class State:
     """
 
     def __init__(self, views: Iterable[ViewEngine]) -> None:
-        self.views = tuple(views)
+        self._use(tuple(views))
+
+    def _use(self, views: tuple[ViewEngine, ...]) -> None:
+        self.views = views
+        self.is_plain = bool(views) and is_plain(self.plan)
+        """Whether it is a single ruleset's, for all orders."""
 
     @classmethod
     def of(cls, engine: "Engine | State") -> "State":
@@ -119,7 +124,7 @@ class State:
             made.append(of.engine.resegment(ruleset, at_us))
             view = View(of.view.name, ruleset, of.view.where, of.view.per, of.view.shadow)
             views.append(ViewEngine(view, of.engine))
-        self.views = tuple(views)
+        self._use(tuple(views))
         return made
 
     def frozen(self) -> "State":

@@ -52,7 +52,7 @@ class _Saved(NamedTuple):
 
 def write_views(state: State, folder: Path) -> dict[str, Any]:
     """Write the engines of a state to a folder; return what is to be written down of them."""
-    if is_plain(state.plan):
+    if state.is_plain:
         state.engine.checkpoint(folder)
         return {"tiers": _tiers(state.engine), "manifest_xxh3_128": _digest_of(folder)}
     told = []

@@ -283,3 +283,27 @@ def test_a_state_of_one_ruleset_takes_views_in_and_gives_them_up_again(stage: Vi
     asyncio.run(scene())
     expected = alone(plain_view, events, events[-1]["occurred_at_us"])["changes"]
     assert by_customer(stage.told("changes", RFM8.name)) == by_customer(expected)
+
+
+def test_one_ruleset_takes_over_from_another_and_goes_on(stage: ViewsStage) -> None:
+    events = history(6, 90)
+
+    async def scene() -> None:
+        random = Random(1)  # noqa: S311 - no secret
+        for ruleset, some in ((RFM8, events[:30]), (TYPES, events[30:60]), (TYPES, events[60:])):
+            runner = stage.views(Plan((View(ruleset.name, ruleset),)), resegment=True)
+            await runner.recover()
+            stage.put_orders(some)
+            await read_some(stage, runner, random)
+            await runner.stop()
+
+    asyncio.run(scene())
+    told = stage.told("changes", RFM8.name), stage.told("changes", TYPES.name)
+    assert [{row["ruleset"] for row in rows} for rows in told] == [{RFM8.identity}, {TYPES.identity}]
+    seqs: dict[str, list[int]] = {}
+    for row in [*told[0], *told[1]]:
+        seqs.setdefault(row["customer_id"], []).append(row["seq"])
+    assert all(seq == list(range(1, len(seq) + 1)) for seq in seqs.values())
+    [position] = {path.parent.parent.name for path in stage.root.rglob("position.json")}
+    assert position
+    assert not list(stage.root.rglob("view-*"))

@@ -10,6 +10,7 @@ from rfmstream.engine.live.decode import Decoder
 from rfmstream.engine.live.model import RawRecords
 from rfmstream.engine.live.orders_out import FORMS, OrderEncoder, OutRecord, Pace, ValueForm
 from rfmstream.schemas.orders import CANONICAL_SCHEMA
+from rfmstream.schemas.plan import ATTRIBUTE
 
 DAY_US = 86_400_000_000
 
@@ -37,9 +38,9 @@ def encoder(**options: object) -> OrderEncoder:
     return OrderEncoder("USD", lambda keys: np.array([len(key) % 2 for key in keys], np.int64), **options)  # type: ignore[arg-type]
 
 
-def decoded(records: list[OutRecord], partition: int) -> pa.RecordBatch:
+def decoded(records: list[OutRecord], partition: int, attributes: tuple[str, ...] = ()) -> pa.RecordBatch:
     ours = [record for record in records if record.partition == partition]
-    batch = Decoder(currency="USD").decode(
+    batch = Decoder(currency="USD", attributes=attributes).decode(
         RawRecords(
             keys=[record.key for record in ours],
             values=[record.value for record in ours],
@@ -51,6 +52,19 @@ def decoded(records: list[OutRecord], partition: int) -> pa.RecordBatch:
     )
     assert batch.refused == []
     return batch.orders
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_attributes_are_sent_along(orders: pa.RecordBatch, form: ValueForm) -> None:
+    stores = pa.array(["hk", None, "h\n", "tw", "hk"])
+    with_stores = orders.append_column(ATTRIBUTE + "store", stores)
+    records = list(encoder(form=form, rows_per_record=2).records(with_stores))
+    for partition, rows in ((0, [0, 1, 3, 4]), (1, [2])):
+        found = decoded(records, partition, ("store",))
+        assert found.column(ATTRIBUTE + "store").to_pylist() == stores.take(pa.array(rows)).to_pylist()
+        assert (
+            found.column("order_id").to_pylist() == orders.column("order_id").take(pa.array(rows)).to_pylist()
+        )
 
 
 @pytest.mark.parametrize("form", FORMS)
