@@ -11,8 +11,9 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
+from click.testing import CliRunner
 
-from rfmstream.engine.cli.warm_up import KERNELS, compile_kernels
+from rfmstream.engine.cli.warm_up import KERNELS, compile_kernels, warm_up
 from rfmstream.kernels._jit import compiled, is_jitted
 
 # Runs a part, and prints which kernels had an object loaded.
@@ -105,3 +106,17 @@ def test_a_replay_needs_no_compiler_later(kind: str, tmp_path: Path) -> None:
     subprocess.run(command, check=False, capture_output=True)  # may compile
     done = subprocess.run(command, check=False, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (["--into", "x"], "--into and --level go together"),
+        (["--level", "x86_64-v3"], "--into and --level go together"),
+        (["--into", "x", "--level", "vax"], "this machine cannot run vax"),
+    ],
+)
+def test_a_level_is_named_with_its_folder_and_can_be_run(options: list[str], reason: str) -> None:
+    done = CliRunner().invoke(warm_up, options)
+    assert done.exit_code == 2
+    assert reason in done.output
