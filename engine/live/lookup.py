@@ -96,6 +96,8 @@ class Lookup:
             return self._absent([id_])
         # Records of one customer in several partitions: the state with the newest order is what there is.
         row = max(found, key=lambda row: NEVER_US if row["last_paid_at"] is None else row["last_paid_at"])
+        # Whoever has asked for the same customer at the same time has the same row.
+        row = dict(row)
         body = orjson.dumps(self._told(row, view.ruleset)) + b"\n"
         return web.Response(body=body, content_type="application/json", headers=self._where())
 
@@ -186,13 +188,17 @@ class Lookup:
                 TransportError  a partition is being recovered
         """
         partitions = self._ready()
-        found = []
-        for one in partitions.values():
-            for at in range(0, len(ids), _IDS_AT_ONCE):
-                some = await self._ask(one, ids[at : at + _IDS_AT_ONCE], asked_us, partitions, view)
-                if some.table.num_rows:
-                    found.append(some)
-        return found
+
+        async def of(one: Watched) -> list[_Found]:
+            parts = [
+                await self._ask(one, ids[at : at + _IDS_AT_ONCE], asked_us, partitions, view)
+                for at in range(0, len(ids), _IDS_AT_ONCE)
+            ]
+            return [part for part in parts if part.table.num_rows]
+
+        # At once: each waits for the step that its partition is in.
+        found = await asyncio.gather(*map(of, partitions.values()))
+        return [part for parts in found for part in parts]
 
     async def _ask(
         self,
@@ -296,10 +302,13 @@ def customer_path(id_: str) -> str:
 def _plain(found: _Found) -> list[Row]:
     """Return rows with their instants in µs, which may lie in years that a datetime has not, and as_of_us."""
     table = found.table
-    for at, name in enumerate(table.schema.names):
-        if pa.types.is_timestamp(table.schema.field(at).type):
-            table = table.set_column(at, name, table.column(at).cast(pa.int64()))
-    return [row | {"as_of_us": found.as_of_us} for row in table.to_pylist()]
+    names = [*table.schema.names, "as_of_us"]
+    columns = [
+        (column.cast(pa.int64()) if pa.types.is_timestamp(column.type) else column).to_pylist()
+        for column in table.columns
+    ]
+    rows = zip(*columns, [found.as_of_us] * table.num_rows, strict=True)
+    return [dict(zip(names, row, strict=True)) for row in rows]
 
 
 def _instant_text(instant_us: int) -> str:

@@ -351,3 +351,18 @@ def test_the_worker_that_has_a_customer_is_named(board: Board) -> None:
             assert await owner(session, id_) == (board.owners[Source(topic, place)] if place else None)
 
     asking(board, steps)
+
+
+def test_many_may_ask_for_the_same_customer_at_once(board: Board) -> None:
+    async def steps(session: aiohttp.ClientSession) -> None:
+        async def ask(id_: str) -> tuple[int, bytes]:
+            async with session.get(f"/customers/{id_}") as response:
+                return response.status, await response.read()
+
+        alone = await ask("ann")
+        together = await asyncio.gather(*(ask(id_) for id_ in ["ann", "cid", "nobody"] * 20))
+        assert [status for status, _ in together] == [200, 200, 404] * 20
+        assert set(together[::3]) == {alone}
+        assert len(set(together[1::3])) == 1
+
+    asking(board, steps)
