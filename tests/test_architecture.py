@@ -34,7 +34,6 @@ NOT_PURE = {
     "rfmstream.engine.core.checkpoint.read",
     "rfmstream.engine.core.checkpoint.views",
     "rfmstream.engine.core.checkpoint.write",
-    "rfmstream.engine.core.guard",  # a forked process is told that the engine is its parent's
     "rfmstream.engine.core.processors",  # how many there are decides where time is spent, and shows in no result
     "rfmstream.engine.core.touch",  # when memory becomes resident depends on the machine, and shows in no result
 }
