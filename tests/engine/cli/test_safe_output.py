@@ -10,7 +10,7 @@ from click.testing import CliRunner, Result
 
 from rfmstream.engine.cli.app import cli
 from rfmstream.engine.cli.tail import _json_line
-from rfmstream.engine.core.engine import Engine
+from rfmstream.engine.core.machine import Machine
 from rfmstream.schemas.errors import printable_json
 
 ESCAPES = ("\x1b[31m", "\x9b31m", "\u202e", "\x07", "\x7f", "\U000e0001")
@@ -120,7 +120,7 @@ def test_a_shortage_of_memory_is_one_line_and_leaves_no_part(
     def short(*_: object) -> None:
         raise MemoryError("malloc of size 274877906944 failed\nand more")
 
-    monkeypatch.setattr(Engine, "_fold", short)
+    monkeypatch.setattr(Machine, "_fold", short)
     source, changes = orders(tmp_path / "o.csv", ("a",)), tmp_path / "changes.parquet"
     result = run("replay", source, "--changes", changes, "--checkpoint", tmp_path / "state")
     assert result.exit_code == 1
