@@ -142,7 +142,7 @@ def test_a_batch_holds_what_fits_to_the_byte() -> None:
 
 
 def test_tier_changes_are_written_as_batches_that_are_those_of_aiokafkas_builder() -> None:
-    numbers = range(4000)
+    numbers = range(3600)
     orders = pa.table(
         {
             "customer_id": [f"c{number * 7919}" for number in numbers],
