@@ -118,11 +118,11 @@ def _print_left_out(console: Console, summary: Summary) -> None:
     """Print what did not come to be counted as it stands: by the map, by --until, or as others are alike."""
     rows = summary.rows
     if summary.input_rows != rows.read:
-        after_until = f", {summary.rows_after_until:,} by --until" if summary.rows_after_until else ""
-        console.print(
-            f"{summary.input_rows:,} input rows, {summary.rows_excluded:,} of them left out by the map{after_until}"
-            f" → {rows.read:,} order events"
+        by_map = f", {summary.rows_excluded:,} of them left out by the map" if summary.rows_excluded else ""
+        after_until = (
+            f", {summary.rows_after_until:,} left out by --until" if summary.rows_after_until else ""
         )
+        console.print(f"{summary.input_rows:,} input rows{by_map}{after_until} → {rows.read:,} order events")
     if summary.lines_repeated:
         console.print(f"  {summary.lines_repeated:,} lines repeat one of an earlier file and count once")
     if summary.alike:
