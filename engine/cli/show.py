@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from rfmstream.engine.replay.timeline import Timeline  # loads what reads folders, which few commands do
 
 _WIDTH_ELSEWHERE: Final = 120
+_WIDTH_UNBOUNDED: Final = 10_000
 """Columns when stdout is no terminal."""
 
 _WIDTH_WIDE: Final = 112
@@ -56,10 +57,17 @@ def print_json(document: Mapping[str, Any]) -> None:
 
 def print_columns(names: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Print a plain table of text."""
-    table = Table(*names, box=box.SIMPLE_HEAD)
+    table = Table(box=box.SIMPLE_HEAD)
+    for name in names:
+        table.add_column(name, overflow="fold")
     for row in rows:
         table.add_row(*map(Text, row))
-    _console().print(table)
+    console = _console()
+    if not console.is_terminal:
+        # Whoever searches a file or a pipe for a name finds it in one piece.
+        unbounded = console.options.update(max_width=_WIDTH_UNBOUNDED)
+        console.width = max(console.width, console.measure(table, options=unbounded).maximum)
+    console.print(table)
 
 
 def print_table(table: Table) -> None:

@@ -42,7 +42,7 @@ KERNELS: Final = {
     "time": ("wheel.advance", "wheel.next_due"),
     "snapshot": ("ids.gather_customer_ids", "ids.size_customer_ids", "snapshot.write_snapshot"),
     "records": (
-        *("arrow_streams.unpacked_bytes", "encode_latest.mark_latest"),
+        *("arrow_streams.unpacked_bytes", "encode_batches.fill_batch", "encode_latest.mark_latest"),
         *("encode_records.write_records", "lz4.pack_records", "parse.within", "record_batches.has_byte"),
     ),
     "fetches": (

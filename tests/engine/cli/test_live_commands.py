@@ -81,7 +81,6 @@ def test_without_a_broker_produce_and_tail_say_so(nobody: str, history: Path) ->
     refused(run("tail", "--bootstrap-servers", nobody), 1, said)
     refused(run("tail", RFMSTREAM_BOOTSTRAP_SERVERS=nobody), 1, said)
     refused(run("produce", history, "--bootstrap-servers", nobody, "--currency", "EUR"), 1, said)
-    assert "amounts are sent as CNY" in run("produce", history, "--bootstrap-servers", nobody).stderr
 
 
 def test_produce_refuses_before_it_connects(nobody: str, history: Path, tmp_path: Path) -> None:

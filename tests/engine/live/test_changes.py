@@ -156,7 +156,9 @@ def test_who_falls_behind_is_told() -> None:
     asking(steps, rows_max=20)
 
 
-def test_who_does_not_read_is_left_and_costs_the_others_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_does_not_read_is_left_and_costs_the_others_nothing(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setattr("rfmstream.engine.live.change_stream.WRITE_S_MAX", 4.0)
 
     async def steps(session: aiohttp.ClientSession, feed: Feed) -> None:
@@ -170,6 +172,8 @@ def test_who_does_not_read_is_left_and_costs_the_others_nothing(monkeypatch: pyt
             feed.add(changes)
             lines = await lines_of(response, 40_000)
         assert lines[-1]["customer_id"] == "c39999"
+        while "does not read the changes, and is left" not in caplog.text:
+            await asyncio.sleep(0.05)
         # What the kernels of both ends hold is still there; then the connection is gone, not ended.
         with suppress(ConnectionResetError):
             assert not (await read_out(deaf)).endswith(b"0\r\n\r\n")
