@@ -172,7 +172,7 @@ def test_who_does_not_read_is_left_and_costs_the_others_nothing(
             feed.add(changes)
             lines = await lines_of(response, 40_000)
         assert lines[-1]["customer_id"] == "c39999"
-        while "does not read the changes, and is left" not in caplog.text:
+        while "does not read the changes, and is left" not in caplog.text:  # noqa: ASYNC110 - a log has no event
             await asyncio.sleep(0.05)
         # What the kernels of both ends hold is still there; then the connection is gone, not ended.
         with suppress(ConnectionResetError):
