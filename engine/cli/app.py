@@ -52,7 +52,7 @@ Start here:
 \b
 Exit codes:
   0    done
-  1    a disk or a broker failed, or a defect of rfmstream (with a traceback: please report it)
+  1    a disk, a broker, a worker or a destination failed; or a defect of rfmstream (with a traceback: please report it)
   2    usage or configuration: an option, ruleset or map is wrong; nothing was written
   3    input refused: it cannot be read, or --strict found rejected rows
   4    state: a checkpoint is damaged, belongs to another ruleset or cannot be written

@@ -87,12 +87,12 @@ def ruleset_options(default_help: str, *, multiple: bool = False) -> Callable[[_
 
 
 def view_options(*, population: bool = True) -> Callable[[_F], _F]:
-    """Add --view and --population, which choose among what a checkpoint of several views holds."""
+    """Add --view and --population, which choose among what a checkpoint or a file of several views holds."""
     options = [
         click.option(
             "--view",
             metavar="NAME",
-            help="Which view, where the checkpoint holds several: rfmstream replay --plan.",
+            help="Which view, where there are several: rfmstream replay --plan.",
         )
     ]
     if population:

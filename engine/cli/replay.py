@@ -57,7 +57,7 @@ Examples:
 
 \b
 Files:
-  INPUT  Parquet, Arrow IPC, CSV, JSON, a workbook (XLSX, XLS, ODS) or HTML, plain, gzip or zstd, or in a ZIP; a
+  INPUT  Parquet, Arrow IPC, CSV, JSON, a workbook (XLSX, XLS, ODS), HTML or XML, plain, gzip or zstd, or in a ZIP; a
          directory stands for all files below it.
          Any order of rows will do: they are sorted by time first. Columns, unless a map says otherwise:
          customer_id, order_id, occurred_at, amount (or amount_minor); optional: type (paid, refunded,

@@ -36,7 +36,8 @@ Examples:
 
 \b
 FILE's suffix chooses the format: {SUFFIXES}.
-Exit codes: 0 done · 1 a worker does not answer · 2 usage or configuration · 4 state or checkpoint · 130 interrupted
+Exit codes: 0 done · 1 a worker does not answer · 2 usage or configuration · 3 a file of changes cannot be read ·
+  4 state or checkpoint · 130 interrupted
 """,
 )
 @click.option(

@@ -28,7 +28,8 @@ Examples:
   rfmstream state list                              # the apps there are
   rfmstream state status --config worker.toml       # offsets, lag, workers, checkpoints of one
   # another ruleset, tried on a copy beside the running app, once its workers were stopped for a moment
-  rfmstream state copy --config worker.toml --to-app-id trial --to-checkpoints s3://shop-rfm/trial
+  rfmstream state copy --config worker.toml --to-app-id trial --to-checkpoints s3://shop-rfm/trial \\
+      --to-current-topic trial.tier-current.v1
   rfmstream state reset --config worker.toml --yes  # begin anew from the first record
 
 \b
