@@ -352,6 +352,65 @@ def test_etsy_orders(tmp_path: Path) -> None:
     )
 
 
+def test_etsy_orders_with_a_status_that_is_not_known(tmp_path: Path) -> None:
+    path = tmp_path / "EtsySoldOrders2024.csv"
+    rows = (
+        ("1", "Paid", "76.00"),
+        ("2", "Partially Refunded", "70.00"),
+        ("3", "Fully Refunded", "0.00"),
+        ("4", "Settling", "70.00"),
+        ("5", "Payment Processing", ""),
+    )
+    path.write_text(
+        "Sale Date,Order ID,Buyer User ID,Full Name,Currency,Order Total,Status,Adjusted Order Total,Buyer\n"
+        + "".join(
+            f"09/03/26,{order},,Jane,CAD,76.00,{status},{left},janedoe\n" for order, status, left in rows
+        )
+    )
+    at = "2026-09-03 00:00"
+    good, bad, excluded = run(path, "etsy-orders", "CAD")
+    assert sorted(good) == [
+        ("janedoe", "1", PAID, at, 7600),
+        ("janedoe", "2", PAID, at, 7600),
+        ("janedoe", "2", TOTAL, at, 600),
+        ("janedoe", "3", PAID, at, 7600),
+        ("janedoe", "3", CANCELLED, at, 0),
+    ]
+    assert (bad, excluded) == ([(3, "unknown_type")], 1)
+
+
+def test_etsy_orders_without_status_and_adjusted_total(tmp_path: Path) -> None:
+    path = tmp_path / "EtsySoldOrders2025.csv"
+    path.write_text(
+        "Sale Date,Order ID,Buyer User ID,Full Name,Currency,Order Total\n12/30/25,3935119409,kj7,Andrew,EUR,80.85\n"
+    )
+    assert run(path, "etsy-orders", "EUR") == (
+        [("kj7", "3935119409", PAID, "2025-12-30 00:00", 8085)],
+        [],
+        0,
+    )
+
+
+def test_taobao_statuses(tmp_path: Path) -> None:
+    path = tmp_path / "ExportOrderList.csv"
+    statuses = (
+        ("买家已付款\uff0c等待卖家发货", "2024-03-01 10:05:00"),
+        ("卖家已发货\uff0c等待买家确认", "2024-03-01 10:05:00"),
+        ("交易被淘宝关闭", "2024-03-01 10:05:00"),
+        ("状态不明", "2024-03-01 10:05:00"),
+        ("等待买家付款", ""),
+    )
+    path.write_text(
+        "订单编号,买家会员名,买家实际支付金额,订单状态,订单付款时间,退款金额\n"
+        + "".join(f'="{at}",小明,10.00,{status},{paid},3.00\n' for at, (status, paid) in enumerate(statuses)),
+        encoding="gbk",
+    )
+    good, bad, excluded = run(path, "taobao-orders", "CNY")
+    assert [row[1] for row in good if row[2] == PAID] == ["0", "1", "2"]
+    assert [row[1] for row in good if row[2] == CANCELLED] == ["2"]
+    assert (bad, excluded) == ([(3, "unknown_type")], 1)
+
+
 def test_amazon_shipments(tmp_path: Path) -> None:
     path = tmp_path / "shipments.txt"
     columns = (
