@@ -498,6 +498,32 @@ def test_magento_orders_as_the_api_leaves_fields_out(tmp_path: Path) -> None:
     )
 
 
+def test_magento_order_grid(tmp_path: Path) -> None:
+    path = tmp_path / "export.csv"
+    path.write_text(
+        'ID,"Purchase Point","Purchase Date","Bill-to Name","Grand Total (Base)","Grand Total (Purchased)",Status,'
+        '"Customer Email","Total Refunded","Braintree Transaction Source"\n'
+        '000000001,"Main","Mar 1, 2024 14:05:00 PM",Ann,36.3900,36.3900,Complete,Ann@example.com,,\n'
+        '000000002,"Main","Mar 2, 2024 02:05:00 PM",Ann,1236.3900,1236.3900,Processing,Ann@example.com,6.3900,\n'
+        '000000003,"Main","Mar 3, 2024 00:05:00 AM",Ann,36.3900,36.3900,Closed,Ann@example.com,36.3900,\n'
+        '000000004,"Main","2024-03-04 10:00:00",Ann,36.3900,36.3900,Closed,Ann@example.com,,\n'
+        '000000005,"Main","2024-03-04 10:00:00",Ann,36.3900,36.3900,Pending,Ann@example.com,,\n'
+        '000000006,"Main","2024-03-04 10:00:00",Ann,36.3900,36.3900,Packed,Ann@example.com,,\n'
+    )
+    who = "ann@example.com"
+    good, bad, excluded = run(path, "magento-grid", "USD")
+    assert sorted(good) == [
+        (who, "000000001", PAID, "2024-03-01 14:05", 3639),
+        (who, "000000002", PAID, "2024-03-02 14:05", 123_639),
+        (who, "000000002", TOTAL, "2024-03-02 14:05", 639),
+        (who, "000000003", PAID, "2024-03-03 00:05", 3639),
+        (who, "000000003", TOTAL, "2024-03-03 00:05", 3639),
+        (who, "000000004", PAID, "2024-03-04 10:00", 3639),
+        (who, "000000004", CANCELLED, "2024-03-04 10:00", 0),
+    ]
+    assert (bad, excluded) == ([(5, "unknown_type")], 1)
+
+
 def test_square_payments_with_the_least_they_hold(tmp_path: Path) -> None:
     payment = {
         "id": "a",
