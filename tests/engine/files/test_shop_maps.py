@@ -228,6 +228,31 @@ def test_a_shopify_refund_in_another_currency_is_never_taken_one_to_one(tmp_path
     )
 
 
+def test_shopify_api_orders_without_their_refunds_are_never_counted_whole(tmp_path: Path) -> None:
+    order = {
+        "id": 1,
+        "email": "Eve@example.com",
+        "financial_status": "refunded",
+        "created_at": "2024-01-10T11:00:00-05:00",
+        "updated_at": "2024-01-12T11:00:00-05:00",
+        "currency": "USD",
+        "total_price": "10.00",
+    }
+    partly = {**order, "id": 2, "financial_status": "partially_refunded"}
+    paid = {**order, "id": 3, "financial_status": "paid"}
+    path = tmp_path / "orders.json"
+    path.write_text(json.dumps({"orders": [order, partly, paid, {**paid, "financial_status": "settling"}]}))
+    assert run(path, "shopify-api-orders", "USD") == (
+        [
+            ("eve@example.com", "1", PAID, "2024-01-10 16:00", 1000),
+            ("eve@example.com", "3", PAID, "2024-01-10 16:00", 1000),
+            ("eve@example.com", "1", CANCELLED, "2024-01-12 16:00", 0),
+        ],
+        [(1, "unknown_type"), (3, "unknown_type")],
+        0,
+    )
+
+
 def test_shopify_api_orders_in_their_envelope_and_as_webhooks(tmp_path: Path) -> None:
     refund = {
         "id": 509562969,
