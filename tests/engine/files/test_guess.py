@@ -14,6 +14,8 @@ _CSV = {
     "complete-journey-lines": "household_id,store_id,basket_id,product_id,quantity,sales_value,transaction_timestamp",
     "complete-journey-raw": "household_key,BASKET_ID,DAY,PRODUCT_ID,QUANTITY,SALES_VALUE,STORE_ID,TRANS_TIME",
     "etsy-orders": "Sale Date,Order ID,Buyer User ID,Full Name,Currency,Order Value,Order Total,Status",
+    "magento-grid": "ID,Purchase Point,Purchase Date,Bill-to Name,Ship-to Name,Grand Total (Base),"
+    "Grand Total (Purchased),Status,Customer Email,Subtotal,Customer Name,Payment Method,Total Refunded",
     "online-retail": "InvoiceNo,StockCode,Description,Quantity,InvoiceDate,UnitPrice,CustomerID,Country",
     "online-retail-ii": "Invoice,StockCode,Description,Quantity,InvoiceDate,Price,Customer ID,Country",
     "paypal-activity": "Date,Time,TimeZone,Name,Type,Status,Currency,Gross,Fee,Net,From Email Address,To Email Address,"

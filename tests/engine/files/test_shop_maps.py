@@ -115,6 +115,144 @@ def test_woocommerce_rest(tmp_path: Path) -> None:
     assert sorted(engine.snapshot()["monetary_minor"].to_pylist()) == [0, 1500]
 
 
+def test_woocommerce_orders_of_webtoffee_that_name_no_refunded_sum(tmp_path: Path) -> None:
+    path = tmp_path / "orders.csv"
+    refund = "amount:{}|reason:|date:2024-03-03 10:00:00"
+    path.write_text(
+        "order_id,order_date,paid_date,status,order_total,order_currency,customer_user,billing_email,refund_items\n"
+        "1,2024-03-01 10:00:00,2024-03-01T10:05:00+02:00,completed,40.00,USD,0,Guest@example.com,\n"
+        f"2,2024-03-01 10:00:00,2024-03-01T10:05:00+02:00,completed,40.00,USD,5,a@example.com,{refund.format('5.00')}\n"
+        f"3,2024-03-01 10:00:00,2024-03-01T10:05:00+02:00,refunded,40.00,USD,5,a@example.com,{refund.format('40')}\n"
+        "4,2024-03-01 10:00:00,2024-03-01T10:05:00+02:00,cancelled,40.00,USD,5,a@example.com,\n"
+        "5,2024-03-01 10:00:00,,cancelled,40.00,USD,5,a@example.com,\n"
+        "6,2024-03-01 10:00:00,,packed,40.00,USD,5,a@example.com,\n"
+    )
+    paid_at = "2024-03-01 08:05"
+    assert run(path, "woocommerce-orders", "USD") == (
+        [
+            ("guest@example.com", "1", PAID, paid_at, 4000),
+            ("5", "3", PAID, paid_at, 4000),
+            ("5", "4", PAID, paid_at, 4000),
+            ("5", "3", CANCELLED, paid_at, 0),
+            ("5", "4", CANCELLED, paid_at, 0),
+        ],
+        [(1, "unknown_type"), (5, "unknown_type")],
+        1,
+    )
+
+
+def test_woocommerce_orders_in_the_import_format(tmp_path: Path) -> None:
+    path = tmp_path / "orders.csv"
+    path.write_text(
+        "id,order_number,created_at,status,total,total_refunded,currency,customer_user,billing_email\n"
+        "7,,2024-03-01 10:00:00,completed,40.00,5.00,USD,0,g@example.com\n"
+        "8,,2024-03-01 10:00:00,refunded,40.00,40.00,USD,9,g@example.com\n"
+    )
+    at = "2024-03-01 10:00"
+    assert run(path, "woocommerce-orders", "USD") == (
+        [
+            ("g@example.com", "7", PAID, at, 4000),
+            ("9", "8", PAID, at, 4000),
+            ("g@example.com", "7", TOTAL, at, 500),
+            ("9", "8", TOTAL, at, 4000),
+        ],
+        [],
+        0,
+    )
+
+
+def test_woocommerce_orders_with_a_row_an_item_count_once(tmp_path: Path) -> None:
+    path = tmp_path / "orders.csv"
+    row = "9,2024-03-01 10:00:00,completed,40.00,5.00,USD,0,g@example.com,"
+    path.write_text(
+        "order_id,date,status,order_total,refunded_total,order_currency,customer_id,billing_email,item_id\n"
+        f"{row}1\n{row}2\n"
+    )
+    engine = Engine(load_ruleset("rfm8", currency="USD"))
+    replay(engine, [path], input_map=load_map("woocommerce-orders"))
+    table = engine.snapshot().to_pylist()
+    assert [(row["frequency"], row["monetary_minor"]) for row in table] == [(1, 3500)]
+
+
+def test_woocommerce_rest_orders_that_were_cancelled_or_refunded_without_a_refund(tmp_path: Path) -> None:
+    order = {
+        "id": 1,
+        "status": "cancelled",
+        "currency": "USD",
+        "date_created_gmt": "2024-03-22T16:28:02",
+        "date_paid_gmt": "2024-03-22T16:28:08",
+        "date_modified_gmt": "2024-03-25T00:00:00",
+        "total": "29.35",
+        "customer_id": 26,
+        "refunds": [],
+    }
+    orders = [
+        order,
+        {**order, "id": 2, "date_paid_gmt": None},
+        {**order, "id": 3, "status": "refunded"},
+        {**order, "id": 4, "status": "refunded", "refunds": [{"id": 9, "total": "-29.35"}]},
+        {**order, "id": 5, "status": "shipped"},
+    ]
+    path = tmp_path / "orders.json"
+    path.write_text(json.dumps(orders))
+    good, bad, excluded = run(path, "woocommerce-rest", "USD")
+    paid_at = "2024-03-22 16:28"
+    assert sorted(good) == [
+        ("26", "1", PAID, paid_at, 2935),
+        ("26", "1", CANCELLED, "2024-03-25 00:00", 0),
+        ("26", "3", PAID, paid_at, 2935),
+        ("26", "3", CANCELLED, "2024-03-25 00:00", 0),
+        ("26", "4", PAID, paid_at, 2935),
+        ("26", "4", REFUNDED, paid_at, 2935),
+    ]
+    assert (bad, excluded) == ([(4, "unknown_type")], 1)
+
+
+def test_a_shopify_refund_in_another_currency_is_never_taken_one_to_one(tmp_path: Path) -> None:
+    transaction = {"id": 1, "kind": "refund", "status": "success", "amount": "5.00", "currency": "EUR"}
+    order = {
+        "id": 1,
+        "email": "Eve@example.com",
+        "financial_status": "partially_refunded",
+        "created_at": "2024-01-10T11:00:00-05:00",
+        "currency": "USD",
+        "total_price": "10.00",
+        "refunds": [{"id": 5, "created_at": "2024-03-10T11:00:00-04:00", "transactions": [transaction]}],
+    }
+    path = tmp_path / "orders.json"
+    path.write_text(json.dumps({"orders": [order]}))
+    assert run(path, "shopify-api-orders", "USD") == (
+        [("eve@example.com", "1", PAID, "2024-01-10 16:00", 1000)],
+        [(0, "currency_mismatch")],
+        0,
+    )
+
+
+def test_shopify_api_orders_without_their_refunds_are_never_counted_whole(tmp_path: Path) -> None:
+    order = {
+        "id": 1,
+        "email": "Eve@example.com",
+        "financial_status": "refunded",
+        "created_at": "2024-01-10T11:00:00-05:00",
+        "updated_at": "2024-01-12T11:00:00-05:00",
+        "currency": "USD",
+        "total_price": "10.00",
+    }
+    partly = {**order, "id": 2, "financial_status": "partially_refunded"}
+    paid = {**order, "id": 3, "financial_status": "paid"}
+    path = tmp_path / "orders.json"
+    path.write_text(json.dumps({"orders": [order, partly, paid, {**paid, "financial_status": "settling"}]}))
+    assert run(path, "shopify-api-orders", "USD") == (
+        [
+            ("eve@example.com", "1", PAID, "2024-01-10 16:00", 1000),
+            ("eve@example.com", "3", PAID, "2024-01-10 16:00", 1000),
+            ("eve@example.com", "1", CANCELLED, "2024-01-12 16:00", 0),
+        ],
+        [(1, "unknown_type"), (3, "unknown_type")],
+        0,
+    )
+
+
 def test_shopify_api_orders_in_their_envelope_and_as_webhooks(tmp_path: Path) -> None:
     refund = {
         "id": 509562969,
@@ -239,6 +377,65 @@ def test_etsy_orders(tmp_path: Path) -> None:
     )
 
 
+def test_etsy_orders_with_a_status_that_is_not_known(tmp_path: Path) -> None:
+    path = tmp_path / "EtsySoldOrders2024.csv"
+    rows = (
+        ("1", "Paid", "76.00"),
+        ("2", "Partially Refunded", "70.00"),
+        ("3", "Fully Refunded", "0.00"),
+        ("4", "Settling", "70.00"),
+        ("5", "Payment Processing", ""),
+    )
+    path.write_text(
+        "Sale Date,Order ID,Buyer User ID,Full Name,Currency,Order Total,Status,Adjusted Order Total,Buyer\n"
+        + "".join(
+            f"09/03/26,{order},,Jane,CAD,76.00,{status},{left},janedoe\n" for order, status, left in rows
+        )
+    )
+    at = "2026-09-03 00:00"
+    good, bad, excluded = run(path, "etsy-orders", "CAD")
+    assert sorted(good) == [
+        ("janedoe", "1", PAID, at, 7600),
+        ("janedoe", "2", PAID, at, 7600),
+        ("janedoe", "2", TOTAL, at, 600),
+        ("janedoe", "3", PAID, at, 7600),
+        ("janedoe", "3", CANCELLED, at, 0),
+    ]
+    assert (bad, excluded) == ([(3, "unknown_type")], 1)
+
+
+def test_etsy_orders_without_status_and_adjusted_total(tmp_path: Path) -> None:
+    path = tmp_path / "EtsySoldOrders2025.csv"
+    path.write_text(
+        "Sale Date,Order ID,Buyer User ID,Full Name,Currency,Order Total\n12/30/25,3935119409,kj7,Andrew,EUR,80.85\n"
+    )
+    assert run(path, "etsy-orders", "EUR") == (
+        [("kj7", "3935119409", PAID, "2025-12-30 00:00", 8085)],
+        [],
+        0,
+    )
+
+
+def test_taobao_statuses(tmp_path: Path) -> None:
+    path = tmp_path / "ExportOrderList.csv"
+    statuses = (
+        ("买家已付款\uff0c等待卖家发货", "2024-03-01 10:05:00"),
+        ("卖家已发货\uff0c等待买家确认", "2024-03-01 10:05:00"),
+        ("交易被淘宝关闭", "2024-03-01 10:05:00"),
+        ("状态不明", "2024-03-01 10:05:00"),
+        ("等待买家付款", ""),
+    )
+    path.write_text(
+        "订单编号,买家会员名,买家实际支付金额,订单状态,订单付款时间,退款金额\n"
+        + "".join(f'="{at}",小明,10.00,{status},{paid},3.00\n' for at, (status, paid) in enumerate(statuses)),
+        encoding="gbk",
+    )
+    good, bad, excluded = run(path, "taobao-orders", "CNY")
+    assert [row[1] for row in good if row[2] == PAID] == ["0", "1", "2"]
+    assert [row[1] for row in good if row[2] == CANCELLED] == ["2"]
+    assert (bad, excluded) == ([(3, "unknown_type")], 1)
+
+
 def test_amazon_shipments(tmp_path: Path) -> None:
     path = tmp_path / "shipments.txt"
     columns = (
@@ -289,6 +486,84 @@ def test_magento_orders(tmp_path: Path) -> None:
         ],
         [],
         1,
+    )
+
+
+def test_magento_orders_as_the_api_leaves_fields_out(tmp_path: Path) -> None:
+    guest = {
+        "increment_id": "1",
+        "state": "processing",
+        "customer_email": "Roni@example.com",
+        "customer_is_guest": 1,
+        "created_at": "2024-03-01 10:00:00",
+        "updated_at": "2024-03-09 10:00:00",
+        "base_currency_code": "KWD",
+        "base_grand_total": 10.125,
+        "base_total_due": 10.125,
+    }
+    path = tmp_path / "authorized.json"
+    path.write_text(json.dumps({"items": [guest]}))
+    assert run(path, "magento-orders", "KWD") == ([], [], 1)
+    paid = {**guest, "base_total_due": 0, "base_total_paid": 10.125}
+    free = {**guest, "increment_id": "2", "base_total_due": 0, "base_grand_total": 0, "base_total_paid": 0}
+    closed = {**paid, "increment_id": "3", "state": "closed", "base_total_refunded": "10.1250"}
+    strange = {**paid, "increment_id": "4", "state": "settling"}
+    path = tmp_path / "orders.json"
+    path.write_text(json.dumps({"items": [paid, free, closed, strange]}))
+    at, who = "2024-03-01 10:00", "roni@example.com"
+    assert run(path, "magento-orders", "KWD") == (
+        [
+            (who, "1", PAID, at, 10_125),
+            (who, "2", PAID, at, 0),
+            (who, "3", PAID, at, 10_125),
+            (who, "3", TOTAL, "2024-03-09 10:00", 10_125),
+        ],
+        [(3, "unknown_type")],
+        0,
+    )
+
+
+def test_magento_order_grid(tmp_path: Path) -> None:
+    path = tmp_path / "export.csv"
+    path.write_text(
+        'ID,"Purchase Point","Purchase Date","Bill-to Name","Grand Total (Base)","Grand Total (Purchased)",Status,'
+        '"Customer Email","Total Refunded","Braintree Transaction Source"\n'
+        '000000001,"Main","Mar 1, 2024 14:05:00 PM",Ann,36.3900,36.3900,Complete,Ann@example.com,,\n'
+        '000000002,"Main","Mar 2, 2024 02:05:00 PM",Ann,1236.3900,1236.3900,Processing,Ann@example.com,6.3900,\n'
+        '000000003,"Main","Mar 3, 2024 00:05:00 AM",Ann,36.3900,36.3900,Closed,Ann@example.com,36.3900,\n'
+        '000000004,"Main","2024-03-04 10:00:00",Ann,36.3900,36.3900,Closed,Ann@example.com,,\n'
+        '000000005,"Main","2024-03-04 10:00:00",Ann,36.3900,36.3900,Pending,Ann@example.com,,\n'
+        '000000006,"Main","2024-03-04 10:00:00",Ann,36.3900,36.3900,Packed,Ann@example.com,,\n'
+    )
+    who = "ann@example.com"
+    good, bad, excluded = run(path, "magento-grid", "USD")
+    assert sorted(good) == [
+        (who, "000000001", PAID, "2024-03-01 14:05", 3639),
+        (who, "000000002", PAID, "2024-03-02 14:05", 123_639),
+        (who, "000000002", TOTAL, "2024-03-02 14:05", 639),
+        (who, "000000003", PAID, "2024-03-03 00:05", 3639),
+        (who, "000000003", TOTAL, "2024-03-03 00:05", 3639),
+        (who, "000000004", PAID, "2024-03-04 10:00", 3639),
+        (who, "000000004", CANCELLED, "2024-03-04 10:00", 0),
+    ]
+    assert (bad, excluded) == ([(5, "unknown_type")], 1)
+
+
+def test_square_payments_with_the_least_they_hold(tmp_path: Path) -> None:
+    payment = {
+        "id": "a",
+        "created_at": "2024-10-13T21:14:29.577Z",
+        "amount_money": {"amount": 1000, "currency": "USD"},
+        "status": "COMPLETED",
+        "customer_id": "C",
+    }
+    walk_in = {key: value for key, value in payment.items() if key != "customer_id"}
+    path = tmp_path / "payments.json"
+    path.write_text(json.dumps({"payments": [payment, walk_in, {**payment, "id": "b", "status": "SETTLED"}]}))
+    assert run(path, "square-payments", "USD") == (
+        [("C", "a", PAID, "2024-10-13 21:14", 1000)],
+        [(1, "missing_customer_id"), (2, "unknown_type")],
+        0,
     )
 
 

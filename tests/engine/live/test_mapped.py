@@ -91,7 +91,8 @@ def test_a_shopify_order_gives_all_its_events_at_its_own_offset() -> None:
         "refunds": [{"created_at": "2024-02-01T00:00:00Z", "transactions": transactions}],
     }
     alone = {"id": 5, "order_id": 45, "created_at": "2024-03-10T11:00:00Z", "transactions": transactions[:1]}
-    batch = decode("shopify-api-orders", [order, alone, {**order, "id": 46, "refunds": []}])
+    whole = {**order, "id": 46, "financial_status": "paid", "refunds": []}
+    batch = decode("shopify-api-orders", [order, alone, whole])
     assert events(batch) == [
         (0, "207", "45", PAID, 1000),
         (0, "207", "45", REFUNDED, 300),
