@@ -37,6 +37,7 @@ SHIPPED: Final = Path(__file__).parent / "rulesets"
 
 _NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _DAY_UNITS: Final = ("calendar_day", "duration")
+_PLAYBOOK_TEXTS: Final = ("audience", "actions", "channels")
 _TOP_KEYS: Final = (
     *("name", "extends", "title", "source", "time_zone", "currency", "day_unit", "window_days"),
     *("cuts", "weights", "rules", "tiers", "playbooks", "milestones"),
@@ -75,6 +76,7 @@ def _read_extended(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     base = _read_extended(base_path, seen)
     _parse(base, str(base_path))  # a mistake in there is reported with that file's name
     own_name = document.get("name")
+    _drop_outdated_chinese(base, document)
     merged = _merge(base, document)
     merged["name"] = own_name
     # What the base brought along and this file's rules no longer name is not a mistake of this file.
@@ -92,6 +94,18 @@ def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
         below = merged.get(key)
         merged[key] = _merge(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
     return merged
+
+
+def _drop_outdated_chinese(base: Mapping[str, Any], over: Mapping[str, Any]) -> None:
+    """Drop the Chinese of a base's texts that `over` words anew in English alone: it would say something else."""
+    books, own = base.get("playbooks"), over.get("playbooks")
+    if not isinstance(books, dict) or not isinstance(own, dict):
+        return
+    for key, entry in own.items():
+        if isinstance(entry, dict) and isinstance(books.get(key), dict):
+            for name in _PLAYBOOK_TEXTS:
+                if name in entry:
+                    books[key].pop(f"zh_{name}", None)
 
 
 def _dicts(values: object) -> list[dict[str, Any]]:
@@ -262,15 +276,33 @@ def _parse_playbooks(top: TomlTable) -> dict[str, Playbook]:
     playbooks = {}
     for key in table.values:
         entry = table.table(key)
-        entry.allow("audience", "actions", "channels", "holdout")
+        entry.allow(*_PLAYBOOK_TEXTS, "holdout", *(f"zh_{name}" for name in _PLAYBOOK_TEXTS))
         playbooks[key] = Playbook(
             key,
             entry.text("audience"),
             entry.texts("actions"),
             entry.texts("channels"),
             _parse_holdout(entry),
+            entry.text("zh_audience") if "zh_audience" in entry else None,
+            _parse_chinese(entry, "actions"),
+            _parse_chinese(entry, "channels"),
         )
     return playbooks
+
+
+def _parse_chinese(playbook: TomlTable, name: str) -> tuple[str, ...]:
+    """Read the Chinese of a list of texts: one for each, or none at all."""
+    key = f"zh_{name}"
+    if key not in playbook:
+        return ()
+    texts, english = playbook.texts(key), playbook.texts(name)
+    if len(texts) != len(english):
+        raise playbook.error(
+            key,
+            f"has {len(texts)}, but {name} has {len(english)}",
+            f"write the Chinese of each of the {name}, in their order",
+        )
+    return texts
 
 
 def _parse_holdout(playbook: TomlTable) -> int | None:

@@ -16,6 +16,7 @@ class Playbook:
             actions   what to do, in order of importance, a sentence each
             channels  where to do it
             holdout_parts  of 10,000 customers, so many are left alone, to see whether acting helps; None: nobody asks
+            audience_zh, actions_zh, channels_zh  the same in Chinese; None and empty: there is English alone
     """
 
     key: str
@@ -23,6 +24,9 @@ class Playbook:
     actions: tuple[str, ...]
     channels: tuple[str, ...]
     holdout_parts: int | None = None
+    audience_zh: str | None = None
+    actions_zh: tuple[str, ...] = ()
+    channels_zh: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

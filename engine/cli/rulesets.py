@@ -42,8 +42,15 @@ def list_() -> None:
 @click.argument("name", metavar="NAME|FILE")
 @click.option("--time-zone", metavar="ZONE", help="Show it with this IANA zone instead of its own.")
 @click.option("--currency", metavar="CODE", help="Show it with this currency instead of its own.")
+@click.option(
+    "--lang",
+    type=click.Choice(["en", "zh"]),
+    default="en",
+    show_default=True,
+    help="Language of the playbooks, as far as the file has it.",
+)
 @click.option("--toml", "as_toml", is_flag=True, help="Print the file instead, comments included.")
-def show(*, name: str, time_zone: str | None, currency: str | None, as_toml: bool) -> None:
+def show(*, name: str, time_zone: str | None, currency: str | None, lang: str, as_toml: bool) -> None:
     """Show a ruleset: cuts, window, tiers with their labels, and the playbook of each."""
     from rfmstream.engine.cli.show import print_ruleset  # loads rich
     from rfmstream.schemas.ruleset import load_ruleset  # loads numpy
@@ -53,7 +60,7 @@ def show(*, name: str, time_zone: str | None, currency: str | None, as_toml: boo
     if as_toml:
         click.echo((shipped_path(name) or Path(name)).read_text(encoding="utf-8-sig"), nl=False)
     else:
-        print_ruleset(ruleset)
+        print_ruleset(ruleset, lang)
 
 
 @rulesets.command()

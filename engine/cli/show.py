@@ -198,8 +198,8 @@ def print_rulesets(rulesets: Iterable[Ruleset]) -> None:
     )
 
 
-def print_ruleset(ruleset: Ruleset) -> None:
-    """Print everything a ruleset says."""
+def print_ruleset(ruleset: Ruleset, lang: str = "en") -> None:
+    """Print everything a ruleset says; its playbooks in `lang`, "en" or "zh", as far as they are in it."""
     console = _console()
     days = "calendar days" if ruleset.day_unit == "calendar_day" else "spans of 24 hours"
     facts = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
@@ -223,7 +223,7 @@ def print_ruleset(ruleset: Ruleset) -> None:
         tiers.add_row(Text(tier.id), Text(f"{tier.label_zh} {tier.label_en}"), _combinations(ruleset, code))
     console.print(tiers)
     for tier in ruleset.tiers:
-        _print_playbook(console, tier)
+        _print_playbook(console, tier, lang)
 
 
 def _signals_asked(ruleset: Ruleset) -> list[tuple[str, str]]:
@@ -247,11 +247,19 @@ def _signals_asked(ruleset: Ruleset) -> list[tuple[str, str]]:
     return asked
 
 
-def _print_playbook(console: Console, tier: Tier) -> None:
-    console.print(Text(f"{tier.id} {tier.label_en}", style="bold"), Text(f"· {tier.playbook.audience}"))
-    for action in tier.playbook.actions:
+def _print_playbook(console: Console, tier: Tier, lang: str) -> None:
+    book, is_zh = tier.playbook, lang == "zh"
+    audience = (is_zh and book.audience_zh) or book.audience
+    label = tier.label_zh if is_zh else tier.label_en
+    console.print(Text(f"{tier.id} {label}", style="bold"), Text(f"· {audience}"))
+    for action in (is_zh and book.actions_zh) or book.actions:
         console.print(Text(f"  - {action}"))
-    console.print(Text(f"  via {', '.join(tier.playbook.channels)}"))
+    via = (
+        f"渠道 {'、'.join(book.channels_zh)}"
+        if is_zh and book.channels_zh
+        else f"via {', '.join(book.channels)}"
+    )
+    console.print(Text(f"  {via}"))
 
 
 def _combinations(ruleset: Ruleset, code: int) -> str:

@@ -81,6 +81,7 @@ class Explanation:
             is_first_order  exactly one order that is not void; None where that makes no difference and is not known
             matched       None without a tier, or where the ruleset's file is not at hand
             next_change_at, next_tier  what time will do if no order comes; None: nothing
+            actions, actions_zh  what its playbook says to do; in Chinese empty where the ruleset does not say it so
             reach         the other tiers, in the ruleset's order
     """
 
@@ -94,6 +95,7 @@ class Explanation:
     label_zh: str | None
     playbook: str | None
     actions: tuple[str, ...]
+    actions_zh: tuple[str, ...]
     since: str | None
     seq: int | None
     reason: str | None
@@ -144,6 +146,7 @@ def explain(
         label_zh=tier.label_zh if tier else None,
         playbook=tier.playbook.key if tier else None,
         actions=tier.playbook.actions if tier else (),
+        actions_zh=tier.playbook.actions_zh if tier else (),
         since=_text(since),
         seq=row["seq"],
         reason=row["reason"],

@@ -86,7 +86,12 @@ def test_nothing_is_wider_than_the_window(seen: Opened) -> None:
 def test_two_languages(seen: Opened) -> None:
     heading = seen.page.locator("h1")
     assert heading.inner_text() == "Customers by recency, frequency and money"
+    seen.page.locator("details:has(.book) summary").first.click()
+    book = seen.page.locator(".book").first
+    assert "Thank them without a discount" in book.inner_text()
     seen.page.click('[data-lang-button="zh"]')
+    assert "表达感谢" in book.inner_text()
+    assert "Thank them" not in book.inner_text()
     assert heading.inner_text() == "客户 RFM 分层报告"
     assert seen.page.evaluate("document.documentElement.lang") == "zh-Hans"
     text = seen.page.locator("main").inner_text()

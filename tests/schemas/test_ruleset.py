@@ -1,4 +1,5 @@
 import json
+import re
 from dataclasses import FrozenInstanceError, fields
 from hashlib import sha256
 from itertools import product
@@ -135,6 +136,27 @@ def test_every_built_in_tier_tells_what_to_do(name: str) -> None:
         assert tier.playbook.audience.endswith(".")
         assert len(tier.playbook.actions) >= 2
         assert tier.playbook.channels
+
+
+@pytest.mark.parametrize("name", list_rulesets())
+def test_every_built_in_tier_tells_what_to_do_in_chinese(name: str) -> None:
+    for tier in load_ruleset(name).tiers:
+        book = tier.playbook
+        assert book.audience_zh is not None
+        assert book.audience_zh.endswith("。")
+        assert all(action.endswith("。") for action in book.actions_zh)
+        assert (len(book.actions_zh), len(book.channels_zh)) == (len(book.actions), len(book.channels))
+        # What a text names of a signal or a column, it names in both languages.
+        for english, chinese in zip(book.actions, book.actions_zh, strict=True):
+            assert re.findall(r"`[a-z_]+`", english) == re.findall(r"`[a-z_]+`", chinese)
+
+
+def test_chinese_texts_decide_nothing(tmp_path: Path) -> None:
+    without = load_text(tmp_path, TINY)
+    with_ = load_text(tmp_path, TINY.replace('["email"]', '["email"], zh_audience = "所有人。"'))
+    assert without.tiers[0].playbook.audience_zh is None
+    assert with_.tiers[0].playbook.audience_zh == "所有人。"
+    assert (with_.identity, with_.fingerprint) == (without.identity, without.fingerprint)
 
 
 def test_lookup_is_int8_and_frozen() -> None:

@@ -167,6 +167,11 @@ def test_the_documented_extension_loads(tmp_path: Path) -> None:
         (changed('actions = ["Do."]', "actions = []"), "playbooks.p.actions", "list of strings"),
         (changed('actions = ["Do."]', 'actions = ["Do.", 3]'), "playbooks.p.actions[2]", "must be a string"),
         (
+            changed('actions = ["Do."]', 'actions = ["Do."]\nzh_actions = ["做。", "再做。"]'),
+            "playbooks.p.zh_actions",
+            "has 2, but actions has 1",
+        ),
+        (
             GOOD + '[playbooks.q]\naudience = "x"\nactions = ["x"]\nchannels = ["x"]\n',
             "playbooks.q",
             "no tier",
@@ -261,6 +266,16 @@ class TestExtends:
             encoding="utf-8",
         )
         assert [tier.id for tier in load_ruleset(child).tiers] == ["111", "000"]
+
+    def test_drops_the_chinese_of_what_is_worded_anew(self, tmp_path: Path) -> None:
+        child = tmp_path / "child.toml"
+        text = 'name = "c"\nextends = "rfm8"\n[playbooks.retain]\nactions = ["Call."]\n'
+        child.write_text(text, encoding="utf-8")
+        book = load_ruleset(child).tiers[1].playbook
+        assert (book.key, book.actions, book.actions_zh) == ("retain", ("Call.",), ())
+        assert book.audience_zh is not None
+        child.write_text(f'{text}zh_actions = ["打电话。"]\n', encoding="utf-8")
+        assert load_ruleset(child).tiers[1].playbook.actions_zh == ("打电话。",)
 
     def test_needs_a_name_of_its_own(self, tmp_path: Path) -> None:
         error = refusal(tmp_path, 'extends = "rfm8"')

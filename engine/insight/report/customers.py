@@ -229,4 +229,5 @@ def _playbook(tier: Tier | None) -> PlaybookText | None:
     if tier is None:
         return None
     book = tier.playbook
-    return PlaybookText(book.key, book.audience, book.actions, book.channels)
+    english = (book.key, book.audience, book.actions, book.channels)
+    return PlaybookText(*english, book.audience_zh, book.actions_zh, book.channels_zh)

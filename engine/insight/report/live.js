@@ -225,7 +225,7 @@
     parts.push(table("Buying now could reach", ["Tier", "Further orders", "Of at least, together"], why.reach.map((reach) => [tierName(reach.tier),
       reach.orders === null ? both("out of reach", "无法达到") : number(reach.orders), reach.amount_minor === null ? "–" : money(reach.amount_minor)])));
     if (why.actions.length) {
-      parts.push(el("h3", {}, both("Playbook"), `: ${why.playbook}`), el("ul", { class: "book", lang: "en" }, ...why.actions.map((action) => el("li", {}, action))));
+      parts.push(el("h3", {}, both("Playbook"), `: ${why.playbook}`), el("ul", { class: "book", lang: "en" }, ...why.actions.map((action, place) => el("li", {}, both(action, why.actions_zh[place] || action)))));
     }
     return parts;
   };

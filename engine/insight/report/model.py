@@ -9,12 +9,15 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class PlaybookText:
-    """What to do with a tier's customers, as its ruleset says it."""
+    """What to do with a tier's customers, as its ruleset says it; in Chinese None and empty where it does not."""
 
     key: str
     audience: str
     actions: tuple[str, ...]
     channels: tuple[str, ...]
+    audience_zh: str | None = None
+    actions_zh: tuple[str, ...] = ()
+    channels_zh: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -201,11 +201,14 @@ def _book(tier: TierTile) -> str:
     book = tier.playbook
     if book is None:
         return ""
-    actions = "".join(f"<li>{escape(action)}</li>" for action in book.actions)
+    # What a ruleset says in English alone stands in both languages.
+    pairs = zip(book.actions, book.actions_zh or book.actions, strict=True)
+    actions = "".join(f"<li>{both(*pair)}</li>" for pair in pairs)
+    channels = both(", ".join(book.channels), "、".join(book.channels_zh) or ", ".join(book.channels))
     return (
         f"<details><summary>{both(tier.label_en, tier.label_zh)} · {escape(book.key)}</summary>"
-        f'<div class="book" lang="en"><p>{escape(book.audience)}</p><ul>{actions}</ul>'
-        f'<p class="muted">{escape(", ".join(book.channels))}</p></div></details>'
+        f'<div class="book" lang="en"><p>{both(book.audience, book.audience_zh or book.audience)}</p><ul>{actions}</ul>'
+        f'<p class="muted">{channels}</p></div></details>'
     )
 
 
