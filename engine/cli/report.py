@@ -8,6 +8,8 @@ import click
 from rfmstream.engine.cli.options import FILE, chosen_ruleset, memory_option, ruleset_options
 
 _SUFFIXES = (".html", ".json")
+CUSTOMERS_MAX = 1000
+"""Of each tier: the page is to be read, and whoever wants all of them has the snapshot."""
 
 
 @click.command(
@@ -25,13 +27,16 @@ Examples:
   # who moved where in the first quarter, and pictures for mails
   rfmstream report changes.parquet --snapshot tiers.parquet --since 2027-01-01 --until 2027-04-01 \\
       --out quarter.html --png pictures
+  # the twenty best customers of each tier, by id
+  rfmstream report changes.parquet --snapshot tiers.parquet --customers 20 --out twenty.html
 
 \b
 Files:
   CHANGES   of rfmstream replay --changes; several, oldest first, where runs went on from a checkpoint.
   SNAPSHOT  of the same run's end: of replay --snapshot, or of rfmstream snapshot.
-  The page holds numbers of groups, never a customer's id. It loads nothing and works without a network. docs/report.md
-  explains every view. It needs the extra `report`: pip install 'rfmstream[report]'; .json and --json do not.
+  The page holds numbers of groups, and no customer's id unless --customers asks for some. It loads nothing and works
+  without a network. docs/report.md explains every view. It needs the extra `report`: pip install 'rfmstream[report]';
+  .json and --json do not.
 
 \b
 Exit codes: 0 done · 1 a disk failed · 2 usage or configuration · 3 a file cannot be read or they do not belong
@@ -66,6 +71,13 @@ together · 130 interrupted
 @click.option("--view", metavar="NAME", help="The view to report, where the files hold several.")
 @click.option("--previous", metavar="FILE", type=FILE, help="An earlier report.json: say what changed since.")
 @click.option(
+    "--customers",
+    metavar="N",
+    type=click.IntRange(1, CUSTOMERS_MAX),
+    help=f"List the N customers of each tier who spent the most, at most {CUSTOMERS_MAX:,}: their ids are then in what "
+    "is written. [default: none]",
+)
+@click.option(
     "--lang", type=click.Choice(["en", "zh"]), default="en", show_default=True, help="First language."
 )
 @click.option(
@@ -93,6 +105,7 @@ def report(
     until: str | None,
     view: str | None,
     previous: Path | None,
+    customers: int | None,
     lang: str,
     outs: tuple[Path, ...],
     png: Path | None,
@@ -131,6 +144,7 @@ def report(
             until_us=instants["--until"],
             view=view,
             previous=previous,
+            customers=customers or 0,
         )
     )
     written = []

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -11,6 +11,7 @@ from rfmstream.engine.events.instants import to_text
 from rfmstream.engine.insight.report.ahead import ahead
 from rfmstream.engine.insight.report.calendar import cohorts, months
 from rfmstream.engine.insight.report.customers import bands, distributions, grid, ladder, pareto, tiles
+from rfmstream.engine.insight.report.listed import listed
 from rfmstream.engine.insight.report.local_time import DAY_US, local_days
 from rfmstream.engine.insight.report.model import Ladder, Report, Since, TierSince, TierTile
 from rfmstream.engine.insight.report.movement import daily, flaps, flows, sizes, transitions
@@ -40,6 +41,7 @@ class Question:
             since_us, until_us  the two instants that are compared; None: SINCE_DAYS ago, and the snapshot's
             view        where the files hold several
             previous    an earlier report, as JSON
+            customers   list so many customers of each tier by their ids; 0: none
     """
 
     changes: Sequence[Path]
@@ -52,6 +54,7 @@ class Question:
     until_us: int | None = None
     view: str | None = None
     previous: Path | None = None
+    customers: int = 0
 
 
 def build(question: Question) -> Report:
@@ -61,7 +64,11 @@ def build(question: Question) -> Report:
             ConfigError  instants that contradict the files, a ruleset or view that has to be named
     """
     snapshot = read_snapshot(
-        question.snapshot, question.ruleset, as_of_us=question.as_of_us, view=question.view
+        question.snapshot,
+        question.ruleset,
+        as_of_us=question.as_of_us,
+        view=question.view,
+        has_ids=question.customers > 0,
     )
     rules = snapshot.ruleset
     since_us, until_us = _span(question, snapshot.as_of_us)
@@ -74,7 +81,8 @@ def build(question: Question) -> Report:
             fix="name the snapshot of the same run, or give its instant by --as-of",
         )
     orders = _orders(question, snapshot)
-    return assemble(snapshot, changes, (since_us, until_us), orders=orders, before=before)
+    made = assemble(snapshot, changes, (since_us, until_us), orders=orders, before=before)
+    return replace(made, listed=listed(snapshot, question.customers)) if question.customers > 0 else made
 
 
 def assemble(

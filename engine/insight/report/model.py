@@ -241,8 +241,25 @@ class Since:
 
 
 @dataclass(frozen=True)
+class ListedCustomer:
+    """A customer by id: R, F and M as the ruleset counts them, orders and revenue over a lifetime."""
+
+    tier: str | None
+    customer_id: str
+    population: str | None
+    recency_days: int | None
+    frequency: int
+    monetary_minor: int
+    orders: int
+    revenue_minor: int
+
+
+@dataclass(frozen=True)
 class Report:
-    """All of a report. `format` counts up when a field's meaning changes."""
+    """All of a report. `format` counts up when a field's meaning changes.
+
+    Fields  listed  the customers of each tier who spent the most, by id; None unless asked for
+    """
 
     format: int
     ruleset: str
@@ -273,3 +290,4 @@ class Report:
     flaps: Flaps
     cohorts: tuple[Cohort, ...]
     since: Since | None
+    listed: tuple[ListedCustomer, ...] | None = None

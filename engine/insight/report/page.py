@@ -132,7 +132,8 @@ def buttons() -> str:
 
 
 def _footer(report: Report) -> str:
-    return f"<footer>{said('page', 'footer')} {escape(report.fingerprint[:12])}</footer>"
+    ids = said("page", "no_ids" if report.listed is None else "has_ids")
+    return f"<footer>{said('page', 'footer')} {ids} {escape(report.fingerprint[:12])}</footer>"
 
 
 def _views(report: Report) -> Iterator[tuple[str, list[Picture], Table]]:
@@ -142,6 +143,8 @@ def _views(report: Report) -> Iterator[tuple[str, list[Picture], Table]]:
         [pictures.tiles(report, "customers"), pictures.tiles(report, "revenue_minor")],
         tables.tiers(report),
     )
+    if report.listed is not None:
+        yield "listed", [], tables.listed(report, report.listed)
     if (since := moving.since(report)) is not None:
         yield "since", [since], tables.since(report)
     yield "grid", [pictures.grid(report)], tables.grid(report)
@@ -171,6 +174,8 @@ def _body(report: Report, key: str, drawn: Sequence[str], found: Table) -> str:
     if key == "tiers":
         shown = _tiles(*drawn) if drawn else ""
         return f"<p>{text}</p>{shown}{found.html()}{_books(report)}"
+    if key == "listed":
+        return f"<p>{text}</p>{found.html()}"
     more = _machine(report) if key == "sizes" else ""
     table = f"<details><summary>{both('Table', '表格')}: {found.caption}</summary>{found.html()}</details>"
     return f"<p>{text}</p>{''.join(drawn)}{more}{table}"

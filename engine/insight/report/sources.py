@@ -4,7 +4,7 @@ Tiers are codes, positions in the ruleset's list of tiers; one more stands for n
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,7 @@ class Snapshot:
             tier, next_tier   tier codes
             instants   µs since 1970 UTC, NEVER_US where there is none
             recency_days  -1 without an order
+            customer_id, population  None unless read for them; population also where the file has none
     """
 
     ruleset: Ruleset
@@ -67,6 +68,8 @@ class Snapshot:
     lifetime_monetary_minor: Ints
     next_change_us: Ints
     next_tier: Codes
+    customer_id: pa.ChunkedArray | None = None
+    population: pa.ChunkedArray | None = None
 
     @property
     def no_tier(self) -> int:
@@ -75,13 +78,19 @@ class Snapshot:
 
 
 def read_snapshot(
-    path: Path, ruleset: Ruleset | None, *, as_of_us: int | None = None, view: str | None = None
+    path: Path,
+    ruleset: Ruleset | None,
+    *,
+    as_of_us: int | None = None,
+    view: str | None = None,
+    has_ids: bool = False,
 ) -> Snapshot:
     """Read a snapshot.
 
     In      ruleset   None: the built-in that the file names
             as_of_us  None: as the file tells, to the day (see `as_of_of`)
             view      the view to take where the file holds several
+            has_ids   read the customers' ids, too
     Errors  InputError   not a snapshot, an empty one, or one of several rulesets
             ConfigError  its ruleset is no built-in and was not given, or another one was
     """
@@ -89,12 +98,17 @@ def read_snapshot(
         *("tier", "r_band", "f_band", "m_band", "last_paid_at", "first_paid_at", "recency_days", "frequency"),
         *("monetary_minor", "lifetime_orders", "lifetime_monetary_minor", "next_change_at", "next_tier"),
         *("effective_at", "ruleset", "view"),
+        *(("customer_id", "population") if has_ids else ()),
     ]
     table = _one_view(read_table(path, names, kind=SNAPSHOT), view, path)
     if table.num_rows == 0:
         raise InputError("holds no customer", source=path, fix="replay some orders first")
     rules = _rules(table["ruleset"], ruleset, path)
-    return snapshot_of(table, rules, source=path, as_of_us=as_of_us)
+    snapshot = snapshot_of(table, rules, source=path, as_of_us=as_of_us)
+    if not has_ids:
+        return snapshot
+    population = table["population"] if "population" in table.column_names else None
+    return replace(snapshot, customer_id=table["customer_id"], population=population)
 
 
 def snapshot_of(table: pa.Table, rules: Ruleset, *, source: Path, as_of_us: int | None = None) -> Snapshot:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
-from rfmstream.engine.insight.report.model import Distribution, Report
+from rfmstream.engine.insight.report.model import Distribution, ListedCustomer, Report
 from rfmstream.engine.insight.report.pictures import bin_label, money_range
 from rfmstream.engine.insight.report.words import both, money, number, percent
 
@@ -78,6 +78,29 @@ def tiers(report: Report) -> Table:
     columns = ("Tier", "Customers", "Share of customers", "Orders", "Revenue", "Share of revenue")
     caption = f"{both('Tiers', '分层')}, {report.currency}"
     return Table(caption, (*columns, "Average order", "Average customer", "Playbook"), rows)
+
+
+def listed(report: Report, customers: Sequence[ListedCustomer]) -> Table:
+    """Return customers by id, with R, F and M; an id is a stranger's text, and stays within its cell."""
+    exponent = report.currency_exponent
+    has_populations = any(customer.population is not None for customer in customers)
+    rows = [
+        (
+            tier_name(report, customer.tier),
+            f"<bdi>{escape(customer.customer_id)}</bdi>",
+            *((f"<bdi>{escape(customer.population or '–')}</bdi>",) if has_populations else ()),
+            number(customer.recency_days),
+            number(customer.frequency),
+            money(customer.monetary_minor, exponent),
+            number(customer.orders),
+            money(customer.revenue_minor, exponent),
+        )
+        for customer in customers
+    ]
+    names = ("Tier", "Customer", *(("Population",) if has_populations else ()))
+    measures = ("Days since the last order", "Orders (F)", "Spend (M)", "Orders", "Revenue")
+    caption = f"{both('Best customers of each tier', '各分层消费最高的客户')}, {report.currency}"
+    return Table(caption, (*names, *measures), rows, len(names))
 
 
 def grid(report: Report) -> Table:

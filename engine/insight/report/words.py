@@ -23,6 +23,8 @@ ZH: Final = {
     "To": "到",
     "Month": "月份",
     "Day": "日期",
+    "Customer": "客户",
+    "Population": "客群",
     "Buyers": "下单客户",
     "First orders": "首单客户",
     "Newest orders": "最近一单所在月",

@@ -7,6 +7,7 @@ import pytest
 from report_cases import Case
 
 from rfmstream.engine.insight.flaps import read_flaps
+from rfmstream.engine.insight.report.build import Question, build
 from rfmstream.engine.insight.report.model import Move
 from rfmstream.engine.insight.report.movement import FLAP_DAYS
 
@@ -50,6 +51,25 @@ def test_tiers(shop: Case, sql: duckdb.DuckDBPyConnection) -> None:
     )
     assert told == set(counted)
     assert sum(tier.customer_share or 0 for tier in shop.report.tiers) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("most", [1, 7, 10**6])
+def test_the_best_customers_of_each_tier(shop: Case, sql: duckdb.DuckDBPyConnection, most: int) -> None:
+    assert shop.report.listed is None
+    listed = build(Question([shop.changes], shop.snapshot, customers=most)).listed
+    assert listed is not None
+    told = [tuple(vars(customer).values()) for customer in listed]
+    counted = rows(
+        sql,
+        f"""select tier, customer_id, null, recency_days, frequency, monetary_minor, lifetime_orders,
+                   lifetime_monetary_minor
+            from snapshot
+            qualify row_number() over (partition by tier order by lifetime_monetary_minor desc, customer_id) <= {most}
+            order by list_position({[tier.id for tier in shop.report.tiers if tier.id]}, tier) nulls last,
+                     lifetime_monetary_minor desc, customer_id""",  # noqa: S608
+    )
+    assert told == counted
+    assert len(told) > (0 if most > 1 else 7)
 
 
 def test_the_grid(shop: Case, sql: duckdb.DuckDBPyConnection) -> None:
