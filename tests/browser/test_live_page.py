@@ -190,6 +190,12 @@ def test_a_customer_is_found_and_explained(seen: Seen, shop: Shop) -> None:
         assert part in text, part
     assert "111 Champions" in text
     assert seen.page.locator("#result table").last.locator("tbody tr").count() == 1
+    book = seen.page.locator("#result .book")
+    assert "Invite them into the member programme" in book.inner_text()
+    seen.page.click('[data-lang-button="zh"]')
+    assert "邀请加入会员" in book.inner_text()
+    assert "Invite them" not in book.inner_text()
+    seen.page.click('[data-lang-button="en"]')
     seen.page.fill("#customer", "nobody")
     seen.page.click("#search-form button")
     seen.page.wait_for_selector("#result .note")

@@ -260,6 +260,10 @@ def test_rulesets() -> None:
     for tier in load_ruleset("rfm8-annual").tiers:
         assert tier.label_zh in shown
         assert tier.playbook.actions[0] in shown.replace("\n", " ")
+    chinese = run("rulesets", "show", "rfm8-annual", "--lang", "zh").output
+    for tier in load_ruleset("rfm8-annual").tiers:
+        assert tier.playbook.actions_zh[0] in chinese.replace("\n", "")
+        assert tier.playbook.actions[0] not in chinese.replace("\n", " ")
     refused(2, "there is no built-in ruleset", "rulesets", "show", "nope")
 
 
