@@ -81,5 +81,5 @@ def test_each_is_listed() -> None:
         for path in EXAMPLES.rglob("*")
         if path.suffix in (".py", ".mjs", ".toml", ".csv") and "node_modules" not in path.parts
     ]
-    assert len(found) == 9
+    assert len(found) == 10
     assert all(path.relative_to(EXAMPLES).as_posix() in listed for path in found)
