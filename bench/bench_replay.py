@@ -23,6 +23,8 @@ from rfmstream.engine.files.source import open_orders
 from rfmstream.engine.replay.replay import Outputs, replay
 
 CUSTOMER_BYTES_MAX = 120
+EXTRA_BYTES_MAX = 40
+"""What signals may add to a customer, where a ruleset asks for some."""
 ORDER_BYTES_MAX = 48
 FIXED_BYTES_MAX = 1 << 20
 """What an engine may take for each thread before its first customer."""
@@ -128,7 +130,8 @@ def _check_memory(run: Replay, regime: Regime, report: Report, benchmark: Benchm
     used, customers, orders = run.engine.memory, run.engine.customers, run.engine.orders
     id_bytes = customers * CUSTOMER_ID_BYTES + orders * ORDER_ID_BYTES
     assert used["ids"] <= id_bytes
-    bound = customers * CUSTOMER_BYTES_MAX + orders * ORDER_BYTES_MAX + used["ids"]
+    customer_bytes_max = CUSTOMER_BYTES_MAX + EXTRA_BYTES_MAX * run.engine.ruleset.asks_signals
+    bound = customers * customer_bytes_max + orders * ORDER_BYTES_MAX + used["ids"]
     report.memory(
         benchmark,
         Memory(

@@ -7,6 +7,7 @@ many; none of that costs the process or other clients anything.
 import asyncio
 import errno
 import ipaddress
+import logging
 import os
 import ssl
 import time
@@ -15,11 +16,22 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from rfmstream.schemas.errors import ConfigError
 
 if TYPE_CHECKING:
     from aiohttp.web_protocol import RequestHandler
+
+_log = logging.getLogger(__name__)
+
+
+def _is_ours(record: logging.LogRecord) -> bool:
+    """Tell whether a failure is the server's: what is no HTTP gets its 400, and no traceback that holds its bytes."""
+    return record.exc_info is None or not isinstance(record.exc_info[1], HttpProcessingError)
+
+
+_log.addFilter(_is_ours)
 
 CONNECTIONS_MAX: Final = 256
 HEADERS_S_MAX: Final = 10.0
@@ -76,6 +88,7 @@ class PageServer:
         self._runner = web.AppRunner(
             self.app,
             access_log=None,
+            logger=_log,
             handle_signals=False,
             shutdown_timeout=close_s,
             keepalive_timeout=KEEP_S,

@@ -105,6 +105,26 @@ def test_a_connection_that_says_nothing_whole_is_closed(monkeypatch: pytest.Monk
     served(test)
 
 
+def test_what_is_no_http_is_refused_and_not_quoted_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    async def broken(_: web.Request) -> web.Response:
+        raise RuntimeError("ours")
+
+    async def whole() -> None:
+        server = PageServer(("127.0.0.1", 0), close_s=0.1)
+        server.app.router.add_get("/", broken)
+        await server.start()
+        for said in (b"GET / HTTP/1.1\r\nHost\x1b[1m\r\n\r\n", b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"):
+            reader, writer = await asyncio.open_connection("127.0.0.1", int(server.url.rpartition(":")[2]))
+            writer.write(said + b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+            assert (await ended(reader))[9:12] == (b"400" if b"\x1b" in said else b"500")
+            writer.close()
+        await server.stop()
+
+    asyncio.run(whole())
+    assert "RuntimeError: ours" in caplog.text
+    assert "Host" not in caplog.text
+
+
 def test_there_are_never_more_than_so_many_and_who_asks_is_served(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rfmstream.engine.service.page_server.CONNECTIONS_MAX", 5)
 
