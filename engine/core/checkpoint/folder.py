@@ -28,9 +28,9 @@ def locked(folder: Path) -> Iterator[bool]:
     """Lock a folder for what this process does in it; yield whether nobody else has. A process that dies lets go."""
     with _flocked(folder) as is_free:
         place = _place(folder)
-        if is_free:
-            _ours.add(place)
         try:
+            if is_free:
+                _ours.add(place)
             yield is_free
         finally:
             if is_free:
@@ -69,12 +69,13 @@ def _at_work(folder: Path) -> StateError:
 @contextmanager
 def _flocked(folder: Path) -> Iterator[bool]:
     handle = os.open(folder, os.O_RDONLY)
+    # Whatever interrupts from here on: the lock goes with the handle.
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        is_free = True
-    except BlockingIOError:
-        is_free = False
-    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            is_free = True
+        except BlockingIOError:
+            is_free = False
         yield is_free
     finally:
         os.close(handle)

@@ -40,12 +40,15 @@ class Interrupts:
             self.count += 1
             raise Boom
 
-    def during(self, call: Callable[[], Any], after_s: float) -> tuple[bool, Any]:
-        """Return whether the call came back, and what with."""
+    def during(self, call: Callable[[Engine], Any], engine: Engine, after_s: float) -> tuple[bool, Any]:
+        """Return whether the call came back, and what with.
+
+        call  a Python function: after a call of one written in C Python looks for signals before it keeps the result
+        """
         try:
             self.is_armed = True
             signal.setitimer(signal.ITIMER_REAL, after_s)
-            found = call()
+            found = call(engine)
             self.is_armed = False
         except Boom:
             return False, None
@@ -122,7 +125,7 @@ def test_whatever_the_instant(interrupts: Interrupts, tmp_path: Path, threads: i
         if name == "checkpoint" and chance.random() > 0.2:  # the disk is slow
             continue
         after_s = chance.random() * chance.choice([0.0003, 0.001, 0.003, 0.02])
-        has_come_back, found = interrupts.during(partial(call, engine), after_s)
+        has_come_back, found = interrupts.during(call, engine, after_s)
         if has_come_back:
             came_back += 1
             expected = call(straight) if name != "checkpoint" else None
@@ -174,7 +177,7 @@ def test_who_is_interrupted_keeps_no_other_thread_waiting(interrupts: Interrupts
         other.start()
     came_back = 0
     for _ in range(ROUNDS // 5):
-        came_back += interrupts.during(engine.snapshot, chance.random() * 0.004)[0]
+        came_back += interrupts.during(Engine.snapshot, engine, chance.random() * 0.004)[0]
         assert failed == []
     before, give_up = list(turns), time.monotonic() + 60
     while any(now <= then for now, then in zip(turns, before, strict=True)) and time.monotonic() < give_up:
