@@ -1,6 +1,6 @@
 """Options that several commands share."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -52,6 +52,15 @@ csv_safe_option: Final = click.option(
 )
 
 
+def _all_of(options: Sequence[Callable[[Any], Any]]) -> Callable[[_F], _F]:
+    def decorate(command: _F) -> _F:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
 def ruleset_options(default_help: str, *, multiple: bool = False) -> Callable[[_F], _F]:
     """Add --ruleset, --time-zone and --currency.
 
@@ -78,12 +87,7 @@ def ruleset_options(default_help: str, *, multiple: bool = False) -> Callable[[_
         ),
     )
 
-    def decorate(command: _F) -> _F:
-        for option in reversed(options):
-            command = option(command)
-        return command
-
-    return decorate
+    return _all_of(options)
 
 
 def view_options(*, population: bool = True) -> Callable[[_F], _F]:
@@ -104,12 +108,7 @@ def view_options(*, population: bool = True) -> Callable[[_F], _F]:
             )
         )
 
-    def decorate(command: _F) -> _F:
-        for option in reversed(options):
-            command = option(command)
-        return command
-
-    return decorate
+    return _all_of(options)
 
 
 def chosen_ruleset(
