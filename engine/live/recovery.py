@@ -16,7 +16,7 @@ from rfmstream.engine.events.instants import FIRST_US
 from rfmstream.engine.live.law import Difference, Law
 from rfmstream.engine.live.model import Bounds, Source, Tick
 from rfmstream.engine.live.state import State
-from rfmstream.engine.live.store import LoadedCheckpoint
+from rfmstream.engine.live.stored import LoadedCheckpoint
 from rfmstream.schemas.errors import StateError
 from rfmstream.schemas.plan import Plan as Views
 from rfmstream.schemas.plan import plan_of

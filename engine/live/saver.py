@@ -4,15 +4,18 @@ import logging
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from rfmstream.engine.live.erasures import Erasures
 from rfmstream.engine.live.model import Runs, Source
 from rfmstream.engine.live.state import State
 from rfmstream.engine.live.stats import PartitionStats
-from rfmstream.engine.live.store import SavedCheckpoint, Store
+from rfmstream.engine.live.store import Store
 from rfmstream.schemas.codes import NEVER_US
 from rfmstream.schemas.errors import StateError, TransportError
+
+if TYPE_CHECKING:
+    from rfmstream.engine.live.stored import SavedCheckpoint
 
 _GOLDEN: Final = 0.6180339887498949
 """The fractional parts of its multiples are spread evenly, so no two partitions write checkpoints at once."""

@@ -13,7 +13,8 @@ from typing import Final, Protocol
 
 from rfmstream.engine.live.model import LogBatch, RawRecords, Source
 from rfmstream.engine.live.options import Decodes
-from rfmstream.engine.live.store import Note, Store
+from rfmstream.engine.live.store import Store
+from rfmstream.engine.live.stored import Note
 
 TRIED_MAX: Final = 1 << 19
 """Offsets from the committed one on that are read on trial: no worker has more of a partition in its hands."""

@@ -14,7 +14,8 @@ from kafka_workers import WorkerProcess, flags_of, real_history, send, worker
 
 from rfmstream.engine.cli.app import cli
 from rfmstream.engine.live.model import Source
-from rfmstream.engine.live.store import Note, Store
+from rfmstream.engine.live.store import Store
+from rfmstream.engine.live.stored import Note
 
 PARTITIONS = 2
 ANYWHERE = "127.0.0.1:0"

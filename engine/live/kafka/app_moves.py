@@ -15,7 +15,7 @@ from rfmstream.engine.live.kafka.app_state import DOING, App, AppState, state_of
 from rfmstream.engine.live.kafka.clock_notes import clock_notes, in_transaction
 from rfmstream.engine.live.kafka.groups import WRITTEN_BY, delete_group, group_of
 from rfmstream.engine.live.model import Source
-from rfmstream.engine.live.store import Note
+from rfmstream.engine.live.stored import Note
 from rfmstream.engine.service.kafka.client import administrator
 from rfmstream.schemas.errors import ConfigError, StateError
 

@@ -13,7 +13,8 @@ import orjson
 from rfmstream.engine.live.kafka.clock_notes import clock_notes, ends_of
 from rfmstream.engine.live.kafka.groups import Group, group_of, groups_of_workers
 from rfmstream.engine.live.model import Source
-from rfmstream.engine.live.store import Store, StoredCheckpoint
+from rfmstream.engine.live.store import Store
+from rfmstream.engine.live.stored import StoredCheckpoint
 from rfmstream.engine.service.client_config import ClientConfig
 from rfmstream.engine.service.kafka.client import administrator
 from rfmstream.schemas.errors import ConfigError

@@ -10,7 +10,7 @@ from rfmstream.engine.events.instants import FIRST_US
 from rfmstream.engine.live.law import Law
 from rfmstream.engine.live.model import Bounds, Source, Tick
 from rfmstream.engine.live.recovery import Plan, Progress, first_tick, plan_recovery
-from rfmstream.engine.live.store import LoadedCheckpoint
+from rfmstream.engine.live.stored import LoadedCheckpoint
 from rfmstream.schemas.errors import StateError
 from rfmstream.schemas.ruleset import load_ruleset
 

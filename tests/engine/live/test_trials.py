@@ -8,7 +8,8 @@ import pytest
 
 from rfmstream.engine.live.decode import Decoder
 from rfmstream.engine.live.model import RawRecords, Source
-from rfmstream.engine.live.store import Note, Store
+from rfmstream.engine.live.store import Store
+from rfmstream.engine.live.stored import Note
 from rfmstream.engine.live.suspects import Suspects
 from rfmstream.engine.live.trials import Trials
 
