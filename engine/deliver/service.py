@@ -11,6 +11,7 @@ from rfmstream.engine.deliver.kafka.admin import create_topics
 from rfmstream.engine.deliver.kafka.producer import follow_releases
 from rfmstream.engine.deliver.runner import Runner
 from rfmstream.engine.deliver.status import StatusPages
+from rfmstream.engine.service.garbage import collect_rarely
 from rfmstream.schemas.errors import TransportError
 
 _log = logging.getLogger(__name__)
@@ -94,6 +95,7 @@ def run_deliver(config: DeliverConfig) -> int:
         stop = asyncio.Event()
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        collect_rarely()
         await serve(config, stop)
         _log.info("stopped; what has arrived is committed")
 

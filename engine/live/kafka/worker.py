@@ -7,7 +7,6 @@ else on one other event loop.
 """
 
 import asyncio
-import gc
 import logging
 import signal
 import sys
@@ -48,6 +47,7 @@ from rfmstream.engine.live.stats import PartitionStats, no_changes
 from rfmstream.engine.live.store import Store
 from rfmstream.engine.live.trials import Trials
 from rfmstream.engine.live.warm import warm_up
+from rfmstream.engine.service.garbage import collect_rarely
 from rfmstream.engine.service.page_server import tls_context
 from rfmstream.schemas.errors import RfmError, TransportError
 
@@ -71,11 +71,7 @@ def run_worker(config: WorkerConfig, draws: Draws | None = None) -> int:
             StateError      a checkpoint or the state cannot be trusted
             TransportError  the brokers do not answer
     """
-    # Records make no reference cycles, however many come. So objects of the start are exempt from garbage collection,
-    # and cycles are looked for rarely.
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(200_000, 20, 100)
+    collect_rarely()
     # So soon a thread that computes a step yields to the event loop, which sends requests; the default is 5 ms.
     sys.setswitchinterval(_SWITCH_S)
     install_lock()  # for the loop's thread: what is large goes to the pool

@@ -96,8 +96,10 @@ def warm(engine: Engine, folder: Path) -> None:
 
 
 def in_order(table: pa.Table) -> pa.Table:
-    """Return changes or a snapshot by customer: an engine that was restored may tell of one instant in another order."""
-    return table.sort_by([(name, "ascending") for name in ("customer_id", "seq") if name in table.column_names])
+    """Return changes or a snapshot by customer: a restored engine may tell of one instant in another order."""
+    return table.sort_by(
+        [(name, "ascending") for name in ("customer_id", "seq") if name in table.column_names]
+    )
 
 
 def is_same(one: Engine, other: Engine) -> bool:
