@@ -2,12 +2,10 @@
 
 import asyncio
 from dataclasses import dataclass
-from typing import Final
 
 from bench.live.feed import Digest, History, digest_of
 from bench.live.site import Site, Spent, Worker
-
-_SAMPLE_S: Final = 0.05
+from bench.peers.stream.processes import Tree
 
 
 @dataclass(frozen=True)
@@ -85,15 +83,11 @@ async def _one(site: Site, worker: Worker, history: History, records: int, expec
     )
 
 
-async def _watch(site: Site, worker: Worker, tree: object, records: int) -> tuple[int, Spent, Spent]:
+async def _watch(site: Site, worker: Worker, tree: Tree, records: int) -> tuple[int, Spent, Spent]:
     """Return how much was committed at the first look at which anything was, what was spent then, and at the end."""
-    begun = 0
+    start = await site.wait_for(worker, tree, 1)  # a new partition's first commit is one of no records
     async with site.admin() as admin:
-        while not begun:
-            await asyncio.sleep(_SAMPLE_S)
-            # A new partition's first commit is one of no records.
-            begun = await site.committed(admin, worker)
-        start = site.spent(tree)
+        begun = await site.committed(admin, worker)
     return begun, start, await site.wait_for(worker, tree, records)
 
 
