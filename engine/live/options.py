@@ -1,12 +1,15 @@
 """How a partition is run, and what decodes its records."""
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from rfmstream.engine.live.law import Clock
 from rfmstream.engine.live.model import LogBatch, RawRecords
 from rfmstream.engine.live.partition import STEP_CHANGES
 from rfmstream.engine.live.saver import ERASE_WITHIN_US
+
+if TYPE_CHECKING:
+    from rfmstream.engine.live.view_history import ViewHistory
 
 
 class Decodes(Protocol):
@@ -42,6 +45,7 @@ class RunnerOptions:
             topic_id              of the input topic as it is now; None: the brokers do not tell
             input_map             the fingerprint of the map that reads the records, if one does
             current_topic         where the newest changes go, written down where a history begins
+            history               files that views which join a running state begin with; None: with the topic
     """
 
     clock: Clock = "log"
@@ -60,3 +64,4 @@ class RunnerOptions:
     topic_id: str | None = None
     input_map: str | None = None
     current_topic: str | None = None
+    history: "ViewHistory | None" = None

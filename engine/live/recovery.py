@@ -8,8 +8,9 @@ is impossible, the worker refuses before it writes anything.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from rfmstream.engine.core.engine import Engine
 from rfmstream.engine.events.instants import FIRST_US
@@ -56,7 +57,9 @@ class Plan:
             changes   the law changes now
             caps      which record times count as another instant, see `Tick.until`
             renews    the topic is another one than before: the state goes on, and its place is to be written down
-            joins     the views that the state lacks: they begin with the topic's first record, at offset `begin`
+            joins     the views that the state lacks: they begin with files of history, if there are some, and then with
+                      the topic's first record, at offset `begin`
+            joined    of those that had joined already: how, see `Tick.joining`
     """
 
     held: Engine | State
@@ -70,6 +73,7 @@ class Plan:
     renews: bool = False
     joins: tuple[str, ...] = ()
     begin: int = 0
+    joined: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @property
     def state(self) -> State:
@@ -230,6 +234,15 @@ class _Weigher:
                     "restore a checkpoint, or begin anew with another app id"
                     + (", or go on by that" if len(self._laws) == 1 else ""),
                 )
+        began = {
+            name for tick in self._laws for name, how in (tick.joining or {}).items() if "history" in how
+        }
+        if began & set(self._views.names):
+            self._missing(
+                f"there is no checkpoint, and view {min(began & set(self._views.names))} had begun with files of "
+                "history, which are not in the topic",
+                "restore a checkpoint",
+            )
         if begin > first:
             self._missing(
                 f"there is no checkpoint, and records from offset {first} to {begin} are gone",
@@ -265,9 +278,8 @@ class _Weigher:
                     f"its history went on under {self._named(changed[-1])} after the checkpoint",
                     "restore a newer checkpoint",
                 )
-            return self._joined(
-                Plan(loaded.held, offset, until, ticks[1:], law_at_us=first.clock_us), loaded, begin
-            )
+            plan = Plan(loaded.held, offset, until, ticks[1:], law_at_us=first.clock_us)
+            return self._joined(replace(plan, joined=first.joining or {}), loaded, begin)
         self._check_change(loaded, is_clean=offset == until and not ticks)
         return self._joined(Plan(loaded.held, offset, until, changes=True), loaded, begin)
 
