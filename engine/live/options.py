@@ -1,5 +1,6 @@
 """How a partition is run, and what decodes its records."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -33,7 +34,8 @@ class RunnerOptions:
             tolerance_us          clock log: how far beyond the clock an event may be dated
             checkpoint_interval_s how often the state is written
             erase_within_us       so long after a customer was erased no checkpoint holds its orders
-            resegment             a state of another ruleset goes on by this one; else it is refused
+            resegment             names of views whose state of another ruleset goes on by theirs, True: all; else it is
+                                  refused
             accept_gap            do without records, ticks or an offset that are gone; else they are missed
             until_end             stop at the offset that was the end at the start, see `Runner.finished`
             as_of_us              with until_end: where time ends
@@ -52,7 +54,7 @@ class RunnerOptions:
     tolerance_us: int = 300_000_000
     checkpoint_interval_s: float = 60.0
     erase_within_us: int = ERASE_WITHIN_US
-    resegment: bool = False
+    resegment: bool | Collection[str] = False
     accept_gap: bool = False
     until_end: bool = False
     as_of_us: int | None = None

@@ -8,7 +8,7 @@ is impossible, the worker refuses before it writes anything.
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -96,14 +96,14 @@ def plan_recovery(  # noqa: PLR0913 - what there is to weigh
     ruleset: Ruleset | Views,
     law: Law,
     *,
-    resegment: bool,
+    resegment: bool | Collection[str],
     accept_gap: bool,
 ) -> Plan:
     """Decide how a partition continues.
 
     In      ruleset    to go on with, or a plan of views
             loaded     the newest whole checkpoint at an offset up to K
-            resegment  let another ruleset take over
+            resegment  let another ruleset take over; the names of views: in these
             accept_gap do without records, ticks or an offset that are gone
     Errors  StateError  it cannot, or not without one of these
     """
@@ -135,7 +135,7 @@ class _Weigher:
         views: Views,
         law: Law,
         *,
-        resegment: bool,
+        resegment: bool | Collection[str],
         accept_gap: bool,
     ) -> None:
         self._source = source
@@ -355,7 +355,10 @@ class _Weigher:
                 f"view {found.moved[0]} was made from other events, or parts its customers otherwise",
                 "give the view another name, under which it begins anew",
             )
-        if found.changed and not self._resegment:
+        # Where the law before cannot be read there is no name of ours among what has changed.
+        changed = {name for name in found.changed if name in self._views.names} or set(self._views.names)
+        may = self._views.names if self._resegment is True else self._resegment or ()
+        if found.changed and not changed <= set(may):
             raise self._error(
                 f"the checkpoint belongs to {named}, not to {self._law.named.removeprefix('ruleset ')}",
                 "use the ruleset, time zone and currency it was made with, or resegment",

@@ -268,6 +268,15 @@ WORKER_SETTINGS: Final = (
         "Take over state of another ruleset: every customer is re-evaluated, with reason rules_changed.",
     ),
     Setting(
+        "resegment_view",
+        _RULES,
+        values.listed(values.some_text, "view"),
+        None,
+        "NAME,...",
+        "The same of these views alone; others are refused another ruleset.",
+        many=True,
+    ),
+    Setting(
         "clock",
         _TIME,
         values.choice("log", "event"),

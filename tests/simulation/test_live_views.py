@@ -156,7 +156,9 @@ def test_a_view_that_changed_is_refused_or_resegmented(stage: ViewsStage) -> Non
             await stage.views(Plan((ALL, moved)), resegment=True).recover()
         with pytest.raises(StateError, match="of which none is asked for"):
             await stage.views(Plan((View("new", RFM8),))).recover()
-        runner = stage.views(Plan((ALL, other)), resegment=True)
+        with pytest.raises(StateError, match=r"belongs to views all .*resegment"):
+            await stage.views(Plan((ALL, other)), resegment=("all",)).recover()
+        runner = stage.views(Plan((ALL, other)), resegment=("hk",))
         await runner.recover()
         changed = stage.told("changes", "hk")[told:]
         assert changed

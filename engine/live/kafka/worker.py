@@ -344,7 +344,7 @@ class Worker:
             tolerance_us=config.time_tolerance_us,
             checkpoint_interval_s=config.checkpoint_interval_s,
             erase_within_us=config.erase_within,
-            resegment=config.resegment,
+            resegment=config.plan.names if config.resegment else config.resegment_view,
             accept_gap=config.accept_gap,
             until_end=config.until_end,
             as_of_us=config.as_of_us,
