@@ -261,7 +261,7 @@ def test_views_by_rulesets_of_ones_own_are_forgotten_in_by_their_plan(tmp_path: 
     refused(2, "has not the views of the plan: rfm8", *erase, "--plan", other)
     result = run(*erase, "--plan", plan)
     assert result.exit_code == 0, result.output
-    assert "3 customers forgotten" in result.output
+    assert "1 customers forgotten (3 records of views and populations)" in result.output
 
 
 def test_customers_are_forgotten_in_every_view(tmp_path: Path, state: Path) -> None:
@@ -270,7 +270,8 @@ def test_customers_are_forgotten_in_every_view(tmp_path: Path, state: Path) -> N
     out = tmp_path / "erased.arrow"
     result = run("erase", "--ids", ids, "--checkpoint", state, "--changes", out)
     assert result.exit_code == 0, result.output
-    assert "5 customers forgotten, 5 tier changes to null" in result.output
+    told = "1 customers forgotten (5 records of views and populations), 5 tier changes to null"
+    assert told in result.output
     with pa.ipc.open_file(out) as reader:
         rows = reader.read_all().to_pylist()
     assert sorted((row["view"], row["population"] or "") for row in rows) == [
@@ -287,6 +288,10 @@ def test_customers_are_forgotten_in_every_view(tmp_path: Path, state: Path) -> N
         )
         assert "ann" not in (tmp_path / "s.csv").read_text()
     assert not any(b"o2" in path.read_bytes() for path in state.rglob("*-entries.arrow"))
+    # Who is gone already, or was never there, is nobody.
+    ids.write_text("customer_id\nann\nnobody\nbob\n")
+    again = run("erase", "--ids", ids, "--checkpoint", state)
+    assert "1 customers forgotten (3 records of views and populations), 3 tier changes" in again.output
 
 
 def test_one_view_goes_on_by_another_ruleset(tmp_path: Path, plan: Path, state: Path) -> None:
