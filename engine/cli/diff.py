@@ -36,8 +36,9 @@ Examples:
 \b
 Sent at once: the tier changes, rules_changed, that activating NEW emits. A tier keeps its id: whoever is in a tier of
 the same id by both is told nothing; whoever was in a tier whose id NEW does not have is told.
-A worker's snapshot answers for a NEW that counts as OLD does: the same time zone, day unit and currency, and the same
-window or a lifetime. A checkpoint answers for any.
+A worker's snapshot answers for a NEW that counts F and M over a lifetime, in whatever time zone and day unit; within a
+window only where NEW has that of OLD, in the same zone and unit. A checkpoint answers for any. Both count in one
+currency, which a state never changes.
 
 \b
 FILE's suffix chooses the format: {SUFFIXES}.
@@ -161,7 +162,7 @@ def diff(
         if checkpoint is not None:
             rows, clock_us = _rows_of_engines(_restored(checkpoint, app_id, before, view), after, as_of_us)
         else:
-            rows, clock_us = _rows_of_workers(workers, before, after, as_of, view), as_of_us
+            rows, clock_us = _rows_of_workers(workers, before, after, as_of_us, view)
     found = make_diff(before, after, clock_us, rows)
     if customers_file is not None:
         write_table(customers_file, _moved(rows))
@@ -254,21 +255,29 @@ def _rows_of_engines(
 
 
 def _rows_of_workers(
-    workers: tuple[str, ...], old: "Ruleset", new: "Ruleset", as_of: str | None, view: str | None
-) -> "list[pa.Table]":
-    from rfmstream.engine.insight.diff import check_comparable, diff_rows_of_snapshot
+    workers: tuple[str, ...], old: "Ruleset", new: "Ruleset", as_of_us: int | None, view: str | None
+) -> "tuple[list[pa.Table], int | None]":
+    """Return the rows of the workers' snapshots, and their instant; None: whatever is their present."""
+    import time
+
+    from rfmstream.engine.events.instants import to_text
+    from rfmstream.engine.insight.diff import check_comparable, counts_days_alike, diff_rows_of_snapshot
     from rfmstream.engine.live.snapshots import snapshot_of_workers
     from rfmstream.schemas.errors import StateError
 
     check_comparable(old, new)
-    found = snapshot_of_workers(workers, as_of, view=view)
+    if as_of_us is None and not counts_days_alike(old, new):
+        # Other days are counted from the newest order to an instant, which has to be known.
+        as_of_us = time.time_ns() // 1000
+    found = snapshot_of_workers(workers, None if as_of_us is None else to_text(as_of_us), view=view)
     said = (found.schema.metadata or {}).get(b"rfmstream.fingerprint", b"").decode()
     if said != old.fingerprint:
         other = (found.schema.metadata or {}).get(b"rfmstream.ruleset", b"?").decode()
         raise StateError(
             f"the worker's ruleset is {other}, not {old.identity}", path=workers[0], fix="name that one"
         )
-    return [diff_rows_of_snapshot(batch, old, new) for batch in found.batches if batch.num_rows]
+    rows = [diff_rows_of_snapshot(batch, old, new, as_of_us) for batch in found.batches if batch.num_rows]
+    return rows, as_of_us
 
 
 def _moved(rows: "list[pa.Table]") -> "pa.Table":

@@ -100,8 +100,10 @@ def erase(
         click.echo(f"{sent:,} events of type erased sent to {topic}")
     if checkpoint is not None:
         chosen = chosen_ruleset(ruleset, time_zone, currency)
-        told, forgotten = _erase_in_checkpoint(customers, checkpoint, chosen, changes, plan)
-        click.echo(f"{forgotten:,} customers forgotten, {told:,} tier changes to null: {checkpoint}")
+        told, forgotten, records = _erase_in_checkpoint(customers, checkpoint, chosen, changes, plan)
+        # Of several views and populations a customer has a record in each.
+        where = f" ({records:,} records of views and populations)" if records != forgotten else ""
+        click.echo(f"{forgotten:,} customers forgotten{where}, {told:,} tier changes to null: {checkpoint}")
     for path in files:
         count = erase_customers(path, customers)
         click.echo(f"{count:,} rows erased: {path}" if count else f"none there: {path}")
@@ -113,8 +115,8 @@ def _erase_in_checkpoint(
     ruleset: "Ruleset | None",
     changes: Path | None,
     plan: Path | None,
-) -> tuple[int, int]:
-    """Erase customers as of the checkpoint's clock; returns the tier changes and the customers there were."""
+) -> tuple[int, int, int]:
+    """Erase customers as of the checkpoint's clock; return the changes, the customers there were, their records."""
     from rfmstream.engine.cli.snapshot import is_plain
     from rfmstream.engine.core.checkpoint.folder import held
     from rfmstream.engine.core.checkpoint.manifest import is_of_views
@@ -135,13 +137,14 @@ def _erase_in_checkpoint(
         engine = Engine.restore(folder, ruleset=ruleset)
         before = engine.customers
         if engine.clock_us == NEVER_US:
-            return 0, 0  # nobody is known, and there is no instant to forget anybody at
+            return 0, 0, 0  # nobody is known, and there is no instant to forget anybody at
         result = engine.step(_events(customers, engine.clock_us))
         # First what others must hear: a run that breaks off here is simply run again.
         if changes is not None:
             write_table(changes, result.changes)
         engine.checkpoint(folder)
-    return result.changes.num_rows, before - engine.customers
+    forgotten = before - engine.customers
+    return result.changes.num_rows, forgotten, forgotten
 
 
 def _erase_in_views(
@@ -150,11 +153,15 @@ def _erase_in_views(
     ruleset: "Ruleset | None",
     changes: Path | None,
     plan: Path | None,
-) -> tuple[int, int]:
-    """Erase customers in every view of a checkpoint and in every population, as of each view's clock."""
+) -> tuple[int, int, int]:
+    """Erase customers in every view of a checkpoint and in every population, as of each view's clock.
+
+    Returns  the tier changes, the customers there were, and their records: one in each view and population
+    """
     import pyarrow as pa
 
     from rfmstream.engine.core.checkpoint.folder import held
+    from rfmstream.engine.core.lookup import rows_of
     from rfmstream.engine.core.views import Views, together
     from rfmstream.engine.files.output import write_table
     from rfmstream.engine.replay.views import shadow_path
@@ -179,6 +186,10 @@ def _erase_in_views(
                 fix="name exactly those that it holds: all of them forget",
             )
         before = {name: of.engine.customers for name, of in views.views.items()}
+        ids = customers.to_pylist()
+        there: set[str] = set()
+        for of in views.views.values():
+            there.update(rows_of(of.engine, ids)["customer_id"].to_pylist())
         known = [of for of in views.views.values() if of.engine.clock_us != NEVER_US]
         told = {of.view.name: of.erase(customers).changes for of in known}
         # First what others must hear: a run that breaks off here is simply run again.
@@ -192,8 +203,8 @@ def _erase_in_views(
                 if name in told:
                     write_table(path, told[name])
         views.checkpoint(folder)
-    forgotten = sum(before[name] - of.engine.customers for name, of in views.views.items())
-    return sum(table.num_rows for table in told.values()), forgotten
+    records = sum(before[name] - of.engine.customers for name, of in views.views.items())
+    return sum(table.num_rows for table in told.values()), len(there), records
 
 
 def _send(

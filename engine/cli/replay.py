@@ -130,6 +130,19 @@ Exit codes:
     "already applied counts as a duplicate.",
 )
 @click.option(
+    "--resegment",
+    is_flag=True,
+    help="Let other rules take the checkpoint's state over, in every view that has one: each customer is re-evaluated "
+    "at the clock of before, and each tier that differs is told as rules_changed.",
+)
+@click.option(
+    "--resegment-view",
+    "resegment_views",
+    metavar="NAME",
+    multiple=True,
+    help="The same of one view alone; repeatable. Other views are refused another ruleset.",
+)
+@click.option(
     "--threads",
     metavar="N",
     type=click.IntRange(1, 256),
@@ -162,6 +175,8 @@ def replay(
     ids: Path | None,
     rates: Path | None,
     checkpoint: Path | None,
+    resegment: bool,
+    resegment_views: tuple[str, ...],
     threads: int | None,
     strict: bool,
     as_json: bool,
@@ -173,6 +188,8 @@ def replay(
     """
     if plan is not None and rulesets:
         raise click.UsageError("give the rulesets in the --plan, or each by --ruleset, not both")
+    if (resegment or resegment_views) and checkpoint is None:
+        raise click.UsageError("--resegment is of the state in a --checkpoint")
     # Loaded here, so that help need not wait for Arrow and the compiler.
     from rfmstream.engine.cli.progress import progress_bar
     from rfmstream.engine.cli.replay_views import chosen_plan, replay_plan, tell_of_files
@@ -213,15 +230,19 @@ def replay(
                 identities=identities,
                 rates=rates,
                 as_json=as_json,
+                resegment=resegment,
+                resegment_views=resegment_views,
             )
         return
+    if resegment_views:
+        raise click.UsageError("there is one ruleset alone, and no view to name: --resegment")
     with nullcontext() if checkpoint is None else held(checkpoint):
+        chosen = chosen_ruleset(rulesets[0] if rulesets else None, time_zone, currency)
         engine = open_engine(
-            chosen_ruleset(rulesets[0] if rulesets else None, time_zone, currency),
-            checkpoint=checkpoint,
-            threads=threads or default_threads(),
+            chosen, checkpoint=checkpoint, threads=threads or default_threads(), resegment=resegment
         )
-        own = engine.ruleset
+        is_other = resegment and chosen is not None and engine.ruleset is not chosen
+        own = engine.ruleset if chosen is None else chosen
         exchange = (
             None if rates is None else load_rates(rates, currency=own.currency, time_zone=own.time_zone)
         )
@@ -231,12 +252,8 @@ def replay(
                 engine,
                 inputs,
                 input_map=input_map,
-                as_of_us=None
-                if as_of is None
-                else parse_instant(as_of, engine.ruleset.time_zone, key="--as-of"),
-                until_us=None
-                if until is None
-                else parse_instant(until, engine.ruleset.time_zone, key="--until"),
+                as_of_us=None if as_of is None else parse_instant(as_of, own.time_zone, key="--as-of"),
+                until_us=None if until is None else parse_instant(until, own.time_zone, key="--until"),
                 outputs=outputs,
                 checkpoint=checkpoint,
                 strict=strict,
@@ -244,6 +261,7 @@ def replay(
                 settled=settled,
                 identities=identities,
                 rates=exchange,
+                resegment=chosen if is_other else None,
             )
     summary = summarise(result)
     tell_of_files(result)

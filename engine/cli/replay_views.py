@@ -17,7 +17,7 @@ from rfmstream.engine.files.rates import Rates, load_rates
 from rfmstream.engine.replay.summary import summarise
 from rfmstream.engine.replay.views import ViewsReplay, open_views, replay_views
 from rfmstream.schemas.errors import ConfigError, StateError
-from rfmstream.schemas.plan import Plan, plan_of
+from rfmstream.schemas.plan import Plan, no_view, plan_of
 from rfmstream.schemas.plan_file import load_plan
 from rfmstream.schemas.ruleset import load_ruleset
 
@@ -81,9 +81,17 @@ def replay_plan(
     identities: "Identities | None",
     rates: Path | None,
     as_json: bool,
+    resegment: bool,
+    resegment_views: Sequence[str],
 ) -> None:
     """Replay the views and print what became of them."""
-    views = open_views(chosen.plan, checkpoint=checkpoint, threads=threads)
+    names = () if chosen.plan is None else chosen.plan.names
+    for name in resegment_views:
+        if name not in names:
+            raise no_view(name, names)
+    views = open_views(
+        chosen.plan, checkpoint=checkpoint, threads=threads, resegment=names if resegment else resegment_views
+    )
     if views.dropped and not chosen.may_drop:
         raise StateError(
             f"the checkpoint holds the view {views.dropped[0]}, which no --ruleset names",
@@ -157,6 +165,7 @@ def _print(result: ViewsReplay, *, as_json: bool) -> None:
                 },
                 "added": list(views.added),
                 "dropped": list(views.dropped),
+                "resegmented": list(result.resegmented),
                 "files": files,
                 "elapsed_s": round(result.elapsed_s, 3),
             }
@@ -169,6 +178,8 @@ def _print(result: ViewsReplay, *, as_json: bool) -> None:
         click.echo(f"new, from the orders of this run on: {', '.join(views.added)}")
     if views.dropped:
         click.echo(f"no longer kept: {', '.join(views.dropped)}")
+    if result.resegmented:
+        click.echo(f"by another ruleset from here on: {', '.join(result.resegmented)}")
     for path, rows in files.items():
         click.echo(f"wrote {rows:,} rows: {path}")
 

@@ -6,7 +6,8 @@ that their rulesets count in, and ids are hashed once.
 Source  docs/semantics.md section 10
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
+from copy import deepcopy
 from dataclasses import dataclass
 from os import PathLike
 from typing import Any
@@ -22,6 +23,7 @@ from rfmstream.engine.core.checkpoint.views import (
     saved_views,
     write_views,
 )
+from rfmstream.engine.core.counters import Counters
 from rfmstream.engine.core.engine import Engine, to_table
 from rfmstream.engine.core.guard import Guard, changes, reads
 from rfmstream.engine.core.kernel_batch import Hashed
@@ -87,6 +89,17 @@ class Group:
         return tuple(dict.fromkeys(name for of in self.views for name in of.view.attributes))
 
 
+@dataclass(frozen=True)
+class Resegmented:
+    """What it brought that another ruleset took a view over.
+
+    Fields  before  the counters without it
+    """
+
+    before: Counters
+    result: StepResult
+
+
 class Views:
     """Looks at one stream of orders in several ways at once.
 
@@ -98,6 +111,7 @@ class Views:
              views  by name, in the plan's order; `views["hk"].engine` is the engine of one
              added  views that a checkpoint did not hold: they begin with the orders to come
              dropped  views that a checkpoint held and the plan does not
+             resegmented  by name, views of the checkpoint that another ruleset took over, and what that brought
 
     >>> views = Views("views.toml")
     >>> result = views.step(table)         # columns of the contract, and those that the plan names
@@ -111,6 +125,7 @@ class Views:
         self._guard = Guard()
         self.added: tuple[str, ...] = ()
         self.dropped: tuple[str, ...] = ()
+        self.resegmented: dict[str, Resegmented] = {}
         self._seeds, self._hashed, self._rows_read = new_seeds(), Hashed(), 0
         if threads < 1:
             raise ConfigError(f"{threads} threads", key="threads", fix="use 1 or more")
@@ -319,19 +334,22 @@ class Views:
         plan: Plan | str | PathLike[str] | None = None,
         *,
         threads: int | None = None,
+        resegment: Collection[str] = (),
     ) -> "Views":
         """Return the views a checkpoint holds.
 
         plan     which views to go on with; default: the checkpoint's own. One that the checkpoint does not hold begins
                  with the orders to come, one that the plan does not name is dropped: see `added` and `dropped`
         threads  default: as many shards as were checkpointed
+        resegment  names of views: where the plan has another ruleset than the checkpoint, it takes over at the view's
+                 clock. What that brings is in `resegmented`
         Raises   StateError where there is no whole checkpoint, or a view was made with another ruleset or other events
         """
         wanted = plan if plan is None or isinstance(plan, Plan) else load_plan(plan)
         while True:
             saved = saved_views(directory)
             try:
-                return cls._restored(directory, saved, wanted, threads)
+                return cls._restored(directory, saved, wanted, threads, resegment)
             except StateError:
                 # While it was read another one may have taken its place, whose views are in other folders.
                 if saved_views(directory) == saved:
@@ -344,19 +362,27 @@ class Views:
         saved: dict[str, SavedView],
         wanted: Plan | None,
         threads: int | None,
+        resegment: Collection[str],
     ) -> "Views":
         views = cls(saved_plan(directory, saved) if wanted is None else wanted, threads=threads or 1)
         for view in views.plan.views:
             if view.name in saved:
-                machine = read_view(
+                machine, is_other = read_view(
                     directory,
                     view,
                     saved[view.name],
                     threads=threads,
                     seeds=views._seeds,
                     hashed=views._hashed_of(view),
+                    takes_over=view.name in resegment,
                 )
-                views._engines[view.name] = ViewEngine(view, Engine.of(machine))
+                engine = Engine.of(machine)
+                if is_other:
+                    before = deepcopy(engine.counters)
+                    told = engine.resegment(view.ruleset)
+                    result = StepResult(told, Rejections(()).table(), engine.signals)
+                    views.resegmented[view.name] = Resegmented(before, result)
+                views._engines[view.name] = ViewEngine(view, engine)
                 views._rows_read = max(views._rows_read, machine.counters.read)
                 views.mode = machine.mode
         for of in views._engines.values():

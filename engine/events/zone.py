@@ -19,6 +19,8 @@ _SECOND: Final = timedelta(seconds=1)
 # and is listed until 2087.
 _YEARS_WITH_HISTORY: Final = (1840, 2088)
 _CYCLE_YEARS: Final = 400
+_DAY_US: Final = 86_400_000_000
+_CYCLE_US: Final = 146_097 * _DAY_US
 
 
 @lru_cache(maxsize=16)
@@ -45,6 +47,14 @@ def zone_table(name: str) -> tuple[NDArray[np.int64], NDArray[np.int64], int]:
             break
         moment = following
     return np.array(starts, dtype=np.int64), np.array(offsets, dtype=np.int64), _to_us(end)
+
+
+def local_days(name: str, at_us: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the days of instants in a zone's calendar: i64[n] days since 1970. In: at_us i64[n], µs since 1970 UTC."""
+    starts, offsets, cycle_us = zone_table(name)
+    looked_up = np.where(at_us >= cycle_us, at_us - ((at_us - cycle_us) // _CYCLE_US + 1) * _CYCLE_US, at_us)
+    days: NDArray[np.int64] = (at_us + offsets[np.searchsorted(starts, looked_up, "right") - 1]) // _DAY_US
+    return days
 
 
 def _bisect(zone: ZoneInfo, before: datetime, after: datetime, offset_us: int) -> datetime:

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from rfmstream.engine.events.zone import zone_table
+from rfmstream.engine.events.zone import local_days
 from rfmstream.engine.files.side_tables import read_texts
 from rfmstream.schemas.currencies import CURRENCY_EXPONENTS, currency_exponent
 from rfmstream.schemas.errors import InputError
@@ -39,12 +39,7 @@ class Rates:
 
     def days(self, at_us: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         """Return the local days of instants, as i64[n] days since 1970."""
-        starts, offsets, cycle_us = zone_table(self.time_zone)
-        cycle = 146_097 * _DAY_US
-        looked_up = np.where(at_us >= cycle_us, at_us - ((at_us - cycle_us) // cycle + 1) * cycle, at_us)
-        offset = offsets[np.searchsorted(starts, looked_up, "right") - 1]
-        days: np.ndarray[Any, Any] = (at_us + offset) // _DAY_US
-        return days
+        return local_days(self.time_zone, at_us)
 
 
 def converted(minor: int, ratio: Ratio) -> int:

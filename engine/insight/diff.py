@@ -11,9 +11,11 @@ from typing import Any, Final
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from rfmstream.engine.core.engine import Engine
 from rfmstream.engine.events.instants import to_text
+from rfmstream.engine.events.zone import local_days
 from rfmstream.schemas.columns import TIMESTAMP, WORD
 from rfmstream.schemas.errors import ConfigError
 from rfmstream.schemas.ruleset import Ruleset
@@ -35,6 +37,8 @@ DIFF_SCHEMA: Final = pa.schema(
 """A row a customer; bands, F and M are the new ruleset's. `is_sent`: activating it emits a change of this customer."""
 
 _NEW: Final = DIFF_SCHEMA.names[4:]
+_DAY_US: Final = 86_400_000_000
+_LONG_AGO_DAYS: Final = int(np.iinfo(np.int64).max)
 _EXACT: Final = pa.decimal128(38, 0)
 
 
@@ -121,9 +125,12 @@ def _whose(table: pa.Table) -> pa.ChunkedArray:
     return pc.binary_join_element_wise(sizes, ":", table["population"], table["customer_id"], "")
 
 
-def diff_rows_of_snapshot(snapshot: pa.RecordBatch, old: Ruleset, new: Ruleset) -> pa.Table:
+def diff_rows_of_snapshot(
+    snapshot: pa.RecordBatch, old: Ruleset, new: Ruleset, as_of_us: int | None = None
+) -> pa.Table:
     """Return what another ruleset makes of the customers in a snapshot by the old one.
 
+    In      as_of_us  the instant of the snapshot; None: unknown, which is enough where both count days alike
     Returns DIFF_SCHEMA
     Errors  ConfigError  what the new ruleset counts is not in the snapshot; see `check_comparable`
     """
@@ -131,7 +138,7 @@ def diff_rows_of_snapshot(snapshot: pa.RecordBatch, old: Ruleset, new: Ruleset) 
     is_lifetime = new.window_days is None
     frequency = snapshot["lifetime_orders" if is_lifetime else "frequency"]
     monetary = snapshot["lifetime_monetary_minor" if is_lifetime else "monetary_minor"]
-    days = snapshot["recency_days"].fill_null(np.iinfo(np.int64).max).to_numpy()
+    days = _recency_days(snapshot, old, new, as_of_us)
     within = np.array(new.recency_cuts_days, np.int64) - (new.day_unit == "duration")
     bands = {
         "r_band": within.size - np.searchsorted(within, days),
@@ -161,19 +168,54 @@ def diff_rows_of_snapshot(snapshot: pa.RecordBatch, old: Ruleset, new: Ruleset) 
     return _table(columns)
 
 
+def counts_days_alike(old: Ruleset, new: Ruleset) -> bool:
+    """Tell whether two rulesets have the same time zone and day unit."""
+    return (old.time_zone, old.day_unit) == (new.time_zone, new.day_unit)
+
+
+def _recency_days(
+    snapshot: pa.RecordBatch, old: Ruleset, new: Ruleset, as_of_us: int | None
+) -> NDArray[np.int64]:
+    """Return the whole days since each customer's newest order as a ruleset counts them: i64[n]."""
+    if counts_days_alike(old, new):
+        same: NDArray[np.int64] = snapshot["recency_days"].fill_null(_LONG_AGO_DAYS).to_numpy()
+        return same
+    assert as_of_us is not None, "whoever asked for the snapshot named an instant"
+    paid = snapshot["last_paid_at"].cast(pa.int64())
+    paid_us = paid.fill_null(0).to_numpy()
+    if new.day_unit == "duration":
+        days = (as_of_us - paid_us) // _DAY_US
+    else:
+        days = local_days(new.time_zone, np.array([as_of_us])) - local_days(new.time_zone, paid_us)
+    found: NDArray[np.int64] = np.where(paid.is_valid().to_numpy(zero_copy_only=False), days, _LONG_AGO_DAYS)
+    return found
+
+
 def check_comparable(old: Ruleset, new: Ruleset) -> None:
     """Refuse a new ruleset whose R, F and M a snapshot by the old one does not tell.
 
-    Errors  ConfigError  another currency, day unit, time zone, or a window that is neither the same nor a lifetime
+    A snapshot has the instant of the newest order, which any zone and day unit can count from; F and M within the old
+    window, and over the lifetime.
+
+    Errors  ConfigError  another currency; or a window, no lifetime, that is not the old one in the same days
     """
-    for key in ("currency", "day_unit", "time_zone", "window_days"):
+    if new.currency != old.currency:
+        raise ConfigError(
+            f"{old.identity} counts in {old.currency}, {new.identity} in {new.currency}: a state does not change its "
+            "currency",
+            key="currency",
+            fix="name one currency for both (--currency), or compare over order files, with NEW as a state of its own",
+        )
+    if new.window_days is None:
+        return
+    for key in ("window_days", "day_unit", "time_zone"):
         ours, theirs = getattr(new, key), getattr(old, key)
-        if ours != theirs and not (key == "window_days" and ours is None):
+        if ours != theirs:
             raise ConfigError(
-                f"{new.identity} has {ours!r} and {old.identity} has {theirs!r}:"
-                " a worker's snapshot does not tell what the new one counts",
+                f"{new.identity} counts F and M within {new.window_days} days and has {ours!r}, {old.identity} has "
+                f"{theirs!r}: a worker's snapshot does not tell what lies within",
                 key=key,
-                fix="ask its checkpoint (--checkpoint), which holds the orders",
+                fix="ask its checkpoint (--checkpoint), which holds the orders, or name order files without --worker",
             )
 
 

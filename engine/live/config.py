@@ -54,6 +54,9 @@ class WorkerConfig:
             ruleset      compiled, with the time zone and currency asked for; of several views that of the first one
                          that is no shadow
             views        the plan of views; None: the ruleset is all there is
+            view_history, view_history_map  files of orders that views which join a running state begin with, and what
+                         reads them
+            resegment_view  views whose ruleset may take over from another one; resegment: all of them
             as_of_us     where time ends after the end of the topics; None: where the newest order left it
             checkpoints  directory or pyarrow.fs URI
             erase_within in µs: so long after a customer was erased no checkpoint holds its orders
@@ -77,7 +80,10 @@ class WorkerConfig:
     replication_factor: int = 0
     ruleset: Ruleset = field(default_factory=lambda: load_ruleset("rfm8"))
     views: Plan | None = None
+    view_history: tuple[str, ...] | None = None
+    view_history_map: InputMap | None = None
     resegment: bool = False
+    resegment_view: tuple[str, ...] = ()
     clock: Clock = "log"
     time_tolerance_s: int = 300
     until_end: bool = False
@@ -157,6 +163,8 @@ def load_worker_config(
         del values[name]
     input_map = _input_map(found)
     del values["map"]
+    values["resegment_view"] = _resegmented(found, plan)
+    values["view_history_map"] = _history_map(found)
     as_of, as_of_given = found["as_of"]
     del values["as_of"]
     return WorkerConfig(
@@ -256,6 +264,26 @@ def _input_map(found: _Resolved) -> InputMap | None:
     elif found["schema_registry_auth"][1] is not None:
         raise _error(found, "schema_registry_auth", "has no effect without a registry", "set schema_registry")
     return input_map
+
+
+def _resegmented(found: _Resolved, plan: Plan) -> tuple[str, ...]:
+    names: tuple[str, ...] = found["resegment_view"][0] or ()
+    for name in names:
+        if name not in plan.names:
+            problem, fix = f"there is no view {name}", f"name one of {', '.join(plan.names)}"
+            raise _error(found, "resegment_view", problem, fix)
+    return names
+
+
+def _history_map(found: _Resolved) -> InputMap | None:
+    name = found["view_history_map"][0]
+    if name is None:
+        return None
+    if found["view_history"][0] is None:
+        raise _error(found, "view_history_map", "has no effect without files", "set view_history")
+    from rfmstream.engine.files.mapping import load_map  # noqa: PLC0415
+
+    return load_map(name)
 
 
 def _check_time(found: _Resolved) -> None:

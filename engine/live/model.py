@@ -6,9 +6,9 @@ A partition's state follows from its records and its ticks alone, so a restart r
 that, with everything before an offset applied, time passed up to an instant.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -130,6 +130,8 @@ class Tick(NamedTuple):
                      than the tolerance count as of `clock_us`, which was the wall clock when they were first read
             topic_id of the input topic, where a history begins in one
             current  the topic of the newest changes that an application writes, where its history begins
+            joining  no time passes: how far views that join have told, by name; with `ruleset`, how they have joined.
+                     As `engine.live.joining.Begun.noted`
     """
 
     position: int
@@ -138,8 +140,9 @@ class Tick(NamedTuple):
     until: int | None = None
     topic_id: str | None = None
     current: str | None = None
+    joining: Mapping[str, Mapping[str, Any]] | None = None
 
-    def noted(self) -> dict[str, int | str]:
+    def noted(self) -> dict[str, Any]:
         """Return what is written down of it."""
         return {name: value for name, value in self._asdict().items() if value is not None}
 

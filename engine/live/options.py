@@ -1,12 +1,16 @@
 """How a partition is run, and what decodes its records."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from rfmstream.engine.live.law import Clock
 from rfmstream.engine.live.model import LogBatch, RawRecords
 from rfmstream.engine.live.partition import STEP_CHANGES
 from rfmstream.engine.live.saver import ERASE_WITHIN_US
+
+if TYPE_CHECKING:
+    from rfmstream.engine.live.view_history import ViewHistory
 
 
 class Decodes(Protocol):
@@ -30,7 +34,8 @@ class RunnerOptions:
             tolerance_us          clock log: how far beyond the clock an event may be dated
             checkpoint_interval_s how often the state is written
             erase_within_us       so long after a customer was erased no checkpoint holds its orders
-            resegment             a state of another ruleset goes on by this one; else it is refused
+            resegment             names of views whose state of another ruleset goes on by theirs, True: all; else it is
+                                  refused
             accept_gap            do without records, ticks or an offset that are gone; else they are missed
             until_end             stop at the offset that was the end at the start, see `Runner.finished`
             as_of_us              with until_end: where time ends
@@ -42,13 +47,14 @@ class RunnerOptions:
             topic_id              of the input topic as it is now; None: the brokers do not tell
             input_map             the fingerprint of the map that reads the records, if one does
             current_topic         where the newest changes go, written down where a history begins
+            history               files that views which join a running state begin with; None: with the topic
     """
 
     clock: Clock = "log"
     tolerance_us: int = 300_000_000
     checkpoint_interval_s: float = 60.0
     erase_within_us: int = ERASE_WITHIN_US
-    resegment: bool = False
+    resegment: bool | Collection[str] = False
     accept_gap: bool = False
     until_end: bool = False
     as_of_us: int | None = None
@@ -60,3 +66,4 @@ class RunnerOptions:
     topic_id: str | None = None
     input_map: str | None = None
     current_topic: str | None = None
+    history: "ViewHistory | None" = None

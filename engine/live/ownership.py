@@ -9,17 +9,15 @@ Source: docs/decisions/ (exactly once), docs/semantics.md 5 and 8.
 import logging
 import time
 from bisect import bisect_left
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import TypeVar
-
-import pyarrow as pa
+from typing import Any, TypeVar
 
 from rfmstream.engine.core.flaps import take_flaps
 from rfmstream.engine.core.machine import Mode
 from rfmstream.engine.live.context import PartitionContext
 from rfmstream.engine.live.joining import Joining
-from rfmstream.engine.live.model import LogBatch, RawRecords, Step, Tick
+from rfmstream.engine.live.model import LogBatch, RawRecords, Step, Tick, Told
 from rfmstream.engine.live.notices import Notices
 from rfmstream.engine.live.options import RunnerOptions
 from rfmstream.engine.live.partition import Partition
@@ -28,6 +26,8 @@ from rfmstream.engine.live.stats import tiers_of
 from rfmstream.schemas.codes import NEVER_US
 
 _T = TypeVar("_T")
+
+Joined = Callable[[Sequence[Told], Mapping[str, Any] | None], Awaitable[None]]
 
 _SMALL_US = 2_000_000
 """Over so short a time little can be due."""
@@ -87,10 +87,10 @@ class Ownership:
         """Whether all views are there."""
         return self._joining is None
 
-    async def join(self, joining: Joining, then: Callable[[Mapping[str, pa.Table]], Awaitable[None]]) -> None:
+    async def join(self, joining: Joining, then: Joined) -> None:
         """Let views join before anything else is read.
 
-        In      then  is called once they are there, with the newest change of each of their customers
+        In      then  is called once they are there, with what they have not told yet and how they have joined
         """
         self._joining, self._then = joining, then
         await self._arrive(joining)
@@ -99,28 +99,52 @@ class Ownership:
         """Read records in views that join; return whether they have arrived."""
         context = self._context
         async with context.hold:
+            if not await self._read_history(joining):
+                return False
             before = joining.position
             await self.compute(partial(joining.read, batch))
+            await self._tell_joining(joining)
             context.stats.replayed += bisect_left(batch.records.offsets, joining.position) - bisect_left(
                 batch.records.offsets, before
             )
             return await self._arrive(joining)
 
+    async def _read_history(self, joining: Joining) -> bool:
+        """Read the files of history that views begin with; return whether all is read: not where we leave."""
+        has_more = True
+        while has_more and not self._context.commits.is_leaving:
+            has_more = await self.compute(joining.read_history)
+            await self._tell_joining(joining)
+        return not has_more
+
+    async def _tell_joining(self, joining: Joining) -> None:
+        """Tell what views that join have to tell once there is a step of it."""
+        context = self._context
+        if joining.count >= context.options.step_changes and not context.commits.is_leaving:
+            step = await self.compute(partial(joining.take, self.partition.position))
+            await context.commits.commit(step)
+
     async def _arrive(self, joining: Joining) -> bool:
         """Go on with all views if those that join have arrived; return whether they have."""
-        if not joining.has_arrived:
+        if not await self._read_history(joining) or not joining.has_arrived:
             return False
         partition = self.partition
-        state, newest = await self.compute(partial(joining.arrive, partition.clock_us))
+        state, told = await self.compute(partial(joining.arrive, partition.clock_us))
         state.use_mode(mode_of(self._context.options))
         partition.state = partition.state.with_views(state, self._context.plan.names)
         partition.state.follow_flaps()
         self._joining = None
-        await self._then(newest)
+        await self._then(told, joining.noted)
         _log.info(
             "views have joined",
-            extra={"partition": str(self._context.source), "views": ", ".join(state.names)},
+            extra={
+                "partition": str(self._context.source),
+                "views": ", ".join(state.names),
+                **joining.history_told,
+            },
         )
+        # Until there is a checkpoint they would have to join again after a kill, from the same files.
+        self._context.saver.hasten()
         return True
 
     @property
@@ -157,9 +181,11 @@ class Ownership:
         context.stats.position = max(position, partition.position)
         context.stats.end = max(context.stats.end if confirmed_us is None else 0, context.stats.position)
         if self._joining is not None:
-            self._joining.skip_to(position)
             async with context.hold:
-                if not await self._arrive(self._joining):
+                joining = self._joining
+                if await self._read_history(joining):
+                    joining.skip_to(position)
+                if not await self._arrive(joining):
                     return
         if not self.is_live and position >= self._until:
             await self._go_live()

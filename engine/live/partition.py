@@ -11,28 +11,24 @@ Source: docs/semantics.md 5.
 
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import pairwise
 from typing import Final
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
-from rfmstream.engine.core.buffers import values_of
 from rfmstream.engine.core.engine import Engine
 from rfmstream.engine.core.view import NOT_OURS, ViewEngine
 from rfmstream.engine.events.instants import FIRST_US, LAST_US
 from rfmstream.engine.live.erasures import Erasures
 from rfmstream.engine.live.law import Clock, Law
-from rfmstream.engine.live.model import Forgotten, LogBatch, RawRecords, Rejection, Step, Tick, Told
-from rfmstream.engine.live.originals import Originals
+from rfmstream.engine.live.model import LogBatch, RawRecords, Step, Tick
 from rfmstream.engine.live.rejected import Rejected
-from rfmstream.engine.live.spans import integers, rejection, times_us
-from rfmstream.engine.live.state import State, populations_of
+from rfmstream.engine.live.rows import ReadRows, Rows
+from rfmstream.engine.live.spans import integers, times_us
+from rfmstream.engine.live.state import State
+from rfmstream.engine.live.telling import Made, Telling
 from rfmstream.kernels.layout import DAY_US
-from rfmstream.schemas.codes import NEVER_US, OrderType, Outcome
-from rfmstream.schemas.orders import CANONICAL_SCHEMA
-from rfmstream.schemas.plan import ATTRIBUTE
+from rfmstream.schemas.codes import NEVER_US, Outcome
 from rfmstream.schemas.ruleset import Ruleset
 
 STEP_CHANGES: Final = 1 << 16
@@ -40,9 +36,6 @@ STEP_CHANGES: Final = 1 << 16
 
 _DAY_US: Final = int(DAY_US)
 _PIECE_US_MAX: Final = 512 * _DAY_US
-_ROW: Final = CANONICAL_SCHEMA.get_field_index("row")
-_TYPE: Final = CANONICAL_SCHEMA.get_field_index("type")
-_CUSTOMER: Final = CANONICAL_SCHEMA.get_field_index("customer_id")
 
 
 class Partition:
@@ -119,8 +112,8 @@ class Partition:
         """
         offsets = batch.records.offsets
         end = len(offsets) if end is None else end
-        rows, clock_us = _Read(batch, self.state), self._clock(batch.records, first)
-        made = _Made(self.state)
+        rows, clock_us = ReadRows(batch, self.state), self._clock(batch.records, first)
+        made = Made(self.state)
         while first < end:
             until_us = int(clock_us[end - 1])
             reach_us = self._reach_us(until_us, self._piece_us) if self._is_log else until_us
@@ -137,7 +130,7 @@ class Partition:
                 tick = Tick(int(offsets[first]), reach_us)
             if first < end and made.count >= self._step_changes:
                 yield self._step(made, int(offsets[first]), tick)
-                made = _Made(self.state)
+                made = Made(self.state)
         yield self._step(made, int(offsets[end]) if end < len(offsets) else batch.position, None)
 
     def pass_time(self, until_us: int, *, to_the_end: bool = False) -> Iterator[Step]:
@@ -146,13 +139,13 @@ class Partition:
         to_the_end  let it pass even if nothing is due
         """
         until_us = min(until_us, LAST_US)
-        made, reached_us = _Made(self.state), self.clock_us
+        made, reached_us = Made(self.state), self.clock_us
         while self.state.next_due_us(until_us) <= until_us:
             reached_us = min(self._reach_us(until_us), until_us)
             self._advance(made, reached_us)
             if made.count >= self._step_changes:
                 yield self._step(made, self.position, Tick(self.position, reached_us))
-                made = _Made(self.state)
+                made = Made(self.state)
         if to_the_end and until_us > self.state.past_us:
             reached_us = until_us
             self._advance(made, until_us)
@@ -182,7 +175,7 @@ class Partition:
         # Where time is the events' each view has its own, which is nobody else's to move.
         passes = self._is_log or len(self.state.views) == 1
         tables = self.state.resegment(others, at_us, passes=passes)
-        made = _Made(self.state)
+        made = Made(self.state)
         for told, of, changes in zip(made.views, self.state.views, tables, strict=True):
             made.add(told, changes, of.engine.signals)
         return self._step(made, self.position, Tick(self.position, at_us, str(law)))
@@ -260,7 +253,7 @@ class Partition:
         elif changes > self._step_changes // 4:
             self._piece_us = _DAY_US
 
-    def _fold(self, made: "_Made", read: "_Read", clock_us: NDArray[np.int64], first: int, end: int) -> None:
+    def _fold(self, made: Made, read: ReadRows, clock_us: NDArray[np.int64], first: int, end: int) -> None:
         """Apply the records of ordinals [first, end) in every view."""
         rejected = Rejected(self.state)
         for of, told in zip(self.state.views, made.views, strict=True):
@@ -277,10 +270,10 @@ class Partition:
 
     def _fold_rows(  # noqa: PLR0913, PLR0917 - what a view is given
         self,
-        made: "_Made",
-        told: "_Telling",
+        made: Made,
+        told: Telling,
         of: ViewEngine,
-        rows: "_Rows",
+        rows: Rows,
         clock_us: NDArray[np.int64],
         run: tuple[int, int, bool],
         rejected: Rejected,
@@ -301,17 +294,17 @@ class Partition:
             told.forget(rows.forgotten(of, erased))
             self.erasures.note(*rows.placed(erased))
 
-    def _advance(self, made: "_Made", until_us: int) -> None:
+    def _advance(self, made: Made, until_us: int) -> None:
         """Let time pass in every view, and add what that brings."""
         for of, told in zip(self.state.views, made.views, strict=True):
             changes = of.engine.advance(until_us)
             made.add(told, changes, of.engine.signals)
 
-    def _step(self, made: "_Made", position: int, tick: Tick | None) -> Step:
+    def _step(self, made: Made, position: int, tick: Tick | None) -> Step:
         self.position = position
         if tick is not None:
             self._came_to_us = max(self._came_to_us, tick.clock_us)
-        [first, *further] = [told.told() for told in made.views]
+        [first, *further] = made.told
         return Step(
             first.changes,
             made.rejections,
@@ -322,127 +315,3 @@ class Partition:
             first.view,
             [told for told in further if told.changes.num_rows or told.signals is not None or told.forgotten],
         )
-
-
-class _Telling:
-    """What a view tells in a step so far."""
-
-    def __init__(self, of: ViewEngine) -> None:
-        self._of = of
-        self.tables: list[pa.Table] = []
-        self.signals: list[pa.Table] = []
-        self.changes = 0
-        self._forgotten: list[Forgotten] = []
-
-    def forget(self, customers: list[tuple[str, str | None]]) -> None:
-        """Take note of customers, and their populations, that were erased by what was added last."""
-        self._forgotten += [Forgotten(self.changes, *customer) for customer in customers]
-
-    def told(self) -> Told:
-        changes = pa.concat_tables(self.tables) if self.tables else self._of.engine.no_changes
-        signals = pa.concat_tables(self.signals) if self.signals else None
-        return Told(self._of.view.name, changes, signals, self._forgotten)
-
-
-class _Made:
-    """The contents of a step that is being made.
-
-    Fields  count  changes and signals of all views
-            is_touched  whether anything was added, if only nothing
-    """
-
-    def __init__(self, state: State) -> None:
-        self.views = [_Telling(of) for of in state.views]
-        self.rejections: list[Rejection] = []
-        self.count = 0
-        self.is_touched = False
-
-    def add(self, told: _Telling, changes: pa.Table, signals: pa.Table) -> None:
-        told.tables.append(changes)
-        told.changes += changes.num_rows
-        if signals.num_rows:
-            told.signals.append(signals)
-        self.count += changes.num_rows + signals.num_rows
-        self.is_touched = True
-
-
-class _Read:
-    """The rows of a batch as each view reads them."""
-
-    def __init__(self, batch: LogBatch, state: State) -> None:
-        rows: dict[tuple[str, str], _Rows] = {}
-        self._rows: dict[str, _Rows] = {}
-        for of in state.views:
-            reading = of.view.ruleset.currency, of.view.ruleset.time_zone
-            if reading not in rows:
-                rows[reading] = _Rows(batch.read_by(reading))
-            self._rows[of.view.name] = rows[reading]
-
-    def rows_of(self, of: ViewEngine) -> "_Rows":
-        """Return the rows of a view."""
-        return self._rows[of.view.name]
-
-
-class _Rows:
-    """The rows of a batch, found by the ordinals of their records."""
-
-    def __init__(self, batch: LogBatch) -> None:
-        self.batch = batch
-        self._refused_at = [rejection.offset for rejection in batch.refused]
-        self._originals = Originals(batch)
-        self._cut: tuple[int, int, pa.RecordBatch] = 0, 0, batch.orders.slice(0, 0)
-
-    def orders(self, start: int, stop: int) -> pa.RecordBatch:
-        """Return the orders [start, stop); the same batch where the same ones are asked for by the next view."""
-        if self._cut[:2] != (start, stop):
-            self._cut = start, stop, self.batch.orders.slice(start, stop - start)
-        return self._cut[2]
-
-    def span(self, first: int, end: int) -> tuple[int, int]:
-        """Return the orders [start, stop) of records [first, end)."""
-        start, stop = np.searchsorted(self.batch.record_of, [first, end]).tolist()
-        return start, stop
-
-    def runs(self, start: int, stop: int) -> Iterator[tuple[int, int, bool]]:
-        """Cut the orders [start, stop) where erasures begin and end: (first, end, whether they are erasures).
-
-        So it is known which tier changes come before an erasure and which behind it.
-        """
-        types = values_of(self.batch.orders.column(_TYPE), np.uint8)[start:stop]
-        erases = types == OrderType.ERASED
-        if not erases.any():
-            yield start, stop, False
-            return
-        edges = [0, *(np.flatnonzero(erases[1:] != erases[:-1]) + 1).tolist(), stop - start]
-        for first, end in pairwise(edges):
-            yield start + first, start + end, bool(erases[first])
-
-    def forgotten(self, of: ViewEngine, orders: NDArray[np.int64]) -> list[tuple[str, str | None]]:
-        """Return who is erased in a view by these orders, and in which population."""
-        places = pa.array(orders)
-        ids: list[str] = self.batch.orders.column(_CUSTOMER).take(places).to_pylist()
-        if of.view.per is None:
-            return [(customer, None) for customer in ids]
-        names = self.batch.orders.column(ATTRIBUTE + of.view.per).take(places).to_pylist()
-        return [
-            (customer, name)
-            for customer, own in zip(ids, names, strict=True)
-            for name in ([own] if own is not None else populations_of(of.engine, customer))
-        ]
-
-    def placed(self, orders: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Return the offsets of orders' records, and the times of these, in µs."""
-        records = self.batch.record_of[orders]
-        return integers(self.batch.records.offsets)[records], times_us(self.batch.records)[records]
-
-    def refused(self, first: int, end: int) -> list[Rejection]:
-        """Return what was refused before it could be applied, of records [first, end)."""
-        offsets, at = self.batch.records.offsets, self._refused_at
-        stop = bisect_left(at, offsets[end]) if end < len(offsets) else len(at)
-        return self.batch.refused[bisect_left(at, offsets[first]) : stop]
-
-    def rejection(self, order: int, reason: str) -> Rejection:
-        """Return the rejection of an order, by its place among the orders of the batch."""
-        record = int(self.batch.record_of[order])
-        place = self.batch.orders.column(_ROW)[order].as_py() - int(self.batch.firsts[record])
-        return rejection(self.batch.records, record, place, reason, self._originals.of(record, place))

@@ -74,6 +74,17 @@ class Placement:
         chance = 1 / self.partitions
         return self.murmur2 - total * chance > _BEYOND_CHANCE * sqrt(total * chance * (1 - chance))
 
+    @property
+    def partitioner(self) -> str | None:
+        """What chooses the partitions, of PARTITIONERS; None: neither murmur2 nor CRC-32.
+
+        Without any record that tells it is Kafka's own.
+        """
+        murmur2, crc32, neither = (int(self.counts[kind]) for kind in (MURMUR2, CRC32, NEITHER))
+        if self.partitions > 1 and neither > murmur2 + crc32:
+            return None
+        return "crc32" if crc32 > murmur2 else "murmur2"
+
     def begin(self, counts: Sequence[int]) -> None:
         """Go on from what was counted before, as `counts`; nothing: begin with none."""
         self.counts[:] = counts if len(counts) == PLACES else 0
@@ -113,8 +124,26 @@ def places_of(keys: Sequence[bytes], partitions: int, partitioner: str = "murmur
 
     In      partitioner  one of PARTITIONERS
     """
-    data, starts, sizes = _packed(keys)
-    out = np.empty(len(keys), np.int64)
+    return _placed(*_packed(keys), partitions, partitioner)
+
+
+def places_of_ids(
+    offsets: NDArray[np.int32], data: NDArray[np.uint8], partitions: int, partitioner: str
+) -> NDArray[np.int64]:
+    """Return the partition of each id as a key: i64[n]. In: offsets i32[n + 1] of the ids' bytes."""
+    starts = offsets[:-1].astype(np.int64)
+    sizes = np.diff(offsets).astype(np.int64)
+    return _placed(np.frombuffer(data, np.uint8), starts, sizes, partitions, partitioner)
+
+
+def _placed(
+    data: NDArray[np.uint8],
+    starts: NDArray[np.int64],
+    sizes: NDArray[np.int64],
+    partitions: int,
+    partitioner: str,
+) -> NDArray[np.int64]:
+    out = np.empty(len(starts), np.int64)
     if partitioner == "murmur2":
         place_murmur2(data, starts, sizes, partitions, out)
     elif partitioner == "crc32":

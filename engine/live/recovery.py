@@ -8,8 +8,9 @@ is impossible, the worker refuses before it writes anything.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from rfmstream.engine.core.engine import Engine
 from rfmstream.engine.events.instants import FIRST_US
@@ -56,7 +57,9 @@ class Plan:
             changes   the law changes now
             caps      which record times count as another instant, see `Tick.until`
             renews    the topic is another one than before: the state goes on, and its place is to be written down
-            joins     the views that the state lacks: they begin with the topic's first record, at offset `begin`
+            joins     the views that the state lacks: they begin with files of history, if there are some, and then with
+                      the topic's first record, at offset `begin`
+            joined    of those that had joined already: how, see `Tick.joining`
     """
 
     held: Engine | State
@@ -70,6 +73,7 @@ class Plan:
     renews: bool = False
     joins: tuple[str, ...] = ()
     begin: int = 0
+    joined: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @property
     def state(self) -> State:
@@ -92,14 +96,14 @@ def plan_recovery(  # noqa: PLR0913 - what there is to weigh
     ruleset: Ruleset | Views,
     law: Law,
     *,
-    resegment: bool,
+    resegment: bool | Collection[str],
     accept_gap: bool,
 ) -> Plan:
     """Decide how a partition continues.
 
     In      ruleset    to go on with, or a plan of views
             loaded     the newest whole checkpoint at an offset up to K
-            resegment  let another ruleset take over
+            resegment  let another ruleset take over; the names of views: in these
             accept_gap do without records, ticks or an offset that are gone
     Errors  StateError  it cannot, or not without one of these
     """
@@ -131,7 +135,7 @@ class _Weigher:
         views: Views,
         law: Law,
         *,
-        resegment: bool,
+        resegment: bool | Collection[str],
         accept_gap: bool,
     ) -> None:
         self._source = source
@@ -230,6 +234,15 @@ class _Weigher:
                     "restore a checkpoint, or begin anew with another app id"
                     + (", or go on by that" if len(self._laws) == 1 else ""),
                 )
+        began = {
+            name for tick in self._laws for name, how in (tick.joining or {}).items() if "history" in how
+        }
+        if began & set(self._views.names):
+            self._missing(
+                f"there is no checkpoint, and view {min(began & set(self._views.names))} had begun with files of "
+                "history, which are not in the topic",
+                "restore a checkpoint",
+            )
         if begin > first:
             self._missing(
                 f"there is no checkpoint, and records from offset {first} to {begin} are gone",
@@ -265,9 +278,8 @@ class _Weigher:
                     f"its history went on under {self._named(changed[-1])} after the checkpoint",
                     "restore a newer checkpoint",
                 )
-            return self._joined(
-                Plan(loaded.held, offset, until, ticks[1:], law_at_us=first.clock_us), loaded, begin
-            )
+            plan = Plan(loaded.held, offset, until, ticks[1:], law_at_us=first.clock_us)
+            return self._joined(replace(plan, joined=first.joining or {}), loaded, begin)
         self._check_change(loaded, is_clean=offset == until and not ticks)
         return self._joined(Plan(loaded.held, offset, until, changes=True), loaded, begin)
 
@@ -343,7 +355,10 @@ class _Weigher:
                 f"view {found.moved[0]} was made from other events, or parts its customers otherwise",
                 "give the view another name, under which it begins anew",
             )
-        if found.changed and not self._resegment:
+        # Where the law before cannot be read there is no name of ours among what has changed.
+        changed = {name for name in found.changed if name in self._views.names} or set(self._views.names)
+        may = self._views.names if self._resegment is True else self._resegment or ()
+        if found.changed and not changed <= set(may):
             raise self._error(
                 f"the checkpoint belongs to {named}, not to {self._law.named.removeprefix('ruleset ')}",
                 "use the ruleset, time zone and currency it was made with, or resegment",

@@ -73,6 +73,10 @@ class Saver:
         share = (self._source.partition + 1) * _GOLDEN % 1
         self._due_us = self._now_us() + int(self._interval_us * share)
 
+    def hasten(self) -> None:
+        """Let a checkpoint be due now."""
+        self._due_us = self._now_us()
+
     def is_due(self, erasures: Erasures | None = None) -> bool:
         """Tell whether it is time for a checkpoint; it is not again until the interval has passed.
 

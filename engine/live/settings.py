@@ -226,6 +226,24 @@ WORKER_SETTINGS: Final = (
         "A plan of views (.toml) in place of a ruleset: rulesets, stores, categories, shadows.",
     ),
     Setting(
+        "view_history",
+        _RULES,
+        values.listed(values.some_text, "file"),
+        None,
+        "FILE,...",
+        "Orders from before the topic: views that join a running state begin with them. Files or directories, as of "
+        "rfmstream replay.",
+        many=True,
+    ),
+    Setting(
+        "view_history_map",
+        _RULES,
+        values.some_text,
+        None,
+        "NAME|FILE",
+        "Input map that reads view_history. Without one it has the contract's columns and the plan's.",
+    ),
+    Setting(
         "time_zone",
         _RULES,
         values.some_text,
@@ -248,6 +266,15 @@ WORKER_SETTINGS: Final = (
         "false",
         "",
         "Take over state of another ruleset: every customer is re-evaluated, with reason rules_changed.",
+    ),
+    Setting(
+        "resegment_view",
+        _RULES,
+        values.listed(values.some_text, "view"),
+        None,
+        "NAME,...",
+        "The same of these views alone; others are refused another ruleset.",
+        many=True,
     ),
     Setting(
         "clock",

@@ -8,7 +8,6 @@ What position.json says of them holds the digest of each manifest, which holds t
 
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -16,7 +15,7 @@ import orjson
 import xxhash
 
 from rfmstream.engine.core.checkpoint.folder import MANIFEST
-from rfmstream.engine.core.checkpoint.read import read_machine
+from rfmstream.engine.core.checkpoint.read import as_made, read_machine
 from rfmstream.engine.core.engine import Engine
 from rfmstream.engine.core.kernel_batch import Hashed
 from rfmstream.engine.core.shard import new_seeds
@@ -189,11 +188,4 @@ def _as_made(manifest: dict[str, Any], tiers: Iterable[str], ruleset: Ruleset | 
     if (ruleset.identity, ruleset.tier_fingerprint) == (made_by[0], decided_by):
         # It may ask for other signals than before.
         return ruleset
-    return replace(
-        ruleset,
-        identity=manifest["ruleset"],
-        fingerprint=manifest["fingerprint"],
-        tier_fingerprint=decided_by,
-        currency=manifest["currency"],
-        tiers=tuple(replace(ruleset.tiers[0], id=tier) for tier in tiers),
-    )
+    return as_made(manifest, tiers, ruleset)

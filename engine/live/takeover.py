@@ -4,11 +4,10 @@ Source: docs/decisions/ (exactly once), docs/semantics.md 5 and 8.
 """
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-
-import pyarrow as pa
+from typing import Any
 
 from rfmstream.engine.events.instants import FIRST_US
 from rfmstream.engine.live.context import PartitionContext
@@ -19,6 +18,7 @@ from rfmstream.engine.live.ownership import Ownership, mode_of
 from rfmstream.engine.live.partition import Partition
 from rfmstream.engine.live.recovery import Plan, Progress, first_tick, plan_recovery
 from rfmstream.engine.live.state import State
+from rfmstream.engine.live.telling import after_another
 from rfmstream.schemas.codes import NEVER_US
 from rfmstream.schemas.errors import StateError
 from rfmstream.schemas.plan import Plan as Views
@@ -46,38 +46,54 @@ class Takeover:
         """Make the first steps of a partition that needs no replay."""
         plan, options = self.plan, self.context.options
         if not plan.joins:
-            await self._go_on({})
+            if options.history is not None and plan.begins:
+                raise StateError(
+                    f"partition {self.context.source}: there is no running state that a view could join with files of "
+                    "history",
+                    fix="produce the history into the topic (rfmstream produce), or start without view_history",
+                )
+            if options.history is not None:
+                _log.info(
+                    "no view joins: the files of history are not read",
+                    extra={"partition": str(self.context.source), "files": options.history.named},
+                )
+            await self._go_on((), None)
             return
+        # Loaded here, so that a worker that no view joins need not wait for what reads files.
+        from rfmstream.engine.live.join_plan import views_to_join  # noqa: PLC0415
+
         ticks = await self.context.commits.ask(partial(self.context.log.ticks, 0))
+        passing = [
+            tick for tick in ticks if tick.until is None and FIRST_US < tick.clock_us <= self.loaded_us
+        ]
         views = Views(tuple(view for view in self.context.plan.views if view.name in plan.joins))
         state = State.begin(views)
         state.use_mode("replay")
-        joining = Partition(
+        partition = Partition(
             state,
             clock=options.clock,
             tolerance_us=options.tolerance_us,
             position=plan.begin,
             step_changes=options.step_changes,
         )
-        joining.caps = [tick for tick in ticks if tick.until is not None]
-        passing = [
-            tick for tick in ticks if tick.until is None and FIRST_US < tick.clock_us <= self.loaded_us
-        ]
-        _log.info(
-            "views begin with the topic's first record",
-            extra={
-                "partition": str(self.context.source),
-                "views": ", ".join(plan.joins),
-                "offset": plan.begin,
-                "until": plan.offset,
-            },
+        partition.caps = [tick for tick in ticks if tick.until is not None]
+        clock_us = self.ownership.partition.clock_us
+        joining = Joining(
+            partition,
+            until=plan.offset,
+            clock_us=clock_us,
+            ticks=passing,
+            views=await self.context.run(partial(views_to_join, self.context, plan, ticks, clock_us)),
+            tells=plan.law_at_us is None,
+            has_clock=options.clock == "log",
         )
-        await self.ownership.join(Joining(joining, until=plan.offset, ticks=passing), self._go_on)
+        await self.ownership.join(joining, self._go_on)
 
-    async def _go_on(self, newest: Mapping[str, pa.Table]) -> None:
+    async def _go_on(self, told: Sequence[Told], joining: Mapping[str, Any] | None) -> None:
         """Make the first steps once all views are there.
 
-        In      newest  the newest changes of each customer in the views that have joined
+        In      told     what the views that have joined have not told yet
+                joining  how they have joined, to be written down
         """
         context, plan, partition = self.context, self.plan, self.ownership.partition
         commit = context.commits.commit
@@ -99,7 +115,8 @@ class Takeover:
             # Where nothing is left to read, the clock has gone on since.
             is_present = context.options.clock == "log" and plan.offset >= self.ownership.end
             at_us = max(self.now_us, partition.clock_us) + 1 if is_present else None
-            await commit(_with_newest(await self._change_law(at_us), newest))
+            step = await self._change_law(at_us)
+            await commit(_with_joined(partition.state, step, told, joining) if told else step)
             self.ownership.observe()
 
     async def _renew(self) -> None:
@@ -181,15 +198,22 @@ async def take_over(context: PartitionContext, save_in_time: Callable[[], None])
     return Takeover(context, ownership, plan, now_us, name, loaded_us)
 
 
-def _with_newest(step: Step, newest: Mapping[str, pa.Table]) -> Step:
-    """Return a step that tells newest changes before its own."""
-    told = {
-        each.view: replace(each, changes=pa.concat_tables([newest[each.view], each.changes]))
-        if each.view in newest
-        else each
-        for each in step.told
-    }
-    for view, changes in newest.items():
-        told.setdefault(view, Told(view, changes))
-    first = told.pop(step.view)
-    return replace(step, changes=first.changes, further=list(told.values()))
+def _with_joined(state: State, step: Step, joined: Sequence[Told], joining: Mapping[str, Any] | None) -> Step:
+    """Return the step that changes the law with what views that join tell before it, and with how they have joined."""
+    assert step.tick is not None, "it changes the law"
+    parts = [*joined, *step.told]
+    told = [
+        after_another(of, *own)
+        for of in state.views
+        if (own := [each for each in parts if each.view == of.view.name])
+    ]
+    [first, *further] = told
+    return replace(
+        step,
+        changes=first.changes,
+        signals=first.signals,
+        forgotten=first.forgotten,
+        view=first.view,
+        further=further,
+        tick=step.tick._replace(joining=joining),
+    )

@@ -17,6 +17,8 @@ from typing import Any, Final
 import pyarrow as pa
 
 from rfmstream.engine.core.checkpoint.folder import has_checkpoint, is_unfinished
+from rfmstream.engine.core.checkpoint.manifest import read_manifest
+from rfmstream.engine.core.checkpoint.read import decides_alike, taken_over
 from rfmstream.engine.core.counters import Counters
 from rfmstream.engine.core.engine import Engine
 from rfmstream.engine.files.background import WriteBehind, read_ahead
@@ -97,15 +99,25 @@ class ReplayResult:
 
 
 def open_engine(
-    ruleset: Ruleset | None = None, *, checkpoint: Path | None = None, threads: int | None = None
+    ruleset: Ruleset | None = None,
+    *,
+    checkpoint: Path | None = None,
+    threads: int | None = None,
+    resegment: bool = False,
 ) -> Engine:
     """Return the engine to replay into: the checkpoint's if the directory holds one, else a new one.
 
     In      ruleset  None: the checkpoint's own, or rfm8
             threads  None: as many as the checkpoint had, or 1
+            resegment  the ruleset may take over from another one: then the engine is still under that one's name, and
+                     `replay` is to be given the ruleset
     Errors  StateError  the directory holds something else, a damaged checkpoint or one of another ruleset
     """
     if checkpoint is not None and may_go_on(checkpoint):
+        if resegment and ruleset is not None:
+            manifest = read_manifest(checkpoint)
+            if not decides_alike(manifest, ruleset):
+                ruleset = taken_over(manifest, ruleset, checkpoint)
         return Engine.restore(checkpoint, ruleset=ruleset, threads=threads)
     return Engine("rfm8" if ruleset is None else ruleset, threads=threads or 1)
 
@@ -144,6 +156,7 @@ def replay(  # noqa: PLR0913 - the options of one command
     settled: ExitStack | None = None,
     identities: Identities | None = None,
     rates: Rates | None = None,
+    resegment: Ruleset | None = None,
 ) -> ReplayResult:
     """Apply the orders of `inputs` to the engine, in order of time, and write what comes of it.
 
@@ -156,6 +169,7 @@ def replay(  # noqa: PLR0913 - the options of one command
             on_progress  called by the reading thread
             identities   ids that stand for others
             rates        of other currencies; None: orders in them are rejected
+            resegment    takes the engine over before anything else, at its clock; None: it goes on by its own
             settled      from the first file's name on nothing interrupts until this closes; None: until the return
     Errors  ConfigError     an output cannot be written, or as_of lies before the clock; nothing was written
             InputError      an input cannot be read, or was refused; nothing but `outputs.rejected` was written
@@ -165,12 +179,14 @@ def replay(  # noqa: PLR0913 - the options of one command
     started_s = time.monotonic()
     outputs = outputs or Outputs()
     as_of_us = until_us if as_of_us is None else as_of_us
+    before = deepcopy(engine.counters)
+    taken = None if resegment is None else engine.resegment(resegment)
+    taken_signals = engine.signals
     _check_signals(engine, outputs)
     check_as_of(engine, as_of_us)
     dates, alike = Dates(until_us), Alike()
     files = find_files(inputs, InputFormat() if input_map is None else input_map.input)
     check_outputs(outputs.paths().values(), [*inputs, *(file.path for file in files)])
-    before = deepcopy(engine.counters)
     listener = Listener(on_progress)
     with ExitStack() as stack:
         made = _open_outputs(stack, outputs, engine.ruleset)
@@ -190,6 +206,9 @@ def replay(  # noqa: PLR0913 - the options of one command
             WriteBehind(made["changes"].write if "changes" in made else drop) as changes,
             WriteBehind(made["signals"].write if "signals" in made else drop) as signals,
         ):
+            if taken is not None:
+                put(changes, taken)
+                put(signals, taken_signals)
             for batch, malformed in read_ahead(orders, listener.stop):
                 engine.counters.reject(malformed["reason"].to_pylist())
                 orders_due = dates.before(batch)

@@ -7,7 +7,7 @@ the order in which a replay of its own writes them; views are not merged in orde
 
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack, nullcontext
 from copy import deepcopy
 from dataclasses import dataclass
@@ -59,6 +59,7 @@ class ViewsReplay:
             files     rows written, by file
             kept, replaced  as of `ReplayResult`
             elapsed_s  wall time, files and checkpoint included
+            resegmented  views of the checkpoint that another ruleset took over
     """
 
     views: Views
@@ -68,18 +69,26 @@ class ViewsReplay:
     kept: Mapping[Path, int]
     replaced: Mapping[Path, int]
     elapsed_s: float
+    resegmented: tuple[str, ...] = ()
 
 
-def open_views(plan: Plan | None, *, checkpoint: Path | None = None, threads: int | None = None) -> Views:
+def open_views(
+    plan: Plan | None,
+    *,
+    checkpoint: Path | None = None,
+    threads: int | None = None,
+    resegment: Collection[str] = (),
+) -> Views:
     """Return the views to replay into: the checkpoint's if the directory holds one, else new ones.
 
     In      plan     None: the checkpoint's own
             threads  None: as many as the checkpoint had, or 1
+            resegment  names of views whose ruleset may take over from another one
     Errors  StateError   the directory holds something else, a damaged checkpoint or one that the plan contradicts
             ConfigError  there is neither a plan nor a checkpoint
     """
     if checkpoint is not None and may_go_on(checkpoint):
-        return Views.restore(checkpoint, plan, threads=threads)
+        return Views.restore(checkpoint, plan, threads=threads, resegment=resegment)
     if plan is None:
         raise ConfigError("there is no plan", key="plan", fix="name the file of the views")
     return Views(plan, threads=threads or 1)
@@ -121,6 +130,7 @@ def replay_views(  # noqa: PLR0913 - the options of one command
     _check(views, outputs, ends)
     files = find_files(inputs, InputFormat() if input_map is None else input_map.input)
     before = {name: deepcopy(of.engine.counters) for name, of in views.views.items()}
+    before |= {name: told.before for name, told in views.resegmented.items()}
     rows_before = max(of.engine.counters.input_rows for of in views.views.values())
     told: dict[str, _Told] = {}
     with ExitStack() as stack:
@@ -129,6 +139,7 @@ def replay_views(  # noqa: PLR0913 - the options of one command
         whole, reasons = Rejections(views.plan.names), Counter[str]()
         with ExitStack() as behind:
             writers = made.writers(behind)
+            writers.put({name: told.result for name, told in views.resegmented.items()})
             for number, group in enumerate(views.groups):
                 listener = Listener(on_progress)
                 orders = open_orders(
@@ -178,6 +189,7 @@ def replay_views(  # noqa: PLR0913 - the options of one command
             made.publish(kept)
             if checkpoint is not None:
                 views.checkpoint(checkpoint)
+    resegmented, views.resegmented = tuple(views.resegmented), {}
     elapsed_s = time.monotonic() - started_s
     return ViewsReplay(
         views=views,
@@ -207,6 +219,7 @@ def replay_views(  # noqa: PLR0913 - the options of one command
         kept=kept,
         replaced={path: rows for path, rows in fuller.items() if path not in kept},
         elapsed_s=elapsed_s,
+        resegmented=resegmented,
     )
 
 

@@ -4,137 +4,35 @@ import asyncio
 from collections import Counter
 from pathlib import Path
 from random import Random
-from typing import Any
 
-import orjson
-import pyarrow as pa
 import pytest
-from kernel_shards import event
-from live_stage import OPTIONS, SOURCE, Stage, run
-from live_world import START_US, Record, ScriptedLog, plain
+from live_views import (
+    ALL,
+    BY_STORE,
+    HONG_KONG,
+    PLAN,
+    RFM8,
+    SCORES,
+    SHADOW,
+    TYPES,
+    ViewsStage,
+    alone,
+    by_customer,
+    by_id,
+    history,
+    read_some,
+)
 from oracle_days import DAY_US
-from twins import canonical_batch, plain_rows
+from twins import plain_rows
 
-from rfmstream.engine.core.view import NOT_OURS
-from rfmstream.engine.core.views import Views
-from rfmstream.engine.live.decoders import decoder_for
 from rfmstream.engine.live.runner import Runner
-from rfmstream.engine.live.stats import PartitionStats
-from rfmstream.engine.live.store import Store
 from rfmstream.schemas.errors import StateError
-from rfmstream.schemas.plan import ATTRIBUTE, Plan, View
-from rfmstream.schemas.ruleset import load_ruleset
-
-STORES = [None, "hk", "tw", "hk", "hk"]
-RFM8, SCORES, TYPES = (load_ruleset(name) for name in ("rfm8-annual", "scores4", "types7"))
-ALL = View("all", RFM8)
-HONG_KONG = View("hk", TYPES, where=(("store", ("hk",)),))
-BY_STORE = View("by-store", SCORES, per="store")
-SHADOW = View("next", TYPES, shadow=True)
-PLAN = Plan((ALL, HONG_KONG, BY_STORE, SHADOW))
-
-
-class ViewsStage(Stage):
-    """A stage whose runner has a plan of views."""
-
-    def put_orders(self, events: list[dict[str, Any]]) -> None:
-        """Append a record of each event, dated as it is."""
-        for each in events:
-            self.world.now_us = max(self.world.now_us, each["occurred_at_us"])
-            value = plain(each) | ({} if each["store"] is None else {"store": each["store"]})
-            record = Record(self.world.end, orjson.dumps(value), each["occurred_at_us"] // 1000, [each])
-            self.world.records.append(record)
-            self.world.end += 1
-
-    def views(self, plan: Plan, **options: Any) -> Runner:  # noqa: ANN401
-        return Runner(
-            SOURCE,
-            ruleset=plan,
-            options=OPTIONS.__class__(**{**vars(OPTIONS), **options}),
-            log=ScriptedLog(self.world),
-            store=Store(str(self.root), app_id="app"),
-            decoder=decoder_for(plan),
-            run=run,
-            now_us=lambda: self.world.now_us,
-            stats=PartitionStats(),
-        )
-
-    def told(self, kind: str, view: str) -> list[dict[str, Any]]:
-        """Return what a view told, in order."""
-        tables = [
-            getattr(told, kind)
-            for step in self.world.history
-            for told in step.told
-            if told.view == view and getattr(told, kind) is not None
-        ]
-        return [row for table in tables for row in plain_rows(table)]
+from rfmstream.schemas.plan import Plan, View
 
 
 @pytest.fixture
 def stage(tmp_path: Path) -> ViewsStage:
     return ViewsStage(tmp_path)
-
-
-def history(seed: int, count: int) -> list[dict[str, Any]]:
-    """Orders, refunds and erasures of a few customers over two years, in order of time."""
-    random, events = Random(seed), []  # noqa: S311 - no secret
-    for n in range(count):
-        at_us = START_US + n * 700 * DAY_US // count
-        kind = random.choice(["paid"] * 12 + ["refunded", "cancelled", "erased"])
-        customer, store = f"c{random.randrange(9)}", random.choice(STORES)
-        row = event(customer, f"o{n}", 0, random.choice([100, 40_000, 150_000])) | {"store": store}
-        if kind in ("refunded", "cancelled") and events:
-            other = random.choice(events)
-            row |= {
-                "customer_id": other["customer_id"],
-                "order_id": other["order_id"],
-                "store": other["store"],
-            }
-            row |= {"type": kind, "amount_minor": 50 if kind == "refunded" else 0}
-        elif kind == "erased" and random.random() < 0.4:
-            row |= {"type": kind, "order_id": "", "amount_minor": 0}
-        events.append(row | {"occurred_at_us": at_us})
-    return events
-
-
-def alone(view: View, events: list[dict[str, Any]], until_us: int) -> dict[str, Any]:
-    """Return what a view gives that runs by itself, and the rows it rejects."""
-    [of] = Views(Plan((view,)), mode="live").views.values()
-    orders = canonical_batch(events)
-    stores = pa.array([each["store"] for each in events], pa.string())
-    log_us = pa.array([each["occurred_at_us"] // 1000 * 1000 for each in events]).to_numpy()
-    changes, outcome = of.step_log(
-        orders.append_column(ATTRIBUTE + "store", stores), log_us, tolerance_us=300_000_000
-    )
-    signals = [of.engine.signals]
-    changes = pa.concat_tables([changes, of.engine.advance(until_us)])
-    signals.append(of.engine.signals)
-    return {
-        "changes": plain_rows(changes),
-        "signals": plain_rows(pa.concat_tables(signals)),
-        "snapshot": plain_rows(of.engine.snapshot(until_us)),
-        "rejected": int(((outcome >= 8) & (outcome != NOT_OURS)).sum()),
-    }
-
-
-def by_customer(rows: list[dict[str, Any]]) -> dict[Any, list[dict[str, Any]]]:
-    found: dict[Any, list[dict[str, Any]]] = {}
-    for row in rows:
-        found.setdefault((row["population"], row["customer_id"]), []).append(row)
-    return found
-
-
-def by_id(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return sorted(rows, key=lambda row: (row["population"] or "", row["customer_id"]))
-
-
-async def read_some(stage: ViewsStage, runner: Runner, random: Random) -> None:
-    while not runner.live or runner.position < stage.world.end:
-        fetched = stage.world.fetch(runner.position, random.choice([1, 7, 50]))
-        if fetched.offsets:
-            await runner.feed(fetched)
-        else:
-            await runner.idle(stage.world.end, None)
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -195,14 +93,16 @@ def test_views_join_and_leave_a_running_state(stage: ViewsStage) -> None:
         stage.put_orders(before)
         await read_some(stage, runner, random)
         await runner.stop()
-        told = len(stage.world.history)
-        # Killed on its way: nobody was told anything, and it begins again.
-        runner = stage.views(two)
-        await runner.recover()
-        assert runner.position == 0
-        await runner.feed(stage.world.fetch(0, 50))
-        assert len(stage.world.history) == told
-        assert not await runner.checkpoint()
+        # Killed on its way, again and again: what was told by then is told, and it begins again in silence.
+        for count in (50, 20, 70, 120):
+            told = len(stage.world.history)
+            runner = stage.views(two, step_changes=5)
+            await runner.recover()
+            assert runner.position == 0
+            while runner.position < count:
+                await runner.feed(stage.world.fetch(runner.position, 10))
+            assert (len(stage.world.history) > told) == (count != 20)
+            assert not await runner.checkpoint()
         for _ in range(2):
             # Killed after it has joined, before it could write a checkpoint.
             runner = stage.views(two)
@@ -218,16 +118,20 @@ def test_views_join_and_leave_a_running_state(stage: ViewsStage) -> None:
     alls = alone(ALL, events, end_us)
     assert by_customer(stage.told("changes", "all")) == by_customer(alls["changes"])
     for view in (BY_STORE, HONG_KONG):
-        expected = by_customer(alone(view, events, end_us)["changes"])
-        found = by_customer(stage.told("changes", view.name))
-        for key, rows in found.items():
-            # First the newest change of before, as a replay; from there on all.
-            assert [row["seq"] for row in rows] == list(range(rows[0]["seq"], rows[0]["seq"] + len(rows)))
-            assert [row | {"mode": "live"} for row in rows] == expected[key][-len(rows) :]
-            assert all(row["mode"] == "live" for row in rows[1:])
-        assert any(row["mode"] == "replay" for rows in found.values() for row in rows)
-        gone = set(expected) - set(found)
-        assert all(expected[key][-1]["reason"] == "erased" for key in gone)
+        expected = alone(view, events, end_us)
+        for kind in ("changes", "signals"):
+            found = by_customer(stage.told(kind, view.name))
+            # All of it, as a replay up to where the others were.
+            live = {key: [row | {"mode": "live"} for row in rows] for key, rows in found.items()}
+            assert live == by_customer(expected[kind])
+            assert all(
+                row["mode"] == ("replay" if row["effective_at"] <= before[-1]["occurred_at_us"] else "live")
+                for rows in found.values()
+                for row in rows
+            )
+        assert by_id(plain_rows(asyncio.run(runner.snapshot(end_us, view.name)))) == by_id(
+            expected["snapshot"]
+        )
     assert [view.name for view in (of.view for of in runner._ownership.partition.state.views)] == [
         "by-store",
         "all",
@@ -252,7 +156,9 @@ def test_a_view_that_changed_is_refused_or_resegmented(stage: ViewsStage) -> Non
             await stage.views(Plan((ALL, moved)), resegment=True).recover()
         with pytest.raises(StateError, match="of which none is asked for"):
             await stage.views(Plan((View("new", RFM8),))).recover()
-        runner = stage.views(Plan((ALL, other)), resegment=True)
+        with pytest.raises(StateError, match=r"belongs to views all .*resegment"):
+            await stage.views(Plan((ALL, other)), resegment=("all",)).recover()
+        runner = stage.views(Plan((ALL, other)), resegment=("hk",))
         await runner.recover()
         changed = stage.told("changes", "hk")[told:]
         assert changed

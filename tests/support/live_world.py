@@ -150,7 +150,9 @@ class World:
         self.committed = Committed(step.position, token)
         self.history.append(step)
         if step.tick is not None:
-            if step.tick.until is None:
+            if step.tick.joining is not None and step.tick.ruleset is None:
+                assert step.tick.position == step.position
+            elif step.tick.until is None:
                 assert step.tick.position <= step.position
                 assert not self.passing or step.tick.clock_us > self.passing[-1].clock_us
             else:
@@ -161,7 +163,10 @@ class World:
     @property
     def passing(self) -> list[Tick]:
         """The ticks by which time passes."""
-        return [tick for tick in self.ticks if tick.until is None]
+        is_note = (tick.joining is not None and tick.ruleset is None for tick in self.ticks)
+        return [
+            tick for tick, notes in zip(self.ticks, is_note, strict=True) if tick.until is None and not notes
+        ]
 
     @property
     def caps(self) -> list[Tick]:

@@ -45,6 +45,7 @@ def describe(
         "tier_fingerprint": machine.ruleset.tier_fingerprint or machine.ruleset.fingerprint,
         "time_zone": machine.ruleset.time_zone,
         "currency": machine.ruleset.currency,
+        "tiers": [tier.id for tier in machine.ruleset.tiers],
         "mode": machine.mode,
         "has_extras": machine.shards[0].has_extras,
         "clock_us": machine.clock_us,
@@ -182,6 +183,7 @@ def _is_sound(manifest: dict[str, Any]) -> bool:
             all(isinstance(manifest[name], str) for name in _TEXTS)
             and manifest["mode"] in MODES
             and type(manifest["has_extras"]) is bool
+            and _are_texts(manifest.get("tiers", []))
             and 0 < len(shards) == len(files) / 2
             and all(is_within(count, 0, 2**63 - 1) for count in counts)
             and all(is_within(shard["clock_us"], NEVER_US, FOREVER_US) for shard in shards)
@@ -195,6 +197,10 @@ def _is_sound(manifest: dict[str, Any]) -> bool:
         )
     except (AttributeError, KeyError, TypeError):
         return False
+
+
+def _are_texts(values: object) -> bool:
+    return isinstance(values, list) and all(isinstance(value, str) for value in values)
 
 
 def digest_of(content: object) -> str:

@@ -1,7 +1,8 @@
 """Build a machine from a checkpoint, and verify on the way whatever the kernels will rely on."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -165,16 +166,59 @@ def own_ruleset(
             ) from error
     else:
         given = ruleset if isinstance(ruleset, Ruleset) else load_ruleset(ruleset)
-    decides = given.tier_fingerprint or given.fingerprint
-    if decides != manifest["tier_fingerprint"] or given.identity != manifest["ruleset"]:
+    if not decides_alike(manifest, given):
         whose = "the checkpoint" if view is None else f"the checkpoint's view {view}"
-        resegment = "" if view is None else ", resegment it with Views.resegment"
         raise StateError(
             f"{whose} belongs to ruleset {manifest['ruleset']}, not to {given.identity}",
             path=folder,
-            fix=f"use the ruleset, time zone and currency it was made with{resegment}, or another directory",
+            fix="use the ruleset, time zone and currency it was made with, let the other one take over "
+            + ("(--resegment), " if view is None else f"(--resegment-view {view}), ")
+            + "or name another directory",
         )
     return given
+
+
+def decides_alike(manifest: dict[str, Any], ruleset: Ruleset) -> bool:
+    """Tell whether a ruleset decides exactly as the checkpoint's did, under the same name."""
+    decides = ruleset.tier_fingerprint or ruleset.fingerprint
+    return (ruleset.identity, decides) == (manifest["ruleset"], manifest["tier_fingerprint"])
+
+
+def taken_over(manifest: dict[str, Any], ruleset: Ruleset, folder: Path) -> Ruleset:
+    """Return what to read a checkpoint with that another ruleset takes over: it must not move before it is resegmented.
+
+    Errors  ConfigError  the other ruleset counts in another currency
+            StateError   nobody knows what the tiers were called
+    """
+    if ruleset.currency != manifest["currency"]:
+        raise ConfigError(
+            f"ruleset {ruleset.identity} counts in {ruleset.currency}, the state in {manifest['currency']}",
+            key="ruleset",
+            fix=f"use a ruleset in {manifest['currency']}, or begin anew",
+        )
+    tiers = manifest.get("tiers")
+    if tiers is None:  # an older version wrote it
+        try:
+            tiers = [tier.id for tier in own_ruleset(manifest, None, folder).tiers]
+        except StateError as error:
+            raise StateError(
+                f"the checkpoint does not say which tiers its ruleset {manifest['ruleset']} has",
+                path=folder,
+                fix="run once with that ruleset, which writes them down, and then with the other one",
+            ) from error
+    return as_made(manifest, tiers, ruleset)
+
+
+def as_made(manifest: dict[str, Any], tiers: Iterable[str], ruleset: Ruleset) -> Ruleset:
+    """Return the rules of a ruleset under the name, tiers and currency of the one that a checkpoint was made with."""
+    return replace(
+        ruleset,
+        identity=manifest["ruleset"],
+        fingerprint=manifest["fingerprint"],
+        tier_fingerprint=manifest.get("tier_fingerprint", manifest["fingerprint"]),
+        currency=manifest["currency"],
+        tiers=tuple(replace(ruleset.tiers[0], id=tier) for tier in tiers),
+    )
 
 
 def _read_columns(

@@ -30,7 +30,7 @@ from rfmstream.engine.core.checkpoint.manifest import (
     read_views_manifest,
     sealed,
 )
-from rfmstream.engine.core.checkpoint.read import own_ruleset, read_machine
+from rfmstream.engine.core.checkpoint.read import decides_alike, own_ruleset, read_machine, taken_over
 from rfmstream.engine.core.checkpoint.write import write_checkpoint
 from rfmstream.engine.core.machine import Machine
 from rfmstream.schemas.errors import StateError
@@ -140,10 +140,12 @@ def read_view(
     saved: SavedView,
     *,
     threads: int | None,
+    takes_over: bool = False,
     **options: Any,  # noqa: ANN401 - `seeds` and `hashed` of the machine
-) -> Machine:
-    """Return the machine of a view.
+) -> tuple[Machine, bool]:
+    """Return the machine of a view, and whether it has to be resegmented before it moves: another ruleset takes over.
 
+    In      takes_over  let it
     Errors  StateError  it was made with other events or another ruleset, or is damaged
     """
     if saved.selects != view.selects:
@@ -152,11 +154,16 @@ def read_view(
             path=directory,
             fix="give the view another name, under which it begins anew, or name another directory",
         )
-    own_ruleset(read_manifest(saved.folder), view.ruleset, Path(directory), view=view.name)
-    machine = read_machine(saved.folder, ruleset=view.ruleset, threads=threads, view=view.name, **options)
+    manifest, ruleset = read_manifest(saved.folder), view.ruleset
+    is_other = takes_over and not decides_alike(manifest, ruleset)
+    if is_other:
+        ruleset = taken_over(manifest, ruleset, saved.folder)
+    else:
+        own_ruleset(manifest, ruleset, Path(directory), view=view.name)
+    machine = read_machine(saved.folder, ruleset=ruleset, threads=threads, view=view.name, **options)
     if (machine.populations is None) != (view.per is None):
         raise StateError("the checkpoint is damaged: populations are missing", path=saved.folder)
-    return machine
+    return machine, is_other
 
 
 def _shown(selects: dict[str, Any]) -> str:

@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import urlsplit
 
 from aiokafka import errors as kafka
@@ -50,6 +50,9 @@ from rfmstream.engine.live.warm import warm_up
 from rfmstream.engine.service.garbage import collect_rarely
 from rfmstream.engine.service.page_server import tls_context
 from rfmstream.schemas.errors import RfmError, TransportError
+
+if TYPE_CHECKING:
+    from rfmstream.engine.live.view_history import ViewHistory
 
 _T = TypeVar("_T")
 
@@ -109,6 +112,7 @@ class Worker:
         self._behind: set[Source] = set()
         self._has_told_end = False
         self._partitions = 1
+        self._history: ViewHistory | None = None
         self._topic_ids: dict[str, str] = {}
         self._error: BaseException | None = None
         self._stop = asyncio.Event()
@@ -126,6 +130,7 @@ class Worker:
         if partitions is None:
             return
         self._reading.partitions = self._partitions = partitions
+        self._history = _history_of(self._config, partitions)
         if partitions > 1:
             check_keys(self._decoder)
         self._board.expected = [
@@ -339,13 +344,14 @@ class Worker:
             tolerance_us=config.time_tolerance_us,
             checkpoint_interval_s=config.checkpoint_interval_s,
             erase_within_us=config.erase_within,
-            resegment=config.resegment,
+            resegment=config.plan.names if config.resegment else config.resegment_view,
             accept_gap=config.accept_gap,
             until_end=config.until_end,
             as_of_us=config.as_of_us,
             topic_id=self._topic_ids.get(source.topic),
             input_map=None if config.input_map is None else fingerprint(config.input_map),
             current_topic=config.outputs.current,
+            history=self._history,
         )
         runner = Runner(
             source,
@@ -401,3 +407,12 @@ class Worker:
         if small:
             return call()
         return await asyncio.get_running_loop().run_in_executor(self._pool, call)
+
+
+def _history_of(config: WorkerConfig, partitions: int) -> "ViewHistory | None":
+    if config.view_history is None:
+        return None
+    # Loaded here, so that a worker without such files need not wait for what reads them.
+    from rfmstream.engine.live.view_history import ViewHistory  # noqa: PLC0415
+
+    return ViewHistory(config.view_history, partitions=partitions, input_map=config.view_history_map)

@@ -1,6 +1,7 @@
 """Views on the command line: which are made, which are refused, and how one is looked at."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -8,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner, Result
 
+import rfmstream
 from rfmstream.engine.cli.app import cli
 
 ORDERS = """customer_id,order_id,occurred_at,amount,store,category
@@ -259,7 +261,7 @@ def test_views_by_rulesets_of_ones_own_are_forgotten_in_by_their_plan(tmp_path: 
     refused(2, "has not the views of the plan: rfm8", *erase, "--plan", other)
     result = run(*erase, "--plan", plan)
     assert result.exit_code == 0, result.output
-    assert "3 customers forgotten" in result.output
+    assert "1 customers forgotten (3 records of views and populations)" in result.output
 
 
 def test_customers_are_forgotten_in_every_view(tmp_path: Path, state: Path) -> None:
@@ -268,7 +270,8 @@ def test_customers_are_forgotten_in_every_view(tmp_path: Path, state: Path) -> N
     out = tmp_path / "erased.arrow"
     result = run("erase", "--ids", ids, "--checkpoint", state, "--changes", out)
     assert result.exit_code == 0, result.output
-    assert "5 customers forgotten, 5 tier changes to null" in result.output
+    told = "1 customers forgotten (5 records of views and populations), 5 tier changes to null"
+    assert told in result.output
     with pa.ipc.open_file(out) as reader:
         rows = reader.read_all().to_pylist()
     assert sorted((row["view"], row["population"] or "") for row in rows) == [
@@ -285,3 +288,64 @@ def test_customers_are_forgotten_in_every_view(tmp_path: Path, state: Path) -> N
         )
         assert "ann" not in (tmp_path / "s.csv").read_text()
     assert not any(b"o2" in path.read_bytes() for path in state.rglob("*-entries.arrow"))
+    # Who is gone already, or was never there, is nobody.
+    ids.write_text("customer_id\nann\nnobody\nbob\n")
+    again = run("erase", "--ids", ids, "--checkpoint", state)
+    assert "1 customers forgotten (3 records of views and populations), 3 tier changes" in again.output
+
+
+def test_one_view_goes_on_by_another_ruleset(tmp_path: Path, plan: Path, state: Path) -> None:
+    plan.write_text(PLAN.replace('ruleset = "scores4"', 'ruleset = "types7"'))
+    more = tmp_path / "more.csv"
+    more.write_text("customer_id,order_id,occurred_at,amount,store,category\nann,o9,2026-02-01,5,hk,toys\n")
+    out = tmp_path / "changes.parquet"
+    arguments = ["replay", more, "--plan", plan, "--checkpoint", state, "--changes", out]
+    before = {path: path.read_bytes() for path in state.rglob("*") if path.is_file()}
+    refused(4, "view china belongs to ruleset scores4", *arguments)
+    refused(4, "--resegment-view china", *arguments, "--resegment-view", "all")
+    refused(2, "no view 'elsewhere'", *arguments, "--resegment-view", "elsewhere")
+    assert {path: path.read_bytes() for path in state.rglob("*") if path.is_file()} == before
+    assert not out.exists()
+    expected = rfmstream.Views.restore(
+        state,
+        rfmstream.Plan(
+            tuple(
+                replace(view, ruleset=rfmstream.load_ruleset("scores4")) if view.name == "china" else view
+                for view in rfmstream.load_plan(plan).views
+            )
+        ),
+    )
+    told = expected.resegment("china", rfmstream.load_ruleset("types7"))
+    assert told.num_rows
+    result = run(*arguments, "--resegment-view", "china", "--json")
+    assert result.exit_code == 0, result.output
+    summary = json.loads(result.stdout)
+    assert summary["resegmented"] == ["china"]
+    assert summary["views"]["china"]["changes"]["by_reason"]["rules_changed"] == told.num_rows
+    rows = [row for row in pq.read_table(out).to_pylist() if row["reason"] == "rules_changed"]
+    assert rows == told.to_pylist()
+    # Once more it is nothing.
+    assert json.loads(run(*arguments, "--resegment", "--json").stdout)["resegmented"] == []
+
+
+def test_one_ruleset_takes_over_from_another(tmp_path: Path, orders: Path) -> None:
+    state, out = tmp_path / "state", tmp_path / "changes.parquet"
+    assert run("replay", orders, "--ruleset", "rfm8", "--checkpoint", state).exit_code == 0
+    own = tmp_path / "own.toml"
+    own.write_text(run("rulesets", "show", "types7", "--toml").stdout.replace("types7", "mine"))
+    engine = rfmstream.Engine.restore(state)
+    told = engine.resegment(rfmstream.load_ruleset(own))
+    refused(4, "--resegment", "replay", orders, "--ruleset", own, "--checkpoint", state)
+    refused(2, "--resegment is of the state", "replay", orders, "--ruleset", own, "--resegment")
+    arguments = ["replay", orders, "--ruleset", own, "--checkpoint", state, "--changes", out, "--resegment"]
+    assert run(*arguments).exit_code == 0
+    assert pq.read_table(out).to_pylist() == told.to_pylist()
+    assert told.num_rows
+    # From one's own to a built-in one: its tiers are written down.
+    assert run("replay", orders, "--ruleset", "rfm8", "--checkpoint", state, "--resegment").exit_code == 0
+    assert rfmstream.Engine.restore(state).ruleset.name == "rfm8"
+    # Another currency is none that could take over.
+    refused(
+        2, "counts in EUR", "replay", orders, "--ruleset", "types7", "--currency", "EUR", "--checkpoint", state,
+        "--resegment",
+    )  # fmt: skip

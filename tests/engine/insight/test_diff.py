@@ -140,12 +140,34 @@ def test_durations_and_customers_without_a_tier(tmp_path: Path) -> None:
 def test_what_a_snapshot_does_not_tell(rulesets: dict[str, Ruleset]) -> None:
     snapshot = Engine("rfm8").snapshot()
     (batch,) = snapshot.to_batches() or [pa.RecordBatch.from_pylist([], snapshot.schema)]
-    with pytest.raises(ConfigError, match=r"day_unit: .*short.*ask its checkpoint"):
-        diff_rows_of_snapshot(batch, rulesets["rfm8"], rulesets["short"])
-    with pytest.raises(ConfigError, match=r"window_days: "):
-        diff_rows_of_snapshot(batch, rulesets["rfm8"], rulesets["rfm8-annual"])
-    with pytest.raises(ConfigError, match=r"time_zone: "):
-        diff_rows_of_snapshot(batch, rulesets["rfm8"], load_ruleset("rfm8", time_zone="Asia/Shanghai"))
+    old = rulesets["rfm8-annual"]
+    with pytest.raises(ConfigError, match=r"window_days: .*short.*ask its checkpoint"):
+        diff_rows_of_snapshot(batch, old, rulesets["short"])
+    shanghai = load_ruleset("rfm8-annual", time_zone="Asia/Shanghai", currency=old.currency)
+    with pytest.raises(ConfigError, match=r"time_zone: .*ask its checkpoint"):
+        diff_rows_of_snapshot(batch, old, shanghai)
+    with pytest.raises(ConfigError, match=r"currency: .*never|currency: .*does not change"):
+        diff_rows_of_snapshot(batch, old, load_ruleset("rfm8", currency="EUR"))
+
+
+@pytest.mark.parametrize("zone", ["Asia/Shanghai", "America/New_York", "Pacific/Apia"])
+@pytest.mark.parametrize("unit", ["calendar_day", "duration"])
+def test_a_snapshot_tells_other_days(
+    zone: str, unit: str, rulesets: dict[str, Ruleset], checkpoints: dict[str, Path], tmp_path: Path
+) -> None:
+    old = rulesets["rfm8-annual"]
+    path = tmp_path / "other.toml"
+    path.write_text(f'name = "other"\nextends = "rfm8"\nday_unit = "{unit}"\ncurrency = "{old.currency}"\n')
+    new = load_ruleset(path, time_zone=zone)
+    engine = Engine.restore(checkpoints["rfm8-annual"], ruleset=old)
+    for hours in (0, 7, 31 * 24):
+        as_of_us = engine.clock_us + hours * 3_600_000_000
+        engine.advance(as_of_us)
+        engine.checkpoint(tmp_path / "state")
+        again = Engine.restore(tmp_path / "state", ruleset=old)
+        batches = engine.snapshot().to_batches()
+        rows = [diff_rows_of_snapshot(batch, old, new, as_of_us) for batch in batches]
+        assert pa.concat_tables(rows).to_pylist() == diff_rows_of_engine(again, new).to_pylist()
 
 
 def test_paces_are_those_of_the_last_days_of_a_replay() -> None:
