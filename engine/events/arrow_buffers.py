@@ -21,11 +21,22 @@ def check_buffers(batch: pa.RecordBatch) -> None:
 
     Whether texts are UTF-8 is judged row by row: only the row whose text is none is to blame for that.
     """
-    for column in batch.columns:
+    for name, column in zip(batch.schema.names, batch.columns, strict=True):
+        _check_whole(column, name)
         if not (pa.types.is_primitive(column.type) or pa.types.is_decimal(column.type)):
             _as_bytes(column).validate(full=True)
         else:
             column.validate()
+
+
+def _check_whole(column: pa.Array, name: str) -> None:
+    """Raise pa.ArrowInvalid where a buffer holds no whole number of values: some of its bytes are not of the column."""
+    values = column.buffers()[1] if pa.types.is_primitive(column.type) else None
+    width = column.type.bit_width // 8 if values is not None else 0
+    if width and values.size % width:
+        raise pa.ArrowInvalid(
+            f"column {name} is damaged: {values.size:,} bytes are no whole number of values of {width}"
+        )
 
 
 def check_table(table: pa.Table) -> None:
