@@ -31,9 +31,10 @@ def check_buffers(batch: pa.RecordBatch) -> None:
 
 def _check_whole(column: pa.Array, name: str) -> None:
     """Raise pa.ArrowInvalid where a buffer holds no whole number of values: some of its bytes are not of the column."""
-    values = column.buffers()[1] if pa.types.is_primitive(column.type) else None
-    width = column.type.bit_width // 8 if values is not None else 0
-    if width and values.size % width:
+    if not pa.types.is_primitive(column.type):
+        return
+    values, width = column.buffers()[1], column.type.bit_width // 8
+    if values is not None and width and values.size % width:
         raise pa.ArrowInvalid(
             f"column {name} is damaged: {values.size:,} bytes are no whole number of values of {width}"
         )
