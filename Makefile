@@ -84,7 +84,7 @@ format: $(VENV)/.installed-check ## put all files into the house's format
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(VENV)/.installed-bench ## measure speed and memory, against the run that is kept and the peers: about 5 minutes
+bench: $(VENV)/.installed-bench ## measure speed and memory, against the run that is kept and the peers: under 5 minutes
 	@mkdir -p $(OUT)
 	$(BIN)/python -m pytest bench -q --benchmark-quiet --benchmark-json=$(OUT)/bench.json
 

@@ -59,8 +59,10 @@ class Figure:
         if not self.kept:
             return False
         ratio = self.value / self.kept
-        less_is_worse = self.unit in MORE_IS_BETTER or self.at_least is not None
-        return 1 / ratio > WORSE if less_is_worse else ratio > WORSE
+        if self.unit in MORE_IS_BETTER or self.at_least is not None:
+            return ratio < 1 / WORSE
+        # A ratio without a target is neither good nor bad.
+        return ratio > WORSE and (self.unit != "times" or self.at_most is not None)
 
     @property
     def target(self) -> str:
