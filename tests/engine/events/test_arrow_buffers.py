@@ -10,6 +10,8 @@ from click.testing import CliRunner
 
 from rfmstream import Engine, InputError
 from rfmstream.engine.cli.app import cli
+from rfmstream.engine.live.decode import Decoder
+from rfmstream.engine.live.model import RawRecords
 
 ROWS = 25
 UNPACKED = struct.pack("<q", -1)
@@ -50,6 +52,67 @@ def test_packed_values_that_are_taken_for_unpacked_ones(tmp_path: Path, kind: st
     [line] = result.stderr.splitlines()
     assert "column occurred_at is damaged" in line
     assert "are no whole number of values of 8" in line
+
+
+COLUMNS = ("customer_id", "order_id", "occurred_at", "amount", "event_id")
+
+
+@pytest.fixture(params=["customer_id", "occurred_at", "amount", "note"])
+def months(request: pytest.FixtureRequest) -> tuple[str, bytes]:
+    """Return a stream with a column of intervals of months, and the column's name."""
+    column = request.param
+    table = orders().rename_columns(COLUMNS)
+    intervals = pa.array([(1, 2, 3)] * ROWS, pa.month_day_nano_interval())
+    table = table.drop_columns([column] if column in COLUMNS else []).append_column(column, intervals)
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as out:
+        out.write_table(table)
+    content = sink.getvalue().to_pybytes()
+    # The unit of the last column stands somewhere in the schema.
+    for at in [place for place, byte in enumerate(content[:1500]) if byte == 2]:
+        changed = content[:at] + b"\0" + content[at + 1 :]
+        if last_type(changed) == "month_interval":
+            return column, changed
+    raise AssertionError("no unit was found")
+
+
+def test_intervals_which_pyarrow_cannot_show_in_a_file(months: tuple[str, bytes], tmp_path: Path) -> None:
+    column, content = months
+    path = tmp_path / "orders.arrows"
+    path.write_bytes(content)
+    result = CliRunner().invoke(cli, ["replay", str(path)], prog_name="rfmstream")
+    if column == "note":  # which is not asked for
+        assert f"{ROWS} rows read = {ROWS} applied" in result.output
+    else:
+        assert result.exit_code == 3
+        [line] = result.stderr.splitlines()
+        assert f"column {column} is month_interval, which cannot be read" in line
+
+
+def test_intervals_which_pyarrow_cannot_show_in_a_record(months: tuple[str, bytes]) -> None:
+    column, content = months
+    good = b'{"customer_id":"c","order_id":"o","occurred_at":"2026-01-01T00:00:00Z","amount":"1.00"}'
+    records = RawRecords([b"c"] * 2, [content, good], [[]] * 2, [1000] * 2, range(2), 2)
+    batch = Decoder(currency="CNY").decode(records)
+    assert batch.orders.num_rows == (ROWS + 1 if column == "note" else 1)
+    assert [refused.reason for refused in batch.refused] == ([] if column == "note" else ["malformed"])
+
+
+def test_intervals_which_pyarrow_cannot_show_in_a_table(months: tuple[str, bytes]) -> None:
+    column, content = months
+    with (
+        pa.ipc.open_stream(content) as reader,
+        pytest.raises(InputError, match=f"column {column} is month_interval"),
+    ):
+        Engine("rfm8").step(reader.read_all())
+
+
+def last_type(content: bytes) -> str | None:
+    try:
+        schema = pa.ipc.open_stream(content).schema
+        return str(schema.field(len(schema) - 1).type)
+    except (pa.ArrowException, OSError, UnicodeDecodeError):
+        return None
 
 
 def test_a_table_of_such_a_column_is_refused_by_the_engine() -> None:
