@@ -189,6 +189,6 @@ def bench_files(
     def run() -> None:
         assert replay(Engine(ruleset, threads=2), [orders], outputs=outputs).counters.applied == SCALE.orders
 
-    benchmark.pedantic(run, rounds=SCALE.rounds)
+    benchmark.pedantic(run, rounds=SCALE.long_rounds)
     regime = f"replay {ruleset}, uniform {short(SCALE.customers)}, 2 threads, Parquet to Parquet"
     report.rate(benchmark, regime, SCALE.orders)

@@ -31,9 +31,10 @@ def bench_help(report: Report, benchmark: BenchmarkFixture) -> None:
     report.seconds(benchmark, "rfmstream --help", at_most=0.3)
 
 
-@pytest.mark.skipif(SCALE.is_quick, reason="compiling takes longer than a test may")
 def bench_first_run(orders: Path, report: Report, benchmark: BenchmarkFixture, tmp_path: Path) -> None:
     """Begin with an empty cache: every kernel that a replay needs is compiled."""
+    if orders.suffix not in SCALE.first_runs:
+        pytest.skip("compiling takes long, and nearly as long for each format")
     benchmark.pedantic(lambda: _replay(orders, tmp_path, tmp_path / "cache"), rounds=1)
     report.seconds(benchmark, f"first replay of 1,000 orders, {orders.suffix}", at_most=30)
 

@@ -49,7 +49,7 @@ def bench_views(
         assert all(one.counters.applied == SCALE.orders for one in result.results.values())
 
     with confined(1):
-        benchmark.pedantic(run, rounds=SCALE.rounds)
+        benchmark.pedantic(run, rounds=SCALE.long_rounds)
     regime = f"{plan} from {form} {short(SCALE.customers)}, one core"
     report.rate(benchmark, regime, SCALE.orders)
     if plan != "one view":

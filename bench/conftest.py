@@ -8,6 +8,7 @@ from tempfile import TemporaryDirectory
 import pyarrow as pa
 import pytest
 from loads import Loads
+from machine import machine, told
 from report import Report, kept_figures
 from scale import SCALE
 
@@ -27,8 +28,9 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_benchmark_update_machine_info(machine_info: dict[str, object]) -> None:
-    """Leave the machine's name out: a run may be kept for others to compare with."""
+    """Leave the machine's name out, as a run may be kept for others to compare with, and say what ran on it."""
     machine_info.pop("node", None)
+    machine_info["run"] = machine()
 
 
 @pytest.fixture(scope="session")
@@ -81,10 +83,11 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     report = config.stash[_REPORT]
     if report.figures:
         terminalreporter.section(f"figures, scale {SCALE.name}")
+        terminalreporter.write_line(told(machine()))
         for line in report.lines():
             terminalreporter.write_line(line)
         terminalreporter.write_line(
             "Figures are medians. Targets are stated for scale full; those in seconds shrink with the scale. "
-            "kept run: the figure of the run in bench/kept, and this one over it. "
+            "kept run: the figure of the run in bench/kept, this one over it, and what is more than a tenth worse. "
             "cores: processor time over wall time. result: digest of the rows, whatever their order."
         )

@@ -21,6 +21,10 @@ MEMORY_HEADINGS: Final = (
 )
 
 
+WORSE: Final = 1.1
+MORE_IS_BETTER: Final = ("M orders/s",)
+
+
 @dataclass(frozen=True)
 class Figure:
     """One line of the table.
@@ -50,11 +54,27 @@ class Figure:
         return None if self.at_most is None else self.value <= self.at_most
 
     @property
+    def is_worse(self) -> bool:
+        """Whether it is more than a tenth worse than in the kept run: slower, larger, or less where more is better."""
+        if not self.kept:
+            return False
+        ratio = self.value / self.kept
+        if self.unit in MORE_IS_BETTER or self.at_least is not None:
+            return ratio < 1 / WORSE
+        # A ratio without a target is neither good nor bad.
+        return ratio > WORSE and (self.unit != "times" or self.at_most is not None)
+
+    @property
     def target(self) -> str:
         """The target as text."""
         if self.at_least is not None:
             return f"≥ {self.at_least:.3g}"
         return "" if self.at_most is None else f"≤ {self.at_most:.3g}"
+
+    @property
+    def flag(self) -> str:
+        """What says so in the table."""
+        return ", WORSE" if self.is_worse else ""
 
     def cells(self) -> tuple[str, ...]:
         """Return the line's cells in the order of HEADINGS."""
@@ -62,7 +82,7 @@ class Figure:
             self.regime,
             f"{self.value:.3g} {self.unit}",
             "" if self.best is None else f"{self.best:.3g}",
-            "" if not self.kept else f"{self.kept:.3g} ({self.value / self.kept:.2f}x)",
+            "" if not self.kept else f"{self.kept:.3g} ({self.value / self.kept:.2f}x{self.flag})",
             self.target,
             {True: "yes", False: "NO", None: ""}[self.is_met],
             "" if self.cores is None else f"{self.cores:.1f}",
@@ -140,11 +160,19 @@ class Report:
         assert figure.regime not in self.figures, figure.regime
         figure = replace(figure, kept=self.kept.get(figure.regime))
         self.figures[figure.regime] = figure
-        benchmark.extra_info[figure.regime] = {**vars(figure), "is_met": figure.is_met}
+        benchmark.extra_info[figure.regime] = {
+            **vars(figure),
+            "is_met": figure.is_met,
+            "is_worse": figure.is_worse,
+        }
 
     def lines(self) -> Iterator[str]:
         """Yield the tables."""
         yield from _table(HEADINGS, self.figures.values())
+        worse = [figure.regime for figure in self.figures.values() if figure.is_worse]
+        if self.kept:
+            yield ""
+            yield f"more than a tenth worse than the kept run: {'; '.join(worse) or 'nothing'}"
         if self.memories:
             yield ""
             yield from _table(MEMORY_HEADINGS, self.memories)

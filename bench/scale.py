@@ -18,7 +18,8 @@ class Scale:
             ticked             customers of the engines whose quiet ticks are compared
             peer_customers, peer_orders  of the file that all programs read: the peers hold it in memory several times
             cores              given to each program in turn
-            rounds, peer_rounds  of which the median counts
+            rounds, long_rounds, peer_rounds  of which the median counts; long: of whole files, for seconds each
+            first_runs         formats of the first run, which compiles, for a quarter of a minute each
             is_quick           leaves out what takes longer than a test may, such as the first run, which compiles
     """
 
@@ -32,7 +33,9 @@ class Scale:
     peer_orders: int
     cores: tuple[int, ...]
     rounds: int
+    long_rounds: int
     peer_rounds: int
+    first_runs: tuple[str, ...]
     is_quick: bool = False
 
     @property
@@ -55,7 +58,9 @@ SCALES: Final = {
             peer_orders=1_000,
             cores=(1,),
             rounds=1,
+            long_rounds=1,
             peer_rounds=1,
+            first_runs=(),
             is_quick=True,
         ),
         Scale(
@@ -69,7 +74,9 @@ SCALES: Final = {
             peer_orders=2_000_000,
             cores=(1, 2),
             rounds=3,
+            long_rounds=1,
             peer_rounds=1,
+            first_runs=(".csv",),
         ),
         Scale(
             name="full",
@@ -82,7 +89,9 @@ SCALES: Final = {
             peer_orders=20_000_000,
             cores=(1, 2),
             rounds=3,
+            long_rounds=3,
             peer_rounds=3,
+            first_runs=(".csv", ".parquet"),
         ),
     )
 }

@@ -10,7 +10,7 @@ from typing import Any, Final
 import llvmlite
 import llvmlite.binding as llvm
 import numba
-from numba.core import codegen, config, errors, types
+from numba.core import callconv, codegen, config, errors, types
 from numba.core.compiler_lock import global_compiler_lock
 from numba.core.registry import cpu_target
 from numba.core.runtime import rtsys
@@ -90,7 +90,7 @@ def compile_kernel(name: str, function: Any, signature: tuple[Any, ...]) -> tupl
 
 
 def _object_code(function: Any, signature: tuple[Any, ...], machine: str) -> tuple[bytes, list[list[Any]]]:
-    with global_compiler_lock, _without_machine_code(), _without_collecting():
+    with global_compiler_lock, _without_machine_code(), _without_places(), _without_collecting():
         made = helper(function, is_inlined=False)
         made.compile(signature)
         [compiled] = made.overloads.values()
@@ -130,6 +130,21 @@ def _without_collecting() -> Iterator[None]:
     finally:
         if was_on:
             gc.enable()
+
+
+@contextmanager
+def _without_places() -> Iterator[None]:
+    """Have exceptions of numba's own helpers not name the folder where numba is: objects go to other machines."""
+    of_numba = callconv.CPUCallConv.build_excinfo_struct
+
+    def build_excinfo_struct(self: Any, exc: Any, exc_args: Any, *_: Any) -> Any:
+        return of_numba(self, exc, exc_args, None, None)
+
+    callconv.CPUCallConv.build_excinfo_struct = build_excinfo_struct
+    try:
+        yield
+    finally:
+        callconv.CPUCallConv.build_excinfo_struct = of_numba
 
 
 @contextmanager

@@ -30,6 +30,7 @@ import orjson
 from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
+from bench.machine import machine
 from ops.broker.broker import ROOT, Broker, free_ports
 from rfmstream.engine.deliver.trial import trial_event
 
@@ -53,7 +54,7 @@ def main() -> int:
     for row in rows:
         print("  ".join(f"{name} {value}" for name, value in row.items()))
     if options.out:
-        options.out.write_text(json.dumps(rows, indent=2))
+        options.out.write_text(json.dumps({"machine": machine(), "results": rows}, indent=2) + "\n")
     return 0
 
 

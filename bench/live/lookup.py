@@ -21,6 +21,7 @@ import numpy as np
 
 from bench.live.feed import History
 from bench.live.site import Site, Worker, site
+from bench.machine import machine
 from rfmstream.engine.core.processors import usable_cores
 
 SIZES: Final = {"tiny": (500, 5_000), "small": (200_000, 2_000_000), "full": (1_000_000, 10_000_000)}
@@ -160,7 +161,7 @@ def main() -> None:
     out: Path = parser.parse_args().out
     made = asyncio.run(run())
     out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(made, indent=2) + "\n")
+    out.write_text(json.dumps({"machine": machine(), "results": made}, indent=2) + "\n")
 
 
 if __name__ == "__main__":

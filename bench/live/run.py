@@ -19,6 +19,7 @@ from typing import Any, Final
 from bench.live import latency, recovery, throughput
 from bench.live.feed import History
 from bench.live.site import ROOT, Site, site
+from bench.machine import machine
 from rfmstream.engine.core.processors import usable_cores
 
 
@@ -110,7 +111,12 @@ def main() -> int:
     scale = SCALES[scale_name]
     # Whatever ends the run, its worker and its broker end with it.
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
-    found: dict[str, Any] = {"scale": scale_name, "threads": options.threads, "load": os.getloadavg()}
+    found: dict[str, Any] = {
+        "scale": scale_name,
+        "machine": machine(),
+        "threads": options.threads,
+        "load": os.getloadavg(),
+    }
     with site() as at:
         if "throughput" in options.only:
             found["throughput"] = asyncio.run(

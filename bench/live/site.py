@@ -110,10 +110,17 @@ class Worker:
 class Site:
     """A running broker."""
 
-    def __init__(self, bootstrap: str, folder: Path = Path(), broker_pid: int | None = None) -> None:
+    def __init__(
+        self,
+        bootstrap: str,
+        folder: Path = Path(),
+        broker_pid: int | None = None,
+        broker_data: Path | None = None,
+    ) -> None:
         self.bootstrap = bootstrap
         self.folder = folder
         self._broker_pid = broker_pid
+        self._broker_data = broker_data
 
     @property
     def client(self) -> ClientConfig:
@@ -164,6 +171,17 @@ class Site:
     def spent(self, tree: Tree) -> Spent:
         broker_s = session_usage(self._broker_pid).cpu_s if self._broker_pid else 0.0
         return Spent(time.monotonic(), tree.usage().cpu_s, broker_s)
+
+    def log_bytes(self, *topics: str) -> int:
+        """Return what topics take on the broker's disk, as packed as they are; 0: it is a broker of somebody else."""
+        if self._broker_data is None:
+            return 0
+        return sum(
+            path.stat().st_size
+            for topic in topics
+            for number in range(PARTITIONS)
+            for path in self._broker_data.glob(f"{topic}-{number}/*.log")
+        )
 
     async def committed(self, admin: AIOKafkaAdminClient, worker: Worker) -> int:
         """Return how many records of the input a worker has committed."""
@@ -217,6 +235,6 @@ def site() -> Iterator[Site]:
         broker = Broker(folder / "broker", *free_ports(2), jars=ROOT / ".kafka" / "jars")
         broker.start()
         try:
-            yield Site(broker.bootstrap, folder, broker.pid())
+            yield Site(broker.bootstrap, folder, broker.pid(), broker.data)
         finally:
             broker.stop()

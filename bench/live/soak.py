@@ -24,6 +24,7 @@ import numpy as np
 from bench.live.feed import History, Replay, digest_of, present
 from bench.live.run import table
 from bench.live.site import ROOT, Site, Worker, site
+from bench.machine import machine
 from bench.peers.stream.processes import Tree
 from rfmstream.engine.core.processors import usable_cores
 
@@ -157,7 +158,7 @@ def main() -> int:
     with site() as at:
         found = asyncio.run(soak(at, options))
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(found, indent=2) + "\n")
+    options.out.write_text(json.dumps({"machine": machine(), **found}, indent=2) + "\n")
     grown = [life["growth"] for life in found["lives"] if life["growth"] > GROWTH_MAX]
     for growth in grown:
         print(f"soak: the worker grew by {growth:.0%} beyond its state", file=sys.stderr)

@@ -4,7 +4,7 @@ import asyncio
 from dataclasses import dataclass
 
 from bench.live.feed import Digest, History, digest_of
-from bench.live.site import Site, Spent, Worker
+from bench.live.site import OUTPUTS, Site, Spent, Worker
 from bench.peers.stream.processes import Tree
 
 
@@ -14,6 +14,7 @@ class Throughput:
 
     Fields  changes   committed; is_equal: whether they are those of a replay
             commits   transactions
+            input_bytes, output_bytes  on the broker's disk: the orders, and all that the worker wrote
     """
 
     regime: str
@@ -25,6 +26,8 @@ class Throughput:
     is_equal: bool
     rss_bytes: int
     commits: int
+    input_bytes: int
+    output_bytes: int
 
     @property
     def orders_per_s(self) -> float:
@@ -64,12 +67,12 @@ async def _one(site: Site, worker: Worker, history: History, records: int, expec
     finally:
         tree.stop()
     found = await digest_of(site, worker.changes)
+    outputs = [f"{worker.name}.{kind}" for kind in OUTPUTS]
+    output_bytes = site.log_bytes(*outputs)
     if found != expected:
         print(f"{regime}: {found}, expected {expected}")
     site.forget(worker)
-    await site.delete(
-        [f"{worker.name}.{kind}" for kind in ("changes", "current", "rejected", "clock", "signals")]
-    )
+    await site.delete(outputs)
     return Throughput(
         regime=regime,
         orders=round(history.orders * (1 - begun / records)),
@@ -80,6 +83,8 @@ async def _one(site: Site, worker: Worker, history: History, records: int, expec
         is_equal=found == expected,
         rss_bytes=rss_bytes,
         commits=int(metrics["rfmstream_commit_seconds_count"]),
+        input_bytes=site.log_bytes(worker.orders),
+        output_bytes=output_bytes,
     )
 
 

@@ -7,10 +7,12 @@ folder on the disk. A kernel that two of them need is compiled by the first, and
 """
 
 import os
+import re
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from importlib.resources import files
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Final
@@ -27,26 +29,43 @@ if TYPE_CHECKING:
 KERNELS: Final = {
     "orders": (
         *("emit.order_keys", "emit.signal_keys", "emit.write_changes", "emit.write_signals"),
-        *("fold.fold", "ids.hash_ids", "parse.lengths_within"),
+        *("fold.fold", "ids.hash_ids", "memory.touch_pages", "parse.lengths_within"),
     ),
     "histories": (
-        *("generate.draw_history", "generate.fill_alias"),
-        *("generate.fill_customers", "generate.fill_keys"),
+        *("generate.draw_history", "generate.draw_load", "generate.fill_alias"),
+        *("generate.fill_customers", "generate.fill_keys", "generate.fill_zipf_weights"),
     ),
     "csv": (
         *("delimited.copy_cells", "delimited.find_cells", "parse.is_ascii"),
         *("parse.mark_rounded", "parse.match_words"),
         *("parse.parse_instants", "parse.parse_integers"),
     ),
+    "values": ("parse.check_text", "parse.integers_of_decimals", "parse.integers_of_doubles"),
+    "maps": (
+        *("exact.compare_numbers", "exact.fold_product", "exact.fold_sum", "exact.parse_numbers"),
+        *("exact.round_numbers", "exact.sum_groups", "json_text.nesting"),
+    ),
+    "questions": ("emit.hold_out", "erase.purge", "lookup.find_customers", "resegment.resegment"),
     "jsonl": ("json_orders.scan_orders", "json_split.split_records"),
     "time": ("wheel.advance", "wheel.next_due"),
     "snapshot": ("ids.gather_customer_ids", "ids.size_customer_ids", "snapshot.write_snapshot"),
     "records": (
         *("arrow_streams.unpacked_bytes", "encode_batches.fill_batch", "encode_latest.mark_latest"),
-        *("encode_records.write_records", "lz4.pack_records", "parse.within", "record_batches.has_byte"),
+        *(
+            "encode_records.write_records",
+            "json_members.find_members",
+            "lz4.pack_records",
+            "parse.within",
+            "record_batches.has_byte",
+        ),
     ),
     "fetches": (
-        *("placement.place_crc32", "placement.place_fnv1a", "placement.place_murmur2"),
+        *(
+            "placement.count_places",
+            "placement.place_crc32",
+            "placement.place_fnv1a",
+            "placement.place_murmur2",
+        ),
         *("record_batches.count_records", "record_batches.gather"),
         *("record_batches.index_records", "record_batches.number_runs"),
     ),
@@ -61,13 +80,27 @@ KERNELS: Final = {
 
 A kernel that several parts need stands with one of them.
 
-"state" is a checkpoint and what reads it; "records" and "fetches" are the live worker's, "histories" those of
-`rfmstream generate`.
+"values" are texts beyond ASCII and amounts that are no text, "maps" what input maps reckon with, "questions" what is
+asked of an engine now and then, "state" a checkpoint and what reads it; "records" and "fetches" are the live worker's,
+"histories" those of `rfmstream generate`.
 """
 
-_ALIKE: Final = ("orders", "time", "snapshot", "state")
+_ALIKE: Final = ("orders", "time", "snapshot", "state", "questions")
 """Parts whose kernels are made of the same helpers: those of `fold`, mostly."""
 
+_PLAYBOOK: Final = re.compile(r"^(\[playbooks\..*\])$", re.MULTILINE)
+_MAP: Final = """
+name = "reckons"
+[lines]
+[[event]]
+when = { column = "n", greater_than = 0 }
+customer_id = "c"
+order_id = "o"
+occurred_at = "t"
+amount = { sum = ["a", { product = ["a", "n"] }], round_to = 2 }
+"""
+
+_ORDER: Final = '{"customer_id":"c","order_id":"o","occurred_at":"2026-01-01T00:00:00Z","amount":"1.00"}'
 _POLL_S: Final = 0.1
 
 
@@ -163,10 +196,15 @@ def _run(parts: Sequence[str]) -> "Iterator[bool]":
 
 
 def _orders() -> None:
-    """Apply orders."""
+    """Apply orders, and have memory made resident as for many of them."""
+    import numpy as np
+
     from rfmstream.engine.core.engine import Engine
+    from rfmstream.engine.core.touch import Touching
 
     Engine("rfm8-annual").step(_batch())
+    memory = np.zeros(1)
+    Touching(memory, memory.ctypes.data, memory.nbytes).run()
 
 
 def _snapshot() -> None:
@@ -198,39 +236,82 @@ def _time() -> None:
     engine.next_due_us("2027-01-01")
 
 
+def _questions() -> None:
+    """Ask for a customer, erase it, and go on by a ruleset that holds customers out."""
+    from rfmstream.engine.core.engine import Engine
+    from rfmstream.engine.core.lookup import rows_of
+    from rfmstream.schemas.ruleset import load_ruleset
+
+    text = files("rfmstream.schemas").joinpath("rulesets", "groups3.toml").read_text(encoding="utf-8")
+    with TemporaryDirectory(prefix="rfmstream-warm-up-") as folder:
+        path = Path(folder) / "ruleset.toml"
+        path.write_text(_PLAYBOOK.sub(r'\1\nholdout = "0.5"', text), encoding="utf-8")
+        ruleset = load_ruleset(path)
+    engine = Engine(ruleset)
+    engine.step(_batch())
+    rows_of(engine, ["c"])
+    engine.resegment(ruleset)
+    engine.step(_batch(type="erased", occurred_at="2026-01-02T00:00:00Z"))
+
+
+def _values() -> None:
+    """Judge an id beyond ASCII and one that is absent, and amounts that are no text."""
+    from decimal import Decimal
+
+    from rfmstream.engine.events.normalise import normalise
+
+    for amount in (1.5, Decimal("1.50")):
+        for customer in ("\u00e9", None):
+            normalise(_batch(customer_id=customer, amount=amount), currency="USD")
+
+
+def _maps() -> None:
+    """Reckon with numbers as a map says, and look at a text that nests too deep."""
+    from rfmstream.engine.events.json_rows import is_deep
+
+    _read("orders.csv", "c,o,t,a,n\nc,o,2026-01-01T00:00:00Z,1.50,2\n", input_map=_MAP)
+    is_deep(b"[" * 1000)
+
+
 def _csv() -> None:
     _read("orders.csv", "customer_id,order_id,type,occurred_at,amount\nc,o,paid,2026-01-01T00:00:00Z,1.00\n")
 
 
 def _jsonl() -> None:
-    order = '{"customer_id":"c","order_id":"o","occurred_at":"2026-01-01T00:00:00Z","amount":"1.00"}'
-    _read("orders.jsonl", order + "\n")
+    _read("orders.jsonl", _ORDER + "\n")
 
 
-def _read(name: str, text: str) -> None:
-    """Read a file."""
+def _read(name: str, text: str, *, input_map: str | None = None) -> None:
+    """Read a file, with a map or without."""
+    from rfmstream.engine.files.mapping import load_map
     from rfmstream.engine.files.source import open_orders
 
     with TemporaryDirectory(prefix="rfmstream-warm-up-") as folder:
-        path = Path(folder) / name
+        path, of_map = Path(folder) / name, Path(folder) / "map.toml"
         path.write_text(text)
-        list(open_orders([path], currency="USD"))
+        of_map.write_text(input_map or "")
+        list(open_orders([path], currency="USD", input_map=load_map(of_map) if input_map else None))
 
 
 def _records() -> None:
-    """Take an order from a record to the records of its tier changes."""
+    """Take an order from a record to the records of its tier changes, and read one with an attribute."""
+    from rfmstream.engine.live.decode import Decoder
+    from rfmstream.engine.live.model import RawRecords
     from rfmstream.engine.live.warm import warm_up as warm_up_worker
     from rfmstream.schemas.ruleset import load_ruleset
 
     warm_up_worker(load_ruleset("rfm8-annual"), "log")
+    records = RawRecords([b"c"], [_ORDER.encode()], [[]], [0], range(1), 1)
+    Decoder(currency="USD", attributes=["store"]).decode(records)
 
 
 def _fetches() -> None:
     """Read a fetch, and find the partitions of keys."""
     from rfmstream.engine.live.kafka.raw_check import reads_alike
-    from rfmstream.engine.live.placement import PARTITIONERS, places_of
+    from rfmstream.engine.live.placement import PARTITIONERS, Placement, places_of
 
     reads_alike()
+    Placement(0, 3).count([b"c"])
     for partitioner in PARTITIONERS:
         places_of([b"c"], 3, partitioner)
 
@@ -241,14 +322,15 @@ def _histories() -> None:
 
     with TemporaryDirectory(prefix="rfmstream-warm-up-") as folder:
         generate(customers=5, orders=20, seed=1, out=Path(folder) / "orders.csv")
+        generate(customers=5, orders=20, seed=1, keys="zipf:1.2", out=Path(folder) / "load.csv")
 
 
-def _batch() -> "pa.Table":
+def _batch(**values: object) -> "pa.Table":
+    """Return an order; other values by the columns' names."""
     import pyarrow as pa
 
-    return pa.table(
-        {"customer_id": ["c"], "order_id": ["o"], "occurred_at": ["2026-01-01T00:00:00Z"], "amount": ["1.00"]}
-    )
+    order = {"customer_id": "c", "order_id": "o", "occurred_at": "2026-01-01T00:00:00Z", "amount": "1.00"}
+    return pa.table({name: [value] for name, value in (order | values).items()})
 
 
 _PARTS: Final = {
@@ -257,6 +339,9 @@ _PARTS: Final = {
     "time": _time,
     "state": _state,
     "csv": _csv,
+    "values": _values,
+    "maps": _maps,
+    "questions": _questions,
     "jsonl": _jsonl,
     "records": _records,
     "fetches": _fetches,

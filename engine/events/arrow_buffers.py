@@ -1,5 +1,6 @@
 """Arrow data from outside: nothing is followed into memory before it is known to stay within its buffers."""
 
+from collections.abc import Iterable
 from typing import Final
 
 import numpy as np
@@ -9,6 +10,7 @@ from rfmstream.schemas.errors import InputError
 
 STREAM_END: Final = b"\xff\xff\xff\xff\0\0\0\0"
 """How an Arrow stream ends. One without it may have been cut off between two batches, which nothing else would show."""
+_HIDDEN: Final = (pa.lib.Type_INTERVAL_MONTHS, pa.lib.Type_INTERVAL_DAY_TIME)
 _BYTES: Final = {
     pa.string(): pa.binary(),
     pa.large_string(): pa.large_binary(),
@@ -16,16 +18,47 @@ _BYTES: Final = {
 }
 
 
+def check_types(fields: Iterable[pa.Field]) -> None:
+    """Refuse columns of a type that Arrow has and pyarrow cannot show: whoever asks for one gets a KeyError.
+
+    Errors  InputError
+    """
+    for field in fields:
+        if _is_hidden(field.type):
+            raise InputError(
+                f"column {field.name} is {field.type}, which cannot be read",
+                fix=f"write {field.name} as text",
+            )
+
+
+def _is_hidden(kind: pa.DataType) -> bool:
+    if pa.types.is_dictionary(kind):
+        return _is_hidden(kind.value_type)
+    return kind.id in _HIDDEN or any(_is_hidden(kind.field(at).type) for at in range(kind.num_fields))
+
+
 def check_buffers(batch: pa.RecordBatch) -> None:
     """Raise pa.ArrowInvalid where offsets or indices lead outside a column's buffers, as kernels would follow them.
 
     Whether texts are UTF-8 is judged row by row: only the row whose text is none is to blame for that.
     """
-    for column in batch.columns:
+    for name, column in zip(batch.schema.names, batch.columns, strict=True):
+        _check_whole(column, name)
         if not (pa.types.is_primitive(column.type) or pa.types.is_decimal(column.type)):
             _as_bytes(column).validate(full=True)
         else:
             column.validate()
+
+
+def _check_whole(column: pa.Array, name: str) -> None:
+    """Raise pa.ArrowInvalid where a buffer holds no whole number of values: some of its bytes are not of the column."""
+    if not pa.types.is_primitive(column.type):
+        return
+    values, width = column.buffers()[1], column.type.bit_width // 8
+    if values is not None and width and values.size % width:
+        raise pa.ArrowInvalid(
+            f"column {name} is damaged: {values.size:,} bytes are no whole number of values of {width}"
+        )
 
 
 def check_table(table: pa.Table) -> None:
@@ -33,6 +66,7 @@ def check_table(table: pa.Table) -> None:
 
     Errors  InputError  they lead astray
     """
+    check_types(table.schema)
     try:
         for batch in table.to_batches():
             batch.validate()

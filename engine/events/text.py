@@ -22,8 +22,14 @@ def text_buffers(text: pa.Array) -> Buffers:
         edges = np.zeros(1, dtype=np.int32)
         edges.flags.writeable = False
         return edges, _NO_BYTES, _NO_MASK
-    edges = np.frombuffer(offsets, np.int32, text.offset + len(text) + 1)[text.offset :]
-    return edges, _NO_BYTES if not data else np.frombuffer(data, dtype=np.uint8), validity(text)
+    edges = _read_only(np.frombuffer(offsets, np.int32, text.offset + len(text) + 1))[text.offset :]
+    return edges, _NO_BYTES if not data else _read_only(np.frombuffer(data, np.uint8)), validity(text)
+
+
+def _read_only(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Keep others from writing: Arrow lets them in some of its arrays, and kernels would need a signature for these."""
+    values.flags.writeable = False
+    return values
 
 
 def validity(array: pa.Array) -> np.ndarray[Any, Any]:
@@ -43,7 +49,7 @@ def fixed_width(array: pa.Array, dtype: str) -> np.ndarray[Any, Any]:
         values.flags.writeable = False
         return values
     # A buffer may end amidst a value that is not the column's.
-    return np.frombuffer(data, dtype, array.offset + len(array))[array.offset :]
+    return _read_only(np.frombuffer(data, dtype, array.offset + len(array)))[array.offset :]
 
 
 def nulls(count: int) -> pa.Array:

@@ -1,13 +1,9 @@
-"""What a file says that it becomes: Arrow's compressed buffers, and a workbook's cells.
+"""What an Arrow stream or file says that its compressed buffers become.
 
-Source  Arrow's columnar format, "Serialization and Interprocess Communication"; FlatBuffers' internals; ECMA-376
+Source  Arrow's columnar format, "Serialization and Interprocess Communication"; FlatBuffers' internals
 """
 
-import re
 import struct
-import zipfile
-import zlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -25,14 +21,6 @@ _DICTIONARY_BATCH: Final = 2
 _DICTIONARY_DATA: Final = 1
 _COMPRESSION: Final = 3
 _OLD_KEY: Final = b"experimental_compression"
-
-_BLOCK_BYTES: Final = 4 << 20
-_CELL_BYTES: Final = 32
-"""What the reader of workbooks takes for a cell, in a rectangle around all that are not empty."""
-_XML_RATIO: Final = 3
-_CELL: Final = re.compile(rb'r="([A-Z]{1,3})([0-9]{1,7})"')
-_SHEETS: Final = re.compile(r"xl/worksheets/[^/]+\.xml")
-_OVERLAP: Final = 64
 
 
 def check_arrow(source: pa.NativeFile, name: str | Path, *, is_file: bool) -> None:
@@ -92,63 +80,4 @@ def _followed(data: bytes, at: int) -> int:
 
 def _number(form: str, data: bytes, at: int) -> int:
     number: int = struct.unpack_from(form, data, at)[0]
-    return number
-
-
-def check_workbook(path: Path, name: str | Path) -> None:
-    """Refuse a workbook that is a ZIP archive and whose cells ask for more memory than they may.
-
-    What is in the archive is unpacked here to its end, in small pieces, whatever the archive says of its size.
-
-    Errors  InputError
-    """
-    if not zipfile.is_zipfile(path):
-        return
-    try:
-        with zipfile.ZipFile(path) as archive:
-            names = {member.filename for member in archive.infolist()}
-            check_asked(
-                _XML_RATIO * sum(member.file_size for member in archive.infolist()),
-                " when it is unpacked",
-                name,
-            )
-            for sheet in sorted(filter(_SHEETS.fullmatch, names)):
-                rows, columns = _extent(_blocks(archive, sheet))
-                check_asked(
-                    rows * columns * _CELL_BYTES,
-                    f": {sheet} spans {rows:,} rows and {columns:,} columns",
-                    name,
-                )
-    except (zipfile.BadZipFile, zlib.error, OSError, EOFError, NotImplementedError, RuntimeError):
-        return  # the reader finds the words
-
-
-def _blocks(archive: zipfile.ZipFile, member: str) -> Iterator[bytes]:
-    tail = b""
-    with archive.open(member) as file:
-        while block := file.read(_BLOCK_BYTES):
-            yield tail + block
-            tail = block[-_OVERLAP:]
-
-
-def _extent(blocks: Iterator[bytes]) -> tuple[int, int]:
-    """Return how many rows and columns the cells span."""
-    rows: set[int] = set()
-    columns: set[bytes] = set()
-    for block in blocks:
-        found = set(_CELL.findall(block))
-        columns |= {letters for letters, _ in found}
-        numbers = {int(digits) for _, digits in found}
-        if numbers:
-            rows |= {min(numbers), max(numbers)}
-    if not rows:
-        return 0, 0
-    places = [_column(letters) for letters in columns]
-    return max(rows) - min(rows) + 1, max(places) - min(places) + 1
-
-
-def _column(letters: bytes) -> int:
-    number = 0
-    for letter in letters:
-        number = 26 * number + letter - ord("A") + 1
     return number

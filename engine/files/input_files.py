@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from rfmstream.engine.files.archives import OLE_HEAD, ZIP_HEADS, kind_of, members_of, opened
 from rfmstream.engine.files.encodings import decoder_of, encoded
+from rfmstream.engine.files.memory import check_asked
 from rfmstream.schemas.errors import InputError
 from rfmstream.schemas.mapping import Format, InputFormat
 
@@ -327,14 +328,20 @@ def _decoded(decoder: codecs.IncrementalDecoder, block: bytes, file: InputFile, 
 def unpacked(file: InputFile) -> Iterator[Path]:
     """Give a path to the file's plain bytes: the file itself, or a temporary copy of a packed one.
 
-    Parquet and Arrow files are read from their end, which a compressed stream cannot do.
+    Parquet and Arrow files are read from their end, which a compressed stream cannot do. A copy is bounded as memory
+    is: a kilobyte can become any number of gigabytes, and temporary files are often in memory.
+
+    Errors  InputError  it is damaged, or becomes more than it may
     """
     if file.compression is None and file.member is None:
         yield file.path
         return
     with tempfile.TemporaryDirectory(prefix="rfmstream-") as directory:
         plain = Path(directory) / "unpacked"
+        size = 0
         with byte_stream(file) as stream, plain.open("wb") as out:
             while block := stream.read(BLOCK_BYTES):
+                size += len(block)
+                check_asked(size, " when it is unpacked", file.name)
                 out.write(block)
         yield plain

@@ -46,13 +46,20 @@ def check_asked(asked: int, what: str, source: str | Path) -> None:
 
     Errors  InputError
     """
-    bound = bound_bytes()
-    if asked > bound:
-        raise InputError(
-            f"asks for {_shown(asked)} of memory{what}, and {_shown(bound)} are the most it may",
-            source=source,
-            fix="if it is to be trusted, raise --memory; else leave it out",
-        )
+    if asked > bound_bytes():
+        raise too_much(what, source, _shown(asked))
+
+
+def too_much(what: str, source: str | Path, asked: str | None = None) -> InputError:
+    """Return the refusal of an input that asks for more than it may; how much, where that is known."""
+    bound = _shown(bound_bytes())
+    return InputError(
+        f"asks for {asked} of memory{what}, and {bound} are the most it may"
+        if asked
+        else f"asks for more than {bound} of memory{what}",
+        source=source,
+        fix="if it is to be trusted, raise --memory; else leave it out",
+    )
 
 
 def _there_is() -> int:

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from rfmstream.engine.events.arrow_buffers import STREAM_END, check_buffers
+from rfmstream.engine.events.arrow_buffers import STREAM_END, check_buffers, check_types
 from rfmstream.engine.events.json_scan import OrderScanner
 from rfmstream.engine.files.asked import check_arrow
 from rfmstream.engine.files.chunks import Chunk
@@ -87,6 +87,7 @@ def _places(wanted: Sequence[str], names: Sequence[str]) -> list[int]:
 
 def _no_rows(schema: pa.Schema, wanted: Sequence[str]) -> pa.RecordBatch:
     fields = [schema.field(place) for place in _places(wanted, schema.names)]
+    check_types(fields)
     for field in fields:
         getattr(field.type, "tz", None)  # a zone whose name is no UTF-8 raises here, where a file is refused
     return pa.RecordBatch.from_arrays([pa.nulls(0, field.type) for field in fields], schema=pa.schema(fields))

@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from rfmstream.engine.events.arrow_buffers import STREAM_END, check_buffers
+from rfmstream.engine.events.arrow_buffers import STREAM_END, check_buffers, check_types
 from rfmstream.engine.events.attributes import attribute_text
 from rfmstream.engine.events.normalise import CONTRACT_COLUMNS, normalise
 from rfmstream.engine.events.text import plain, shown_text
@@ -129,6 +129,7 @@ class _Group:
         names, types = self.schema.names, self.schema.types
         known = {*CONTRACT_COLUMNS, *self.attributes}
         self._wanted = [at for at, name in enumerate(names) if name in known]
+        check_types(self.schema.field(at) for at in self._wanted)
         self._wrapped = [at for at in self._wanted if is_wrapped(types[at])]
 
     def unwrapped_bytes(self, table: pa.Table) -> int:

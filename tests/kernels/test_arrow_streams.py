@@ -1,5 +1,6 @@
 """What an Arrow stream says it holds, against what Arrow makes of it."""
 
+import struct
 from typing import Any
 
 import numpy as np
@@ -96,6 +97,19 @@ def test_cut_anywhere(codec: str | None) -> None:
     for size in range(len(value)):
         assert DAMAGED <= said(value[:size]) <= whole
     assert said(value + b"\x01\x02\x03") == whole
+
+
+@pytest.mark.parametrize("codec", ["zstd", "lz4"])
+@pytest.mark.parametrize("number", [2**63 - 1, 2**63 - 8, 2**62, -(2**63), -8])
+def test_a_number_whose_sum_would_overflow_leads_nowhere(codec: str, number: int) -> None:
+    """Of an offset so large the place in the body lies before the stream's beginning."""
+    value = stream(batch(8), compression=codec)
+    found = []
+    for at in range(0, len(value) - 8, 8):
+        found.append(said(value[:at] + struct.pack("<q", number) + value[at + 8 :]))
+        # Arrow's sizes are bounded by _MUCH, so that they can be added.
+        assert DAMAGED <= found[-1] < 2**62
+    assert DAMAGED in found
 
 
 @settings(max_examples=some(1000), deadline=None)

@@ -91,6 +91,25 @@ def test_an_arrow_batch_that_is_far_more_when_it_is_unpacked(tmp_path: Path, kin
     assert replayed(path, "--memory", "250M").exit_code == 0
 
 
+@pytest.mark.parametrize("packing", ["gzip", "zstd", "zip"])
+@pytest.mark.parametrize("suffix", [".parquet", ".arrow", ".xlsx"])
+def test_what_has_to_be_unpacked_to_be_read(tmp_path: Path, packing: str, suffix: str) -> None:
+    plain = tmp_path / f"orders{suffix}"
+    content = {".parquet": b"PAR1", ".arrow": b"ARROW1\0\0", ".xlsx": b"PK\x03\x04"}[suffix] + bytes(
+        100 << 20
+    )
+    if packing == "zip":
+        path = tmp_path / "orders.zip"
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr(plain.name, content)
+    else:
+        path = plain.with_name(f"{plain.name}.{'gz' if packing == 'gzip' else 'zst'}")
+        with pa.CompressedOutputStream(str(path), packing) as out:
+            out.write(content)
+    assert path.stat().st_size < 1 << 20
+    refused(path, "of memory when it is unpacked, and 50.0 MiB are the most it may", "--memory", "50M")
+
+
 def test_what_is_not_compressed_is_not_looked_at(tmp_path: Path) -> None:
     table = pa.table({name: np.full(5, "2026-01-01") for name in HEADER})
     for suffix, new in ((".arrow", pa.ipc.new_file), (".arrows", pa.ipc.new_stream)):

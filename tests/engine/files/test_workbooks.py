@@ -13,6 +13,7 @@ import pytest
 import xlsxwriter
 
 from rfmstream.engine.files import workbooks
+from rfmstream.engine.files.cell_text import text_of
 from rfmstream.engine.files.input_files import find_files
 from rfmstream.engine.files.mapping import load_map
 from rfmstream.engine.files.source import open_orders
@@ -92,7 +93,7 @@ def test_every_second_and_cent_comes_out_as_openpyxl_shows_it(tmp_path: Path) ->
 
 def test_a_number_that_has_been_rounded_looks_it() -> None:
     cells = [1234567890123456789.0, 123456789012345.0, 1e-7, -0.5, 100.0, True, timedelta(hours=30)]
-    assert [workbooks._text(cell) for cell in cells] == [
+    assert [text_of(cell) for cell in cells] == [
         *("1.23456789012346E+18", "123456789012345", "0.0000001", "-0.5", "100", "TRUE", "30:00:00")
     ]
 
