@@ -219,3 +219,14 @@ def test_data_beyond_loopback_needs_a_token(tmp_path: Path) -> None:
         load({"listen_tls_cert_file": str(tmp_path / "absent.pem")})
     with pytest.raises(ConfigError, match=r"--listen-url: 'a.example' is no URL"):
         load({"listen_url": "a.example"})
+
+
+def test_files_of_history_and_views_to_resegment() -> None:
+    config = load(
+        {"ruleset": ("rfm8", "scores4"), "view_history": "a.parquet,b", "resegment_view": "scores4"}
+    )
+    assert config.view_history == ("a.parquet", "b")
+    assert config.resegment_view == ("scores4",)
+    assert (load().view_history, load().resegment_view) == (None, ())
+    assert "no effect without files; set view_history" in refusal({"view_history_map": "cdnow"})
+    assert "there is no view x; name one of rfm8" in refusal({"resegment_view": "x"})
