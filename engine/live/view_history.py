@@ -1,7 +1,8 @@
 """Files of orders from before the topic: views that join a running state begin with them.
 
 The files are read once, in order of time, for all partitions of a worker. What each partition has to apply is kept in a
-file of its own below the system's folder for temporary files until the worker ends: no more than a batch is in memory.
+file of its own among the system's temporary files, which has no name: it is gone with the worker, even one that is
+killed. No more than a batch is in memory.
 
 Source: docs/views.md, In the worker
 """
@@ -12,9 +13,10 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from threading import Lock
-from typing import Final
+from typing import IO, Final
 
 import numpy as np
 import pyarrow as pa
@@ -49,19 +51,19 @@ class Reading:
 class Part:
     """The orders of one partition, in order of time.
 
-    Fields  path       an Arrow stream of canonical orders with the attributes
+    Fields  stream     an Arrow stream of canonical orders with the attributes, mapped into memory
             rows       how many there are
             has_parts  an order may come in several parts, see `engine.files.source.OrderStream`
     """
 
-    path: Path
+    stream: pa.Buffer
     rows: int
     has_parts: bool
 
     def batches(self) -> Iterator[pa.RecordBatch]:
         """Yield them; the same ones each time."""
-        with pa.memory_map(str(self.path)) as file, pa.ipc.open_stream(file) as stream:
-            yield from stream
+        if self.rows:
+            yield from pa.ipc.open_stream(pa.BufferReader(self.stream))
 
 
 class ViewHistory:
@@ -81,7 +83,6 @@ class ViewHistory:
         self._lock = Lock()
         self._digest: str | None = None
         self._parts: dict[Reading, list[Part]] = {}
-        self._folder: tempfile.TemporaryDirectory[str] | None = None
 
     @property
     def named(self) -> str:
@@ -115,10 +116,6 @@ class ViewHistory:
             return self._parts[reading][partition]
 
     def _read(self, reading: Reading) -> list[Part]:
-        if self._folder is None:
-            self._folder = tempfile.TemporaryDirectory(prefix="rfmstream-history-")
-        folder = Path(self._folder.name, str(len(self._parts)))
-        folder.mkdir(exist_ok=True)
         stream = open_orders(
             self._paths,
             input_map=self._map,
@@ -127,16 +124,22 @@ class ViewHistory:
             attributes=reading.attributes,
         )
         rows, refused, named = np.zeros(self._partitions, dtype=np.int64), Counter[str](), list[str]()
+        parts = [pa.py_buffer(b"")] * self._partitions
         with ExitStack() as stack:
-            files: dict[int, pa.ipc.RecordBatchStreamWriter] = {}
+            files: dict[int, IO[bytes]] = {}
+            writers: dict[int, pa.ipc.RecordBatchStreamWriter] = {}
             for orders, rejected in stream:
                 _note(rejected, refused, named)
                 for number, own in self._divided(orders, reading.partitioner):
                     if number not in files:
-                        path = _path(folder, number)
-                        files[number] = stack.enter_context(pa.ipc.new_stream(str(path), own.schema))
-                    files[number].write_batch(own)
+                        files[number] = stack.enter_context(tempfile.TemporaryFile())
+                        writers[number] = pa.ipc.new_stream(files[number], own.schema)
+                    writers[number].write_batch(own)
                     rows[number] += own.num_rows
+            for number, file in files.items():
+                writers[number].close()
+                file.flush()
+                parts[number] = pa.py_buffer(mmap(file.fileno(), 0, access=ACCESS_READ))
         _log.info(
             "files of history read",
             extra={"files": self.named, "rows": stream.rows_read, "left_out": stream.rows_excluded},
@@ -149,10 +152,7 @@ class ViewHistory:
                 ", ".join(named),
                 extra={"files": self.named},
             )
-        return [
-            Part(_path(folder, number), int(count), stream.has_parts)
-            for number, count in enumerate(rows.tolist())
-        ]
+        return [Part(part, int(count), stream.has_parts) for part, count in zip(parts, rows, strict=True)]
 
     def _divided(self, orders: pa.RecordBatch, partitioner: str) -> Iterator[tuple[int, pa.RecordBatch]]:
         """Yield the orders of each partition that has some."""
@@ -164,10 +164,6 @@ class ViewHistory:
         places = places_of_ids(*offsets_and_data(orders.column(0)), self._partitions, partitioner)
         for number in np.unique(places).tolist():
             yield number, orders.filter(pa.array(places == number))
-
-
-def _path(folder: Path, number: int) -> Path:
-    return folder / f"{number}.arrows"
 
 
 def _note(rejected: pa.RecordBatch, refused: Counter[str], named: list[str]) -> None:
