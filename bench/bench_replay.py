@@ -102,7 +102,9 @@ REGIMES = [regime for group in (ONE, ALONE, TWO, SKEWED, BELATED, WIDE) for regi
 def bench_arrow(regime: Regime, loads: Loads, report: Report, benchmark: BenchmarkFixture) -> None:
     run = Replay(regime.ruleset, regime.threads, loads.batches(regime.load))
     with confined(1) if regime.is_alone else nullcontext():
-        benchmark.pedantic(run, setup=run.clear, rounds=SCALE.rounds)
+        # Of those that have a target the median of several; the others are compared with them.
+        rounds = SCALE.long_rounds if regime.load in (ZIPF, LATE, MANY) else SCALE.rounds
+        benchmark.pedantic(run, setup=run.clear, rounds=rounds)
     assert run.engine is not None
     assert run.engine.counters.applied == SCALE.orders
     result = run.take_digest()
@@ -155,7 +157,7 @@ def bench_parquet(
     loads.forget()
     memory = str((ONE if threads == 1 else TWO)[ruleset])
     run = Replay(ruleset, threads, loads.file(UNIFORM, ".parquet"))
-    benchmark.pedantic(run, setup=run.clear, rounds=SCALE.rounds)
+    benchmark.pedantic(run, setup=run.clear, rounds=SCALE.long_rounds)
     regime = memory.replace("replay", "replay from Parquet")
     report.rate(benchmark, regime, SCALE.orders, cores=run.cores, result=run.take_digest())
     report.ratio(

@@ -18,7 +18,7 @@ class Scale:
             ticked             customers of the engines whose quiet ticks are compared
             peer_customers, peer_orders  of the file that all programs read: the peers hold it in memory several times
             cores              given to each program in turn
-            rounds, long_rounds, peer_rounds  of which the median counts; long: of whole files, for seconds each
+            rounds, long_rounds, peer_rounds  of which the median counts; long: of what takes seconds each
             first_runs         formats of the first run, which compiles, for a quarter of a minute each
             is_quick           leaves out what takes longer than a test may, such as the first run, which compiles
     """

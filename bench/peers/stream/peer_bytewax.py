@@ -51,7 +51,8 @@ messages = op.input("orders", flow, KafkaSource([BOOTSTRAP], [ORDERS]))
 partitions = op.key_on("partition", messages, lambda message: str(message.partition))
 changes = op.stateful_batch("segment", partitions, Partition)
 records = op.map("record", changes, lambda each: KafkaSinkMessage(*each[1]))
-kop.output("changes", records, brokers=[BOOTSTRAP], topic=CHANGES)
+SETTINGS = {"batch.size": str(512 << 10), "linger.ms": "20", "compression.type": "lz4"}
+kop.output("changes", records, brokers=[BOOTSTRAP], topic=CHANGES, add_config=SETTINGS)
 
 if __name__ == "__main__":
     folder = Path(FOLDER)

@@ -24,6 +24,9 @@ app = faust.App(
     topic_partitions=int(PARTITIONS),
     consumer_auto_offset_reset="earliest",
     web_enabled=False,
+    producer_max_batch_size=512 << 10,
+    producer_linger=0.02,
+    producer_compression_type="lz4",
 )
 
 

@@ -54,7 +54,12 @@ changes = made.flatten(pw.this.changes).select(
 )
 pw.io.kafka.write(
     changes,
-    {"bootstrap.servers": BOOTSTRAP},
+    {
+        "bootstrap.servers": BOOTSTRAP,
+        "batch.size": str(512 << 10),
+        "linger.ms": "20",
+        "compression.type": "lz4",
+    },
     CHANGES,
     format="raw",
     key=changes.key,

@@ -27,6 +27,7 @@ app = Application(
     auto_offset_reset="earliest",
     processing_guarantee="exactly-once",
     commit_interval=1.0,
+    producer_extra_config={"batch.size": 512 << 10, "linger.ms": 20, "compression.type": "lz4"},
     auto_create_topics=True,
     loglevel="WARNING",
 )

@@ -62,17 +62,18 @@ class Peer:
     pauses: bool = True
 
 
-def _python_peer(name: str, requirement: str, *, delivery: str, ageing: str) -> Peer:
+def _python_peer(name: str, requirement: str, *also: str, delivery: str, ageing: str) -> Peer:
     folder = FOLDER / name
     python = str(folder / "bin" / "python")
+    what = " ".join((requirement, *also))
 
     def install() -> None:
-        if _is_done(folder, requirement):
+        if _is_done(folder, what):
             return
         shutil.rmtree(folder, ignore_errors=True)
         venv.create(folder, with_pip=True)
-        _run([python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", requirement])
-        _done(folder, requirement)
+        _run([python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", requirement, *also])
+        _done(folder, what)
 
     def command(job: Job) -> list[str]:
         return [python, str(HERE / f"peer_{name}.py"), *job.arguments]
@@ -141,6 +142,7 @@ PEERS: Final = {
         _python_peer(
             "faust",
             "faust-streaming[fast]==0.15.3",
+            "aiokafka[lz4]",
             delivery="at least once: its exactly_once fails",
             ageing="a timer, with the partition's newest order",
         ),
@@ -165,14 +167,14 @@ PEERS: Final = {
         _java_peer(
             "kafka_streams",
             "PeerKafkaStreams",
-            "4.3.1",
+            "4.4.0",
             delivery="exactly once (exactly_once_v2)",
             ageing="a punctuator on stream time, only while orders come",
         ),
         _java_peer(
             "flink",
             "PeerFlink",
-            "2.2.1, connector 5.0.0",
+            "2.3.0, connector 5.0.0",
             delivery="exactly once (a transaction a checkpoint, 1 s)",
             ageing="event-time timers, only while orders come in every partition",
         ),

@@ -128,6 +128,9 @@ public final class PeerFlink {
                 .setDeliveryGuarantee(DeliveryGuarantee.EXACTLY_ONCE)
                 .setTransactionalIdPrefix("peer-flink")
                 .setProperty("transaction.timeout.ms", "600000")
+                .setProperty("batch.size", "524288")
+                .setProperty("linger.ms", "20")
+                .setProperty("compression.type", "lz4")
                 .build();
         flow.fromSource(orders, WatermarkStrategy.forMonotonousTimestamps(), "orders")
                 .keyBy(order -> order.customerId)
