@@ -172,7 +172,8 @@ class Runner:
                 _log.warning("waiting for topic %s: start a worker", self._broker.changes_topic)
                 has_told = True
             try:
-                await asyncio.wait_for(stop.wait(), 2)
+                async with asyncio.timeout(2):
+                    await stop.wait()
             except TimeoutError:
                 continue
         return []
@@ -352,7 +353,8 @@ class Runner:
     async def _watch_guard(self, scout: Scout) -> None:
         while True:
             with suppress(TimeoutError):
-                await asyncio.wait_for(scout.changed.wait(), 0.1)
+                async with asyncio.timeout(0.1):
+                    await scout.changed.wait()
             scout.changed.clear()
             lanes = self._sender().lanes
             if lanes.held in (None, "guard"):
@@ -370,7 +372,8 @@ class Runner:
         arrived = self._sender().has_arrived
         while True:
             with suppress(TimeoutError):
-                await asyncio.wait_for(arrived.wait(), 1.0)
+                async with asyncio.timeout(1.0):
+                    await arrived.wait()
             arrived.clear()
             if not await self._commit_once():
                 await asyncio.sleep(0.2)

@@ -102,7 +102,8 @@ class Sender:
             due_s = self.lanes.due_s(now_s)
             wait_s = None if due_s is None else max(due_s - now_s, 0.0005)
             with suppress(TimeoutError):
-                await asyncio.wait_for(self.wake.wait(), wait_s)
+                async with asyncio.timeout(wait_s):
+                    await self.wake.wait()
 
     async def drain(self, seconds: float = STOP_S) -> None:
         """Wait for the requests under way, for so long at most; what has no answer then is sent again another time."""

@@ -82,7 +82,8 @@ async def _keep(runner: Runner, stop: asyncio.Event) -> None:
             )
             runner.renew()
             with suppress(TimeoutError):
-                await asyncio.wait_for(stop.wait(), _RETRY_S)
+                async with asyncio.timeout(_RETRY_S):
+                    await stop.wait()
 
 
 def run_deliver(config: DeliverConfig) -> int:

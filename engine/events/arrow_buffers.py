@@ -48,6 +48,31 @@ def check_buffers(batch: pa.RecordBatch) -> None:
             _as_bytes(column).validate(full=True)
         else:
             column.validate()
+        _check_nulls(column, name)
+
+
+def _check_nulls(column: pa.Array, name: str) -> None:
+    """Raise pa.ArrowInvalid where a column says a wrong number of nulls, as whoever reads it believes that.
+
+    The buffers are known to be long enough.
+    """
+    if isinstance(column, pa.ExtensionArray):
+        _check_nulls(column.storage, name)
+        return
+    if pa.types.is_dictionary(column.type):
+        _check_nulls(column.dictionary, name)
+    elif pa.types.is_run_end_encoded(column.type):
+        _check_nulls(column.values, name)
+        return
+    valid = column.buffers()[0]
+    if valid is None:
+        return
+    bits = pa.BooleanArray.from_buffers(pa.bool_(), len(column), [None, valid], offset=column.offset)
+    nulls = len(column) - bits.true_count
+    if nulls != column.null_count:
+        raise pa.ArrowInvalid(
+            f"column {name} is damaged: it says {column.null_count:,} nulls and has {nulls:,}"
+        )
 
 
 def _check_whole(column: pa.Array, name: str) -> None:

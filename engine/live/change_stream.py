@@ -116,13 +116,15 @@ class ChangeStream:
                 await self._write(response, b"".join(map(_event if is_events else _line, lines)))
                 continue
             try:
-                await asyncio.wait_for(self._feed.wait(place), QUIET_S)
+                async with asyncio.timeout(QUIET_S):
+                    await self._feed.wait(place)
             except TimeoutError:
                 await self._write(response, b": \n\n" if is_events else b"\n")
 
     @staticmethod
     async def _write(response: web.StreamResponse, data: bytes) -> None:
-        await asyncio.wait_for(response.write(data), WRITE_S_MAX)
+        async with asyncio.timeout(WRITE_S_MAX):
+            await response.write(data)
 
 
 def _as_arrow(tables: Sequence[pa.Table]) -> bytes:

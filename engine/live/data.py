@@ -127,10 +127,12 @@ class Data:
         while table is not None:
             for batch in table.to_batches():
                 await asyncio.to_thread(writer.write_batch, batch)
-                await asyncio.wait_for(response.write(chunks.taken()), _WRITE_S_MAX)
+                async with asyncio.timeout(_WRITE_S_MAX):
+                    await response.write(chunks.taken())
             table = await anext(rest, None)
         writer.close()
-        await asyncio.wait_for(response.write(chunks.taken()), _WRITE_S_MAX)
+        async with asyncio.timeout(_WRITE_S_MAX):
+            await response.write(chunks.taken())
         await response.write_eof()
 
     def _asked(self, text: str | None, partitions: Mapping[Source, Watched]) -> int | None:

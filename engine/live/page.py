@@ -164,7 +164,8 @@ class LivePages:
                 events.append(b": \n\n")
                 quiet_s = 0.0
             if events:
-                await asyncio.wait_for(response.write(b"".join(events)), WRITE_S_MAX)
+                async with asyncio.timeout(WRITE_S_MAX):
+                    await response.write(b"".join(events))
             await asyncio.sleep(STATE_S)
 
     async def _told(self) -> bytes:

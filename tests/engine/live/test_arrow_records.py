@@ -85,6 +85,16 @@ def test_arrow_whose_offsets_or_indices_lead_astray() -> None:
     assert outcomes(batch) == [*["malformed"] * len(columns), "a", "b"]
 
 
+def test_arrow_that_says_another_number_of_nulls_than_it_has() -> None:
+    def saying(nulls: int, column: pa.Array) -> bytes:
+        wrong = pa.Array.from_buffers(column.type, len(column), column.buffers(), null_count=nulls)
+        return stream(table("a", "b").drop_columns("event_id").append_column("event_id", wrong))
+
+    column = pa.array(["e", None])
+    batch = decode([saying(2, column), saying(1, column)], ARROW)
+    assert outcomes(batch) == ["malformed", "a", "b"]
+
+
 @settings(max_examples=some(200), deadline=None)
 @given(data=st.data())
 def test_damaged_arrow_never_raises(data: st.DataObject) -> None:
