@@ -61,6 +61,22 @@ def _all_of(options: Sequence[Callable[[Any], Any]]) -> Callable[[_F], _F]:
     return decorate
 
 
+def _whole_language(_: click.Context, __: click.Parameter, lang: str) -> str:
+    return "zh-Hans" if lang == "zh" else lang
+
+
+def language_option(use: str) -> Callable[[_F], _F]:
+    """Add --lang, of which the command gets en, zh-Hans or zh-Hant; `use` says what for."""
+    return click.option(
+        "--lang",
+        type=click.Choice(["en", "zh", "zh-Hans", "zh-Hant"], case_sensitive=False),
+        default="en",
+        show_default=True,
+        callback=_whole_language,
+        help=f"{use}: English, or Chinese, simplified (zh is zh-Hans) or traditional.",
+    )
+
+
 def ruleset_options(default_help: str, *, multiple: bool = False) -> Callable[[_F], _F]:
     """Add --ruleset, --time-zone and --currency.
 

@@ -2,7 +2,7 @@
 
 import click
 
-from rfmstream.engine.cli.options import chosen_ruleset, ruleset_options
+from rfmstream.engine.cli.options import chosen_ruleset, language_option, ruleset_options
 from rfmstream.engine.live.setting_values import option_address
 
 
@@ -32,9 +32,7 @@ Exit codes: 0 stopped by Ctrl-C · 1 a worker does not answer · 2 usage or conf
     show_default=True,
     help="Where the page is served, on loopback; port 0: any free one.",
 )
-@click.option(
-    "--lang", type=click.Choice(["en", "zh"]), default="en", show_default=True, help="First language."
-)
+@language_option("The language shown first")
 @ruleset_options("the built-in that the workers name; give the FILE if it was your own")
 def page(  # noqa: PLR0917 - options
     workers: tuple[str, ...],

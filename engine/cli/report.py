@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from rfmstream.engine.cli.options import FILE, chosen_ruleset, memory_option, ruleset_options
+from rfmstream.engine.cli.options import FILE, chosen_ruleset, language_option, memory_option, ruleset_options
 
 _SUFFIXES = (".html", ".json")
 CUSTOMERS_MAX = 1000
@@ -77,9 +77,7 @@ together · 130 interrupted
     help=f"List the N customers of each tier who spent the most, at most {CUSTOMERS_MAX:,}: their ids are then in what "
     "is written. [default: none]",
 )
-@click.option(
-    "--lang", type=click.Choice(["en", "zh"]), default="en", show_default=True, help="First language."
-)
+@language_option("The language shown first, and that of the PNGs")
 @click.option(
     "--out",
     "outs",

@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from rfmstream.engine.cli.diff import diff
-from rfmstream.engine.cli.options import FILE
+from rfmstream.engine.cli.options import FILE, language_option
 from rfmstream.engine.cli.suggest import suggest
 
 
@@ -42,13 +42,7 @@ def list_() -> None:
 @click.argument("name", metavar="NAME|FILE")
 @click.option("--time-zone", metavar="ZONE", help="Show it with this IANA zone instead of its own.")
 @click.option("--currency", metavar="CODE", help="Show it with this currency instead of its own.")
-@click.option(
-    "--lang",
-    type=click.Choice(["en", "zh"]),
-    default="en",
-    show_default=True,
-    help="Language of the playbooks, as far as the file has it.",
-)
+@language_option("The language of the playbooks, as far as the file has it")
 @click.option("--toml", "as_toml", is_flag=True, help="Print the file instead, comments included.")
 def show(*, name: str, time_zone: str | None, currency: str | None, lang: str, as_toml: bool) -> None:
     """Show a ruleset: cuts, window, tiers with their labels, and the playbook of each."""

@@ -199,7 +199,7 @@ def print_rulesets(rulesets: Iterable[Ruleset]) -> None:
 
 
 def print_ruleset(ruleset: Ruleset, lang: str = "en") -> None:
-    """Print everything a ruleset says; its playbooks in `lang`, "en" or "zh", as far as they are in it."""
+    """Print everything a ruleset says; its playbooks in `lang`, en, zh-Hans or zh-Hant, as far as they are in it."""
     console = _console()
     days = "calendar days" if ruleset.day_unit == "calendar_day" else "spans of 24 hours"
     facts = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
@@ -248,7 +248,7 @@ def _signals_asked(ruleset: Ruleset) -> list[tuple[str, str]]:
 
 
 def _print_playbook(console: Console, tier: Tier, lang: str) -> None:
-    book, is_zh = tier.playbook, lang == "zh"
+    book, is_zh = tier.playbook, lang != "en"
     audience = (is_zh and book.audience_zh) or book.audience
     label = tier.label_zh if is_zh else tier.label_en
     console.print(Text(f"{tier.id} {label}", style="bold"), Text(f"· {audience}"))

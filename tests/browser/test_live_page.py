@@ -192,7 +192,7 @@ def test_a_customer_is_found_and_explained(seen: Seen, shop: Shop) -> None:
     assert seen.page.locator("#result table").last.locator("tbody tr").count() == 1
     book = seen.page.locator("#result .book")
     assert "Invite them into the member programme" in book.inner_text()
-    seen.page.click('[data-lang-button="zh"]')
+    seen.page.click('[data-lang-button="zh-Hans"]')
     assert "邀请加入会员" in book.inner_text()
     assert "Invite them" not in book.inner_text()
     seen.page.click('[data-lang-button="en"]')
@@ -204,8 +204,8 @@ def test_a_customer_is_found_and_explained(seen: Seen, shop: Shop) -> None:
     assert [text for text in seen.said if "404" not in text] == []
 
 
-def test_two_languages_and_nothing_wider_than_the_window(seen: Seen) -> None:
-    for lang, word in (("zh", "当前分层"), ("en", "Tiers now")):
+def test_all_languages_and_nothing_wider_than_the_window(seen: Seen) -> None:
+    for lang, word in (("zh-Hans", "当前分层"), ("zh-Hant", "目前分群"), ("en", "Tiers now")):
         seen.page.click(f'[data-lang-button="{lang}"]')
         assert word in seen.page.inner_text("main")
         assert seen.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
@@ -227,7 +227,7 @@ def test_all_controls_can_be_reached_by_keyboard(seen: Seen) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("lang", ["en", "zh"])
+@pytest.mark.parametrize("lang", ["en", "zh-Hans", "zh-Hant"])
 def test_axe_finds_nothing_serious(browser: "Browser", shop: Shop, scheme: str, lang: str) -> None:
     pytest.importorskip("axe_playwright_python", reason="no axe here: make setup-browser installs it")
     found = opened(browser, shop, SIZES[0], scheme)

@@ -13,6 +13,7 @@ from real_orders import cdnow
 from report_cases import order_table, replayed
 
 from rfmstream.engine.cli.app import cli
+from rfmstream.engine.insight.report.words import LANGUAGES
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -78,18 +79,18 @@ def test_the_policy_stops_what_is_not_the_page_s_own(seen: Opened) -> None:
 
 
 def test_nothing_is_wider_than_the_window(seen: Opened) -> None:
-    for lang in ("en", "zh"):
+    for lang in LANGUAGES:
         seen.page.click(f'[data-lang-button="{lang}"]')
         assert seen.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
 
-def test_two_languages(seen: Opened) -> None:
+def test_all_languages(seen: Opened) -> None:
     heading = seen.page.locator("h1")
     assert heading.inner_text() == "Customers by recency, frequency and money"
     seen.page.locator("details:has(.book) summary").first.click()
     book = seen.page.locator(".book").first
     assert "Thank them without a discount" in book.inner_text()
-    seen.page.click('[data-lang-button="zh"]')
+    seen.page.click('[data-lang-button="zh-Hans"]')
     assert "表达感谢" in book.inner_text()
     assert "Thank them" not in book.inner_text()
     assert heading.inner_text() == "客户 RFM 分层报告"
@@ -97,6 +98,15 @@ def test_two_languages(seen: Opened) -> None:
     text = seen.page.locator("main").inner_text()
     assert "重要价值客户" in text
     assert "Champions" not in text
+    assert "运营策略" in text
+    seen.page.click('[data-lang-button="zh-Hant"]')
+    assert heading.inner_text() == "客戶 RFM 分群報告"
+    assert seen.page.evaluate("document.documentElement.lang") == "zh-Hant"
+    text = seen.page.locator("main").inner_text()
+    assert "行銷策略" in text
+    assert "运营策略" not in text
+    for script, shown in (("hant", True), ("hans", False)):
+        assert seen.page.locator(f"#pareto svg .{script}").first.is_visible() is shown
 
 
 def test_the_scheme_of_the_system_is_the_first_theme(browser: "Browser", made: Path) -> None:
@@ -178,7 +188,7 @@ def test_all_controls_can_be_reached_by_keyboard(seen: Opened) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("lang", ["en", "zh"])
+@pytest.mark.parametrize("lang", LANGUAGES)
 def test_axe_finds_nothing_serious(browser: "Browser", made: Path, scheme: str, lang: str) -> None:
     pytest.importorskip("axe_playwright_python", reason="no axe here: make setup-browser installs it")
     found = opened(browser, made, SIZES[0], scheme)

@@ -18,9 +18,8 @@ from rfmstream.engine.insight.report.model import (
 )
 from rfmstream.engine.insight.report.sources import Snapshot
 from rfmstream.engine.insight.report.sums import counts, ratio, running, sums, total
+from rfmstream.engine.insight.report.words import NO_TIER, words
 from rfmstream.schemas.ruleset import Tier
-
-NO_TIER: Final = ("无分层", "No tier")
 
 _RECENCY_BINS_MAX: Final = 40
 _RECENCY_STEPS: Final = (1, 2, 5, 10, 15, 30, 60, 90, 180, 365)
@@ -42,8 +41,8 @@ def tiles(snapshot: Snapshot) -> tuple[TierTile, ...]:
     return tuple(
         TierTile(
             id=tier.id if tier else None,
-            label_zh=tier.label_zh if tier else NO_TIER[0],
-            label_en=tier.label_en if tier else NO_TIER[1],
+            label_zh=tier.label_zh if tier else words()[NO_TIER].hans,
+            label_en=tier.label_en if tier else NO_TIER,
             customers=customers[code],
             customer_share=ratio(customers[code], sum(customers)),
             orders=orders[code],

@@ -1,6 +1,6 @@
 // The live page's script: follows the worker, and asks it for pictures and customers. Nothing comes from elsewhere.
 (() => {
-  const words = JSON.parse(document.getElementById("words").textContent);
+  const { words, notes } = JSON.parse(document.getElementById("words").textContent);
   const at = (id) => document.getElementById(id);
   const el = (tag, props = {}, ...children) => {
     const made = document.createElement(tag);
@@ -8,13 +8,20 @@
     made.append(...children);
     return made;
   };
-  const both = (en, zh) => {
-    const found = zh === undefined ? (words.zh[en] || en) : zh;
-    if (found === en) return document.createTextNode(en);
+  // A text in English, simplified and traditional Chinese, of which the page shows one.
+  const inAll = ([en, hans, hant]) => {
     const part = document.createDocumentFragment();
-    part.append(el("span", { class: "en", lang: "en" }, en), el("span", { class: "zh", lang: "zh" }, found));
+    if (en === hans && en === hant) part.append(en);
+    else {
+      part.append(el("span", { class: "en", lang: "en" }, en));
+      if (hans === hant) part.append(el("span", { class: "zh", lang: "zh" }, hans));
+      else part.append(el("span", { class: "hans", lang: "zh-Hans" }, hans), el("span", { class: "hant", lang: "zh-Hant" }, hant));
+    }
     return part;
   };
+  const filled = (texts, values) => inAll(texts.map((text) => text.replace(/\{(\w+)\}/g, (_, name) => values[name])));
+  // One of the page's own texts, by its English; what it does not know it shows as it is.
+  const word = (en, values = {}) => filled([en, ...(words[en] || [en, en])], values);
   const number = (value) => (value === null || value === undefined ? "–" : value.toLocaleString("en"));
   let state = null;
   const money = (minor) => {
@@ -35,19 +42,19 @@
   const tierName = (id) => {
     const found = state.tiers.find((tier) => tier.id === id);
     const part = document.createDocumentFragment();
-    if (id === null || id === undefined) part.append(both("No tier"));
-    else if (found) part.append(`${id} `, both(found.label_en, found.label_zh));
+    if (id === null || id === undefined) part.append(word("No tier"));
+    else if (found) part.append(`${id} `, inAll([found.label_en, found.label_zh, found.label_zh]));
     else part.append(id);
     return part;
   };
   const isText = (cell) => typeof cell !== "string" || !/^[-–\d,.]+( [A-Z]{3})?$/.test(cell);
   const table = (caption, heads, rows, isTitled) => {
     const texts = heads.map((_, place) => (place === 0 || (rows.length && isText(rows[0][place])) ? "text" : undefined));
-    const head = el("tr", {}, ...heads.map((name, place) => el("th", { scope: "col", class: texts[place] }, both(name))));
+    const head = el("tr", {}, ...heads.map((name, place) => el("th", { scope: "col", class: texts[place] }, word(name))));
     const body = rows.map((row) => el("tr", {}, ...row.map((cell, place) => (
       place ? el("td", { class: texts[place] }, cell) : el("th", { scope: "row", class: "text" }, cell)))));
     return el("div", { class: "scroll", tabindex: "0", role: "group", "aria-label": caption },
-      el("table", {}, el("caption", { class: isTitled ? "unseen" : undefined }, both(caption)), el("thead", {}, head), el("tbody", {}, ...body)));
+      el("table", {}, el("caption", { class: isTitled ? "unseen" : undefined }, word(caption)), el("thead", {}, head), el("tbody", {}, ...body)));
   };
 
   // Whoever is not on loopback shows a token; it stays in this tab.
@@ -74,15 +81,15 @@
   };
   const showHealth = () => {
     const lag = state.partitions.reduce((sum, one) => sum + one.lag, 0);
-    figure("state", state.ready ? both("ready") : both("recovering"), !state.ready);
+    figure("state", state.ready ? word("ready") : word("recovering"), !state.ready);
     figure("lag", number(lag), lag > 10000);
     figure("partitions", `${state.partitions.length} / ${state.expected}`, state.missing.length > 0);
     ["customers", "changes", "applied", "rejected"].forEach((name) => figure(name, number(state[name])));
     at("partition-table").replaceChildren(table("Partitions", ["Partition", "State", "Lag", "Position", "Clock", "Rejected"],
-      [...state.partitions.map((one) => [one.name, both(one.state), number(one.lag), number(one.position), instant(one.clock), number(one.rejected)]),
-        ...state.missing.map((name) => [name, both("elsewhere"), "–", "–", "–", "–"])], true));
-    at("notes").replaceChildren(...state.notes.map((note) => el("p", { class: "note" }, both(
-      ...words.notes[note.key].map((text) => text.replace("{count}", number(note.count)))))));
+      [...state.partitions.map((one) => [one.name, word(one.state), number(one.lag), number(one.position), instant(one.clock), number(one.rejected)]),
+        ...state.missing.map((name) => [name, word("elsewhere"), "–", "–", "–", "–"])], true));
+    at("notes").replaceChildren(...state.notes.map((note) => el("p", { class: "note" },
+      filled(notes[note.key], { count: number(note.count) }))));
   };
   const showTiers = () => {
     const counted = state.tiers;
@@ -99,7 +106,7 @@
   };
   let newest = "";
   const changeRows = (changes) => changes.map((change) => [instant(change.effective_at), customerButton(change.customer_id),
-    tierName(change.from_tier), tierName(change.to_tier), both(change.reason.replaceAll("_", " ")), number(change.frequency), money(change.monetary_minor)]);
+    tierName(change.from_tier), tierName(change.to_tier), word(change.reason.replaceAll("_", " ")), number(change.frequency), money(change.monetary_minor)]);
   const CHANGE_HEADS = ["Instant", "Customer", "From", "To", "Reason", "Orders (F)", "Spend (M)"];
   const customerButton = (id) => {
     const made = el("button", { type: "button", class: "link" }, id);
@@ -111,7 +118,7 @@
     if (key === newest && at("newest-table").children.length) return;
     newest = key;
     at("newest-table").replaceChildren(state.newest.length
-      ? table("Newest tier changes", CHANGE_HEADS, changeRows(state.newest), true) : el("p", { class: "muted" }, both("None since the worker started.")));
+      ? table("Newest tier changes", CHANGE_HEADS, changeRows(state.newest), true) : el("p", { class: "muted" }, word("None since the worker started.")));
   };
   const show = (told) => {
     state = told;
@@ -127,7 +134,7 @@
     const answer = await ask("page/views", "application/json");
     if (!answer.ok) return;
     const told = await answer.json();
-    at("views-note").replaceChildren(told.note ? both(told.note[0], told.note[1]) : "");
+    at("views-note").replaceChildren(told.note ? inAll(told.note) : "");
     if (told.as_of) at("views-as-of").textContent = instant(told.as_of);
     const places = at("views");
     const pressed = document.querySelector('[data-measure-button][aria-pressed="true"]');
@@ -163,8 +170,8 @@
     page.startMachine();
   };
 
-  const status = (en, zh, bad) => {
-    at("link").replaceChildren(both(en, zh));
+  const status = (told, bad) => {
+    at("link").replaceChildren(told);
     at("link").classList.toggle("bad", bad);
   };
   const take = (event) => {
@@ -173,8 +180,8 @@
   };
   const follow = async () => {
     const answer = await ask("page/stream", "text/event-stream");
-    if (!answer.ok) { status(`The worker answers ${answer.status}.`, `服务端返回 ${answer.status}。`, true); return; }
-    status("Connected.", "已连接。", false);
+    if (!answer.ok) { status(word("The worker answers {status}.", { status: answer.status }), true); return; }
+    status(word("Connected."), false);
     const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
     let rest = "";
     for (;;) {
@@ -194,38 +201,38 @@
   };
   const run = async () => {
     for (;;) {
-      try { await follow(); status("The connection ended; trying again.", "连接已断开，正在重试。", true); } catch {
-        status("The worker does not answer; trying again.", "服务端无响应，正在重试。", true);
+      try { await follow(); status(word("The connection ended; trying again."), true); } catch {
+        status(word("The worker does not answer; trying again."), true);
       }
       await new Promise((resolve) => { setTimeout(resolve, 1000); });
     }
   };
 
-  const measureRow = (name, value, measure, cutText) => [both(name), value, String(measure.band),
+  const measureRow = (name, value, measure, cutText) => [word(name), value, String(measure.band),
     measure.cuts.length ? el("ul", { class: "cuts" }, ...measure.cuts.map((cut) => el("li", {}, cutText(cut)))) : "–"];
   const cutOf = (reached, text, note) => el("span", {}, reached ? "✓ " : "✗ ", text, " · ", note);
   const explained = (found) => {
     const parts = [];
     const why = found.explain;
     parts.push(el("h3", {}, `${found.customer_id}: `, tierName(found.tier)));
-    const since = el("p", {}, both("in this tier since", "进入该分层于"), ` ${instant(why.since)}`);
-    if (why.reason) since.append(" · ", both(why.reason.replaceAll("_", " ")), why.order_id ? ` ${why.order_id}` : "");
+    const since = el("p", {}, word("in this tier since"), ` ${instant(why.since)}`);
+    if (why.reason) since.append(" · ", word(why.reason.replaceAll("_", " ")), why.order_id ? ` ${why.order_id}` : "");
     parts.push(since);
-    if (why.matched) parts.push(el("p", { class: "muted" }, both("Rule", "规则"), ` ${why.matched.number}: ${why.matched.conditions}`));
+    if (why.matched) parts.push(el("p", { class: "muted" }, word("Rule"), ` ${why.matched.number}: ${why.matched.conditions}`));
     const reached = (cut, show) => cutOf(cut.is_reached, show(cut.at),
-      cut.is_reached ? both("reached", "已达到") : el("span", {}, both("missing", "还差"), ` ${show(cut.missing)}`));
+      cut.is_reached ? word("reached") : el("span", {}, word("missing"), ` ${show(cut.missing)}`));
     parts.push(table("Measures beside their cuts", ["Measure", "Value", "Band", "Cuts"], [
       measureRow("Days since the last order", number(why.recency.value), why.recency, (cut) => cutOf(cut.is_reached, `${cut.at}`,
-        cut.until ? el("span", {}, cut.is_reached ? both("until", "至") : both("ended", "已于"), ` ${instant(cut.until)}`) : both("no payment", "无付款"))),
+        cut.until ? el("span", {}, cut.is_reached ? word("until") : word("ended"), ` ${instant(cut.until)}`) : word("no payment"))),
       measureRow("Orders (F)", number(why.frequency.value), why.frequency, (cut) => reached(cut, number)),
       measureRow("Spend (M)", `${money(why.monetary.value)} ${why.currency}`, why.monetary, (cut) => reached(cut, money))]));
     parts.push(el("p", {}, why.next_change_at
-      ? el("span", {}, both("Without an order, from", "若无订单，自"), ` ${instant(why.next_change_at)}: `, tierName(why.next_tier))
-      : both("Without an order nothing changes any more.", "若无订单，不再变化。")));
+      ? el("span", {}, word("Without an order, from"), ` ${instant(why.next_change_at)}: `, tierName(why.next_tier))
+      : word("Without an order nothing changes any more.")));
     parts.push(table("Buying now could reach", ["Tier", "Further orders", "Of at least, together"], why.reach.map((reach) => [tierName(reach.tier),
-      reach.orders === null ? both("out of reach", "无法达到") : number(reach.orders), reach.amount_minor === null ? "–" : money(reach.amount_minor)])));
+      reach.orders === null ? word("out of reach") : number(reach.orders), reach.amount_minor === null ? "–" : money(reach.amount_minor)])));
     if (why.actions.length) {
-      parts.push(el("h3", {}, both("Playbook"), `: ${why.playbook}`), el("ul", { class: "book", lang: "en" }, ...why.actions.map((action, place) => el("li", {}, both(action, why.actions_zh[place] || action)))));
+      parts.push(el("h3", {}, word("Playbook"), `: ${why.playbook}`), el("ul", { class: "book", lang: "en" }, ...why.actions.map((action, place) => el("li", {}, inAll([action, why.actions_zh[place] || action, why.actions_zh[place] || action])))));
     }
     return parts;
   };
@@ -236,20 +243,20 @@
       const answer = await ask(`customers/${encodeURIComponent(id)}`, "application/json");
       if (!answer.ok) {
         const said = (await answer.text()).trim();
-        const zh = { 404: "没有该客户。", 421: "该客户不在此处，可能在另一个进程。", 503: "正在恢复，请稍后再试。" }[answer.status];
-        result.replaceChildren(el("p", { class: "note" }, both(said, zh || said)));
+        const known = { 404: "No such customer.", 421: "The customer is not here, but perhaps at another worker.", 503: "Recovering; try again soon." }[answer.status];
+        result.replaceChildren(el("p", { class: "note" }, inAll([said, ...(words[known] || [said, said])])));
         return;
       }
       const found = await answer.json();
       const told = await ask(`customers/${encodeURIComponent(id)}/changes`, "application/json");
       const story = told.ok ? (await told.json()).changes : [];
       const parts = explained(found);
-      parts.push(story.length ? table("Timeline", CHANGE_HEADS.filter((_, place) => place !== 1), changeRows(story).map((row) => row.filter((_, place) => place !== 1))) : el("p", { class: "muted" }, both("No change since the worker started.")));
-      if (found.seq > story.length) parts.push(el("p", { class: "muted" }, both(
-        `Of ${found.seq} changes, those before the worker started are in the topic of the changes.`, `共 ${found.seq} 次变动；进程启动之前的变动在变动主题中。`)));
+      parts.push(story.length ? table("Timeline", CHANGE_HEADS.filter((_, place) => place !== 1), changeRows(story).map((row) => row.filter((_, place) => place !== 1))) : el("p", { class: "muted" }, word("No change since the worker started.")));
+      if (found.seq > story.length) parts.push(el("p", { class: "muted" }, word(
+        "Of {seq} changes, those before the worker started are in the topic of the changes.", { seq: found.seq })));
       result.replaceChildren(...parts);
     } catch {
-      result.replaceChildren(el("p", { class: "note" }, both("The worker does not answer.", "服务端无响应。")));
+      result.replaceChildren(el("p", { class: "note" }, word("The worker does not answer.")));
     } finally { result.removeAttribute("aria-busy"); }
   };
   at("search-form").addEventListener("submit", (event) => { event.preventDefault(); if (at("customer").value) search(at("customer").value); });

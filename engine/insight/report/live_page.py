@@ -15,10 +15,10 @@ from rfmstream.engine.events.instants import to_text
 from rfmstream.engine.insight.report import page as report_page
 from rfmstream.engine.insight.report.build import SINCE_DAYS, assemble
 from rfmstream.engine.insight.report.local_time import DAY_US
-from rfmstream.engine.insight.report.page import asset, policy, said, section, sections, texts
+from rfmstream.engine.insight.report.page import policy, section, sections
 from rfmstream.engine.insight.report.sources import changes_of, snapshot_of
 from rfmstream.engine.insight.report.vega import check_renderer, data_block, draw
-from rfmstream.engine.insight.report.words import ZH, both
+from rfmstream.engine.insight.report.words import ENGLISH, asset, said, texts, words
 from rfmstream.schemas.codes import NEVER_US
 from rfmstream.schemas.errors import ConfigError, InputError
 from rfmstream.schemas.ruleset import Ruleset
@@ -30,10 +30,10 @@ _DRAWN_MAX: Final = 64
 class LivePage:
     """Makes the page and its parts; from any thread.
 
-    In      lang  "en" or "zh": which language is shown first
+    In      lang  of LANGUAGES: which is shown first
     """
 
-    def __init__(self, lang: str = "en") -> None:
+    def __init__(self, lang: str = ENGLISH) -> None:
         self._lang = lang
         self._draw = lru_cache(_DRAWN_MAX)(_drawn)
 
@@ -41,16 +41,16 @@ class LivePage:
         """Return the page without any data, and the Content-Security-Policy it is to be sent with."""
         style = asset("page.css") + asset("live.css")
         script = asset("page.js") + asset("live.js")
-        words = data_block({"zh": ZH | texts()["live_words"], "notes": texts()["live_notes"]})
+        told = data_block({"words": words() | texts()["live_words"], "notes": texts()["live_notes"]})
         html = (
-            f'<!DOCTYPE html>\n<html lang="{"zh-Hans" if self._lang == "zh" else "en"}" data-lang="{self._lang}" '
+            f'<!DOCTYPE html>\n<html lang="{self._lang}" data-lang="{self._lang}" '
             'data-theme="light">\n<head><meta charset="utf-8">'
             '<meta name="viewport" content="width=device-width, initial-scale=1"><link rel="icon" href="data:,">'
             f"<title>rfmstream</title><style>{style}</style></head>\n<body>{_header()}"
             f"<main>{''.join(section(*part) for part in _parts())}"
             '<div id="views"></div></main>'
             f"<footer>{said('live', 'footer')}</footer>"
-            f'<script type="application/json" id="words">{words}</script><script>{script}</script></body></html>\n'
+            f'<script type="application/json" id="words">{told}</script><script>{script}</script></body></html>\n'
         )
         return html, policy(style, script, "connect-src 'self'", "img-src data:", "frame-ancestors 'none'")
 
@@ -95,8 +95,8 @@ def _drawn(spec: str) -> str:
 
 def _header() -> str:
     figures = "".join(
-        f'<div><dt>{both(*words)}</dt><dd data-figure="{name}">–</dd></div>'
-        for name, words in texts()["live_figures"].items()
+        f'<div><dt>{said("live_figures", name)}</dt><dd data-figure="{name}">–</dd></div>'
+        for name in texts()["live_figures"]
     )
     return (
         f"<header><h1>{said('live', 'title')}</h1>"

@@ -2,7 +2,7 @@
 const page = (() => {
   const root = document.documentElement;
   const acts = {
-    lang: (value) => { root.dataset.lang = value; root.lang = value === "zh" ? "zh-Hans" : "en"; },
+    lang: (value) => { root.dataset.lang = value; root.lang = value; },
     theme: (value) => { root.dataset.theme = value; },
     measure: (value) => document.querySelectorAll("[data-measure]").forEach(
       (part) => part.classList.toggle("hidden", part.dataset.measure !== value)),

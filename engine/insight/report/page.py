@@ -6,34 +6,42 @@ Its Content-Security-Policy lets in nothing but the one style and the one script
 import base64
 import hashlib
 import json
-import tomllib
 from collections.abc import Callable, Iterator, Sequence
-from functools import cache
 from html import escape
-from importlib.resources import files
-from typing import Any
 
 from rfmstream.engine.insight.report import pictures, tables
 from rfmstream.engine.insight.report import pictures_movement as moving
 from rfmstream.engine.insight.report.model import Report, TierTile
-from rfmstream.engine.insight.report.picture import Picture
+from rfmstream.engine.insight.report.picture import Picture, chinese_label
 from rfmstream.engine.insight.report.tables import Table
 from rfmstream.engine.insight.report.vega import data_block, draw, for_file, for_page
-from rfmstream.engine.insight.report.words import both, money, number, percent
+from rfmstream.engine.insight.report.words import (
+    ENGLISH,
+    LANGUAGES,
+    asset,
+    money,
+    number,
+    percent,
+    said,
+    same,
+    texts,
+    worded,
+)
 
 
 def page(report: Report, lang: str) -> str:
     """Return a report as HTML.
 
-    In      lang  "en" or "zh": which language is shown first
+    In      lang  of LANGUAGES: which is shown first
     """
     style, script = asset("page.css"), asset("page.js")
     views = sections(report)
     contents = "".join(f'<li><a href="#{key}">{title}</a></li>' for key, title, _ in views)
     parts = "".join(section(key, title, body) for key, title, body in views)
-    title = f"RFM report · {report.ruleset} · {report.as_of[:10]}"
+    name = texts()["page"]["title"][LANGUAGES.index(lang)]
+    title = f"{name} · {report.ruleset} · {report.as_of[:10]}"
     return (
-        f'<!DOCTYPE html>\n<html lang="{"zh-Hans" if lang == "zh" else "en"}" data-lang="{lang}" data-theme="light">\n'
+        f'<!DOCTYPE html>\n<html lang="{lang}" data-lang="{lang}" data-theme="light">\n'
         f'<head><meta charset="utf-8"><meta http-equiv="Content-Security-Policy" content="{policy(style, script)}">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f'<meta name="generator" content="rfmstream"><title>{escape(title)}</title><style>{style}</style></head>\n'
@@ -66,9 +74,9 @@ def section(key: str, title: str, body: str) -> str:
 
 
 def pictures_as_png(report: Report, lang: str) -> Iterator[tuple[str, bytes]]:
-    """Yield the name and the PNG of each picture, in one language."""
+    """Yield the name and the PNG of each picture, in one of LANGUAGES."""
     for picture in (picture for _, drawn, _ in _views(report) for picture in drawn):
-        yield picture.name, for_file(draw(picture.spec), picture.chinese if lang == "zh" else None)
+        yield picture.name, for_file(draw(picture.spec), {} if lang == ENGLISH else picture.texts_in(lang))
 
 
 def policy(style: str, script: str, *more: str) -> str:
@@ -77,37 +85,20 @@ def policy(style: str, script: str, *more: str) -> str:
     return "; ".join((*parts, *more, "base-uri 'none'", "form-action 'none'"))
 
 
-def asset(name: str) -> str:
-    """Return a file of this folder."""
-    return files("rfmstream.engine.insight.report").joinpath(name).read_text(encoding="utf-8")
-
-
 def _hash(text: str) -> str:
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
-
-
-@cache
-def texts() -> dict[str, Any]:
-    """Return all of texts.toml."""
-    return tomllib.loads(asset("texts.toml"))
-
-
-def said(part: str, key: str, **values: str) -> str:
-    """Return a text of texts.toml in both languages."""
-    en, zh = (text.format_map(values) if values else text for text in texts()[part][key])
-    return both(en, zh)
 
 
 def _header(report: Report) -> str:
     exponent = report.currency_exponent
     orders = report.ladders[0]
     figures = (
-        (both("Customers"), number(report.customers)),
-        (both("Orders"), number(report.orders)),
-        (f"{both('Revenue')} {report.currency}", money(report.revenue_minor, exponent)),
-        (both("One-time customers", "一次性客户"), percent(orders.one_time_share)),
-        (both("Repeat customers", "复购客户"), percent(orders.repeat_share)),
-        (both("Undone within 30 days"), percent(report.flaps.undone_share[-1])),
+        (worded("Customers"), number(report.customers)),
+        (worded("Orders"), number(report.orders)),
+        (f"{worded('Revenue')} {report.currency}", money(report.revenue_minor, exponent)),
+        (worded("One-time customers"), percent(orders.one_time_share)),
+        (worded("Repeat customers"), percent(orders.repeat_share)),
+        (worded("Undone within 30 days"), percent(report.flaps.undone_share[-1])),
     )
     shown = "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in figures)
     return (
@@ -124,9 +115,10 @@ def buttons() -> str:
     return (
         '<div class="bar" role="group" aria-label="Language and theme">'
         '<button type="button" data-lang-button="en" lang="en">English</button>'
-        '<button type="button" data-lang-button="zh" lang="zh">中文</button>'
-        f'<button type="button" data-theme-button="light">{both("Light", "浅色")}</button>'
-        f'<button type="button" data-theme-button="dark">{both("Dark", "深色")}</button>'
+        '<button type="button" data-lang-button="zh-Hans" lang="zh-Hans">简体中文</button>'
+        '<button type="button" data-lang-button="zh-Hant" lang="zh-Hant">繁體中文</button>'
+        f'<button type="button" data-theme-button="light">{worded("Light")}</button>'
+        f'<button type="button" data-theme-button="dark">{worded("Dark")}</button>'
         "</div>"
     )
 
@@ -177,7 +169,7 @@ def _body(report: Report, key: str, drawn: Sequence[str], found: Table) -> str:
     if key == "listed":
         return f"<p>{text}</p>{found.html()}"
     more = _machine(report) if key == "sizes" else ""
-    table = f"<details><summary>{both('Table', '表格')}: {found.caption}</summary>{found.html()}</details>"
+    table = f"<details><summary>{worded('Table')}: {found.caption}</summary>{found.html()}</details>"
     return f"<p>{text}</p>{''.join(drawn)}{more}{table}"
 
 
@@ -191,8 +183,8 @@ def _figure(picture: Picture, draws: Callable[[str], str] | None) -> str:
 def _tiles(by_customers: str, by_revenue: str) -> str:
     return (
         '<div class="bar" role="group" aria-label="Size of tiles">'
-        f'<button type="button" data-measure-button="customers" aria-pressed="true">{both("Customers")}</button>'
-        f'<button type="button" data-measure-button="revenue" aria-pressed="false">{both("Revenue")}</button></div>'
+        f'<button type="button" data-measure-button="customers" aria-pressed="true">{worded("Customers")}</button>'
+        f'<button type="button" data-measure-button="revenue" aria-pressed="false">{worded("Revenue")}</button></div>'
         f'<div data-measure="customers">{by_customers}</div>'
         f'<div data-measure="revenue" class="hidden">{by_revenue}</div>'
     )
@@ -206,14 +198,15 @@ def _book(tier: TierTile) -> str:
     book = tier.playbook
     if book is None:
         return ""
-    # What a ruleset says in English alone stands in both languages.
+    # What a ruleset says in English alone stands in all languages.
     pairs = zip(book.actions, book.actions_zh or book.actions, strict=True)
-    actions = "".join(f"<li>{both(*pair)}</li>" for pair in pairs)
-    channels = both(", ".join(book.channels), "、".join(book.channels_zh) or ", ".join(book.channels))
+    actions = "".join(f"<li>{worded(action, same(chinese))}</li>" for action, chinese in pairs)
+    audience = worded(book.audience, same(book.audience_zh or book.audience))
+    channels = "、".join(book.channels_zh) or ", ".join(book.channels)
     return (
-        f"<details><summary>{both(tier.label_en, tier.label_zh)} · {escape(book.key)}</summary>"
-        f'<div class="book" lang="en"><p>{both(book.audience, book.audience_zh or book.audience)}</p><ul>{actions}</ul>'
-        f'<p class="muted">{channels}</p></div></details>'
+        f"<details><summary>{worded(tier.label_en, chinese_label(tier))} · {escape(book.key)}</summary>"
+        f'<div class="book" lang="en"><p>{audience}</p><ul>{actions}</ul>'
+        f'<p class="muted">{worded(", ".join(book.channels), same(channels))}</p></div></details>'
     )
 
 
@@ -229,7 +222,7 @@ def _machine(report: Report) -> str:
     )
     names = {tier.id: tier for tier in report.tiers}
     levels = "".join(
-        f"<div>{both(names[tier].label_en, names[tier].label_zh)}</div>"
+        f"<div>{worded(names[tier].label_en, chinese_label(names[tier]))}</div>"
         '<div class="track"><div class="fill" data-fill></div></div><div class="count" data-count></div>'
         for tier in past.tiers
     )

@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from rfmstream.engine.insight.report.model import Report
+from rfmstream.engine.insight.report.model import Report, TierTile
 from rfmstream.engine.insight.report.vega import Spec
-from rfmstream.engine.insight.report.words import ZH
+from rfmstream.engine.insight.report.words import NO_TIER, Chinese, same, words
 
 LITE: Final = "https://vega.github.io/schema/vega-lite/v6.json"
 WIDTH: Final = 720
@@ -17,26 +17,35 @@ LABELS_LEFT: Final = {"left": 40, "top": 5, "right": 20, "bottom": 5}
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture: the name of its file, its specification, and Chinese for its texts beyond ZH."""
+    """A picture: the name of its file, its specification, and Chinese for its texts beyond `words`."""
 
     name: str
     spec: Spec
-    zh: Mapping[str, str] = field(default_factory=dict)
+    more: Mapping[str, Chinese] = field(default_factory=dict)
 
     @property
-    def chinese(self) -> Mapping[str, str]:
+    def chinese(self) -> Mapping[str, Chinese]:
         """Chinese for every text of the picture that has another word."""
-        return {**ZH, **self.zh}
+        return {**words(), **self.more}
+
+    def texts_in(self, lang: str) -> Mapping[str, str]:
+        """Return its texts in one Chinese, by the English."""
+        return {english: chinese.of(lang) for english, chinese in self.chinese.items()}
 
 
 def label(report: Report, tier: str | None) -> str:
     """Return a tier's label in English."""
-    return next((given.label_en for given in report.tiers if given.id == tier), tier or "No tier")
+    return next((given.label_en for given in report.tiers if given.id == tier), tier or NO_TIER)
 
 
-def labels_zh(report: Report) -> dict[str, str]:
+def chinese_label(tier: TierTile) -> Chinese:
+    """Return a tier's label in Chinese."""
+    return words()[NO_TIER] if tier.id is None else same(tier.label_zh)
+
+
+def chinese_labels(report: Report) -> dict[str, Chinese]:
     """Return the Chinese labels of tiers by the English ones."""
-    return {given.label_en: given.label_zh for given in report.tiers}
+    return {given.label_en: chinese_label(given) for given in report.tiers}
 
 
 def chart(values: Sequence[Mapping[str, Any]], **parts: Any) -> Spec:  # noqa: ANN401 - what Vega-Lite takes

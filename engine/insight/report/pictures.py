@@ -8,8 +8,8 @@ from rfmstream.engine.insight.report.picture import (
     WIDTH,
     Picture,
     chart,
+    chinese_labels,
     count_axis,
-    labels_zh,
     month_axis,
     opacity_of,
     share_axis,
@@ -116,7 +116,7 @@ def tiles(report: Report, measure: str) -> Picture:
         "marks": marks,
     }
     name = "tiers-by-customers" if measure == "customers" else "tiers-by-revenue"
-    return Picture(name, spec, labels_zh(report))
+    return Picture(name, spec, chinese_labels(report))
 
 
 def grid(report: Report) -> Picture:

@@ -10,14 +10,14 @@ from rfmstream.engine.insight.report.picture import (
     WIDTH,
     Picture,
     chart,
+    chinese_labels,
     count_axis,
     label,
-    labels_zh,
     month_axis,
     opacity_of,
 )
 from rfmstream.engine.insight.report.vega import ACCENT, MUTED, PAPER, SECOND, SERIES, Spec
-from rfmstream.engine.insight.report.words import number, percent
+from rfmstream.engine.insight.report.words import NO_TIER, Chinese, number, percent, words
 
 _FLAP_PAIRS: Final = 10
 
@@ -62,7 +62,7 @@ def transitions(report: Report) -> Picture:
             {"mark": {"type": "text", "fontSize": 11}, "encoding": {**place, "text": {"field": "text"}}},
         ],
     )
-    return Picture("transitions", spec, labels_zh(report))
+    return Picture("transitions", spec, chinese_labels(report))
 
 
 def flows(report: Report) -> Picture:
@@ -142,7 +142,7 @@ def sizes(report: Report) -> Picture:
             }
         )
     spec = {"$schema": LITE, "concat": panels or [_nothing()], "columns": 2, "spacing": 26}
-    return Picture("sizes", spec, labels_zh(report))
+    return Picture("sizes", spec, chinese_labels(report))
 
 
 def ahead(report: Report) -> Picture:
@@ -174,17 +174,18 @@ def ahead(report: Report) -> Picture:
         mark="bar",
         encoding={"x": days, "y": count_axis("n", "Leaving"), "fill": colours},
     )
-    return Picture("ahead", spec, labels_zh(report))
+    return Picture("ahead", spec, chinese_labels(report))
 
 
 def flaps(report: Report) -> Picture:
     """Draw the pairs of tiers with the most changes that were undone."""
-    zh = labels_zh(report)
+    chinese = {NO_TIER: words()[NO_TIER], **chinese_labels(report)}
     pairs = report.flaps.pairs[:_FLAP_PAIRS]
-    names = [f"{label(report, pair.from_tier)} → {label(report, pair.to_tier)}" for pair in pairs]
-    chinese = {
-        name: f"{zh.get(label(report, pair.from_tier), '无分层')} → {zh.get(label(report, pair.to_tier), '无分层')}"
-        for name, pair in zip(names, pairs, strict=True)
+    ends = [(label(report, pair.from_tier), label(report, pair.to_tier)) for pair in pairs]
+    names = [f"{before} → {after}" for before, after in ends]
+    more = {
+        f"{before} → {after}": Chinese(*map(" → ".join, zip(chinese[before], chinese[after], strict=True)))
+        for before, after in ends
     }
     values = [
         {
@@ -216,7 +217,7 @@ def flaps(report: Report) -> Picture:
             },
         ],
     )
-    return Picture("flaps", spec, chinese)
+    return Picture("flaps", spec, more)
 
 
 def since(report: Report) -> Picture | None:
@@ -246,7 +247,7 @@ def since(report: Report) -> Picture | None:
             },
         },
     )
-    return Picture("since", spec, labels_zh(report))
+    return Picture("since", spec, chinese_labels(report))
 
 
 def _nothing() -> Spec:

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from html import escape
 
 from rfmstream.engine.insight.report.model import Distribution, ListedCustomer, Report
+from rfmstream.engine.insight.report.picture import chinese_label
 from rfmstream.engine.insight.report.pictures import bin_label, money_range
-from rfmstream.engine.insight.report.words import both, money, number, percent
+from rfmstream.engine.insight.report.words import money, number, percent, worded
 
 _SIZE_ROWS_MAX = 60
 
@@ -15,7 +16,7 @@ _SIZE_ROWS_MAX = 60
 class Table:
     """A table: its caption and cells are HTML.
 
-    Fields  columns  heads of columns in English, as ZH knows them
+    Fields  columns  heads of columns in English, as the words of texts.toml
             heads    so many of the first columns are heads of their rows
             tiers    heads of the columns after those, as HTML
     """
@@ -30,7 +31,7 @@ class Table:
         """Return it as HTML, in a part that scrolls by itself where there is no room."""
         top = "".join(
             f'<th scope="col"{_text_class(at < self.heads)}>{name}</th>'
-            for at, name in enumerate((*map(both, self.columns), *self.tiers))
+            for at, name in enumerate((*map(worded, self.columns), *self.tiers))
         )
         body = "".join(
             f"<tr>{''.join(self._cell(at, cell) for at, cell in enumerate(row))}</tr>" for row in self.rows
@@ -51,11 +52,11 @@ def _text_class(is_text: bool) -> str:  # noqa: FBT001 - of a column
 
 
 def tier_name(report: Report, tier: str | None) -> str:
-    """Return a tier's id and label in both languages."""
+    """Return a tier's id and label in all languages."""
     for given in report.tiers:
         if given.id == tier and tier is not None:
-            return f"{escape(tier)} {both(given.label_en, given.label_zh)}"
-    return both("No tier")
+            return f"{escape(tier)} {worded(given.label_en, chinese_label(given))}"
+    return worded("No tier")
 
 
 def tiers(report: Report) -> Table:
@@ -76,7 +77,7 @@ def tiers(report: Report) -> Table:
         for tier in report.tiers
     ]
     columns = ("Tier", "Customers", "Share of customers", "Orders", "Revenue", "Share of revenue")
-    caption = f"{both('Tiers', '分层')}, {report.currency}"
+    caption = f"{worded('Tiers')}, {report.currency}"
     return Table(caption, (*columns, "Average order", "Average customer", "Playbook"), rows)
 
 
@@ -99,7 +100,7 @@ def listed(report: Report, customers: Sequence[ListedCustomer]) -> Table:
     ]
     names = ("Tier", "Customer", *(("Population",) if has_populations else ()))
     measures = ("Days since the last order", "Orders (F)", "Spend (M)", "Orders", "Revenue")
-    caption = f"{both('Best customers of each tier', '各分层消费最高的客户')}, {report.currency}"
+    caption = f"{worded('Best customers of each tier')}, {report.currency}"
     return Table(caption, (*names, *measures), rows, len(names))
 
 
@@ -116,7 +117,7 @@ def grid(report: Report) -> Table:
         for cell in report.grid
     ]
     return Table(
-        both("R × F, with M", "R × F 与 M"),
+        worded("R × F, with M"),
         ("R band", "F band", "Customers", "Spend (M)", "Average M"),
         rows,
         2,
@@ -140,7 +141,7 @@ def distribution(report: Report, found: Distribution) -> Table:
         found.measure
     ]
     shown = money(found.median, exponent) if found.measure == "monetary" else number(found.median)
-    caption = f"{both('median', '中位数')} {shown}"
+    caption = f"{worded('median')} {shown}"
     return Table(caption, (first, "Customers", "Share of customers", "Revenue", "Share of revenue"), rows)
 
 
@@ -158,7 +159,7 @@ def months(report: Report) -> Table:
         for month in report.months
     ]
     return Table(
-        both("Months", "月度"),
+        worded("Months"),
         ("Month", "Orders", "Revenue", "Buyers", "First orders", "Newest orders"),
         rows,
     )
@@ -179,7 +180,7 @@ def bands(report: Report) -> Table:
         for band in report.bands
     ]
     columns = ("Spend", "Customers", "Share of customers", "Revenue", "Share of revenue")
-    return Table(both("Spend bands", "消费分段"), (*columns, "Below: customers", "Below: revenue"), rows)
+    return Table(worded("Spend bands"), (*columns, "Below: customers", "Below: revenue"), rows)
 
 
 def pareto(report: Report) -> Table:
@@ -193,16 +194,14 @@ def pareto(report: Report) -> Table:
         )
         for point in report.pareto
     ]
-    return Table(
-        both("Pareto", "帕累托"), ("Best customers", "Customers", "Revenue", "Share of revenue"), rows
-    )
+    return Table(worded("Pareto"), ("Best customers", "Customers", "Revenue", "Share of revenue"), rows)
 
 
 def ladders(report: Report) -> Table:
     """Return the steps of the ladders."""
     rows = [
         (
-            both(f"by {ladder.unit}"),
+            worded(f"by {ladder.unit}"),
             str(step.count),
             number(step.customers),
             number(step.repeated),
@@ -212,11 +211,11 @@ def ladders(report: Report) -> Table:
         for step in ladder.steps
     ]
     told = "; ".join(
-        f"{both(f'by {ladder.unit}')}: {both('one-time', '一次性')} {percent(ladder.one_time_share)}, "
-        f"{both('repeat', '复购')} {percent(ladder.repeat_share)}"
+        f"{worded(f'by {ladder.unit}')}: {worded('one-time')} {percent(ladder.one_time_share)}, "
+        f"{worded('repeat')} {percent(ladder.repeat_share)}"
         for ladder in report.ladders
     )
-    return Table(told, ("Reason", "Bought so often", "Customers", "Came again", "Probability"), rows, 2)
+    return Table(told, ("Counted", "Bought so often", "Customers", "Came again", "Probability"), rows, 2)
 
 
 def transitions(report: Report) -> Table:
@@ -225,7 +224,7 @@ def transitions(report: Report) -> Table:
         (tier_name(report, move.from_tier), tier_name(report, move.to_tier), number(move.customers))
         for move in report.transitions.moves
     ]
-    return Table(both("From and to", "流向"), ("From", "To", "Customers"), rows, 2)
+    return Table(worded("From and to"), ("From", "To", "Customers"), rows, 2)
 
 
 def flows(report: Report) -> Table:
@@ -236,7 +235,7 @@ def flows(report: Report) -> Table:
         for month in report.flows
     ]
     return Table(
-        both("Tier changes by month", "每月分层变动"),
+        worded("Tier changes by month"),
         ("Month", "Changes", *(reason.replace("_", " ") for reason in reasons)),
         rows,
     )
@@ -248,19 +247,19 @@ def sizes(report: Report) -> Table:
     step = -(-len(found.days) // _SIZE_ROWS_MAX)
     chosen = range((len(found.days) - 1) % step, len(found.days), step)
     rows = [(found.days[at], *map(number, found.customers[at])) for at in chosen]
-    return _by_tier(report, both("Customers at the end of the day", "当日结束时的客户数"), rows)
+    return _by_tier(report, worded("Customers at the end of the day"), rows)
 
 
 def ahead(report: Report) -> Table:
     """Return how many leave each tier on each day ahead."""
     found = report.ahead
     rows = [(day, *map(number, row)) for day, row in zip(found.days, found.leaving, strict=True) if any(row)]
-    return _by_tier(report, both("Leaving each tier on that day", "当日离开各分层的客户数"), rows)
+    return _by_tier(report, worded("Leaving each tier on that day"), rows)
 
 
 def _by_tier(report: Report, caption: str, rows: Sequence[Sequence[str]]) -> Table:
     names = {tier.id: tier for tier in report.tiers}
-    heads = tuple(both(names[tier].label_en, names[tier].label_zh) for tier in report.sizes.tiers)
+    heads = tuple(worded(names[tier].label_en, chinese_label(names[tier])) for tier in report.sizes.tiers)
     return Table(caption, ("Day",), rows, tiers=heads)
 
 
@@ -278,12 +277,10 @@ def flaps(report: Report) -> Table:
     ]
     undone = tuple(f"Undone within {days} days" for days in report.flaps.within_days)
     told = ", ".join(
-        f"{days} {both('days', '天')}: {percent(share)}"
+        f"{days} {worded('days')}: {percent(share)}"
         for days, share in zip(report.flaps.within_days, report.flaps.undone_share, strict=True)
     )
-    return Table(
-        f"{both('undone within', '复原比例')} {told}", ("From", "To", "Changes", *undone, "Share"), rows, 2
-    )
+    return Table(f"{worded('undone within')} {told}", ("From", "To", "Changes", *undone, "Share"), rows, 2)
 
 
 def cohorts(report: Report) -> Table:
@@ -311,7 +308,7 @@ def cohorts(report: Report) -> Table:
         "Revenue",
         "Average customer",
     )
-    return Table(both("Cohorts by first order", "首单月份同期群"), columns, rows)
+    return Table(worded("Cohorts by first order"), columns, rows)
 
 
 def since(report: Report) -> Table:
@@ -333,9 +330,9 @@ def since(report: Report) -> Table:
         money(minor, report.currency_exponent) for minor in (found.revenue_minor_before, found.revenue_minor)
     )
     caption = (
-        f"{both('since', '自')} {escape(found.as_of_before)}: "
-        f"{both('Customers')} {number(found.customers_before)} → {number(found.customers)}, "
-        f"{both('Revenue')} {money_before} → {money_now}, {both('Bought again')} "
+        f"{worded('since')} {escape(found.as_of_before)}: "
+        f"{worded('Customers')} {number(found.customers_before)} → {number(found.customers)}, "
+        f"{worded('Revenue')} {money_before} → {money_now}, {worded('Bought again')} "
         f"{percent(found.repeat_share_before)} → {percent(found.repeat_share)}"
     )
     return Table(caption, ("Tier", "Before", "Now", "Difference", "Revenue", "Revenue"), rows)

@@ -1,8 +1,8 @@
-"""Vega pictures as SVG: drawn once, shown in either language and theme.
+"""Vega pictures as SVG: drawn once, shown in each language and theme.
 
 vl-convert draws at build time, so a page holds no library and needs no script to show its pictures. What differs
 between themes is drawn in stand-in colours that become CSS variables; what differs between languages is drawn in
-English and becomes two texts of which the page shows one.
+English and becomes several texts of which the page shows one.
 """
 
 import json
@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from html import escape, unescape
 from typing import Any, Final
 
+from rfmstream.engine.insight.report.words import Chinese
 from rfmstream.schemas.errors import ConfigError
 
 Spec = dict[str, Any]
@@ -113,23 +114,25 @@ def draw(spec: Spec) -> str:
     return str(vl_convert.vegalite_to_svg({"config": _CONFIG, **spec}))
 
 
-def for_page(svg: str, zh: Mapping[str, str]) -> str:
-    """Return a drawn picture for a page of two languages and two themes.
+def for_page(svg: str, chinese: Mapping[str, Chinese]) -> str:
+    """Return a drawn picture for a page of all languages and two themes.
 
-    In      zh  Chinese for the English texts that have another word
+    In      chinese  for the English texts that have another word
     """
     svg = _OPENING.sub('<svg aria-hidden="true" focusable="false"', _ROLES.sub("", svg), count=1)
-    svg = _TEXT.sub(lambda match: _both(match, zh), svg)
+    svg = _TEXT.sub(lambda match: _in_all(match, chinese), svg)
     svg = _STAND_IN.sub(lambda match: f"var(--{_VARIABLES[match[0]]})", svg)
     return re.sub(r' font-family="[^"]*"', "", svg)
 
 
-def for_file(svg: str, zh: Mapping[str, str] | None) -> bytes:
-    """Return a drawn picture as a PNG of twice its size, light, in English or in Chinese."""
+def for_file(svg: str, texts: Mapping[str, str]) -> bytes:
+    """Return a drawn picture as a PNG of twice its size, light.
+
+    In      texts  what stands instead of the English texts; none: English
+    """
     import vl_convert  # noqa: PLC0415 - see check_renderer
 
-    if zh is not None:
-        svg = _TEXT.sub(lambda match: match[1] + _chinese(match[2], zh) + match[3], svg)
+    svg = _TEXT.sub(lambda match: match[1] + _instead(match[2], texts) + match[3], svg)
     svg = _STAND_IN.sub(lambda match: LIGHT[match[0]], svg).replace(
         'font-family="sans-serif"', f'font-family="{_FONT}"'
     )
@@ -142,13 +145,16 @@ def data_block(value: object) -> str:
     return json.dumps(value, separators=(",", ":")).replace("<", "\\u003c")
 
 
-def _both(match: "re.Match[str]", zh: Mapping[str, str]) -> str:
-    chinese = _chinese(match[2], zh)
-    if chinese == match[2]:
+def _in_all(match: "re.Match[str]", chinese: Mapping[str, Chinese]) -> str:
+    found = chinese.get(unescape(match[2]))
+    if found is None or match[2] == found.hans == found.hant:
         return match[0]
-    return f'{match[1]}<tspan class="en">{match[2]}</tspan><tspan class="zh">{chinese}</tspan>{match[3]}'
+    hans, hant = (escape(text, quote=False) for text in found)
+    texts = {"zh": hans} if hans == hant else {"hans": hans, "hant": hant}
+    parts = (f'<tspan class="{name}">{text}</tspan>' for name, text in {"en": match[2], **texts}.items())
+    return f"{match[1]}{''.join(parts)}{match[3]}"
 
 
-def _chinese(text: str, zh: Mapping[str, str]) -> str:
+def _instead(text: str, texts: Mapping[str, str]) -> str:
     plain = unescape(text)
-    return escape(zh[plain], quote=False) if plain in zh else text
+    return escape(texts[plain], quote=False) if plain in texts else text

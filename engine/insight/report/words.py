@@ -1,76 +1,79 @@
-"""The words of a page, in English and Chinese, and numbers as people read them."""
+"""The words of a page in its languages, and numbers as people read them."""
 
+import tomllib
+from collections.abc import Mapping
+from functools import cache
 from html import escape
-from typing import Final
+from importlib.resources import files
+from typing import Any, Final, NamedTuple
 
-ZH: Final = {
-    "Customers": "客户数",
-    "Share of customers": "客户占比",
-    "Orders": "订单数",
-    "Revenue": "消费金额",
-    "Share of revenue": "金额占比",
-    "Average order": "客单价",
-    "Average customer": "人均消费",
-    "Tier": "分层",
-    "Playbook": "运营策略",
-    "R band": "R 档",
-    "F band": "F 档",
-    "Average M": "平均 M",
-    "Days since the last order": "距最近一次消费天数",
-    "Orders (F)": "消费次数（F）",
-    "Spend (M)": "消费金额（M）",
-    "From": "从",
-    "To": "到",
-    "Month": "月份",
-    "Day": "日期",
-    "Customer": "客户",
-    "Population": "客群",
-    "Buyers": "下单客户",
-    "First orders": "首单客户",
-    "Newest orders": "最近一单所在月",
-    "Spend": "累计消费",
-    "Below: customers": "以下客户累计占比",
-    "Below: revenue": "以下金额累计占比",
-    "Best customers": "消费最高的客户",
-    "Bought so often": "购买次数",
-    "Came again": "再次购买",
-    "Probability": "复购概率",
-    "by orders": "按订单",
-    "by purchase days": "按购买日",
-    "Changes": "变动数",
-    "Reason": "原因",
-    "Undone within 30 days": "30 天内复原",
-    "Undone within 14 days": "14 天内复原",
-    "Undone within 7 days": "7 天内复原",
-    "Share": "占比",
-    "Bought again": "有复购",
-    "Recent": "近期活跃",
-    "Months since the first order": "距首单月数",
-    "Before": "此前",
-    "Now": "现在",
-    "Difference": "差异",
-    "No tier": "无分层",
-    "Leaving": "将离开",
-    "first order": "首单",
-    "order": "订单",
-    "refund": "退款",
-    "cancellation": "取消",
-    "adjustment": "调整",
-    "recency expired": "最近消费到期",
-    "window expired": "统计窗口到期",
-    "rules changed": "规则变更",
-    "erased": "已删除",
-    "cut": "阈值",
-}
-"""Chinese for what stands in pictures and heads of columns."""
+ENGLISH: Final = "en"
+HANT: Final = "zh-Hant"
+LANGUAGES: Final = (ENGLISH, "zh-Hans", HANT)
+"""The languages of a page, as HTML names them: English, simplified and traditional Chinese."""
 
 
-def both(en: str, zh: str | None = None) -> str:
-    """Return a text in both languages, of which the page shows one."""
-    zh = ZH.get(en, en) if zh is None else zh
-    if en == zh:
-        return escape(en)
-    return f'<span class="en" lang="en">{escape(en)}</span><span class="zh" lang="zh">{escape(zh)}</span>'
+NO_TIER: Final = "No tier"
+"""Instead of a label, for customers without a tier."""
+
+
+class Chinese(NamedTuple):
+    """A text in Chinese, simplified and traditional. What a ruleset gives in one script stands in both."""
+
+    hans: str
+    hant: str
+
+    def of(self, lang: str) -> str:
+        """Return it in one of LANGUAGES that is Chinese."""
+        return self.hant if lang == HANT else self.hans
+
+    def filled(self, **values: str) -> "Chinese":
+        """Return it with what stands in braces filled in."""
+        return Chinese(*(text.format_map(values) for text in self))
+
+
+def same(text: str) -> Chinese:
+    """Return what a ruleset says in one Chinese."""
+    return Chinese(text, text)
+
+
+def asset(name: str) -> str:
+    """Return a file of this folder."""
+    return files("rfmstream.engine.insight.report").joinpath(name).read_text(encoding="utf-8")
+
+
+@cache
+def texts() -> dict[str, Any]:
+    """Return all of texts.toml."""
+    return tomllib.loads(asset("texts.toml"))
+
+
+@cache
+def words() -> Mapping[str, Chinese]:
+    """Return the Chinese for what stands in pictures and heads of columns, by the English."""
+    return {english: Chinese(*pair) for english, pair in texts()["words"].items()}
+
+
+def said(part: str, key: str, **values: str) -> str:
+    """Return a text of texts.toml in all languages, with what stands in braces filled in."""
+    english, *chinese = texts()[part][key]
+    if not values:
+        return worded(english, Chinese(*chinese))
+    return worded(english.format_map(values), Chinese(*chinese).filled(**values))
+
+
+def worded(english: str, chinese: Chinese | None = None) -> str:
+    """Return a text in all languages, as HTML of which the page shows one; Chinese None: that of `words`."""
+    hans, hant = chinese or words().get(english) or same(english)
+    if english == hans == hant:
+        return escape(english)
+    shown = f'<span class="en" lang="en">{escape(english)}</span>'
+    if hans == hant:
+        return f'{shown}<span class="zh" lang="zh">{escape(hans)}</span>'
+    return (
+        f'{shown}<span class="hans" lang="zh-Hans">{escape(hans)}</span>'
+        f'<span class="hant" lang="zh-Hant">{escape(hant)}</span>'
+    )
 
 
 def money(minor: int | None, exponent: int) -> str:

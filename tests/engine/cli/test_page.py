@@ -20,6 +20,7 @@ from served_workers import serving, watched
 from rfmstream import Engine, Ruleset, load_ruleset
 from rfmstream.engine.cli.app import cli
 from rfmstream.engine.insight.report.live_page import LivePage
+from rfmstream.engine.insight.report.words import LANGUAGES
 from rfmstream.engine.live.board import Board
 from rfmstream.engine.live.feed import Feed
 from rfmstream.engine.live.model import Source
@@ -138,7 +139,7 @@ def test_what_is_refused() -> None:
     assert (result.exit_code, "is no URL of a worker" in result.stderr) == (2, True)
 
 
-@pytest.mark.parametrize("lang", ["en", "zh"])
+@pytest.mark.parametrize("lang", LANGUAGES)
 def test_the_shell_holds_no_data_and_its_policy_names_its_parts(lang: str) -> None:
     html, policy = LivePage(lang).shell()
     assert f'data-lang="{lang}"' in html
