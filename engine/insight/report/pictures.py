@@ -47,10 +47,13 @@ def tiles(report: Report, measure: str) -> Picture:
             )
     wide = "datum.x1-datum.x0"
     high = "datum.y1-datum.y0"
+    label = f"{wide} > 24 + 9 * length(datum.label) && {high} > 26"
+    id_ = f"{wide} > 4 + 8 * length(datum.id) && {high} > 16"
     lines = [
-        ("label", 20, 14, "bold", f"{wide} > 24 + 9 * length(datum.label) && {high} > 26"),
-        ("share", 40, 13, "normal", f"{wide} > 60 && {high} > 46"),
-        ("amount", 58, 12, "normal", f"{wide} > 90 && {high} > 64"),
+        # Where there is no room for the label, the id is what the table below has, too.
+        (f"{label} ? datum.label : {id_} ? datum.id : ''", f"min(20, ({high}) / 2 + 5)", 14, "bold"),
+        (f"{wide} > 60 && {high} > 46 ? datum.share : ''", "40", 13, "normal"),
+        (f"{wide} > 90 && {high} > 64 ? datum.amount : ''", "58", 12, "normal"),
     ]
     marks: list[Spec] = [
         {
@@ -73,9 +76,9 @@ def tiles(report: Report, measure: str) -> Picture:
                 "from": {"data": "leaves"},
                 "encode": {
                     "enter": {
-                        "x": {"signal": "datum.x0 + 10"},
+                        "x": {"signal": f"datum.x0 + min(10, ({wide}) / 8)"},
                         "y": {"signal": f"datum.y0 + {down}"},
-                        "text": {"signal": f"{when} ? datum.{name} : ''"},
+                        "text": {"signal": text},
                         "fill": {"value": INK},
                         "fontSize": {"value": size},
                         "fontWeight": {"value": weight},
@@ -83,7 +86,7 @@ def tiles(report: Report, measure: str) -> Picture:
                     }
                 },
             }
-            for name, down, size, weight, when in lines
+            for text, down, size, weight in lines
         ),
     ]
     spec = {
