@@ -16,7 +16,7 @@ CHROMIUM = os.environ.get("CHROMIUM") or next(
 )
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # beside Playwright's event loop no other test could run one of its own
 def browser() -> "Iterator[Browser]":
     if CHROMIUM is None:
         pytest.skip("no Chromium here: make setup-browser installs it")
