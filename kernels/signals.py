@@ -227,8 +227,11 @@ def follow_signals(state, rules, customer, handle, now_us, next_us, next_tier, i
         extra.dwells = 0
     if customer.tier == NO_TIER:
         return
-    coming_us = _warn(state, rules, customer, extra, now_us, next_us, next_tier, row)
-    coming_us = min(coming_us, _dwell(state, rules, customer, extra, now_us, cause, row))
+    tier, coming_us = np.int64(customer.tier), np.int64(FOREVER_US)
+    if warn_first_of(rules)[tier] != warn_first_of(rules)[tier + 1]:
+        coming_us = _warn(state, rules, customer, extra, now_us, next_us, next_tier, row)
+    if dwell_first_of(rules)[tier] != dwell_first_of(rules)[tier + 1]:
+        coming_us = min(coming_us, _dwell(state, rules, customer, extra, now_us, cause, row))
     if coming_us < customer.deadline_us:
         customer.deadline_us = coming_us
         customer.marks = (

@@ -27,7 +27,15 @@ from rfmstream.kernels.layout import (
     WHEEL_ORIGIN_US,
 )
 from rfmstream.kernels.measure import expire_deadline, is_output_full
-from rfmstream.kernels.memory import buckets_of, chunks_of, customers_of, entries_of, slot_min_us_of, slots_of
+from rfmstream.kernels.memory import (
+    buckets_of,
+    chunks_of,
+    customers_of,
+    entries_of,
+    extras_of,
+    slot_min_us_of,
+    slots_of,
+)
 from rfmstream.schemas.codes import FOREVER_US
 
 ENTRIES_AHEAD = 5
@@ -128,6 +136,13 @@ def _prefetch_chunk(state, chunk):
 
 
 @inline
+def _prefetch_extras(state, chunk):
+    """Prefetch what the customers of a chunk remember for signals: each that is due looks at it."""
+    for k in range(np.int64(chunks_of(state)[chunk, 1])):
+        prefetch(extras_of(state), np.int64(chunks_of(state)[chunk, CHUNK_HEAD + k]), 0)
+
+
+@inline
 def _prefetch_windows(state, chunk, now_us, ahead):
     """Prefetch the oldest entries in the window of each customer that is due: their leaving decides its tier."""
     entries = entries_of(state)
@@ -178,6 +193,8 @@ def _drain_slot(state, rules, now_us, ahead, expires):
         if not has_chunks(state, PUSH_RESERVE):
             return GROW
         _prefetch_chunk(state, chunk)
+        if rules.signals_max != 0 and expires:
+            _prefetch_extras(state, chunk)
         if rules.window_days >= 0:
             _prefetch_windows(state, chunk, now_us, ahead)
         while chunks_of(state)[chunk, 1] != 0:
