@@ -49,22 +49,23 @@ def _fetch_windows(state, rules, as_of_us, handles, first, end, ahead):
 
 
 @jit
-def write_snapshot(states, rulesets, as_of_us, handles, scratch, ahead, out, valid):
+def write_snapshot(states, rulesets, as_of_us, handles, first, scratch, ahead, out, valid):
     """Measure some customers at `as_of_us`.
 
     In      as_of_us  not before the clock
             handles   u32[n]
+            first     rows of `out` that others have written, whose customers come before these
             states    STATE[1], a copy with an output of its own, which is thrown away; rulesets RULES[1]
     Scratch scratch   CUSTOMER[1]; ahead i64[BLOCK]
-    Out     out       outputs.SnapshotColumns, arrays of n
-            valid     outputs.SnapshotValidity, u8[ceil(n / 8)] each
+    Out     out       outputs.SnapshotColumns, arrays of first + n
+            valid     outputs.SnapshotValidity, u8[ceil((first + n) / 8)] each
     Cost    O(customers + changes and window exits between the clock and as_of_us)
     """
     state, rules = states[0], rulesets[0]
     handles, scratch, ahead = borrow(handles), borrow(scratch), borrow(ahead)
     today = day_of(rules, as_of_us)
     for i in range(handles.size):
-        handle = np.int64(handles[i])
+        handle, row = np.int64(handles[i]), first + i
         if i % BLOCK == 0 and rules.window_days >= 0:
             _fetch_windows(state, rules, as_of_us, handles, i, min(i + BLOCK, handles.size), ahead)
         scratch[0] = customers_of(state)[handle]
@@ -87,41 +88,41 @@ def write_snapshot(states, rulesets, as_of_us, handles, scratch, ahead, out, val
         # Who came back after an erasure with an adjustment alone has had no change that may be told.
         is_told = seq > 0 and reason != ERASED
         is_paid = customer.lifetime_orders > 0
-        out.tier[i] = customer.tier
-        put_valid(valid.tier, i, customer.tier >= 0)
-        out.tier_since[i] = customer.tier_since_us
-        put_valid(valid.tier_since, i, is_told)
-        out.seq[i] = seq
-        put_valid(valid.seq, i, seq > 0)
-        out.from_tier[i] = customer.from_tier
-        put_valid(valid.from_tier, i, customer.from_tier >= 0)
-        out.reason[i] = reason
-        put_valid(valid.reason, i, is_told)
-        out.order_entry[i] = customer.change_entry
-        out.r_band[i] = r_band
-        out.f_band[i] = f_band
-        out.m_band[i] = m_band
-        out.last_paid_at[i] = customer.last_paid_us
-        put_valid(valid.last_paid_at, i, is_paid)
-        out.recency_days[i] = 0
-        out.average_order_minor[i] = 0
+        out.tier[row] = customer.tier
+        put_valid(valid.tier, row, customer.tier >= 0)
+        out.tier_since[row] = customer.tier_since_us
+        put_valid(valid.tier_since, row, is_told)
+        out.seq[row] = seq
+        put_valid(valid.seq, row, seq > 0)
+        out.from_tier[row] = customer.from_tier
+        put_valid(valid.from_tier, row, customer.from_tier >= 0)
+        out.reason[row] = reason
+        put_valid(valid.reason, row, is_told)
+        out.order_entry[row] = customer.change_entry
+        out.r_band[row] = r_band
+        out.f_band[row] = f_band
+        out.m_band[row] = m_band
+        out.last_paid_at[row] = customer.last_paid_us
+        put_valid(valid.last_paid_at, row, is_paid)
+        out.recency_days[row] = 0
+        out.average_order_minor[row] = 0
         if is_paid:
-            out.average_order_minor[i] = customer.lifetime_monetary_minor // np.int64(
+            out.average_order_minor[row] = customer.lifetime_monetary_minor // np.int64(
                 customer.lifetime_orders
             )
             if rules.calendar:
-                out.recency_days[i] = today - day_of(rules, customer.last_paid_us)
+                out.recency_days[row] = today - day_of(rules, customer.last_paid_us)
             else:
-                out.recency_days[i] = (as_of_us - customer.last_paid_us) // DAY_US
-        put_valid(valid.recency_days, i, is_paid)
-        put_valid(valid.average_order_minor, i, is_paid)
-        out.frequency[i] = customer.frequency
-        out.monetary_minor[i] = customer.monetary_minor
-        out.first_paid_at[i] = customer.first_paid_us
-        put_valid(valid.first_paid_at, i, is_paid)
-        out.lifetime_orders[i] = customer.lifetime_orders
-        out.lifetime_monetary_minor[i] = customer.lifetime_monetary_minor
-        out.next_change_at[i] = next_us
-        put_valid(valid.next_change_at, i, next_us != FOREVER_US)
-        out.next_tier[i] = next_tier
-        put_valid(valid.next_tier, i, next_tier >= 0)
+                out.recency_days[row] = (as_of_us - customer.last_paid_us) // DAY_US
+        put_valid(valid.recency_days, row, is_paid)
+        put_valid(valid.average_order_minor, row, is_paid)
+        out.frequency[row] = customer.frequency
+        out.monetary_minor[row] = customer.monetary_minor
+        out.first_paid_at[row] = customer.first_paid_us
+        put_valid(valid.first_paid_at, row, is_paid)
+        out.lifetime_orders[row] = customer.lifetime_orders
+        out.lifetime_monetary_minor[row] = customer.lifetime_monetary_minor
+        out.next_change_at[row] = next_us
+        put_valid(valid.next_change_at, row, next_us != FOREVER_US)
+        out.next_tier[row] = next_tier
+        put_valid(valid.next_tier, row, next_tier >= 0)

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from rfmstream.engine.core.checkpoint.read import read_checkpoint
 from rfmstream.engine.core.checkpoint.write import write_checkpoint
+from rfmstream.engine.core.columns import ColumnWriter
 from rfmstream.engine.core.counters import Counters
 from rfmstream.engine.core.guard import Guard, changes, reads
 from rfmstream.engine.core.machine import Machine, Mode, StepResult
@@ -138,6 +139,11 @@ class Engine:
         """The columns of `snapshot`."""
         return self._machine.columns.snapshot_schema
 
+    @property
+    def columns(self) -> ColumnWriter:
+        """What makes Arrow columns of what its kernels write; for `engine.core.lookup`."""
+        return self._machine.columns
+
     @reads
     def use_threads(self, threads: int) -> None:
         """Work on the shards with so many threads from now on."""
@@ -231,10 +237,6 @@ class Engine:
                 StateError where a step was broken off
         """
         return self._machine.snapshot(self.clock_us if as_of is None else to_us(as_of))
-
-    def snapshot_rows(self, shard: Shard, as_of_us: int, handles: NDArray[np.uint32]) -> pa.RecordBatch:
-        """Return the snapshot's rows of a shard's customers of some handles; see `engine.core.lookup`."""
-        return self._machine.columns.snapshot(shard, as_of_us, handles)
 
     @reads
     def frozen(self) -> "Engine":

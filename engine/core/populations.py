@@ -87,8 +87,14 @@ class Populations:
             self.names.append(name)
         return number
 
-    def keys(self, numbers: NDArray[np.int64], customers: pa.StringArray) -> pa.StringArray:
-        """Return the keys of customers, string[n] without nulls, in populations i64[n]."""
+    def keys(
+        self, numbers: NDArray[np.int64], customers: pa.StringArray, *, remember: bool = True
+    ) -> pa.StringArray:
+        """Return the keys of customers, string[n] without nulls, in populations i64[n].
+
+        In      remember  note the ids that keys hold by their digest, so that `split` knows them: not of customers who
+                          are only looked for, as there may be none of that name
+        """
         n = len(customers)
         offsets, data = offsets_and_data(customers)
         flags = np.zeros(n, dtype=np.uint8)
@@ -96,7 +102,8 @@ class Populations:
         if long.any():
             ids = customers.filter(pa.array(long)).to_pylist()
             digests = {customer: _digest(customer) for customer in dict.fromkeys(ids)}
-            self._long_ids |= {digest: customer for customer, digest in digests.items()}
+            if remember:
+                self._long_ids |= {digest: customer for customer, digest in digests.items()}
             customers = pc.replace_with_mask(
                 customers, pa.array(long), pa.array([digests[customer] for customer in ids], pa.string())
             )

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from rfmstream.engine.core.arena import Arena
 from rfmstream.engine.core.buffers import Slabs, offsets_and_data
 from rfmstream.engine.core.kernel_records import KernelRecord
+from rfmstream.engine.core.measured import Measured
 from rfmstream.engine.core.table import Table
 from rfmstream.kernels import layout
 from rfmstream.kernels.entry_ids import gather_entry_ids, size_entry_ids
@@ -22,11 +23,9 @@ from rfmstream.kernels.erase import purge
 from rfmstream.kernels.fold import BLOCK, ENTRIES_PER_ROW, fold
 from rfmstream.kernels.ids import SPARE_BYTES, gather_customer_ids, size_customer_ids
 from rfmstream.kernels.layout import CHANGE, CUSTOMER, ENTRY, EXTRA, GROUP, SIGNAL, STATE
-from rfmstream.kernels.outputs import SNAPSHOT_OUTPUTS, SnapshotColumns, SnapshotValidity
 from rfmstream.kernels.resegment import resegment
 from rfmstream.kernels.restore import BLOCK as RESTORE_BLOCK
 from rfmstream.kernels.restore import load_customer_ids, load_entry_ids
-from rfmstream.kernels.snapshot import BLOCK as SNAPSHOT_BLOCK
 from rfmstream.kernels.snapshot import write_snapshot
 from rfmstream.kernels.verify import verify_clock, verify_customers, verify_entries
 from rfmstream.kernels.wheel import PUSH_RESERVE, advance, next_due, rearm
@@ -239,19 +238,22 @@ class Shard:
         """Return EXTRA[c] by customers' handle; hold it no longer than until the next event."""
         return self._arenas["extras"].array
 
-    def measure(self, as_of_us: int, handles: NDArray[np.uint32]) -> tuple[SnapshotColumns, SnapshotValidity]:
+    def measure(self, as_of_us: int, handles: NDArray[np.uint32]) -> Measured:
         """Measure customers at `as_of_us`; see `kernels.snapshot.write_snapshot`."""
-        rows = handles.size
-        out = SnapshotColumns(*(np.empty(rows, column.dtype) for column in SNAPSHOT_OUTPUTS))
-        valid = SnapshotValidity(*(np.empty((rows + 7) // 8, np.uint8) for _ in SnapshotValidity._fields))
-        state = self.state.copy()
-        state.point(changes=np.zeros(1, dtype=CHANGE))
-        state.row["flaps_size"] = 0
-        rules = self.rules.copy()
-        rules.row["signals_max"] = 0  # looking ahead tells nobody anything
-        scratch, ahead = np.zeros(1, dtype=CUSTOMER), np.empty(SNAPSHOT_BLOCK, dtype=np.int64)
-        write_snapshot(state.rows, rules.rows, as_of_us, handles, scratch, ahead, out, valid)
-        return out, valid
+        measured = Measured(handles.size)
+        self.measure_into(measured, as_of_us, handles)
+        return measured
+
+    def measure_into(self, measured: Measured, as_of_us: int, handles: NDArray[np.uint32]) -> None:
+        """Measure customers as the next rows of those that were measured, perhaps in other shards."""
+        first = measured.grow(handles.size)
+        state, rules = self.state.rows.copy(), self.rules.rows.copy()
+        # Looking ahead tells nobody anything.
+        rules[0]["signals_max"] = state[0]["flaps_size"] = 0
+        state[0]["changes_at"], state[0]["changes_size"] = measured.scratch_at, 1
+        write_snapshot(
+            state, rules, as_of_us, handles, first, *measured.scratch, measured.out, measured.valid
+        )
 
     def load(
         self,

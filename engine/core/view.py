@@ -298,7 +298,7 @@ class _Known:
         count = len(populations.names)
         if count == 0:
             return []
-        keys = populations.keys(np.arange(count), pa.array([customer] * count, pa.string()))
+        keys = populations.keys(np.arange(count), pa.array([customer] * count, pa.string()), remember=False)
         offset, data = offsets_and_data(keys)
         handles = np.zeros((len(self._engine.shards), count), dtype=np.int64)
         for shard, found in zip(self._engine.shards, handles, strict=True):

@@ -3,7 +3,7 @@
 Source: docs/views.md
 """
 
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -35,12 +35,15 @@ class AskedView:
             return one.snapshot(as_of_us)
         return one.snapshot(as_of_us, self.view.name)
 
-    def customers(self, one: Watched, ids: Sequence[str], as_of_us: int | None) -> Awaitable[pa.Table]:
-        """Ask a partition for some customers."""
-        assert one.customers is not None, "a partition that is live can be asked"
-        if self.view is None:
-            return one.customers(ids, as_of_us)
-        return one.customers(ids, as_of_us, self.view.name, self.population)
+    @property
+    def name(self) -> str | None:
+        """The view's name; None: there is the ruleset's alone."""
+        return None if self.view is None else self.view.name
+
+    @property
+    def is_wide(self) -> bool:
+        """Whether every population is to be looked in: there may be many."""
+        return self.view is not None and self.view.per is not None and self.population is None
 
     def only(self, table: pa.Table) -> pa.Table:
         """Return the rows of the population that is asked for."""

@@ -2,16 +2,19 @@
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Literal, NamedTuple
+from typing import Final, Literal, NamedTuple, Protocol, TypeVar
 
 import pyarrow as pa
 
+from rfmstream.engine.core.engine import Engine
 from rfmstream.engine.live.feed import Feed
 from rfmstream.engine.live.model import Source
 from rfmstream.engine.live.stats import PartitionStats
 from rfmstream.schemas.plan import View
 from rfmstream.schemas.ruleset import Ruleset
 from rfmstream.schemas.ruleset_model import RulesetFile
+
+_T = TypeVar("_T")
 
 PARTITIONS_HEADER: Final = "Rfmstream-Partitions"
 """Of a snapshot over HTTP: which partitions it holds, so that whoever asks several workers sees what is twice."""
@@ -22,19 +25,32 @@ EXPECTED_HEADER: Final = "Rfmstream-Partitions-Expected"
 READY_STATES: Final = ("live", "finished")
 
 
+class Reads(Protocol):
+    """A partition's state, for questions about single customers; `engine.live.runner.Runner`."""
+
+    def committed(self, ids: Sequence[str], as_of_us: int, view: str | None = None) -> Engine | None:
+        """Return a view's engine if it can be read at this moment; None: ask for it."""
+        ...
+
+    async def ask(
+        self, question: Callable[[Engine], _T], view: str | None = None, *, small: bool = False
+    ) -> _T:
+        """Return what a question finds in a view's engine once all is committed."""
+        ...
+
+
 class Watched(NamedTuple):
     """One partition this worker has.
 
     Fields  stats     kept up to date by its runner
             snapshot  one row a customer as of an instant (None: the partition's clock), of committed state; of a view
                       by its name, where there are several
-            customers  the snapshot's rows of some ids, of those it has, and of a view and a population; None: it cannot
-                       be asked for them
+            reads      its state, where single customers are asked for; None: it cannot be read
     """
 
     stats: PartitionStats
     snapshot: Callable[..., Awaitable[pa.Table]]
-    customers: Callable[..., Awaitable[pa.Table]] | None = None
+    reads: "Reads | None" = None
 
 
 def details(stats: PartitionStats) -> dict[str, object]:

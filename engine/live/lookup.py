@@ -3,13 +3,13 @@
 A customer that this worker does not have may be another worker's, or may not be recovered yet. Only a worker that has
 every partition of its topics, all of them recovered, answers that there is no such customer.
 
-Who asks while others are being answered waits a moment and is answered together with them: a partition is looked at
-once for all of them, between two of its steps.
+What is read is committed. A partition that is making a step is waited for; one that is committing a step is not, but
+by whoever asks for a customer of that step. Who has to wait is answered together with all who ask meanwhile.
 """
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Final
 from urllib.parse import quote
 
 import numpy as np
@@ -17,11 +17,13 @@ import orjson
 import pyarrow as pa
 from aiohttp import web
 
+from rfmstream.engine.core.engine import Engine
 from rfmstream.engine.core.explain import explain
+from rfmstream.engine.core.lookup import Found, Row
 from rfmstream.engine.files.text_rows import json_lines
 from rfmstream.engine.live.access import Access
 from rfmstream.engine.live.asked import AskedView, asked_view
-from rfmstream.engine.live.board import PARTITIONS_HEADER, READY_STATES, Board, Watched
+from rfmstream.engine.live.board import PARTITIONS_HEADER, READY_STATES, Board, Reads, Watched
 from rfmstream.engine.live.model import Source
 from rfmstream.engine.live.placement import places_of
 from rfmstream.schemas.codes import NEVER_US
@@ -38,19 +40,13 @@ BODY_BYTES_MAX: Final = 4 << 20
 RETRY_AFTER_S: Final = 1
 
 _IDS_AT_ONCE: Final = 2_000
-"""So few are looked up at once, so that orders wait no longer than that takes."""
+"""So few are looked up at once, so that others wait no longer than the milliseconds that takes."""
+_ROWS_HERE: Final = 1_000
+"""So few rows are written as JSON on the event loop: that takes two milliseconds, and a thread would cost more."""
 
 Partitions = Mapping[Source, Watched]
-Row = dict[str, Any]
 
 _INSTANTS: Final = tuple(field.name for field in SNAPSHOT_SCHEMA if pa.types.is_timestamp(field.type))
-
-
-class _Found(NamedTuple):
-    """Rows of a snapshot, and the instant they are of."""
-
-    table: pa.Table
-    as_of_us: int
 
 
 class Lookup:
@@ -83,11 +79,15 @@ class Lookup:
         id_, as_of = request.match_info["id"], request.query.get("as_of")
         try:
             view = asked_view(request, self._board, in_one=True)
-            asked_us = self._instant_of(as_of, self._ready())
-            if asked_us is None and "view" not in request.query and view.population is None:
+            partitions = self._ready()
+            asked_us = self._instant_of(as_of, partitions)
+            at_once, waits = self._look([id_], asked_us, view, partitions)
+            if not waits:
+                found = _rows(at_once)
+            elif asked_us is None and "view" not in request.query and view.population is None:
                 found = await self._soon(id_)
             else:
-                found = [row for rows in await self._find([id_], asked_us, view) for row in _plain(rows)]
+                found = [row for one in await self._find([id_], asked_us, view) for row in _rows(one)]
         except ConfigError as error:
             return web.Response(status=400, text=f"{error}\n")
         except TransportError as error:
@@ -102,44 +102,31 @@ class Lookup:
         return web.Response(body=body, content_type="application/json", headers=self._where())
 
     async def _many(self, request: web.Request) -> web.Response:
-        try:
-            ids = orjson.loads(await request.read())
-        except orjson.JSONDecodeError:
-            ids = None
-        if not isinstance(ids, list) or len(ids) > IDS_MAX or not all(isinstance(id_, str) for id_ in ids):
+        ids = _ids_in(await request.read())
+        if ids is None:
             text = f"send a JSON array of at most {IDS_MAX:,} ids, which are strings\n"
             return web.Response(status=400, text=text)
         try:
             view = asked_view(request, self._board)
             asked_us = self._instant_of(request.query.get("as_of"), self._ready())
-            found = [rows.table for rows in await self._find(ids, asked_us, view)]
+            found = [one for one in await self._find(ids, asked_us, view) if one.rows]
         except ConfigError as error:
             return web.Response(status=400, text=f"{error}\n")
         except TransportError as error:
             return _later(str(error))
+        tables = [one.table() for one in found]
         if request.headers.get("Accept", "").startswith(ARROW_STREAM):
-            sink = pa.BufferOutputStream()
-            with pa.ipc.new_stream(sink, _schema(found, view.ruleset)) as writer:
-                for table in found:
-                    writer.write_table(table)
-            body = sink.getvalue().to_pybytes()
+            body = _arrow(tables, _schema(tables, view.ruleset))
             return web.Response(body=body, content_type=ARROW_STREAM, headers=self._where())
-        known = {id_ for table in found for id_ in table["customer_id"].to_pylist()}
+        known = {id_ for one in found for id_ in one.customer_ids()}
         missing = [id_ for id_ in dict.fromkeys(ids) if id_ not in known]
         if missing and (absent := self._absent(missing)).status != web.HTTPNotFound.status_code:
             return absent
-        lines = b"".join(
-            [
-                json_lines(batch).to_pybytes()
-                for table in found
-                for batch in self._named(table, view.ruleset).combine_chunks().to_batches()
-            ]
-        )
-        # In JSON a line feed is at the end of a row and nowhere else.
-        body = b'{"customers":[%s],"not_found":%s}\n' % (
-            lines[:-1].replace(b"\n", b","),
-            orjson.dumps(missing),
-        )
+        tables = [self._named(table, view.ruleset) for table in tables]
+        if sum(one.rows for one in found) <= _ROWS_HERE:
+            body = _json(tables, missing)
+        else:
+            body = await asyncio.to_thread(_json, tables, missing)
         return web.Response(body=body, content_type="application/json", headers=self._where())
 
     def _ready(self) -> Partitions:
@@ -163,7 +150,7 @@ class Lookup:
             rows: dict[str, list[Row]] = {}
             try:
                 for found in await self._find([id_ for id_, _ in asked], None, self._first):
-                    for row in _plain(found):
+                    for row in _rows(found):
                         rows.setdefault(row["customer_id"], []).append(row)
             except Exception as error:  # noqa: BLE001 - it is theirs who asked
                 for _, answer in asked:
@@ -181,41 +168,60 @@ class Lookup:
         view = next((view for view in board.views if not view.shadow), None)
         return AskedView(board.ruleset, view)
 
-    async def _find(self, ids: Sequence[str], asked_us: int | None, view: AskedView) -> list[_Found]:
+    async def _find(self, ids: Sequence[str], asked_us: int | None, view: AskedView) -> list[Found]:
         """Return what the partitions that are ready have.
 
         Errors  ConfigError     the instant lies before a partition's clock
                 TransportError  a partition is being recovered
         """
-        partitions = self._ready()
+        found = []
+        for at in range(0, len(ids), _IDS_AT_ONCE):
+            if at:
+                await asyncio.sleep(0)
+            some, partitions = ids[at : at + _IDS_AT_ONCE], self._ready()
+            at_once, waits = self._look(some, asked_us, view, partitions)
+            found += [at_once, *await self._wait_for(waits, at_once, asked_us, view, partitions)]
+        return found
 
-        async def of(one: Watched) -> list[_Found]:
-            parts = [
-                await self._ask(one, ids[at : at + _IDS_AT_ONCE], asked_us, partitions, view)
-                for at in range(0, len(ids), _IDS_AT_ONCE)
-            ]
-            return [part for part in parts if part.table.num_rows]
+    def _look(
+        self, ids: Sequence[str], asked_us: int | None, view: AskedView, partitions: Partitions
+    ) -> tuple[Found, list[Reads]]:
+        """Return what can be read at this moment, and those that have to be waited for."""
+        found, waits = Found(ids, population=view.population), []
+        as_of_us = self._present_us(partitions) if asked_us is None else asked_us
+        for one in partitions.values():
+            assert one.reads is not None, "a partition that is live can be asked"
+            engine = None if view.is_wide else one.reads.committed(found.ids, as_of_us, view.name)
+            if engine is None:
+                waits.append(one.reads)
+            else:
+                found.look_in(engine, as_of_us)
+        return found, waits
+
+    async def _wait_for(
+        self,
+        waits: Sequence[Reads],
+        found: Found,
+        asked_us: int | None,
+        view: AskedView,
+        partitions: Partitions,
+    ) -> list[Found]:
+        """Add to `found` what partitions have that had to be waited for; return what was found apart from it."""
+
+        async def add(reads: Reads) -> list[Found]:
+            # Where there may be many populations a thread looks, and threads find each their own.
+            one = Found(found.ids, population=view.population) if view.is_wide else found
+
+            def look(engine: Engine) -> None:
+                # The clock may be past the present, and may have gone on meanwhile.
+                present_us = max(self._present_us(partitions), engine.clock_us)
+                one.look_in(engine, present_us if asked_us is None else asked_us)
+
+            await reads.ask(look, view.name, small=not view.is_wide)
+            return [one] if view.is_wide else []
 
         # At once: each waits for the step that its partition is in.
-        found = await asyncio.gather(*map(of, partitions.values()))
-        return [part for parts in found for part in parts]
-
-    async def _ask(
-        self,
-        one: Watched,
-        ids: Sequence[str],
-        asked_us: int | None,
-        partitions: Partitions,
-        view: AskedView,
-    ) -> _Found:
-        if asked_us is not None:
-            return _Found(await view.customers(one, ids, asked_us), asked_us)
-        as_of_us = max(self._present_us(partitions), one.stats.clock_us)
-        try:
-            return _Found(await view.customers(one, ids, as_of_us), as_of_us)
-        except ConfigError:
-            table = await view.customers(one, ids, None)  # its clock has moved on
-            return _Found(table, one.stats.clock_us)
+        return [one for some in await asyncio.gather(*map(add, waits)) for one in some]
 
     def _absent(self, ids: Sequence[str]) -> web.Response:
         """Return what is said of customers that no partition here has: never 404 where another may have them."""
@@ -299,16 +305,39 @@ def customer_path(id_: str) -> str:
     return "/customers/" + quote(id_, safe="")
 
 
-def _plain(found: _Found) -> list[Row]:
-    """Return rows with their instants in µs, which may lie in years that a datetime has not, and as_of_us."""
-    table = found.table
-    names = [*table.schema.names, "as_of_us"]
-    columns = [
-        (column.cast(pa.int64()) if pa.types.is_timestamp(column.type) else column).to_pylist()
-        for column in table.columns
-    ]
-    rows = zip(*columns, [found.as_of_us] * table.num_rows, strict=True)
-    return [dict(zip(names, row, strict=True)) for row in rows]
+def _ids_in(body: bytes) -> list[str] | None:
+    """Return the ids that are asked for; None: that is no list of them."""
+    try:
+        ids = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return None
+    is_one = isinstance(ids, list) and len(ids) <= IDS_MAX and all(isinstance(id_, str) for id_ in ids)
+    return ids if is_one else None
+
+
+def _arrow(tables: Sequence[pa.Table], schema: pa.Schema) -> bytes:
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, schema) as writer:
+        for table in tables:
+            writer.write_table(table)
+    body: bytes = sink.getvalue().to_pybytes()
+    return body
+
+
+def _json(tables: Sequence[pa.Table], missing: Sequence[str]) -> bytes:
+    lines = b"".join(json_lines(batch).to_pybytes() for table in tables for batch in table.to_batches())
+    # In JSON a line feed is at the end of a row and nowhere else.
+    return b'{"customers":[%s],"not_found":%s}\n' % (lines[:-1].replace(b"\n", b","), orjson.dumps(missing))
+
+
+def _rows(found: Found) -> list[Row]:
+    """Return rows with their instants in µs, and as_of_us."""
+    rows, done = found.plain(), 0
+    for end, as_of_us in found.as_of_us:
+        for row in rows[done:end]:
+            row["as_of_us"] = as_of_us
+        done = end
+    return rows
 
 
 def _instant_text(instant_us: int) -> str:

@@ -23,6 +23,7 @@ from rfmstream.engine.live.options import RunnerOptions
 from rfmstream.engine.live.partition import Partition
 from rfmstream.engine.live.spans import times_us
 from rfmstream.engine.live.stats import tiers_of
+from rfmstream.engine.live.touched import Touched
 from rfmstream.schemas.codes import NEVER_US
 
 _T = TypeVar("_T")
@@ -53,6 +54,7 @@ class Ownership:
     Fields  is_live    whether the silent replay is over
             is_moving  whether a step is being computed; where that was interrupted the state is of no use
             is_finished  whether, with options.until_end, all there was to do is done and committed
+            on_the_way   whose orders the step has that is being committed; None: nobody knows, or there is none
     """
 
     def __init__(  # noqa: PLR0913 - each by name
@@ -68,6 +70,7 @@ class Ownership:
     ) -> None:
         self.partition = partition
         self.is_live = self.is_moving = self.is_finished = False
+        self.on_the_way: Touched | None = None
         self._context = context
         self.end = end
         self._until, self._ticks = until, ticks
@@ -193,7 +196,7 @@ class Ownership:
         if confirmed_us is not None and is_log and self.is_live:
             self._present_us = confirmed_us
             small = self._is_soon(confirmed_us)
-            await self._commit_all(partition.pass_time(confirmed_us), small=small)
+            await self._commit_all(partition.pass_time(confirmed_us), small=small, touched=Touched(None))
         await self._finish(position)
 
     async def catch_up(self) -> None:
@@ -258,7 +261,8 @@ class Ownership:
         newest_us = partition.counted_us(batch.records, end - 1)
         await self._stay_in_present(partition.counted_us(batch.records, first))
         small = small and self._is_soon(newest_us)
-        await self._commit_all(partition.apply(batch, first, end), behind, small=small)
+        steps = partition.apply(batch, first, end)
+        await self._commit_all(steps, behind, small=small, touched=Touched(batch))
         if partition.position == behind:
             self._context.stats.records += end - first
             self._context.stats.log_us = max(self._context.stats.log_us, newest_us)
@@ -299,9 +303,17 @@ class Ownership:
         return until_us - self.partition.clock_us <= _SMALL_US
 
     async def _commit_all(
-        self, steps: Iterator[Step], behind: int | None = None, *, small: bool = False
+        self,
+        steps: Iterator[Step],
+        behind: int | None = None,
+        *,
+        small: bool = False,
+        touched: Touched | None = None,
     ) -> None:
-        """Compute and commit steps one after another; the last one ends `behind`, if that is known."""
+        """Compute and commit steps one after another; the last one ends `behind`, if that is known.
+
+        In      touched  whose orders are in them; None: nobody knows
+        """
         context = self._context
         while not context.commits.is_leaving:
             async with context.hold:
@@ -310,7 +322,11 @@ class Ownership:
                 if step is None:
                     return
                 context.stats.step.observe(time.perf_counter() - started)
-                await context.commits.commit(step)
+                self.on_the_way = touched
+                try:
+                    await context.commits.commit(step)
+                finally:
+                    self.on_the_way = None
             self.observe()
             if step.position == behind:
                 return

@@ -14,12 +14,11 @@ import logging
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Final
+from typing import Final, TypeVar
 
 import pyarrow as pa
 
 from rfmstream.engine.core.engine import Engine
-from rfmstream.engine.core.lookup import rows_of
 from rfmstream.engine.live.committer import Committer
 from rfmstream.engine.live.context import PartitionContext
 from rfmstream.engine.live.erasures import Erasures
@@ -41,8 +40,7 @@ from rfmstream.schemas.ruleset import Ruleset
 SMALL_BYTES: Final = 256 << 10
 """Records so short, over so short a time, are applied where they are."""
 
-SMALL_IDS: Final = 256
-"""So few customers are looked up where they are."""
+_T = TypeVar("_T")
 
 _log = logging.getLogger(__name__)
 
@@ -231,28 +229,35 @@ class Runner:
         Errors  ConfigError     `as_of_us` lies before the clock, or there is no such view
                 TransportError  the partition is being recovered, or a step is in doubt
         """
-        return await self._asked(lambda engine: engine.snapshot(as_of_us), view)
+        return await self.ask(lambda engine: engine.snapshot(as_of_us), view)
 
-    async def customers(
-        self,
-        ids: Sequence[str],
-        as_of_us: int | None = None,
-        view: str | None = None,
-        population: str | None = None,
-    ) -> pa.Table:
-        """Return the snapshot's rows of some customers, of those that are here.
+    def committed(self, ids: Sequence[str], as_of_us: int, view: str | None = None) -> Engine | None:
+        """Return the engine of a view, to be read before anything else is awaited; None: `ask` for it.
 
-        In      population  of a view that parts customers; None: of all populations
-        Errors  as of `snapshot`
+        It is there where what it says of some customers at an instant is committed, and no step is in the making. Of
+        whoever has no order in the step that is being committed it is: nobody has to wait for that.
+
+        Errors  ConfigError  there is no such view
         """
-        small = len(ids) <= SMALL_IDS and population is None
-        return await self._asked(
-            lambda engine: rows_of(engine, ids, as_of_us, population=population), view, small=small
-        )
+        ownership = self._ownership
+        if ownership is None or not ownership.is_live or ownership.is_moving:
+            return None
+        on_the_way = ownership.on_the_way
+        if not self._context.commits.is_settled and (on_the_way is None or on_the_way.has_any(ids)):
+            return None
+        engine = ownership.partition.state.view(view).engine
+        return engine if engine.clock_us <= as_of_us else None
 
-    async def _asked(
-        self, question: Callable[[Engine], pa.Table], view: str | None, *, small: bool = False
-    ) -> pa.Table:
+    async def ask(
+        self, question: Callable[[Engine], _T], view: str | None = None, *, small: bool = False
+    ) -> _T:
+        """Wait until all is committed, and return what a question finds in a view's engine, which it leaves as it is.
+
+        In      view   None: the first one that is no shadow
+                small  so little is asked that another thread is not worth it
+        Errors  ConfigError     there is no such view
+                TransportError  the partition is being recovered, or a step is in doubt
+        """
         async with self._context.hold:
             ownership = self._ownership
             is_known = ownership is not None and ownership.is_live and not ownership.is_moving

@@ -146,7 +146,7 @@ def populations_of(engine: Engine, customer: str) -> list[str]:
     if populations is None or len(populations.names) == 1:
         return []
     numbers = np.arange(1, len(populations.names))
-    keys = populations.keys(numbers, pa.array([customer] * numbers.size, pa.string()))
+    keys = populations.keys(numbers, pa.array([customer] * numbers.size, pa.string()), remember=False)
     offset, data = offsets_and_data(keys)
     found = np.zeros((len(engine.shards), numbers.size), dtype=np.int64)
     for shard, handles in zip(engine.shards, found, strict=True):

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from rfmstream.engine.core.engine import Engine
+from rfmstream.engine.core.lookup import rows_of
 from rfmstream.engine.live.decoders import decoder_for
 from rfmstream.engine.live.encode import Encoder
 from rfmstream.engine.live.law import Clock
@@ -36,7 +37,7 @@ _log = logging.getLogger(__name__)
 
 
 def warm_up(plan: Ruleset | Plan, clock: Clock, decoder: Decodes | None = None) -> None:
-    """Take one order the whole way, from a record to its tier changes, a snapshot and a checkpoint that is read again.
+    """Take one order the whole way, from a record to its tier changes, a snapshot, a lookup, and a checkpoint and back.
 
     In      plan     its views, or a ruleset
             decoder  None: that of plain orders
@@ -72,6 +73,7 @@ def warm_up(plan: Ruleset | Plan, clock: Clock, decoder: Decodes | None = None) 
         for signals in () if step.signals is None else encoder.signals(step.signals):
             signals.lz4_block()
     partition.engine.snapshot()
+    rows_of(partition.engine, ["c"])
     with tempfile.TemporaryDirectory(prefix="rfmstream-warm-up-") as folder:
         partition.engine.frozen().checkpoint(f"{folder}/state")
         Engine.restore(f"{folder}/state", ruleset=ruleset)

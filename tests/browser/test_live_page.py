@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pytest
+from served_workers import watched
 
 from rfmstream.engine.core.engine import Engine
-from rfmstream.engine.core.lookup import rows_of
 from rfmstream.engine.insight.report.live_page import LivePage
-from rfmstream.engine.live.board import Board, Watched
+from rfmstream.engine.live.board import Board
 from rfmstream.engine.live.feed import Feed
 from rfmstream.engine.live.http import StatusServer
 from rfmstream.engine.live.model import Source
-from rfmstream.engine.live.stats import PartitionStats, tiers_of
+from rfmstream.engine.live.stats import tiers_of
 from rfmstream.schemas.ruleset import load_ruleset
 from rfmstream.schemas.ruleset_file import read_ruleset_file, shipped_path
 
@@ -43,7 +43,7 @@ class Shop:
         self.engines = [Engine(ruleset, mode="live", threads=1) for _ in range(2)]
         self.board.expected = [Source("orders.v1", number) for number in range(2)]
         for source, engine in zip(self.board.expected, self.engines, strict=True):
-            self.board.partitions[source] = _watched(engine)
+            self.board.partitions[source] = watched(engine)
         self._loop = asyncio.new_event_loop()
         self.server = StatusServer(("127.0.0.1", 0), self.board, token, draws=LivePage())
         self._thread = threading.Thread(target=self._loop.run_forever)
@@ -72,16 +72,6 @@ class Shop:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
-
-
-def _watched(engine: Engine) -> Watched:
-    async def snapshot(as_of_us: int | None) -> pa.Table:
-        return engine.snapshot(as_of_us)
-
-    async def some(ids: Sequence[str], as_of_us: int | None) -> pa.Table:
-        return rows_of(engine, ids, as_of_us)
-
-    return Watched(PartitionStats(state="live"), snapshot, some)
 
 
 @dataclass

@@ -16,7 +16,7 @@ from rfmstream.schemas.ruleset import load_ruleset
 def measured(engine: Engine, as_of_us: int) -> list[dict[str, object]]:
     """Return each customer's columns by name, with its bands together, and its tiers and reason as text."""
     shard = shard_in(engine)
-    out, _ = shard.measure(as_of_us, np.arange(1, shard.customers + 1, dtype=np.uint32))
+    out = shard.measure(as_of_us, np.arange(1, shard.customers + 1, dtype=np.uint32)).out
 
     def tier(code: int) -> str | None:
         return None if code == NO_TIER else engine.ruleset.tiers[code].id
@@ -131,8 +131,8 @@ def test_a_part_of_the_customers() -> None:
     engine = Engine()
     fold_events(engine, [event(f"c{i}", "o", 0, i) for i in range(100)])
     shard = shard_in(engine)
-    out, valid = shard.measure(0, np.arange(40, 43, dtype=np.uint32))
+    out, valid = shard.measure(0, np.arange(40, 43, dtype=np.uint32)).trim()
     assert out.monetary_minor.tolist() == [39, 40, 41]
     assert {column.size for column in out} == {3}
     assert {bitmap.size for bitmap in valid} == {1}
-    assert {column.size for column in shard.measure(0, np.arange(1, 1, dtype=np.uint32))[0]} == {0}
+    assert {column.size for column in shard.measure(0, np.arange(1, 1, dtype=np.uint32)).out} == {0}

@@ -2,18 +2,19 @@
 
 import asyncio
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import TypeVar
 
 import pyarrow as pa
 
 from rfmstream import Engine
-from rfmstream.engine.core.lookup import rows_of
 from rfmstream.engine.live.board import Board, Watched
 from rfmstream.engine.live.http import StatusServer
 from rfmstream.engine.live.model import Source
 from rfmstream.engine.live.page import Draws
-from rfmstream.engine.live.stats import PartitionStats, tiers_of
+from rfmstream.engine.live.state import State
+from rfmstream.engine.live.stats import PartitionStats, ViewStats, tiers_of
 
 
 @contextmanager
@@ -41,15 +42,37 @@ def serving(board: Board, draws: Draws | None = None) -> Iterator[str]:
         loop.close()
 
 
-def watched(engine: Engine) -> Watched:
-    """Return an engine as a board shows the partition of one."""
+_T = TypeVar("_T")
 
-    async def snapshot(as_of_us: int | None) -> pa.Table:
-        return engine.snapshot(as_of_us)
 
-    async def some(ids: Sequence[str], as_of_us: int | None) -> pa.Table:
-        return rows_of(engine, ids, as_of_us)
+class _Reads:
+    """The engine of each view, to be read at any moment."""
 
-    stats = PartitionStats(state="live", tiers=tiers_of(engine), customers=engine.customers)
-    stats.clock_us = engine.clock_us
-    return Watched(stats, snapshot, some)
+    def __init__(self, state: State) -> None:
+        self._state = state
+
+    def committed(self, ids: Sequence[str], as_of_us: int, view: str | None = None) -> Engine | None:
+        assert all(ids), "an empty id is nobody's"
+        engine = self._state.view(view).engine
+        return engine if engine.clock_us <= as_of_us else None
+
+    async def ask(
+        self, question: Callable[[Engine], _T], view: str | None = None, *, small: bool = False
+    ) -> _T:
+        engine = self._state.view(view).engine
+        return question(engine) if small else await asyncio.to_thread(question, engine)
+
+
+def watched(engine: Engine | State, name: str = "live") -> Watched:
+    """Return an engine, or those of views, as a board shows the partition of them; `name` of its state."""
+    state = State.of(engine)
+
+    async def snapshot(as_of_us: int | None, view: str | None = None) -> pa.Table:
+        return state.view(view).engine.snapshot(as_of_us)
+
+    first, *further = state.views
+    stats = PartitionStats(state=name, tiers=tiers_of(first.engine), customers=first.engine.customers)
+    stats.view, stats.clock_us = first.view.name, state.clock_us
+    for of in further:
+        stats.further[of.view.name] = ViewStats(tiers=tiers_of(of.engine), customers=of.engine.customers)
+    return Watched(stats, snapshot, _Reads(state))

@@ -301,7 +301,7 @@ class Worker:
             finished=self._check_end,
             caught_up=self._tell_end_of_history,
         )
-        self._board.partitions[source] = Watched(held.stats, held.runner.snapshot, held.runner.customers)
+        self._board.partitions[source] = Watched(held.stats, held.runner.snapshot, held.runner)
 
     def _new(self, source: Source) -> _Held:
         config = self._config

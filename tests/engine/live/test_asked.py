@@ -3,20 +3,18 @@
 import json
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import pyarrow as pa
 import pytest
-from served_workers import serving
+from served_workers import serving, watched
 
-from rfmstream.engine.core.lookup import rows_of
 from rfmstream.engine.core.views import Views
-from rfmstream.engine.live.board import Board, Watched
+from rfmstream.engine.live.board import Board
 from rfmstream.engine.live.model import Source
 from rfmstream.engine.live.snapshots import snapshot_of_workers
 from rfmstream.engine.live.state import State
-from rfmstream.engine.live.stats import PartitionStats
 from rfmstream.schemas.errors import ConfigError
 from rfmstream.schemas.plan import Plan, View
 from rfmstream.schemas.ruleset import load_ruleset
@@ -49,19 +47,9 @@ def url() -> Iterator[str]:
     views.advance("2026-01-06T00:00:00Z")
     state = State(views.views.values())
 
-    async def snapshot(as_of_us: int | None, view: str | None = None) -> pa.Table:
-        return state.view(view).engine.snapshot(as_of_us)
-
-    async def some(
-        ids: Sequence[str], as_of_us: int | None, view: str | None = None, population: str | None = None
-    ) -> pa.Table:
-        return rows_of(state.view(view).engine, ids, as_of_us, population=population)
-
-    stats = PartitionStats(state="live")
-    stats.clock_us = state.clock_us
     board = Board(PLAN.view("all").ruleset, "event", joined=True, views=PLAN.views)
     board.expected = [Source("orders.v1", 0)]
-    board.partitions[board.expected[0]] = Watched(stats, snapshot, some)
+    board.partitions[board.expected[0]] = watched(state)
     with serving(board) as found:
         yield found
 

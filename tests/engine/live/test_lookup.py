@@ -14,17 +14,16 @@ from typing import Any
 import aiohttp
 import pyarrow as pa
 import pytest
+from served_workers import watched as watched_engine
 
 from rfmstream.engine.core.engine import Engine
 from rfmstream.engine.core.explain import explain
-from rfmstream.engine.core.lookup import rows_of
 from rfmstream.engine.files.text_rows import json_lines
 from rfmstream.engine.live.board import Board, Watched
 from rfmstream.engine.live.feed import Feed
 from rfmstream.engine.live.http import ARROW_STREAM, StatusServer
 from rfmstream.engine.live.model import Source
 from rfmstream.engine.live.placement import Placement, places_of
-from rfmstream.engine.live.stats import PartitionStats
 from rfmstream.engine.service.page_server import tls_context
 from rfmstream.schemas.errors import ConfigError
 from rfmstream.schemas.ruleset import load_ruleset
@@ -45,15 +44,7 @@ def watched(customers: Sequence[str], state: str = "live") -> tuple[Engine, Watc
     }
     engine.step(pa.table(columns))
 
-    async def snapshot(as_of_us: int | None) -> pa.Table:
-        return engine.snapshot(as_of_us)
-
-    async def some(ids: Sequence[str], as_of_us: int | None) -> pa.Table:
-        return rows_of(engine, ids, as_of_us)
-
-    stats = PartitionStats(state=state)
-    stats.clock_us = engine.clock_us
-    return engine, Watched(stats, snapshot, some)
+    return engine, watched_engine(engine, state)
 
 
 @pytest.fixture
