@@ -32,6 +32,11 @@ class KernelRecord:
         """Forget an array, so that its memory can be moved."""
         self._kept.pop(name, None)
 
+    def aside(self) -> NDArray[Any]:
+        """Return a copy of the record alone, for a kernel; the arrays stay alive by this one."""
+        # Byte by byte: numpy would copy a record field by field.
+        return self.rows.view(np.uint8).copy().view(self.rows.dtype)
+
     def copy(self) -> "KernelRecord":
         """Return a record of its own that points to the same arrays."""
         other = KernelRecord(self.rows.dtype)

@@ -247,7 +247,7 @@ class Shard:
     def measure_into(self, measured: Measured, as_of_us: int, handles: NDArray[np.uint32]) -> None:
         """Measure customers as the next rows of those that were measured, perhaps in other shards."""
         first = measured.grow(handles.size)
-        state, rules = self.state.rows.copy(), self.rules.rows.copy()
+        state, rules = self.state.aside(), self.rules.aside()
         # Looking ahead tells nobody anything.
         rules[0]["signals_max"] = state[0]["flaps_size"] = 0
         state[0]["changes_at"], state[0]["changes_size"] = measured.scratch_at, 1

@@ -56,7 +56,12 @@ class Data:
     async def _story(self, request: web.Request) -> web.Response:
         """Answer with the changes of a customer that are kept here, oldest first, as their topic has them."""
         feed = self._board.feed
-        lines = [] if feed is None else await feed.of_customer(request.match_info["id"])
+        try:
+            view = asked_view(request, self._board)
+        except ConfigError as error:
+            return web.Response(status=400, text=f"{error}\n")
+        id_ = request.match_info["id"]
+        lines = [] if feed is None else await feed.of_customer(id_, view.name, view.population)
         body = b'{"changes":[%s]}\n' % b",".join(line.value for line in lines)
         headers = {"Cache-Control": "no-store"}
         return web.Response(body=body, content_type="application/json", headers=headers)

@@ -157,25 +157,38 @@ class Feed:
         at = bisect_right(self._begins, place) - 1
         return self._tables[at].slice(place - self._begins[at], count)
 
-    async def newest(self, count: int) -> Sequence[Line]:
-        """Return the newest changes, oldest first."""
+    async def newest(self, count: int, view: str | None = None) -> Sequence[Line]:
+        """Return the newest changes, oldest first; of a view, None: of all."""
         found: list[Line] = []
         for begin, table in zip(reversed(self._begins), reversed(self._tables), strict=True):
+            if view is not None and view_of(table) != view:
+                continue
             first = max(table.num_rows - (count - len(found)), 0)
             found = [*self._encode(table.slice(first), begin + first), *found]
             if len(found) >= count:
                 break
         return found
 
-    async def of_customer(self, id_: str) -> Sequence[Line]:
-        """Return what is kept of one customer, oldest first."""
-        kept = list(zip(self._begins, self._tables, strict=True))
-        return await asyncio.to_thread(self._of_customer, kept, id_)
+    async def of_customer(
+        self, id_: str, view: str | None = None, population: str | None = None
+    ) -> Sequence[Line]:
+        """Return what is kept of one customer, oldest first; of a view and a population, None: of all."""
+        kept = [
+            (begin, table)
+            for begin, table in zip(self._begins, self._tables, strict=True)
+            if view is None or view_of(table) == view
+        ]
+        return await asyncio.to_thread(self._of_customer, kept, id_, population)
 
-    def _of_customer(self, kept: Sequence[tuple[int, pa.Table]], id_: str) -> Sequence[Line]:
+    def _of_customer(
+        self, kept: Sequence[tuple[int, pa.Table]], id_: str, population: str | None
+    ) -> Sequence[Line]:
         found: list[Line] = []
         for begin, table in kept:
-            rows = pc.indices_nonzero(pc.equal(table["customer_id"], id_)).to_pylist()
+            is_it = pc.equal(table["customer_id"], id_)
+            if population is not None:
+                is_it = pc.and_(is_it, pc.equal(table["population"], population))
+            rows = pc.indices_nonzero(is_it).to_pylist()
             found += [self._encode(table.slice(row, 1), begin + row)[0] for row in rows]
         return found
 
@@ -184,8 +197,12 @@ class Feed:
         return list(self._tables)
 
     def _encode(self, table: pa.Table, place: int) -> Sequence[Line]:
-        # The tables of a commit are one view's each.
-        view = table["view"][0].as_py() if table.num_rows else ""
-        encoder = self._encoders.get(view, self._encoder)
+        encoder = self._encoders.get(view_of(table), self._encoder)
         records = chain.from_iterable(records for records, _ in encoder.parts(table))
         return [Line(self.offset(at), record.value or b"") for at, record in enumerate(records, place + 1)]
+
+
+def view_of(table: pa.Table) -> str:
+    """Return whose changes these are: the tables of a commit are one view's each."""
+    view: str = table["view"][0].as_py() if table.num_rows else ""
+    return view

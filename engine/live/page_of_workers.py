@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import aiohttp
 import pyarrow as pa
+import pyarrow.compute as pc
 from aiohttp import web
 from yarl import URL
 
@@ -122,8 +123,11 @@ class WorkersSource:
         """
         tables, changes = [], []
         for url in self._urls:
-            tables.append(columns_of(await self._table(url, "/snapshot")))
-            changes.append(await self._table(url, "/changes"))
+            table, told = await self._table(url, "/snapshot"), await self._table(url, "/changes")
+            # Of several views a snapshot is the first one's that is no shadow; the changes are all views'.
+            views = table["view"].cast(pa.string()).unique()
+            changes.append(told.filter(pc.is_in(told["view"].cast(pa.string()), views)))
+            tables.append(columns_of(table))
         return Held(tables, changes, NEVER_US)
 
     async def _table(self, url: str, path: str) -> pa.Table:

@@ -9,6 +9,7 @@ from rfmstream.engine.events.instants import to_text
 from rfmstream.engine.live.asked import AskedView
 from rfmstream.engine.live.board import READY_STATES, Board
 from rfmstream.engine.live.data import Data
+from rfmstream.engine.live.feed import view_of
 from rfmstream.engine.live.page import Held
 from rfmstream.engine.live.stats import ViewStats
 from rfmstream.schemas.errors import TransportError
@@ -80,7 +81,7 @@ class BoardSource:
             "customers": sum(one.customers for one in stats),
             "applied": sum(one.applied for one in stats),
             "rejected": sum(sum(one.stats.rejected.values()) for _, one in partitions),
-            "changes": 0 if board.feed is None else board.feed.end,
+            "changes": self._changes(stats),
             "expected": len(board.expected) or len(partitions),
             "missing": [str(source) for source in board.expected if source not in board.partitions],
             "partitions": [
@@ -115,9 +116,14 @@ class BoardSource:
             tables = [columns_of(await self._asked.snapshot(one, None)) for one in partitions.values()]
         changes = [] if board.feed is None else board.feed.tables()
         if self._view is not None:
-            # The tables of a commit are one view's each.
-            changes = [table for table in changes if table["view"][0].as_py() == self._view.name]
+            changes = [table for table in changes if view_of(table) == self._view.name]
         return Held(tables, changes, present_us)
+
+    def _changes(self, stats: list[ViewStats]) -> int:
+        """Return how many changes there have been of what is shown."""
+        if self._view is not None:
+            return sum(one.changes.total() for one in stats)
+        return 0 if self._board.feed is None else self._board.feed.end
 
     async def _newest_changes(self) -> list[Any]:
         """Return the newest changes, newest first, as their topic has them."""
@@ -127,7 +133,7 @@ class BoardSource:
         end, newest = self._newest
         if end != feed.end:
             end = feed.end
-            lines = await feed.newest(NEWEST)
+            lines = await feed.newest(NEWEST, self._asked.name)
             newest = [orjson.loads(line.value) for line in reversed(lines)]
             self._newest = end, newest
         return newest

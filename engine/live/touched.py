@@ -1,6 +1,6 @@
 """Whose orders a step has that is being committed: what the state says of all others is committed already."""
 
-from collections.abc import Iterable
+from collections.abc import Collection
 from functools import cached_property
 from typing import Final
 
@@ -9,6 +9,8 @@ from rfmstream.schemas.orders import CANONICAL_SCHEMA
 
 ORDERS_MAX: Final = 4_096
 """Of more orders nobody looks whose they are: that would take a millisecond."""
+IDS_MAX: Final = 32
+"""Nor where more customers are asked for: most likely one of them is among them."""
 
 _CUSTOMER: Final = CANONICAL_SCHEMA.get_field_index("customer_id")
 
@@ -22,9 +24,11 @@ class Touched:
     def __init__(self, batch: LogBatch | None) -> None:
         self._batches = () if batch is None else (batch, *batch.others)
 
-    def has_any(self, ids: Iterable[str]) -> bool:
+    def has_any(self, ids: Collection[str]) -> bool:
         """Tell whether any of some customers may be among them."""
-        return self._customers is None or not self._customers.isdisjoint(ids)
+        if not self._batches:
+            return False
+        return len(ids) > IDS_MAX or self._customers is None or not self._customers.isdisjoint(ids)
 
     @cached_property
     def _customers(self) -> frozenset[str] | None:

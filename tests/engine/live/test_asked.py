@@ -1,5 +1,6 @@
 """Views and populations over HTTP, and through `snapshot --worker`."""
 
+import asyncio
 import json
 import urllib.error
 import urllib.request
@@ -12,7 +13,9 @@ from served_workers import serving, watched
 
 from rfmstream.engine.core.views import Views
 from rfmstream.engine.live.board import Board
+from rfmstream.engine.live.feed import Feed
 from rfmstream.engine.live.model import Source
+from rfmstream.engine.live.page_of_workers import WorkersSource
 from rfmstream.engine.live.snapshots import snapshot_of_workers
 from rfmstream.engine.live.state import State
 from rfmstream.schemas.errors import ConfigError
@@ -28,11 +31,24 @@ PLAN = Plan(
 )
 
 
+class Shell:
+    """A page without anything."""
+
+    def shell(self) -> tuple[str, str]:
+        return "", "default-src 'none'"
+
+    def views(self, *_: object) -> bytes:
+        return b"{}"
+
+    def many(self) -> bytes:
+        return b"{}"
+
+
 @pytest.fixture(scope="module")
 def url() -> Iterator[str]:
     views = Views(PLAN, mode="live")
     orders = [("ann", "hk"), ("ann", "tw"), ("bob", "hk"), ("c/d", "tw"), ("ann", "hk")]
-    views.step(
+    brought = views.step(
         pa.table(
             {
                 "customer_id": [customer for customer, _ in orders],
@@ -47,10 +63,14 @@ def url() -> Iterator[str]:
     views.advance("2026-01-06T00:00:00Z")
     state = State(views.views.values())
 
-    board = Board(PLAN.view("all").ruleset, "event", joined=True, views=PLAN.views)
+    feed = Feed(PLAN.view("all").ruleset, views=PLAN.views)
+    for view, result in brought.views.items():
+        if not PLAN.view(view).shadow:
+            feed.add(result.changes)
+    board = Board(PLAN.view("all").ruleset, "event", joined=True, views=PLAN.views, feed=feed)
     board.expected = [Source("orders.v1", 0)]
     board.partitions[board.expected[0]] = watched(state)
-    with serving(board) as found:
+    with serving(board, Shell()) as found:
         yield found
 
 
@@ -126,3 +146,34 @@ def test_snapshots_from_outside(url: str) -> None:
     assert sum(batch.num_rows for batch in found.batches) == 2
     with pytest.raises(ConfigError, match="there is no view 'other'"):
         snapshot_of_workers([url], None, view="other")
+
+
+def test_the_page_shows_the_first_view_that_is_no_shadow(url: str) -> None:
+    state = get(f"{url}/page/state")
+    assert (state["ruleset"], state["customers"]) == ("rfm8", 3)
+    assert sum(tier["customers"] for tier in state["tiers"]) == 3
+    # Each customer's first order and ann's third, and nothing of the stores, whose tiers are others.
+    assert [change["view"] for change in state["newest"]] == ["all"] * 4
+
+
+def test_a_story_is_of_one_view_and_population(url: str) -> None:
+    def story(query: str) -> list[tuple[str, str | None]]:
+        found = get(f"{url}/customers/ann/changes{query}")["changes"]
+        return [(change["view"], change.get("population")) for change in found]
+
+    assert story("") == story("?view=all") == [("all", None)] * 2
+    assert set(story("?view=by-store&population=tw")) == {("by-store", "tw")}
+    assert {population for _, population in story("?view=by-store")} == {"hk", "tw"}
+    assert "no view 'other'" in refused(f"{url}/customers/ann/changes?view=other")
+
+
+def test_the_page_of_several_workers_draws_one_view(url: str) -> None:
+    async def held() -> list[set[str]]:
+        source = WorkersSource([url], PLAN.view("all").ruleset, None)
+        await source.start()
+        try:
+            return [set(table["view"].to_pylist()) for table in (await source.held()).changes]
+        finally:
+            await source.stop()
+
+    assert asyncio.run(held()) == [{"all"}]
