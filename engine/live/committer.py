@@ -157,12 +157,13 @@ class Committer:
         for rejection in rejections if counts else ():
             count = counts.pop(rejection.reason, 0)
             if count:
+                source, offset = self._log.place(rejection.offset)
                 _notices.warn(
                     (self._source.topic, rejection.reason),
                     "rows rejected",
                     count,
                     reason=rejection.reason,
-                    example=f"{self._source} offset {rejection.offset} row {rejection.row}",
+                    example=f"{source} offset {offset} row {rejection.row}",
                 )
 
 

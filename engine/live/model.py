@@ -6,9 +6,9 @@ A partition's state follows from its records and its ticks alone, so a restart r
 that, with everything before an offset applied, time passed up to an instant.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, Final, NamedTuple, Protocol, Self, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -20,12 +20,33 @@ _T = TypeVar("_T")
 
 Headers = Sequence[tuple[str, bytes]]
 
+JOINS: Final = "+"
+"""Stands between the names of topics that are read as one."""
+
 
 class Source(NamedTuple):
-    """One partition of an input topic: the place state and output belong to."""
+    """One partition of an input topic, or of several that are read as one log: what state and output belong to.
+
+    Fields  topic  of several topics their names in order, joined by a plus, which no name has
+    """
 
     topic: str
     partition: int
+
+    @classmethod
+    def of(cls, topics: Iterable[str], partition: int) -> Self:
+        """Return what is made of the partitions of a number in some topics."""
+        return cls(JOINS.join(sorted(set(topics))), partition)
+
+    @property
+    def parts(self) -> "tuple[Source, ...]":
+        """The partitions that are read as one: itself, where it is of one topic."""
+        return tuple(Source(topic, self.partition) for topic in self.topic.split(JOINS))
+
+    @property
+    def is_merged(self) -> bool:
+        """Whether several topics are read as one."""
+        return JOINS in self.topic
 
     def __str__(self) -> str:
         return f"{self.topic}-{self.partition}"
@@ -185,6 +206,7 @@ class Step:
             forgotten   customers that were erased, in order
             view        the view whose these are; "": there is but one
             further     what other views tell
+            ordered     of several topics: the order in which records before this offset are read is written down, too
     """
 
     changes: pa.Table
@@ -195,6 +217,7 @@ class Step:
     forgotten: Sequence[Forgotten] = ()
     view: str = ""
     further: Sequence[Told] = ()
+    ordered: int = 0
 
     @property
     def told(self) -> list[Told]:
@@ -239,7 +262,7 @@ class PartitionLog(Protocol):
         ...
 
     async def bounds(self) -> Bounds:
-        """Return the offsets the input partition holds."""
+        """Return the offsets the input partition holds; to be asked after `ticks`."""
         ...
 
     @property
@@ -249,6 +272,10 @@ class PartitionLog(Protocol):
 
     async def ticks(self, mark: int = 0) -> list[Tick]:
         """Return the committed ticks of the partition from a mark on, oldest first; 0: all."""
+        ...
+
+    def place(self, offset: int) -> tuple[Source, int]:
+        """Return where a record of a step that was committed last, or is to be next, is in its topic."""
         ...
 
     async def commit(self, step: Step, token: str) -> None:

@@ -10,6 +10,7 @@ import logging
 import time
 from bisect import bisect_left
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
 
@@ -198,6 +199,16 @@ class Ownership:
             small = self._is_soon(confirmed_us)
             await self._commit_all(partition.pass_time(confirmed_us), small=small, touched=Touched(None))
         await self._finish(position)
+
+    async def write_order(self, position: int) -> None:
+        """Of several topics: write down in which order records before a position are read, if nobody has.
+
+        What is noted of records that are not applied yet is noted of their places in that order.
+        """
+        if self.is_live and self.is_joined:
+            async with self._context.hold:
+                step = self.partition.nothing(self.partition.position)
+                await self._context.commits.commit(replace(step, ordered=position))
 
     async def catch_up(self) -> None:
         """Apply the ticks behind the last committed record; from here on everything is told."""

@@ -183,7 +183,7 @@ class _Weigher:
             f"(its id was {was}, now it is {self._progress.topic_id})"
         )
         anew = "begin anew with another app_id, other output topics and another place for the checkpoints"
-        if loaded is None:
+        if loaded is None or self._source.is_merged:
             raise self._error(problem, anew)
         if not self._is_same(loaded.law, loaded):
             raise self._error(problem, f"{anew}, or go on by the ruleset and clock of before")
@@ -200,6 +200,12 @@ class _Weigher:
     def foreign(self, loaded: LoadedCheckpoint | None, offset: int) -> Plan:
         """Something other than a worker set the offset: what was told before it nobody knows any more."""
         problem = f"the committed offset {offset} was set by something other than a worker of this app"
+        if loaded is None and not self._laws and self._source.is_merged:
+            raise self._error(
+                f"{problem}, and there is no state of before",
+                "delete the offsets of the group (kafka-consumer-groups --delete-offsets): the topics are then read "
+                "from their first records",
+            )
         if loaded is None and not self._laws:
             self._missing(
                 f"{problem}, and there is no state of before",

@@ -303,7 +303,10 @@ class Runner:
     async def _feed(self, ownership: Ownership, given: RawRecords) -> RawRecords | None:
         """Apply records; return the last of them where they were too many to be decoded at once."""
         small = value_bytes(given) <= SMALL_BYTES
-        is_short = small and not self._suspects.are_in(given) and not self._decoder.blocks
+        is_suspect = self._suspects.are_in(given)
+        if is_suspect and self.source.is_merged:
+            await ownership.write_order(given.position)
+        is_short = small and not is_suspect and not self._decoder.blocks
         batch: LogBatch = await self._context.run(partial(self._decode, given), small=is_short)
         await ownership.feed(batch, small=small)
         done, count = len(batch.records.offsets), len(given.offsets)

@@ -99,7 +99,7 @@ TOPIC_SETTINGS: Final = (
         values.listed(values.topic, "topic"),
         "orders.v1",
         "TOPIC",
-        "The topic that orders come from. Several are refused: start a worker for each.",
+        "The topic that orders come from; several that are partitioned alike are read as one population.",
     ),
     Setting(
         "changes_topic",

@@ -62,7 +62,10 @@ class Takeover:
         # Loaded here, so that a worker that no view joins need not wait for what reads files.
         from rfmstream.engine.live.join_plan import views_to_join  # noqa: PLC0415
 
-        ticks = await self.context.commits.ask(partial(self.context.log.ticks, 0))
+        ask = self.context.commits.ask
+        ticks = await ask(partial(self.context.log.ticks, 0))
+        # Of several topics only now it is known in which order their first records were read.
+        plan = replace(plan, begin=(await ask(self.context.log.bounds)).begin)
         passing = [
             tick for tick in ticks if tick.until is None and FIRST_US < tick.clock_us <= self.loaded_us
         ]
@@ -150,13 +153,13 @@ async def take_over(context: PartitionContext, save_in_time: Callable[[], None])
     """
     options, stats, ask = context.options, context.stats, context.commits.ask
     committed, now_us = await context.commits.open(), context.now_us()
-    bounds = await ask(context.log.bounds)
     is_foreign = context.commits.is_foreign
     load = partial(context.store.load, context.source, None if is_foreign else committed, context.plan)
     loaded = await ask(lambda: context.run(load))
     # Without a committed offset the first tick tells whether there was one.
     mark = loaded.mark if loaded is not None and committed is not None and not is_foreign else 0
     ticks = await ask(lambda: context.log.ticks(mark))
+    bounds = await ask(context.log.bounds)
     progress = Progress(committed, bounds, ticks, is_foreign, options.topic_id)
     plan = plan_recovery(
         context.source,

@@ -60,11 +60,11 @@ class Owner:
         log, producer = self.log(), await self.transactions._producer(0)
         batches = [each for part in log._parts(step) for each in part]
         if step.tick is not None:
-            batches.append((log._clock, log._batch_of(step.tick)))
+            batches.append((log._clock, log._batch_of(step.tick.noted())))
         await producer.begin([place for place, _ in batches], self.app_id)
         await producer.write(batches)
         if position:
-            offsets = {log._input: OffsetAndMetadata(step.position, "left open")}
+            offsets = {log._inputs[0]: OffsetAndMetadata(step.position, "left open")}
             await producer.commit_offsets(offsets, self.app_id, self.transactions.member)
 
 

@@ -16,7 +16,7 @@ import orjson
 from oracle import Event
 from oracle_days import DAY_US
 
-from rfmstream.engine.live.model import Bounds, Committed, FencedError, RawRecords, Step, Tick
+from rfmstream.engine.live.model import Bounds, Committed, FencedError, RawRecords, Source, Step, Tick
 from rfmstream.schemas.errors import TransportError
 
 START_US = 1_700_000_000_000_000
@@ -219,6 +219,9 @@ class ScriptedLog:
         await self.world.trouble_now()
         self._mark = len(self.world.ticks)
         return self.world.ticks[mark:]
+
+    def place(self, offset: int) -> tuple[Source, int]:
+        return Source("orders", 0), offset
 
     async def commit(self, step: Step, token: str) -> None:
         world = self.world

@@ -13,7 +13,8 @@ from aiokafka.structs import OffsetAndMetadata
 
 from rfmstream.engine.live.kafka.app_state import DOING, App, AppState, state_of
 from rfmstream.engine.live.kafka.clock_notes import clock_notes, in_transaction
-from rfmstream.engine.live.kafka.groups import WRITTEN_BY, delete_group, group_of
+from rfmstream.engine.live.kafka.groups import delete_group, group_of
+from rfmstream.engine.live.kafka.offset_notes import OffsetNote
 from rfmstream.engine.live.model import Source
 from rfmstream.engine.live.stored import Note
 from rfmstream.engine.service.kafka.client import administrator
@@ -73,7 +74,9 @@ async def _copy_log(app: App, to: App, behind: dict[Source, int], current_topic:
         group = await group_of(admin, app.app_id)
     name = f"{to.app_id}/state"
     offsets = {
-        TopicPartition(*source): OffsetAndMetadata(one.offset, f"{one.token}{WRITTEN_BY}{name}")
+        TopicPartition(*source): OffsetAndMetadata(
+            one.offset, str(OffsetNote(one.token, name, inputs=one.inputs))
+        )
         for source, one in group.offsets.items()
     }
     kept: defaultdict[Source, list[bytes]] = defaultdict(list)

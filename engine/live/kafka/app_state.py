@@ -5,6 +5,7 @@ checkpoints.
 """
 
 from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
@@ -109,11 +110,15 @@ async def list_apps(client: ClientConfig, clock_topic: str, store: Store | None)
             checkpoints[one.app_id] += 1
     for name, group in groups.items():
         sources[name] |= set(group.offsets)
-    ends = await ends_of(client, {source for some in sources.values() for source in some})
+    for name, some in sources.items():
+        sources[name] = some - _merged_parts(some)
+    ends = await ends_of(
+        client, {part for some in sources.values() for source in some for part in source.parts}
+    )
     return [
         Listed(
             app_id,
-            tuple(sorted({source.topic for source in some})),
+            tuple(sorted({part.topic for source in some for part in source.parts})),
             len(some),
             groups[app_id].workers if app_id in groups else None,
             _lag(groups.get(app_id), ends),
@@ -165,6 +170,8 @@ async def state_of(app: App) -> AppState:
         mine = [one for one in app.store.stored(source) if one.app_id == app.app_id]
         if mine:
             found[source].checkpoints = mine
+    for source in [source for source in found if source.is_merged]:
+        _fold(found, source, group)
     # What has ended leaves nothing.
     known = {source: one for source, one in found.items() if one != PartitionState()}
     if not known:
@@ -173,14 +180,37 @@ async def state_of(app: App) -> AppState:
             key="app_id",
             fix="rfmstream state list shows the apps there are",
         )
-    for source, end in (await ends_of(app.client, set(known))).items():
-        known[source].end = end
+    await _read_ends(app.client, known)
     return AppState(app.app_id, group.state, group.workers, dict(sorted(known.items())))
+
+
+async def _read_ends(client: ClientConfig, known: Mapping[Source, PartitionState]) -> None:
+    ends = await ends_of(client, {part for source in known for part in source.parts})
+    for source, one in known.items():
+        if all(part in ends for part in source.parts):
+            one.end = sum(ends[part] for part in source.parts)
+
+
+def _merged_parts(sources: Iterable[Source]) -> set[Source]:
+    """Return the partitions that are read as one with others."""
+    return {part for source in sources if source.is_merged for part in source.parts}
+
+
+def _fold(found: dict[Source, PartitionState], source: Source, group: Group) -> None:
+    """Put what is told of single topics' partitions to what they are read as."""
+    parts = [found.pop(part, PartitionState()) for part in source.parts]
+    tokens = {group.offsets[part].token for part in source.parts if part in group.offsets}
+    one = found[source]
+    offsets = [part.committed for part in parts if part.committed is not None]
+    if offsets:
+        one.committed = sum(offsets)
+        one.is_foreign = len(offsets) < len(parts) or len(tokens) > 1 or "" in tokens
+    one.worker = next((part.worker for part in parts if part.worker is not None), None)
 
 
 def _clock_us(value: bytes, before_us: int | None) -> int | None:
     tick = orjson.loads(value)
-    # A note of record times that were ahead, and the first one, pass no time.
-    if tick.get("until") is not None or tick["clock_us"] < 0:
+    # A note of the order of topics, one of record times that were ahead, and the first one, pass no time.
+    if "clock_us" not in tick or tick.get("until") is not None or tick["clock_us"] < 0:
         return before_us
     return int(tick["clock_us"]) if before_us is None else max(before_us, int(tick["clock_us"]))

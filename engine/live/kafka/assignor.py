@@ -4,11 +4,14 @@ The sticky assignor of aiokafka, version 0, whose members tell what they had. Be
 which others that know nothing of it do not read; whoever leads the group sends all members what it knows of the others.
 A group that another kind of worker leads assigns as ever, and nobody knows the others' URLs.
 
+Where several topics are read as one, those of a number belong together: the partitions of the first topic are assigned,
+and whoever has one gets those of its number in the other topics.
+
 Read at: aiokafka 0.12, coordinator/assignors/sticky.
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Final
 
 from aiokafka.coordinator.assignors.sticky.sticky_assignor import (
@@ -27,10 +30,12 @@ class UrlAssignor(StickyPartitionAssignor):
     """Assigns as its base does. A class of its own for each consumer, since all it knows is kept in the class.
 
     Fields  url     this member's; "": nobody is told one
+            topics  that this member reads as one, in order
             owners  the URL of each partition's member, as the newest assignment told it
     """
 
     url: ClassVar[str] = ""
+    topics: ClassVar[Sequence[str]] = ()
     owners: ClassVar[Mapping[Source, str]] = {}
 
     @classmethod
@@ -46,7 +51,14 @@ class UrlAssignor(StickyPartitionAssignor):
     @classmethod
     def assign(cls, cluster: Any, members: Mapping[str, Any]) -> dict[str, ConsumerProtocolMemberAssignment]:  # noqa: ANN401
         """Assign all partitions, and tell every member who has which, and where."""
-        assigned: dict[str, ConsumerProtocolMemberAssignment] = super().assign(cluster, members)
+        together = sorted({topic for member in members.values() for topic in member.subscription})
+        is_merged = len(together) > 1 and all(
+            sorted(one.subscription) == together for one in members.values()
+        )
+        led = {name: _of_first(one, together) for name, one in members.items()} if is_merged else members
+        assigned: dict[str, ConsumerProtocolMemberAssignment] = super().assign(cluster, led)
+        if is_merged:
+            assigned = {name: _of_all(own, together) for name, own in assigned.items()}
         places: dict[str, list[list[object]]] = {}
         for member, own in assigned.items():
             url = url_in(members[member].user_data)
@@ -62,12 +74,33 @@ class UrlAssignor(StickyPartitionAssignor):
     def on_assignment(cls, assignment: ConsumerProtocolMemberAssignment) -> None:
         """Take note of what this member was assigned, and of who has the rest."""
         super().on_assignment(assignment)
+        if len(cls.topics) > 1:
+            # What is told of it to whoever leads next is what that one hands out.
+            cls.member_assignment = [own for own in cls.member_assignment or () if own.topic == cls.topics[0]]
         cls.owners = owners_in(assignment.user_data)
 
 
-def assignor_of(url: str) -> type[UrlAssignor]:
-    """Return an assignor of a consumer's own, which tells the others a URL; "" for none."""
-    made: type[UrlAssignor] = type("Assignor", (UrlAssignor,), {"url": url})
+def _of_first(
+    member: ConsumerProtocolMemberMetadata, topics: Sequence[str]
+) -> ConsumerProtocolMemberMetadata:
+    return ConsumerProtocolMemberMetadata(member.version, list(topics[:1]), member.user_data)
+
+
+def _of_all(
+    assigned: ConsumerProtocolMemberAssignment, topics: Sequence[str]
+) -> ConsumerProtocolMemberAssignment:
+    numbers = sorted(number for _, number in assigned.partitions())
+    places = [(topic, numbers) for topic in topics] if numbers else []
+    return ConsumerProtocolMemberAssignment(assigned.version, places, assigned.user_data)
+
+
+def assignor_of(url: str, topics: Iterable[str] = ()) -> type[UrlAssignor]:
+    """Return an assignor of a consumer's own.
+
+    In      url     is told to the others; "": none is
+            topics  that it reads, as one
+    """
+    made: type[UrlAssignor] = type("Assignor", (UrlAssignor,), {"url": url, "topics": sorted(topics)})
     return made
 
 

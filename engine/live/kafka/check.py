@@ -21,10 +21,12 @@ from rfmstream.engine.live.kafka.policies import needed_topics, unfit_policies
 from rfmstream.engine.live.kafka.probe import Skew, probe_transaction
 from rfmstream.engine.live.kafka.rights import require_group, require_rights
 from rfmstream.engine.live.kafka.topics import (
+    NOT_CO_PARTITIONED,
     FoundTopics,
     describe,
     needed_rights,
     planned_topics,
+    require_short_names,
     setting_of,
 )
 from rfmstream.engine.live.store import Store
@@ -207,12 +209,10 @@ class _Brokers:
                 fix="create it, or rfmstream produce ... --partitions N; grant Read on it, or name another",
             )
         named = ", ".join(f"{topic}: {counts[topic]} partitions" for topic in topics)
-        if len({counts[topic] for topic in topics}) > 1 or len(topics) > 1:
-            raise ConfigError(
-                f"{named}: several inputs are as many populations",
-                key="input_topics",
-                fix="start a worker for each, or produce them into one topic",
-            )
+        require_short_names(self._config)
+        if len({counts[topic] for topic in topics}) > 1:
+            raise ConfigError(named, key="input_topics", fix=NOT_CO_PARTITIONED)
+        named += "; read as one population" if len(topics) > 1 else ""
         return [Finding("input topics", "ok", named)]
 
     async def _outputs(self) -> Iterable[Finding]:

@@ -16,6 +16,8 @@ from rfmstream.schemas.errors import StateError
 
 WRITTEN_BY: Final = "@"
 """Separates the commit token from the writer's transactional-id prefix in the offset metadata."""
+INPUTS: Final = "&"
+"""Precedes the digest of the input topics in the offset metadata, where several are read as one."""
 
 _EMPTY: Final = ("Empty", "Dead")
 _TRIES: Final = 50
@@ -41,6 +43,11 @@ class Noted(NamedTuple):
     def token(self) -> str:
         """Return what names the commit."""
         return self.note.partition(WRITTEN_BY)[0]
+
+    @property
+    def inputs(self) -> str:
+        """Return what the note tells of topics that are read as one; "": nothing."""
+        return self.note.partition(INPUTS)[2]
 
 
 @dataclass(frozen=True)

@@ -72,7 +72,7 @@ class Lane:
         self.runner = runner
         self.stats = stats
         self._parked = parked
-        self._reads = reads
+        self.reads = reads
         self._gather_s = gather_s
         self._failed = failed
         self._finished = finished
@@ -98,7 +98,7 @@ class Lane:
         self._items_bytes += value_bytes(fetched.records)
         self._arrived.set()
         if self._items_bytes >= BACKLOG_BYTES_MAX:
-            self._reads.withhold(self.source)
+            self.reads.withhold(self.source)
 
     async def park(self) -> Runner | None:
         """Finish what is in flight and return the runner with its state; None if there is no state to keep."""
@@ -149,7 +149,7 @@ class Lane:
         self._epoch += 1
         self._clear()
         self._expected = offset
-        await self._reads.seek_lane(self.source, offset, self._epoch)
+        await self.reads.seek_lane(self.source, offset, self._epoch)
         if self.runner.finished:
             self._finished()
 
@@ -169,7 +169,7 @@ class Lane:
     def _clear(self) -> None:
         self._items.clear()
         self._items_bytes = 0
-        self._reads.release(self.source)
+        self.reads.release(self.source)
 
     def _worth_waiting(self) -> bool:
         """Tell whether to wait for more records: some are queued, and the partition is read to its end."""

@@ -7,7 +7,7 @@ Source: KIP-447; Kafka's protocol guide, TxnOffsetCommit version 3 and OffsetFet
 """
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final, NamedTuple
 
 from aiokafka import TopicPartition
@@ -139,16 +139,19 @@ class TxnOffsetCommit(Request[_CommitRequest]):
 class OffsetFetch(Request[_FetchRequest]):
     """Asks for the committed offsets of partitions.
 
-    In      stable  refuse to answer, with UNSTABLE_OFFSET_COMMIT, while a transaction that writes it is open
+    In      places  the numbers of the partitions, by topic
+            stable  refuse to answer, with UNSTABLE_OFFSET_COMMIT, while a transaction that writes it is open
     """
 
     API_KEY = 9
 
-    def __init__(self, group_id: str, topic: str, *partitions: int, stable: bool) -> None:
+    def __init__(self, group_id: str, places: Mapping[str, Iterable[int]], *, stable: bool) -> None:
         self._group_id = group_id
-        self._place: tuple[str, list[int], dict[int, bytes]] = topic, list(partitions), {}
+        self._places: list[tuple[str, list[int], dict[int, bytes]]] = [
+            (topic, list(numbers), {}) for topic, numbers in places.items()
+        ]
         self._stable = stable
 
     def build(self, request_struct_class: type[_FetchRequest]) -> _FetchRequest:
         """Return the request as it is sent."""
-        return request_struct_class(self._group_id, [self._place], self._stable, {})
+        return request_struct_class(self._group_id, self._places, self._stable, {})

@@ -2,33 +2,40 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from itertools import chain, islice
 from types import MappingProxyType
-from typing import Final, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import orjson
-import xxhash
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka import errors as kafka
-from aiokafka.client import AIOKafkaClient, ConnectionGroup, CoordinationType
-from aiokafka.protocol.offset import OffsetRequest
+from aiokafka.client import AIOKafkaClient
 from aiokafka.structs import OffsetAndMetadata
 
 from rfmstream.engine.live.config import OutputTopics
 from rfmstream.engine.live.encode import EncodedRecords, Encoder
 from rfmstream.engine.live.kafka.batches import Compression, RecordBatch, batch_of_one, record_batches
 from rfmstream.engine.live.kafka.client import client_errors
-from rfmstream.engine.live.kafka.groups import WRITTEN_BY
-from rfmstream.engine.live.kafka.membership import UNSTABLE_OFFSET_COMMIT, Membership, OffsetFetch
+from rfmstream.engine.live.kafka.offset_notes import OffsetNote, digest_of_topics, inputs_of
+from rfmstream.engine.live.kafka.offsets import (
+    EARLIEST,
+    LATEST,
+    READ_COMMITTED,
+    READ_UNCOMMITTED,
+    fetch_offsets,
+    partition_offset,
+    retried,
+)
 from rfmstream.engine.live.kafka.transactional import Batches, together
 from rfmstream.engine.live.kafka.transactions import Transactions, Writing
-from rfmstream.engine.live.model import Bounds, Committed, Runs, Source, Step, Tick, Told
+from rfmstream.engine.live.model import Bounds, Committed, Rejection, Runs, Source, Step, Tick, Told
 from rfmstream.engine.service.client_config import ClientConfig
 from rfmstream.engine.service.kafka.client import RETRY_BACKOFF_MS, connection_options
 from rfmstream.schemas.errors import ConfigError, StateError
 
-_T = TypeVar("_T")
+if TYPE_CHECKING:
+    from rfmstream.engine.live.kafka.membership import Membership
 
 OPEN_SECONDS_MAX: Final = 40
 READ_SECONDS_MAX: Final = 90
@@ -36,19 +43,10 @@ READ_SECONDS_MAX: Final = 90
 UNSTABLE_SECONDS_MAX: Final = 1.0
 """How long a worker that has just given up the partition may take to end its transaction."""
 
-_WRITES_TO: Final = "#"
-"""Precedes the digest of the writer's output topics in the offset metadata."""
-_SIGNALS_TO: Final = "+"
-"""Precedes the digest of the signals topic in the offset metadata, where the ruleset asks for signals."""
-
 _PARTS: Final = 12
 """Batches of a step that are encoded at a time, for each of the two topics of changes."""
 _SMALL_ROWS: Final = 2_048
 """A step of at most so many changes, signals and rejected rows is encoded on the event loop, at once."""
-_EARLIEST: Final = -2
-_LATEST: Final = -1
-_READ_UNCOMMITTED: Final = 0
-_READ_COMMITTED: Final = 1
 
 
 class ViewOutput(NamedTuple):
@@ -93,13 +91,13 @@ class KafkaPartitionLog:
         self._partitions = partitions
         self._accept_gap = accept_gap
         topics = outputs.changes, outputs.current, outputs.rejected, outputs.clock
-        self._writes_to = xxhash.xxh3_64_hexdigest(" ".join(topics).encode())
+        self._writes_to = digest_of_topics(*topics)
         self._signals_to = ""
         self._read = [outputs.changes, outputs.current, outputs.rejected]
         if encoder.tells_signals or any(
             of.encoder.tells_signals and not of.is_shadow for of in views.values()
         ):
-            self._signals_to = xxhash.xxh3_64_hexdigest(outputs.signals.encode())
+            self._signals_to = digest_of_topics(outputs.signals)
             self._read.append(outputs.signals)
         self._rival: str | None = None
         self._transactions = transactions
@@ -112,7 +110,7 @@ class KafkaPartitionLog:
             self._read.append(outputs.shadow)
         self._compression = compression
         self._run = run
-        self._input = TopicPartition(source.topic, source.partition)
+        self._inputs = [TopicPartition(*part) for part in source.parts]
         self._clock = TopicPartition(outputs.clock, source.partition)
         self._tick_key = f"{app_id}/{source.topic}".encode()
         self._member: Membership | None = None
@@ -132,10 +130,10 @@ class KafkaPartitionLog:
         with client_errors(self._client, f"partition {self._source} cannot be taken over"):
             async with asyncio.timeout(OPEN_SECONDS_MAX):
                 member = self._transactions.member
-                await self._transactions.settle(self._input)
+                await self._transactions.settle(self._inputs[0])
                 client = await self._transactions.client()
                 committed = await self._stable(client)
-                await self._refuse_other_outputs(client)
+                await self._refuse_others(client)
         self._member = member
         return committed
 
@@ -145,110 +143,98 @@ class KafkaPartitionLog:
         patience = clock.time() + UNSTABLE_SECONDS_MAX
         has_fenced = False
         while True:
-            found = await _retried(lambda: self._fetch_offset(client, stable=True))
+            found = await retried(lambda: self._fetch_committed(client, stable=True))
             # Other writers of these topics may go on; the earlier owner of this partition has ended.
             if found is not None and (has_fenced or not await self._is_hidden(client)):
                 return found[0]
             if clock.time() > patience:
-                before = await _retried(lambda: self._fetch_offset(client, stable=False))
+                before = await retried(lambda: self._fetch_committed(client, stable=False))
                 if before is not None and before[1]:
                     await self._transactions.fence(before[1])
                 has_fenced = True
                 patience = clock.time() + UNSTABLE_SECONDS_MAX
             await asyncio.sleep(RETRY_BACKOFF_MS / 1000)
 
-    async def _refuse_other_outputs(self, client: AIOKafkaClient) -> None:
-        """Refuse to go on where workers of this app write to other topics: the changes would be here and there.
+    async def _refuse_others(self, client: AIOKafkaClient) -> None:
+        """Refuse to go on where workers of this app read other topics, or write to others, which parts the changes.
 
-        Errors  ConfigError  in any partition of the input
+        Errors  ConfigError  in any partition of the inputs
         """
-        if self._accept_gap:
-            return
-        numbers = range(self._partitions)
-        notes = await _retried(lambda: self._fetch_notes(client, numbers))
-        for number, note in notes.items():
-            writes_to, _, signals_to = note.partition(_WRITES_TO)[2].partition(_SIGNALS_TO)
-            # A ruleset that asks for no signals knows of no topic of theirs.
-            if self._signals_to and signals_to and signals_to != self._signals_to:
+        places = dict.fromkeys((one.topic for one in self._inputs), range(self._partitions))
+        found = await retried(lambda: fetch_offsets(client, self._app_id, places, stable=False))
+        notes = {source: note for source, (_, note) in (found or {}).items()}
+        for source, note in notes.items():
+            if note.token and note.inputs != inputs_of(self._source):
                 raise ConfigError(
-                    f"workers of app {self._app_id} write the signals of {self._source.topic}-{number} to another "
+                    f"workers of app {self._app_id} read {source.topic} "
+                    f"{'together with other topics than these' if note.inputs else 'by itself'}",
+                    key="input_topics",
+                    fix="name the topics they read; to read others as well, begin anew with another app_id and other "
+                    "output topics: the topics are then read from their first records",
+                )
+        for source, note in {} if self._accept_gap else notes.items():
+            # A ruleset that asks for no signals knows of no topic of theirs.
+            if self._signals_to and note.signals and note.signals != self._signals_to:
+                raise ConfigError(
+                    f"workers of app {self._app_id} write the signals of {source} to another "
                     "topic than these settings name",
                     key="signals_topic",
                     fix="give all workers of an app the same signals_topic; to move an app after a stop, --accept-gap: "
                     "the new topic lacks what was told before",
                 )
-            if writes_to and writes_to != self._writes_to:
+            if note.outputs and note.outputs != self._writes_to:
                 raise ConfigError(
-                    f"workers of app {self._app_id} write the changes of {self._source.topic}-{number} to other topics "
+                    f"workers of app {self._app_id} write the changes of {source} to other topics "
                     "than these settings name",
                     key="changes_topic",
                     fix="give all workers of an app the same changes_topic, current_topic, rejected_topic and "
                     "clock_topic; to move an app after a stop, --accept-gap: the new topics lack what was told before",
                 )
 
-    async def _fetch_notes(self, client: AIOKafkaClient, numbers: Sequence[int]) -> dict[int, str]:
-        """Return the metadata of the committed offsets of partitions."""
-        node = await client.coordinator_lookup(CoordinationType.GROUP, self._app_id)
-        request = OffsetFetch(self._app_id, self._source.topic, *numbers, stable=False)
-        response = await client.send(node, request, group=ConnectionGroup.COORDINATION)
-        _raise_for(response.error_code)
-        [(_, partitions, _)] = response.topics
-        for _, _, _, _, error, _ in partitions:
-            _raise_for(error)
-        return {number: note or "" for number, _, _, note, _, _ in partitions}
-
     async def _is_hidden(self, client: AIOKafkaClient) -> bool:
         """Tell whether an open transaction hides our partition's newest records from consumers of committed records."""
         ends = await together(
             *(
-                self._offset(client, TopicPartition(topic, self._source.partition), _LATEST, isolation)
-                for isolation in (_READ_COMMITTED, _READ_UNCOMMITTED)
+                partition_offset(client, TopicPartition(topic, self._source.partition), LATEST, isolation)
+                for isolation in (READ_COMMITTED, READ_UNCOMMITTED)
                 for topic in self._read
             )
         )
         return ends[: len(self._read)] != ends[len(self._read) :]
 
-    async def _fetch_offset(self, client: AIOKafkaClient, *, stable: bool) -> tuple[Committed, str] | None:
+    async def _fetch_committed(self, client: AIOKafkaClient, *, stable: bool) -> tuple[Committed, str] | None:
         """Return what is committed and its writer's transactional-id prefix; None: a transaction may change it."""
-        # Not the admin client's method: it takes a coordinator that is still loading for a group without offsets, which
-        # would begin the partition again from its start.
-        node = await client.coordinator_lookup(CoordinationType.GROUP, self._app_id)
-        request = OffsetFetch(self._app_id, *self._source, stable=stable)
-        response = await client.send(node, request, group=ConnectionGroup.COORDINATION)
-        _raise_for(response.error_code)
-        [(_, [(_, offset, _, note, error, _)], _)] = response.topics
-        if error == UNSTABLE_OFFSET_COMMIT:
-            return None
-        _raise_for(error)
-        token, _, writer = (note or "").partition(WRITTEN_BY)
-        writer = writer.partition(_WRITES_TO)[0]
-        return Committed(offset if offset >= 0 else None, token), writer
+        places = {place.topic: [place.partition] for place in self._inputs}
+        found = await fetch_offsets(client, self._app_id, places, stable=stable)
+        return None if found is None else self._as_committed(found)
+
+    def _as_committed(self, found: Mapping[Source, tuple[int, OffsetNote]]) -> tuple[Committed, str]:
+        """Return what the offsets of the inputs and their notes say."""
+        [(offset, note)] = found.values()
+        return Committed(offset if offset >= 0 else None, note.token), note.writer
 
     async def bounds(self) -> Bounds:
         """Return the offsets the input partition holds; its end is that of committed transactions."""
         with client_errors(self._client, f"the offsets of {self._source} cannot be read", "Read"):
             async with asyncio.timeout(OPEN_SECONDS_MAX):
                 client = await self._transactions.client()
-                begin = await self._offset(client, self._input, _EARLIEST, _READ_COMMITTED)
-                return Bounds(begin, await self._offset(client, self._input, _LATEST, _READ_COMMITTED))
+                found = [
+                    Bounds(
+                        await partition_offset(client, place, EARLIEST, READ_COMMITTED),
+                        await partition_offset(client, place, LATEST, READ_COMMITTED),
+                    )
+                    for place in self._inputs
+                ]
+                return self._together(found)
 
-    async def _offset(self, client: AIOKafkaClient, place: TopicPartition, which: int, isolation: int) -> int:
-        await client._wait_on_metadata(place.topic)  # noqa: SLF001 - producers have no other way
-        return await _retried(lambda: self._asked_offset(client, place, which, isolation))
+    def _together(self, found: Sequence[Bounds]) -> Bounds:
+        """Return the offsets that the inputs hold as one."""
+        [bounds] = found
+        return bounds
 
-    @staticmethod
-    async def _asked_offset(client: AIOKafkaClient, place: TopicPartition, which: int, isolation: int) -> int:
-        node = client.cluster.leader_for_partition(place)
-        if node in (None, -1):
-            client.force_metadata_update()
-            raise kafka.LeaderNotAvailableError
-        partitions = [(place.topic, [(place.partition, which)])]
-        response = await client.send(node, OffsetRequest(-1, isolation, partitions))
-        [(_, [(_, error, _, offset)])] = response.topics
-        if error:
-            client.force_metadata_update()
-        _raise_for(error)
-        return int(offset)
+    def place(self, offset: int) -> tuple[Source, int]:
+        """Return where a record is: where it says."""
+        return self._source, offset
 
     async def ticks(self, mark: int = 0) -> list[Tick]:
         """Return the committed ticks of the partition from a mark on, oldest first."""
@@ -265,13 +251,14 @@ class KafkaPartitionLog:
                     # Other partitions and applications write here, too, and what they have open hides ours behind it.
                     # So the end is that of all records, and is reached once those transactions have ended.
                     client = await self._transactions.client()
-                    end = await self._offset(client, clock, _LATEST, _READ_UNCOMMITTED)
+                    end = await partition_offset(client, clock, LATEST, READ_UNCOMMITTED)
                     await consumer.start()
                     consumer.assign([clock])
                     ticks: list[Tick] = []
                     async for tick in self._read_ticks(consumer, clock, mark, end):
                         if tick is None:
                             ticks.clear()
+                            self._forget_notes()
                         else:
                             ticks.append(tick)
                     self._mark = end
@@ -289,7 +276,9 @@ class KafkaPartitionLog:
         while await consumer.position(clock) < end:
             for record in (await consumer.getmany(clock, timeout_ms=1000)).get(clock, ()):
                 if record.key == self._tick_key:
-                    yield None if record.value is None else _tick_of(record.value, str(self._source))
+                    tick = None if record.value is None else self._tick_of(record.value)
+                    if record.value is None or tick is not None:
+                        yield tick
                 elif record.key is not None:
                     self._look_at_other(record.key, record.value)
 
@@ -331,36 +320,49 @@ class KafkaPartitionLog:
                 rows += 0 if told.signals is None else told.signals.num_rows
             is_small = rows <= _SMALL_ROWS
             first = list(chain.from_iterable(parts)) if is_small else await some()
-            tick = None if step.tick is None else self._batch_of(step.tick)
-            if tick is not None:
-                first = [*first, (self._clock, tick)]
-            note = f"{token}{WRITTEN_BY}{self._transactions.name}{_WRITES_TO}{self._writes_to}"
-            if self._signals_to:
-                note += f"{_SIGNALS_TO}{self._signals_to}"
-            offset = OffsetAndMetadata(step.position, note)
+            noted = self._noted(step, token)
+            first = [*first, *((self._clock, batch) for batch in noted)]
+            inputs = inputs_of(self._source)
+            note = OffsetNote(token, self._transactions.name, self._writes_to, self._signals_to, inputs)
+            offsets = {
+                place: OffsetAndMetadata(offset, str(note))
+                for place, offset in self._positions(step.position)
+            }
             await self._transactions.commit(
-                Writing(self._input, offset, member, first, None if is_small else some)
+                Writing(self._inputs[0], offsets, member, first, None if is_small else some)
             )
         # After an error only the next `open` learns whether the commit happened.
         self._member = member
-        if tick is not None:
-            self._mark = max(self._mark, tick.offset + 1)
+        if noted:
+            self._mark = max(self._mark, noted[-1].offset + 1)
         if begins:
             # Of two that begin at the same moment the second one sees the first.
             with client_errors(self._client, f"the offsets of {self._source} cannot be read", "Read"):
-                await self._refuse_other_outputs(await self._transactions.client())
+                await self._refuse_others(await self._transactions.client())
+
+    def _positions(self, position: int) -> Iterable[tuple[TopicPartition, int]]:
+        """Return the offset to commit of each input."""
+        return [(self._inputs[0], position)]
+
+    def _noted(self, step: Step, token: str) -> list[RecordBatch]:  # noqa: ARG002 - others need it
+        """Return what goes into the clock topic."""
+        return [] if step.tick is None else [self._batch_of(step.tick.noted())]
 
     def _parts(self, step: Step) -> Iterator[Batches]:
         """Yield batches and their places, some at a time, so that a step may be larger than its records' memory."""
         now_ms = time.time_ns() // 1_000_000
         number = self._source.partition
-        if step.rejections:
-            records = self._encoder.rejections(step.rejections, self._source)
+        for source, rows in self._rejected(step.rejections):
+            records = self._encoder.rejections(rows, source)
             place = TopicPartition(self._outputs.rejected, number)
             yield [(place, batch) for batch in record_batches(records, timestamp_ms=now_ms)]
         for told in step.told:
             of = self._views.get(told.view) or ViewOutput(self._encoder)
             yield from self._told_parts(told, of, now_ms)
+
+    def _rejected(self, rows: Sequence[Rejection]) -> Iterable[tuple[Source, Sequence[Rejection]]]:
+        """Return rejected rows by the partition they came from, with their offsets there."""
+        return [(self._source, rows)] if rows else []
 
     def _told_parts(self, told: Told, of: ViewOutput, now_ms: int) -> Iterator[Batches]:
         """Yield the batches of what a view tells; a shadow's changes go where no automation listens."""
@@ -388,37 +390,25 @@ class KafkaPartitionLog:
     def _batches(self, records: EncodedRecords, now_ms: int) -> list[RecordBatch]:
         return list(record_batches(records, timestamp_ms=now_ms, compression=self._compression))
 
-    def _batch_of(self, tick: Tick) -> RecordBatch:
-        return batch_of_one(
-            self._tick_key, orjson.dumps(tick.noted()), timestamp_ms=time.time_ns() // 1_000_000
+    def _batch_of(self, noted: Mapping[str, Any]) -> RecordBatch:
+        return batch_of_one(self._tick_key, orjson.dumps(noted), timestamp_ms=time.time_ns() // 1_000_000)
+
+    def _tick_of(self, value: bytes) -> Tick | None:
+        """Return the tick that a note of this partition is; None: it is another one."""
+        try:
+            return Tick(**orjson.loads(value))
+        except (orjson.JSONDecodeError, TypeError):
+            raise self._no_tick() from None
+
+    def _forget_notes(self) -> None:
+        """Take note that what was noted before is of a history that has ended."""
+
+    def _no_tick(self) -> StateError:
+        return StateError(
+            f"the clock topic holds a record of {self._source} that is no tick",
+            fix="let nobody else write to it",
         )
 
     async def close(self) -> None:
         """Let go: nothing is held."""
         self._member = None
-
-
-async def _retried(call: Callable[[], Awaitable[_T]]) -> _T:
-    """Repeat a call while a broker answers that it is not ready for it; the caller limits the time."""
-    while True:
-        try:
-            return await call()
-        except kafka.KafkaError as error:
-            if not error.retriable:
-                raise
-            await asyncio.sleep(RETRY_BACKOFF_MS / 1000)
-
-
-def _tick_of(value: bytes, source: str) -> Tick:
-    try:
-        return Tick(**orjson.loads(value))
-    except (orjson.JSONDecodeError, TypeError):
-        raise StateError(
-            f"the clock topic holds a record of {source} that is no tick", fix="let nobody else write to it"
-        ) from None
-
-
-def _raise_for(code: int) -> None:
-    if code:
-        error: type[kafka.KafkaError] = kafka.for_code(code)
-        raise error

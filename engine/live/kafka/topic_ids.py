@@ -5,7 +5,7 @@ aiokafka (0.14) knows versions of the request that are older than the ids, so a 
 Source  KIP-516; Kafka's protocol guide, Metadata version 10 (brokers from 2.8 on)
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from io import BytesIO
 from typing import Final
 from uuid import UUID
@@ -23,6 +23,8 @@ from aiokafka.protocol.types import (
     Schema,
     TaggedFields,
 )
+
+from rfmstream.engine.live.model import JOINS, Source
 
 _TEXT: Final = CompactString("utf-8")
 _TAGS: Final = ("tags", TaggedFields)
@@ -115,3 +117,12 @@ async def topic_ids(admin: AIOKafkaAdminClient, topics: Sequence[str]) -> dict[s
     except (kafka.IncompatibleBrokerVersion, NotImplementedError):
         return {}
     return {topic: str(id_) for code, topic, id_, *_ in response.topics if not code and id_ != _NONE}
+
+
+def id_of(source: Source, ids: Mapping[str, str]) -> str | None:
+    """Return the id of a topic, or of those that are read as one; None: the brokers do not tell.
+
+    In      ids  of each topic
+    """
+    known = [ids[part.topic] for part in source.parts if part.topic in ids]
+    return JOINS.join(known) if len(known) == len(source.parts) else None

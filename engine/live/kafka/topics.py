@@ -11,9 +11,18 @@ from rfmstream.engine.live.config import WorkerConfig
 from rfmstream.engine.live.kafka.policies import check_policies
 from rfmstream.engine.live.kafka.rights import Right, require_group, require_rights
 from rfmstream.engine.live.kafka.topic_ids import topic_ids
+from rfmstream.engine.live.model import Source
 from rfmstream.engine.service.kafka.client import administrator
 from rfmstream.engine.service.kafka.topics import CREATE_SECONDS_MAX, CreateSettings, create_topics
 from rfmstream.schemas.errors import ConfigError, TransportError
+
+NAMES_BYTES_MAX: Final = 200
+"""Of the names of input topics that are read as one together: they name a folder of checkpoints."""
+
+NOT_CO_PARTITIONED: Final = (
+    "topics that are read as one need as many partitions as each other, and the same partitioner: recreate one, or "
+    "start a worker for it with an app_id and outputs of its own"
+)
 
 _DELETE: Final = {"cleanup.policy": "delete"}
 _COMPACT: Final = {"cleanup.policy": "compact"}
@@ -60,6 +69,7 @@ async def _prepare(admin: AIOKafkaAdminClient, config: WorkerConfig) -> int:
     plan = planned_topics(config)
     found = await describe(admin)
     first = config.input_topics[0]
+    require_short_names(config)
     for topic in config.input_topics:
         if topic not in found.partitions:
             raise ConfigError(
@@ -87,19 +97,29 @@ async def _prepare(admin: AIOKafkaAdminClient, config: WorkerConfig) -> int:
             raise ConfigError(
                 f"topic {topic} has {found.partitions[topic]} partitions, {first} has {count}",
                 key="input_topics" if topic in config.input_topics else setting_of(config, topic),
-                fix="all topics of a worker need as many partitions as each other: recreate one, or name another",
+                fix=NOT_CO_PARTITIONED
+                if topic in config.input_topics
+                else "all topics of a worker need as many "
+                "partitions as each other: recreate one, or name another",
             )
-    if len(config.input_topics) > 1:
-        raise ConfigError(
-            f"{len(config.input_topics)} input topics are as many populations, and of a customer of several "
-            f"{config.outputs.current} would keep the newest change of one",
-            key="input_topics",
-            fix="start a worker for each, with an app_id, changes_topic and current_topic of its own, or produce them "
-            "into one topic",
-        )
     await check_policies(admin, config)
     await require_group(admin, config.app_id)
     return count
+
+
+def require_short_names(config: WorkerConfig) -> None:
+    """Require that the names of several input topics can name the place of their checkpoints.
+
+    Errors  ConfigError  they are too long
+    """
+    length = len(Source.of(config.input_topics, 0).topic)
+    if len(config.input_topics) > 1 and length > NAMES_BYTES_MAX:
+        raise ConfigError(
+            f"the names of the {len(config.input_topics)} input topics are {length} characters together, and "
+            f"{NAMES_BYTES_MAX} can be read as one",
+            key="input_topics",
+            fix="give them shorter names, or produce them into one topic",
+        )
 
 
 def needed_rights(config: WorkerConfig) -> dict[str, tuple[Right, ...]]:

@@ -15,7 +15,7 @@ Why each step is committed exactly once, whichever worker writes it (KIP-447; Ka
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from itertools import cycle
 from typing import Any, Final, NamedTuple
 from uuid import uuid4
@@ -46,15 +46,15 @@ _log = logging.getLogger(__name__)
 class Writing(NamedTuple):
     """One partition's part of a transaction.
 
-    Fields  place   the input partition
-            offset  its position, and what is noted beside it
+    Fields  place   the input partition; of several that are read as one, the first
+            offsets the position of each, and what is noted beside it
             member  who owned it when the step was made
             first   what is written first
             more    returns what is written next; nothing: that was all. None: the first is all
     """
 
     place: TopicPartition
-    offset: OffsetAndMetadata
+    offsets: Mapping[TopicPartition, OffsetAndMetadata]
     member: Membership
     first: Batches
     more: Callable[[], Coroutine[Any, Any, Batches]] | None
@@ -169,7 +169,7 @@ class Transactions:
 
     async def _transact(self, producer: TransactionalProducer, some: Sequence[Writing]) -> None:
         first = [placed for writing in some for placed in writing.first]
-        offsets = {writing.place: writing.offset for writing in some}
+        offsets = {place: offset for writing in some for place, offset in writing.offsets.items()}
         await producer.begin((place for place, _ in first), self._app_id)
         # In the name under which the steps were made: since then the partitions may have been another worker's.
         member = some[0].member

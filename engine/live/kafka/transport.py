@@ -78,6 +78,7 @@ class Fetched(NamedTuple):
             records       perhaps none: offsets also pass by what is no record
             end           one after the last record of the partition, as last heard, that of an open transaction too
             confirmed_us  the instant at which records.position was known to be the end; None: it is not
+            is_read       records.position is the end of what can be read: behind it are open transactions at most
     """
 
     epoch: int
@@ -85,6 +86,7 @@ class Fetched(NamedTuple):
     records: RawRecords
     end: int
     confirmed_us: int | None
+    is_read: bool = False
 
 
 @dataclass
@@ -95,6 +97,7 @@ class _Place:
     next: int
     confirmed_ms: int = 0
     end: int = -1
+    is_read: bool = False
 
 
 @dataclass
@@ -151,7 +154,7 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         super().__post_init__()
         self._places: dict[Source, _Place] = {}
         self._reading: Reading = self.app.reading
-        self._assignor = assignor_of(self._reading.url)
+        self._assignor = assignor_of(self._reading.url, self._reading.config.input_topics)
         self._missed_since: dict[str, float] = {}
 
     def _create_worker_consumer(self, _transport: object) -> AIOKafkaConsumer:
@@ -261,9 +264,11 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
             end = max(state.lso, state.highwater)
             confirmed_ms = state.timestamp if state.position >= end else None
             due = confirmed_ms is not None and confirmed_ms >= place.confirmed_ms + CONFIRM_EVERY_MS
-            if not (records or due or state.position > place.next or end > place.end):
+            is_read = state.position >= state.lso
+            is_news = is_read != place.is_read or state.position > place.next or end > place.end
+            if not (records or due or is_news):
                 continue
-            begin, place.next, place.end = place.next, state.position, end
+            begin, place.next, place.end, place.is_read = place.next, state.position, end, is_read
             if confirmed_ms is not None:
                 place.confirmed_ms = confirmed_ms
             yield (
@@ -274,6 +279,7 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
                     records=raw_records(records, state.position),
                     end=end,
                     confirmed_us=None if confirmed_ms is None else confirmed_ms * 1000,
+                    is_read=is_read,
                 ),
             )
 

@@ -29,9 +29,12 @@ from rfmstream.engine.live.encode import Encoder
 from rfmstream.engine.live.feed import Feed
 from rfmstream.engine.live.http import StatusServer
 from rfmstream.engine.live.kafka.client import as_rfm_error
-from rfmstream.engine.live.kafka.lane import STOP_S_MAX, Lane
+from rfmstream.engine.live.kafka.lane import STOP_S_MAX, Lane, Reads
+from rfmstream.engine.live.kafka.merged_log import MergedPartitionLog
+from rfmstream.engine.live.kafka.merged_reads import MergedReads, read_as_one
 from rfmstream.engine.live.kafka.output import KafkaPartitionLog, ViewOutput
 from rfmstream.engine.live.kafka.seams import install_answers, install_fetches, install_lock
+from rfmstream.engine.live.kafka.topic_ids import id_of
 from rfmstream.engine.live.kafka.topics import input_ids, prepare_topics
 from rfmstream.engine.live.kafka.transactions import Transactions
 from rfmstream.engine.live.kafka.transport import App, Fetched, Reading
@@ -84,10 +87,11 @@ def run_worker(config: WorkerConfig, draws: Draws | None = None) -> int:
 
 @dataclass
 class _Held:
-    """A runner and what it has done."""
+    """A runner, what it has done, and what its lane asks of the consumer."""
 
     runner: Runner
     stats: PartitionStats
+    reads: Reads
 
 
 class Worker:
@@ -108,6 +112,7 @@ class Worker:
         self._reading = Reading(config, self._fail)
         self._transactions = Transactions(config.client, config.app_id)
         self._lanes: dict[Source, Lane] = {}
+        self._merges: dict[Source, MergedReads] = {}
         self._parked: dict[Source, _Held] = {}
         self._behind: set[Source] = set()
         self._has_told_end = False
@@ -133,9 +138,7 @@ class Worker:
         self._history = _history_of(self._config, partitions)
         if partitions > 1:
             check_keys(self._decoder)
-        self._board.expected = [
-            Source(topic, number) for topic in self._config.input_topics for number in range(partitions)
-        ]
+        self._board.expected = [Source.of(self._config.input_topics, number) for number in range(partitions)]
         self._topic_ids = await self._unless_stopped(input_ids(self._config)) or {}
         status = self._status()
         try:
@@ -242,18 +245,24 @@ class Worker:
         """Keep the lag up to date while nothing is fetched."""
         while True:
             await asyncio.sleep(ENDS_EVERY_S)
-            sources = list(self._lanes)
+            parts = [part for source in self._lanes for part in source.parts]
             try:
                 async with asyncio.timeout(ENDS_EVERY_S):
-                    ends = await high_watermarks(await self._transactions.client(), sources)
+                    ends = await high_watermarks(await self._transactions.client(), parts)
             except (kafka.KafkaError, OSError, TimeoutError):
                 continue
-            for source, end in ends.items():
-                lane = self._lanes.get(source)
-                if lane is not None:
-                    lane.stats.end = max(lane.stats.end, end)
+            for source, lane in self._lanes.items():
+                if all(part in ends for part in source.parts):
+                    lane.stats.end = max(lane.stats.end, sum(ends[part] for part in source.parts))
 
     def _receive(self, source: Source, fetched: Fetched) -> None:
+        merge = self._merges.get(source)
+        if merge is not None:
+            merge.receive(source, fetched)
+        else:
+            self._pass_on(source, fetched)
+
+    def _pass_on(self, source: Source, fetched: Fetched) -> None:
         lane = self._lanes.get(source)
         if lane is not None:
             lane.receive(fetched)
@@ -263,8 +272,16 @@ class Worker:
         if self._stop.is_set():
             return
         self._transactions.member = self._reading.member
-        self._board.owners = dict(self._reading.owners)
-        sources = [Source(*tp) for tp in assigned]
+        try:
+            sources = read_as_one(self._config.input_topics, (Source(*tp) for tp in assigned))
+        except RfmError as error:
+            self._fail(error)
+            return
+        self._board.owners = {
+            source: url
+            for source in self._board.expected
+            if (url := self._reading.owners.get(source.parts[0])) is not None
+        }
         gone = [self._parked.pop(source) for source in list(self._parked) if source not in sources]
         self._behind = set(sources)
         for source in sources:
@@ -279,6 +296,7 @@ class Worker:
         """Finish the steps in flight; keep the states until the next assignment tells which partitions come back."""
         del revoked  # all of them: the protocol is the eager one
         lanes, self._lanes = self._lanes, {}
+        reads, self._merges = {source: lane.reads for source, lane in lanes.items()}, {}
         self._parked_all.clear()
         try:
             runners = await asyncio.gather(*(lane.park() for lane in lanes.values()))
@@ -287,7 +305,7 @@ class Worker:
         for lane, runner in zip(lanes.values(), runners, strict=True):
             self._board.partitions.pop(lane.source, None)
             if runner is not None:
-                self._parked[lane.source] = _Held(runner, lane.stats)
+                self._parked[lane.source] = _Held(runner, lane.stats, reads[lane.source])
 
     def _begin(self, source: Source, held: _Held, *, parked: bool) -> None:
         self._lanes[source] = Lane(
@@ -295,12 +313,14 @@ class Worker:
             held.runner,
             held.stats,
             parked=parked,
-            reads=self,
+            reads=held.reads,
             gather_s=self._config.commit_interval_ms / 1000,
             failed=self._fail,
             finished=self._check_end,
             caught_up=self._tell_end_of_history,
         )
+        if isinstance(held.reads, MergedReads):
+            self._merges |= dict.fromkeys(source.parts, held.reads)
         self._board.partitions[source] = Watched(held.stats, held.runner.snapshot, held.runner)
 
     def _new(self, source: Source) -> _Held:
@@ -326,7 +346,8 @@ class Worker:
             )
             for view in config.plan.views
         }
-        log = KafkaPartitionLog(
+        log_of = MergedPartitionLog if source.is_merged else KafkaPartitionLog
+        log = log_of(
             source,
             transactions=self._transactions,
             client=config.client,
@@ -348,7 +369,7 @@ class Worker:
             accept_gap=config.accept_gap,
             until_end=config.until_end,
             as_of_us=config.as_of_us,
-            topic_id=self._topic_ids.get(source.topic),
+            topic_id=id_of(source, self._topic_ids),
             input_map=None if config.input_map is None else fingerprint(config.input_map),
             current_topic=config.outputs.current,
             history=self._history,
@@ -365,7 +386,15 @@ class Worker:
             stats=stats,
             trials=self._trials,
         )
-        return _Held(runner, stats)
+        return _Held(
+            runner, stats, self._merged(source, log) if isinstance(log, MergedPartitionLog) else self
+        )
+
+    def _merged(self, source: Source, log: MergedPartitionLog) -> MergedReads:
+        ranks = {topic: rank for rank, topic in enumerate(self._config.input_topics)}
+        until_end = self._config.until_end
+
+        return MergedReads(source, self, log, ranks=ranks, until_end=until_end, receive=self._pass_on)
 
     async def seek_lane(self, source: Source, offset: int, epoch: int) -> bool:
         """Read a partition from an offset on; False if it is not ours any more."""

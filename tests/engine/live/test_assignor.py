@@ -44,6 +44,33 @@ def test_a_leader_that_knows_nothing_of_it_assigns_as_ever() -> None:
         assert first.owners == {}
 
 
+def test_partitions_of_a_number_go_together_where_topics_are_read_as_one() -> None:
+    topics = ["web", "pos", "refunds"]
+    cluster = SimpleNamespace(partitions_for_topic=lambda _: {0, 1, 2, 3}, topics=lambda: {*topics})
+    first, second, third = (assignor_of(url, topics) for url in ("http://a:1", "http://b:2", ""))
+
+    def told(**members: type[UrlAssignor]) -> dict[str, set[int]]:
+        found = first.assign(cluster, {name: member.metadata(topics) for name, member in members.items()})
+        numbers = {}
+        for name, member in members.items():
+            member.on_assignment(found[name])
+            member.on_generation_assignment(1)
+            own = found[name].partitions()
+            numbers[name] = {number for _, number in own}
+            assert sorted(own) == sorted((topic, number) for topic in topics for number in numbers[name])
+        assert sorted(number for own in numbers.values() for number in own) == [0, 1, 2, 3]
+        return numbers
+
+    alone = told(first=first)
+    assert len(alone["first"]) == 4
+    both = told(first=first, second=second)
+    assert {len(own) for own in both.values()} == {2}
+    assert told(first=first, second=second) == both, "nobody loses what it has"
+    three = told(first=first, second=second, third=third)
+    assert all(three[name] <= own for name, own in both.items())
+    assert first.owners[Source("web", min(three["second"]))] == "http://b:2"
+
+
 @pytest.mark.parametrize(
     "said", [None, b"", b"\xff", b"[]", b"[1]", b'{"u":[1]}', b'{"u":[["t","x"]]}', b"7"]
 )
