@@ -43,6 +43,35 @@ memory_option: Final = click.option(
     "unpacked, as in 8G. [default: half of what there is]",
 )
 
+replay_memory_option: Final = click.option(
+    "--memory",
+    metavar="SIZE",
+    expose_value=False,
+    callback=_bound_memory,
+    help="Stay within about this much memory, as in 8G: what takes more is parted by customer on disk and replayed "
+    "part by part, with the same results. An input, such as a workbook or a compressed Arrow file, that asks for more "
+    "to be unpacked is refused. [default: half of what there is]",
+)
+
+
+def _place_scratch(context: click.Context, _: click.Parameter, place: Path | None) -> None:
+    if place is not None:
+        from rfmstream.engine.files.scratch import set_place
+
+        set_place(place)
+        context.call_on_close(lambda: set_place(None))
+
+
+temp_dir_option: Final = click.option(
+    "--temp-dir",
+    metavar="DIR",
+    type=FILE,
+    expose_value=False,
+    callback=_place_scratch,
+    help="Keep temporary files there: parts of what does not fit into memory, runs of a sort. [default: TMPDIR, else "
+    "the system's]",
+)
+
 csv_safe_option: Final = click.option(
     "--csv-safe",
     is_flag=True,

@@ -11,7 +11,15 @@ if TYPE_CHECKING:
 
     from rfmstream.engine.files.source import Progress as ReadProgress
 
-_STAGES: Final = {"scan": "is it sorted?", "read": "reading", "sorted": "replaying"}
+_STAGES: Final = {
+    "scan": "is it sorted?",
+    "read": "reading",
+    "sorted": "replaying",
+    "parted": "parting",
+    "parts": "replaying",
+    "merged": "merging",
+}
+_READS: Final = ("scan", "read", "parted")
 
 
 @contextmanager
@@ -28,7 +36,7 @@ def progress_bar() -> Iterator["Callable[[ReadProgress], None] | None"]:
             if progress.stage not in tasks:
                 tasks[progress.stage] = bar.add_task(_STAGES[progress.stage], total=None, rate="")
             task = tasks[progress.stage]
-            rows = progress.done if progress.stage == "sorted" else progress.rows
+            rows = progress.rows if progress.stage in _READS else progress.done
             elapsed_s = bar.tasks[task].elapsed or 0.0
             rate = f"{rows / elapsed_s:,.0f} rows/s" if rows and elapsed_s > 0.2 else ""
             bar.update(task, completed=progress.done, total=progress.total, rate=rate)

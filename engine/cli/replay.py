@@ -1,8 +1,10 @@
 """`rfmstream replay`."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, nullcontext
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -11,10 +13,17 @@ from rfmstream.engine.cli.options import (
     SUFFIXES,
     chosen_ruleset,
     csv_safe_option,
-    memory_option,
+    replay_memory_option,
     ruleset_options,
+    temp_dir_option,
 )
 from rfmstream.engine.core.processors import usable_cores
+
+if TYPE_CHECKING:
+    from rfmstream.engine.replay.parts_replay import PartsReplay
+    from rfmstream.engine.replay.replay import ReplayResult
+    from rfmstream.schemas.mapping import InputFormat
+    from rfmstream.schemas.ruleset import Ruleset
 
 _THREADS_MAX = 2
 
@@ -31,6 +40,33 @@ def _readers(inputs: Sequence[Path]) -> list[str]:
     """Return which kernels read these files, by their names; a guess that nothing depends on."""
     names = " ".join(path.name for path in inputs)
     return ["jsonl"] if ".json" in names else [] if ".parquet" in names or ".arrow" in names else ["csv"]
+
+
+def _opened(
+    chosen: "Ruleset | None",
+    inputs: Sequence[Path],
+    form: "InputFormat",
+    checkpoint: Path | None,
+    *,
+    threads: int,
+    resegment: bool,
+) -> "tuple[Ruleset, Callable[..., ReplayResult | PartsReplay]]":
+    """Return the ruleset by which a run decides, and the run: as a whole, or in parts where that takes too much."""
+    from rfmstream.engine.replay.replay import open_engine
+    from rfmstream.engine.replay.replay import replay as run
+    from rfmstream.engine.replay.sizes import parts_for
+
+    # Where another ruleset takes over, all of the state moves at once.
+    parts = None if resegment else parts_for(inputs, form, checkpoint=checkpoint, threads=threads)
+    if parts is None:
+        engine = open_engine(chosen, checkpoint=checkpoint, threads=threads, resegment=resegment)
+        is_other = resegment and chosen is not None and engine.ruleset is not chosen
+        own = engine.ruleset if chosen is None else chosen
+        return own, partial(run, engine, resegment=chosen if is_other else None)
+    from rfmstream.engine.replay.in_parts import opened, replay_in_parts  # few runs need it
+
+    own = opened(chosen, checkpoint)
+    return own, partial(replay_in_parts, own, parts=parts)
 
 
 @click.command(
@@ -155,7 +191,8 @@ Exit codes:
     "is left; the checkpoint stays as it was.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as one JSON object, nothing else.")
-@memory_option
+@replay_memory_option
+@temp_dir_option
 @csv_safe_option
 def replay(
     *,
@@ -200,9 +237,9 @@ def replay(
     from rfmstream.engine.files.identities import load_identities
     from rfmstream.engine.files.mapping import load_map
     from rfmstream.engine.files.rates import load_rates
-    from rfmstream.engine.replay.replay import Outputs, open_engine
-    from rfmstream.engine.replay.replay import replay as run
+    from rfmstream.engine.replay.replay import Outputs
     from rfmstream.engine.replay.summary import summarise
+    from rfmstream.schemas.mapping import InputFormat
 
     input_map = None if map_name is None else load_map(map_name)
     identities = None if ids is None else load_identities(ids)
@@ -238,18 +275,15 @@ def replay(
         raise click.UsageError("there is one ruleset alone, and no view to name: --resegment")
     with nullcontext() if checkpoint is None else held(checkpoint):
         chosen = chosen_ruleset(rulesets[0] if rulesets else None, time_zone, currency)
-        engine = open_engine(
-            chosen, checkpoint=checkpoint, threads=threads or default_threads(), resegment=resegment
-        )
-        is_other = resegment and chosen is not None and engine.ruleset is not chosen
-        own = engine.ruleset if chosen is None else chosen
+        threads = threads or default_threads()
+        form = InputFormat() if input_map is None else input_map.input
+        own, job = _opened(chosen, inputs, form, checkpoint, threads=threads, resegment=resegment)
         exchange = (
             None if rates is None else load_rates(rates, currency=own.currency, time_zone=own.time_zone)
         )
         compile_kernels("orders", *_readers(inputs), "time", "snapshot", *state)
         with progress_bar() as on_progress:
-            result = run(
-                engine,
+            result = job(
                 inputs,
                 input_map=input_map,
                 as_of_us=None if as_of is None else parse_instant(as_of, own.time_zone, key="--as-of"),
@@ -261,7 +295,6 @@ def replay(
                 settled=settled,
                 identities=identities,
                 rates=exchange,
-                resegment=chosen if is_other else None,
             )
     summary = summarise(result)
     tell_of_files(result)

@@ -23,6 +23,7 @@ from rfmstream.schemas.ruleset import load_ruleset
 
 if TYPE_CHECKING:
     from rfmstream.engine.files.identities import Identities
+    from rfmstream.engine.replay.parts_replay import PartsReplay
     from rfmstream.engine.replay.replay import Outputs, ReplayResult
     from rfmstream.engine.replay.views import ByZone
     from rfmstream.schemas.mapping import InputMap
@@ -127,7 +128,7 @@ def replay_plan(
         raise
 
 
-def tell_of_files(result: "ReplayResult | ViewsReplay") -> None:
+def tell_of_files(result: "ReplayResult | PartsReplay | ViewsReplay") -> None:
     """Say which files stay as an earlier run on the checkpoint left them, and which had more rows than now."""
     for path, rows in result.kept.items():
         click.echo(

@@ -114,12 +114,19 @@ def print_summary(summary: Summary) -> None:
         console.print(f"[bold]{sum(signals.values()):,}[/] signals{_listed(signals)}")
     console.print(_tier_table(summary, exponent, is_wide=console.width >= _WIDTH_WIDE))
     console.print(
-        f"memory {summary.memory_bytes_total / 1e6:,.1f} MB: {_bytes(summary.bytes_per_customer)} a customer, "
+        f"{_memory_of(summary)} {summary.memory_bytes_total / 1e6:,.1f} MB: "
+        f"{_bytes(summary.bytes_per_customer)} a customer, "
         f"{_bytes(summary.bytes_per_order)} a retained order, {summary.memory_bytes['ids'] / 1e6:,.1f} MB of ids"
         f" · {summary.elapsed_s:,.1f} s · {summary.rows_per_s:,.0f} orders/s"
     )
     for path, count in summary.files.items():
         console.print(Text(f"wrote {count:,} rows: {path}"), soft_wrap=True)
+
+
+def _memory_of(summary: Summary) -> str:
+    return (
+        "memory" if summary.parts is None else f"replayed in {summary.parts} parts on disk, a state in all of"
+    )
 
 
 def _print_left_out(console: Console, summary: Summary) -> None:

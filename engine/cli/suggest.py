@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from rfmstream.engine.insight.bands import Band
     from rfmstream.engine.insight.suggest import Suggestion
-    from rfmstream.engine.replay.summary import TierRow
+    from rfmstream.engine.replay.tiers import TierRow
     from rfmstream.schemas.ruleset import Ruleset
 
 
@@ -92,7 +92,7 @@ def suggest(
     from rfmstream.engine.insight.bands import count_bands
     from rfmstream.engine.insight.suggest import suggest as find
     from rfmstream.engine.insight.suggest import toml_of
-    from rfmstream.engine.replay.summary import count_tiers
+    from rfmstream.engine.replay.tiers import count_tiers
     from rfmstream.schemas.ruleset import load_ruleset
     from rfmstream.schemas.ruleset_file import shipped_path
 

@@ -37,6 +37,13 @@ class Counters:
             self.read += count
             self.rejected[reason] = self.rejected.get(reason, 0) + count
 
+    def add(self, others: "Counters") -> None:
+        """Add what others counted."""
+        for field_ in fields(self):
+            ours, theirs = getattr(self, field_.name), getattr(others, field_.name)
+            both = dict(Counter(ours) + Counter(theirs)) if isinstance(ours, dict) else ours + theirs
+            setattr(self, field_.name, both)
+
     def since(self, before: "Counters") -> "Counters":
         """Return what was counted since these were `before`, without words of which nothing was."""
         less: dict[str, Any] = {}

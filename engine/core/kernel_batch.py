@@ -98,6 +98,14 @@ def _hashes(
     return hashes
 
 
+def shards_of(customer_ids: pa.StringArray, shards: int) -> NDArray[np.uint8]:
+    """Return the number of each customer's shard, of up to 256: what `kernels.fold.shard_of` says."""
+    offsets, data = offsets_and_data(customer_ids)
+    route = np.empty(len(customer_ids), dtype=np.uint64)
+    hash_ids(offsets, data, _ROUTE_KEYS, route)
+    return ((route & np.uint64(0xFFFF)) * np.uint64(shards) >> np.uint64(16)).astype(np.uint8)
+
+
 def _with_digests(event_ids: pa.StringArray) -> pa.Array:
     """Return event ids with a digest in place of each that is longer than what the kernels remember.
 

@@ -4,7 +4,7 @@ Decoding, folding and encoding all run outside the interpreter lock, so three th
 """
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Final, Generic, Self, TypeVar
 
@@ -12,6 +12,7 @@ _DEPTH: Final = 4
 """Items on the way: enough to even out a slow one, few enough to be forgotten beside the state."""
 
 _T = TypeVar("_T")
+_R = TypeVar("_R")
 
 
 def read_ahead(items: Iterator[_T], stop: Callable[[], None]) -> Iterator[_T]:
@@ -30,6 +31,31 @@ def read_ahead(items: Iterator[_T], stop: Callable[[], None]) -> Iterator[_T]:
             yield item
     finally:
         stop()
+        pool.shutdown(cancel_futures=True)
+
+
+def map_ahead(
+    function: Callable[[_T], _R], items: Sequence[_T], threads: int, stop: Callable[[], None]
+) -> Iterator[_R]:
+    """Yield what a function makes of each item, in order; so many threads work on the next ones meanwhile.
+
+    In      stop  called when the consumer leaves early; makes calls that have begun end soon
+    Errors  those of the function, where its result would have come
+    """
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="ahead")
+    try:
+        pending = deque(pool.submit(function, item) for item in items[:threads])
+        for following in range(threads, len(items) + threads):
+            if not pending:
+                break
+            made = pending.popleft().result()
+            if following < len(items):
+                pending.append(pool.submit(function, items[following]))
+            yield made
+    except BaseException:  # of a call, or the consumer leaves
+        stop()
+        raise
+    finally:
         pool.shutdown(cancel_futures=True)
 
 

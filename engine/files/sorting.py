@@ -3,19 +3,22 @@
 Source  docs/semantics.md 5, rule 3
 """
 
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
+from contextlib import ExitStack
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import numpy as np
 import pyarrow as pa
 
+from rfmstream.engine.files.runs import RUN_BATCH_ROWS, RunWriter, merged
+from rfmstream.engine.files.scratch import scratch
 from rfmstream.schemas.codes import OrderType
 
+if TYPE_CHECKING:
+    from pathlib import Path
+
 BATCH_ROWS: Final = 1 << 17
-_RUN_BATCH_ROWS: Final = 1 << 14
 _OFFSETS_MAX: Final = 2**31 - 1
 
 
@@ -81,7 +84,8 @@ class Sorter:
         self._held_bytes = 0
         self._sorted = True
         self._newest: int | None = None
-        self._directory: tempfile.TemporaryDirectory[str] | None = None
+        self._stack = ExitStack()
+        self._folder: Path | None = None
         self._runs: list[Path] = []
         self.row_count = 0
 
@@ -91,8 +95,7 @@ class Sorter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._directory is not None:
-            self._directory.cleanup()
+        self._stack.close()
 
     def add(self, batch: pa.RecordBatch) -> None:
         """Take the next batch of canonical orders, with the attributes that all of them have."""
@@ -116,12 +119,7 @@ class Sorter:
             return
         if self._held:
             self._spill()
-        runs = [_Run(path) for path in self._runs]
-        try:
-            yield from _merge(runs)
-        finally:
-            for run in runs:
-                run.close()
+        yield from merged(self._runs, _key)
 
     def _drain(self, rows: int) -> Iterator[pa.RecordBatch]:
         """Yield what is held, in order, in batches of about `rows`."""
@@ -146,14 +144,16 @@ class Sorter:
             )
 
     def _spill(self) -> None:
-        if self._directory is None:
-            self._directory = tempfile.TemporaryDirectory(prefix="rfmstream-sort-")
-        path = Path(self._directory.name) / f"{len(self._runs):06d}.arrow"
-        schema = self._held[0].schema
-        with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_stream(sink, schema) as writer:
-            for batch in self._drain(_RUN_BATCH_ROWS):
-                writer.write_batch(batch)
-        self._runs.append(path)
+        if self._folder is None:
+            self._folder = self._stack.enter_context(scratch())
+        with RunWriter(self._folder / f"{len(self._runs):06d}.arrow") as run:
+            for batch in self._drain(RUN_BATCH_ROWS):
+                run.write(batch)
+        self._runs.append(run.path)
+
+
+def _key(batch: pa.RecordBatch) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    return places(batch), batch.column("row").to_numpy()
 
 
 def _contiguous(arrays: list[pa.Array]) -> pa.Array:
@@ -161,66 +161,3 @@ def _contiguous(arrays: list[pa.Array]) -> pa.Array:
     if pa.types.is_string(kind) and sum(array.nbytes for array in arrays) > _OFFSETS_MAX:
         arrays = [array.cast(pa.large_string()) for array in arrays]
     return pa.concat_arrays(arrays)
-
-
-class _Run:
-    """A sorted run on disk, read batch by batch."""
-
-    def __init__(self, path: Path) -> None:
-        self._source = pa.OSFile(str(path))
-        self._reader = pa.ipc.open_stream(self._source)
-        self.batch: pa.RecordBatch | None = None
-        self.advance()
-
-    def advance(self) -> None:
-        """Read the next batch; None at the end."""
-        self.batch = next(iter(self._reader), None)
-        if self.batch is not None:
-            self.places = places(self.batch)
-            self.rows = self.batch.column("row").to_numpy()
-
-    def last(self) -> tuple[int, int]:
-        """Return (place, row) of the last order of the batch."""
-        return int(self.places[-1]), int(self.rows[-1])
-
-    def take_until(self, limit: tuple[int, int]) -> pa.RecordBatch | None:
-        """Take the orders of the batch up to (place, row) inclusive; None if there are none."""
-        assert self.batch is not None, "an exhausted run takes no part"
-        start, end = (np.searchsorted(self.places, limit[0], side) for side in ("left", "right"))
-        cut = int(start + np.searchsorted(self.rows[start:end], limit[1], "right"))
-        taken = self.batch.slice(0, cut) if cut else None
-        if cut == self.batch.num_rows:
-            self.advance()
-        elif cut:
-            self.batch, self.rows = self.batch.slice(cut), self.rows[cut:]
-            self.places = self.places[cut:]
-        return taken
-
-    def close(self) -> None:
-        """Close the file."""
-        self._reader.close()
-        self._source.close()
-
-
-def _merge(runs: list[_Run]) -> Iterator[pa.RecordBatch]:
-    """Merge runs: what all heads hold up to the smallest of their last (place, row) can be handed on.
-
-    A row stands in one run only, so that (place, row) tells runs apart within an instant. Several events of
-    one row are in one run, next to each other when their places are equal, and a cut behind the last of them
-    keeps them together.
-    """
-    ready: list[pa.RecordBatch] = []
-    ready_rows = 0
-    while alive := [run for run in runs if run.batch is not None]:
-        limit = min(run.last() for run in alive)
-        parts = [taken for run in alive if (taken := run.take_until(limit)) is not None]
-        merged = pa.concat_batches(parts)
-        if len(parts) > 1:
-            merged = merged.take(pa.array(np.argsort(places(merged), kind="stable")))
-        ready.append(merged)
-        ready_rows += merged.num_rows
-        if ready_rows >= BATCH_ROWS // 2:
-            yield pa.concat_batches(ready)
-            ready, ready_rows = [], 0
-    if ready:
-        yield pa.concat_batches(ready)

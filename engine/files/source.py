@@ -44,16 +44,20 @@ _UNPACKED_RATIO: Final = 10
 """How much larger than on disk a compressed text file is taken to be."""
 
 
+Stage = Literal["scan", "read", "sorted", "parted", "parts", "merged"]
+
+
 @dataclass(frozen=True)
 class Progress:
     """How far a run has come.
 
-    Fields  stage  "scan" (is it sorted?), "read", or "sorted" (orders handed on after sorting)
-            done, total   bytes of the input files for scan and read, orders for sorted
+    Fields  stage  "scan" (is it sorted?), "read", or "sorted" (orders handed on after sorting); of what is larger than
+                   memory "parted" (read and parted), "parts" (orders replayed) and "merged" (rows of changes written)
+            done, total   bytes of the input files for scan, read and parted, else orders or rows
             rows   input rows read so far
     """
 
-    stage: Literal["scan", "read", "sorted"]
+    stage: Stage
     done: int
     total: int
     rows: int
@@ -82,6 +86,7 @@ class OrderStream:
         identities: Identities | None,
         rates: Rates | None,
         attributes: Sequence[str],
+        in_order: bool,
     ) -> None:
         self.rows_read = 0
         self.lines_repeated = 0
@@ -113,6 +118,7 @@ class OrderStream:
         self._budget_bytes = memory_budget_bytes
         self._rows_before = rows_before
         self._on_progress = on_progress
+        self._in_order = in_order
         self._batches = self._run()
 
     @property
@@ -149,6 +155,9 @@ class OrderStream:
             return
         if self._map is not None and self._map.sum_lines:
             yield from self._summed()
+            return
+        if not self._in_order:
+            yield from (batches for _, batches in self._judged())
             return
         if self._is_scanned():
             self.is_sorted = self._scan()
@@ -337,7 +346,7 @@ class OrderStream:
                 yield chunk
             before += file.size
 
-    def _tell(self, stage: Literal["scan", "read", "sorted"], done: int, total: int) -> None:
+    def _tell(self, stage: Stage, done: int, total: int) -> None:
         if self._on_progress is not None:
             self._on_progress(Progress(stage, done, total, self.rows_read))
 
@@ -355,6 +364,7 @@ def open_orders(  # noqa: PLR0913 - options by keyword
     identities: Identities | None = None,
     rates: Rates | None = None,
     attributes: Sequence[str] = (),
+    in_order: bool = True,
 ) -> OrderStream:
     """Open order history: (canonical, rejected) batches in order of (occurred_at, input order).
 
@@ -369,6 +379,8 @@ def open_orders(  # noqa: PLR0913 - options by keyword
             identities  ids that stand for others
             rates      of other currencies; None: orders in them are rejected
             attributes  columns that views look at: both batches have them, too, as `attribute.NAME`
+            in_order   False: as they stand in the input, for who brings them into order; what must be held in memory
+                       anyway (lines to be summed, other currencies) comes in order all the same
     Errors  InputError   an input is missing, damaged, of unknown format or lacks a column
             ConfigError  an unknown currency or time zone
     """
@@ -385,6 +397,7 @@ def open_orders(  # noqa: PLR0913 - options by keyword
         identities=identities,
         rates=rates,
         attributes=attributes,
+        in_order=in_order,
     )
 
 

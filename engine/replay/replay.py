@@ -182,14 +182,14 @@ def replay(  # noqa: PLR0913 - the options of one command
     before = deepcopy(engine.counters)
     taken = None if resegment is None else engine.resegment(resegment)
     taken_signals = engine.signals
-    _check_signals(engine, outputs)
+    check_signals(engine.ruleset, outputs)
     check_as_of(engine, as_of_us)
     dates, alike = Dates(until_us), Alike()
     files = find_files(inputs, InputFormat() if input_map is None else input_map.input)
     check_outputs(outputs.paths().values(), [*inputs, *(file.path for file in files)])
     listener = Listener(on_progress)
     with ExitStack() as stack:
-        made = _open_outputs(stack, outputs, engine.ruleset)
+        made = open_outputs(stack, outputs, engine.ruleset)
         orders = open_orders(
             inputs,
             input_map=input_map,
@@ -228,9 +228,11 @@ def replay(  # noqa: PLR0913 - the options of one command
             raise rejections.refusal(counters)
         snapshot = engine.snapshot()
         _finish(made, snapshot)
-        fuller = _fuller(made) if checkpoint is not None and before.read else {}
+        fuller = fuller_files(made) if checkpoint is not None and before.read else {}
         kept = (
-            {} if counters.applied else {path: rows for path, rows in fuller.items() if not _rows(made, path)}
+            {}
+            if counters.applied
+            else {path: rows for path, rows in fuller.items() if not rows_of(made, path)}
         )
         # Files without their checkpoint, or the other way round, are half a result.
         with ExitStack() if settled is None else nullcontext(settled) as until:
@@ -300,7 +302,7 @@ class RejectedRows:
         )
 
 
-def _open_outputs(stack: ExitStack, outputs: Outputs, ruleset: Ruleset) -> dict[str, OutputFile]:
+def open_outputs(stack: ExitStack, outputs: Outputs, ruleset: Ruleset) -> dict[str, OutputFile]:
     """Open every file before the first row is read: what cannot be written is better known now."""
     schemas = {
         "changes": change_schema(ruleset),
@@ -327,20 +329,22 @@ def _finish(made: Mapping[str, OutputFile], snapshot: pa.Table) -> None:
         out.finish()
 
 
-def _fuller(made: Mapping[str, OutputFile]) -> dict[Path, int]:
+def fuller_files(made: Mapping[str, OutputFile]) -> dict[Path, int]:
     """Return the files that hold more rows than what is to replace them, of the kinds that tell what is new."""
     found = {out.path: rows_in(out.path) for name, out in made.items() if name in ("changes", "signals")}
-    return {path: rows for path, rows in found.items() if rows > _rows(made, path)}
+    return {path: rows for path, rows in found.items() if rows > rows_of(made, path)}
 
 
-def _rows(made: Mapping[str, OutputFile], path: Path) -> int:
+def rows_of(made: Mapping[str, OutputFile], path: Path) -> int:
+    """Return how many rows of a file were made."""
     return next(out.rows for out in made.values() if out.path == path)
 
 
-def _check_signals(engine: Engine, outputs: Outputs) -> None:
-    if outputs.signals is not None and not engine.ruleset.asks_signals:
+def check_signals(ruleset: Ruleset, outputs: Outputs) -> None:
+    """Refuse a file of signals where there are none."""
+    if outputs.signals is not None and not ruleset.asks_signals:
         raise ConfigError(
-            f"ruleset {engine.ruleset.identity} asks for no signals",
+            f"ruleset {ruleset.identity} asks for no signals",
             key="signals",
             fix="give it warn_days, dwell_days or [milestones]: docs/rulesets.md, or leave the file out",
         )

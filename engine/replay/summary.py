@@ -7,48 +7,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-import pyarrow as pa
-import pyarrow.compute as pc
-
 from rfmstream.engine.core.counters import Counters
 from rfmstream.engine.events.instants import to_text
+from rfmstream.engine.replay.parts_replay import PartsReplay
 from rfmstream.engine.replay.replay import ReplayResult
+from rfmstream.engine.replay.tiers import TierRow, count_tiers, ratio, tier_rows
 from rfmstream.schemas.changes import CHANGE_REASONS
 from rfmstream.schemas.codes import NEVER_US
 from rfmstream.schemas.orders import REJECTION_REASONS
 from rfmstream.schemas.ruleset import Ruleset
 from rfmstream.schemas.signals import SIGNAL_KINDS
-
-_EXACT = pa.decimal128(38, 0)
-"""Sums of int64 columns, which one more customer could take past int64."""
-
-
-@dataclass(frozen=True)
-class TierRow:
-    """The customers of one tier.
-
-    Fields  id               tier id; None: the customers without a tier
-            customers        how many there are
-            orders           their lifetime_orders: all orders that are not void, within the window or not
-            revenue_minor    their lifetime_monetary_minor: what is left of those orders, plus adjustments
-            customer_share   of all customers, 0..1; None if there are none
-            revenue_share    of all revenue; None unless that is positive
-    """
-
-    id: str | None
-    label_zh: str
-    label_en: str
-    customers: int
-    orders: int
-    revenue_minor: int
-    customer_share: float | None
-    revenue_share: float | None
-
-    @property
-    def average_order_minor(self) -> int | None:
-        """Revenue an order, rounded down; None without orders."""
-        return self.revenue_minor // self.orders if self.orders else None
-
 
 _OF_CUSTOMERS: Final = ("customers", "extras", "customer_index", "timers")
 
@@ -66,7 +34,8 @@ class Summary:
             rows          what became of the order events: read = applied + duplicates + rejected
             tiers         in the ruleset's order; customers without a tier come last
             retained_orders  orders, refunded and void ones included, that the state still knows
-            memory_bytes  of the state, by what it holds
+            memory_bytes  of the state, by what it holds; of all parts together
+            parts         in which it was replayed, one after the other; None: as a whole
             files         rows written, by file
     """
 
@@ -84,6 +53,7 @@ class Summary:
     customers: int
     retained_orders: int
     memory_bytes: Mapping[str, int]
+    parts: int | None
     files: Mapping[str, int]
     elapsed_s: float
 
@@ -101,12 +71,12 @@ class Summary:
     def bytes_per_customer(self) -> float | None:
         """What a customer takes besides its orders and ids: records, index and timer."""
         used = sum(self.memory_bytes.get(name, 0) for name in _OF_CUSTOMERS)
-        return _ratio(used, self.customers)
+        return ratio(used, self.customers)
 
     @property
     def bytes_per_order(self) -> float | None:
         """What a retained order takes besides its id: record and index."""
-        return _ratio(self.memory_bytes["orders"] + self.memory_bytes["order_index"], self.retained_orders)
+        return ratio(self.memory_bytes["orders"] + self.memory_bytes["order_index"], self.retained_orders)
 
     @property
     def rows_per_s(self) -> float:
@@ -171,6 +141,7 @@ class Summary:
                 "retained_orders": self.retained_orders,
                 "bytes_per_customer": self.bytes_per_customer,
                 "bytes_per_retained_order": self.bytes_per_order,
+                "parts": self.parts,
             },
             "files": dict(self.files),
             "elapsed_s": round(self.elapsed_s, 3),
@@ -178,11 +149,17 @@ class Summary:
         }
 
 
-def summarise(result: ReplayResult) -> Summary:
+def summarise(result: ReplayResult | PartsReplay) -> Summary:
     """Build the summary of a replay."""
-    engine = result.engine
+    if isinstance(result, PartsReplay):
+        ruleset, tiers = result.ruleset, tier_rows(result.tiers, result.ruleset)
+        customers, orders, memory, parts = result.customers, result.orders, result.memory, result.parts
+    else:
+        engine = result.engine
+        ruleset, tiers = engine.ruleset, count_tiers(result.snapshot, engine.ruleset)
+        customers, orders, memory, parts = result.snapshot.num_rows, engine.orders, engine.memory, None
     return Summary(
-        ruleset=engine.ruleset,
+        ruleset=ruleset,
         as_of_us=result.as_of_us,
         input_rows=result.input_rows,
         excluded=result.excluded,
@@ -192,56 +169,16 @@ def summarise(result: ReplayResult) -> Summary:
         rows_ahead=result.rows_ahead,
         newest_ahead_us=result.newest_ahead_us,
         rows=result.counters,
-        tiers=count_tiers(result.snapshot, engine.ruleset),
-        customers=result.snapshot.num_rows,
-        retained_orders=engine.orders,
-        memory_bytes=engine.memory,
+        tiers=tiers,
+        customers=customers,
+        retained_orders=orders,
+        memory_bytes=memory,
+        parts=parts,
         files={str(path): rows for path, rows in result.files.items()},
         elapsed_s=result.elapsed_s,
     )
 
 
-def count_tiers(snapshot: pa.Table, ruleset: Ruleset) -> tuple[TierRow, ...]:
-    """Count the customers, orders and revenue of each tier of a snapshot.
-
-    Every tier of the ruleset has its row, in the ruleset's order; those without a tier follow if there are any.
-    """
-    # One dictionary for all chunks: group_by would else refuse the column.
-    snapshot = snapshot.select(["tier", "lifetime_orders", "lifetime_monetary_minor"]).unify_dictionaries()
-    revenue = pc.cast(snapshot["lifetime_monetary_minor"], pa.decimal128(19, 0)).cast(_EXACT)
-    grouped = (
-        pa.table({"tier": snapshot["tier"], "orders": snapshot["lifetime_orders"], "revenue": revenue})
-        .group_by("tier")
-        .aggregate([([], "count_all"), ("orders", "sum"), ("revenue", "sum")])
-    )
-    found = {row["tier"]: row for row in grouped.to_pylist()}
-    customers = snapshot.num_rows
-    revenue_total = sum(int(row["revenue_sum"]) for row in found.values())
-
-    def tier_row(tier_id: str | None, label_zh: str, label_en: str) -> TierRow:
-        row = found.get(tier_id, {"count_all": 0, "orders_sum": 0, "revenue_sum": 0})
-        revenue_minor = int(row["revenue_sum"])
-        return TierRow(
-            id=tier_id,
-            label_zh=label_zh,
-            label_en=label_en,
-            customers=row["count_all"],
-            orders=row["orders_sum"],
-            revenue_minor=revenue_minor,
-            customer_share=_ratio(row["count_all"], customers),
-            revenue_share=_ratio(revenue_minor, revenue_total),
-        )
-
-    rows = [tier_row(tier.id, tier.label_zh, tier.label_en) for tier in ruleset.tiers]
-    if None in found:
-        rows.append(tier_row(None, "无分层", "No tier"))
-    return tuple(rows)
-
-
 def in_order(counts: Mapping[str, int], words: tuple[str, ...]) -> dict[str, int]:
     """Return the counts that are there in the order of `words`."""
     return {word: counts[word] for word in words if word in counts}
-
-
-def _ratio(part: int, whole: int) -> float | None:
-    return part / whole if whole > 0 else None

@@ -1,6 +1,7 @@
 """The manifest of a checkpoint: which files belong to it, what they are of, and in which version they are written."""
 
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Any, Final
@@ -11,12 +12,14 @@ import xxhash
 from rfmstream.engine.core.checkpoint.columns import FIX_DAMAGE
 from rfmstream.engine.core.checkpoint.folder import MANIFEST, OWN_FILE, OWN_FOLDER, has_checkpoint
 from rfmstream.engine.core.counters import Counters
-from rfmstream.engine.core.machine import Machine
+from rfmstream.engine.core.machine import Machine, Mode
+from rfmstream.engine.core.shard import Shard
 from rfmstream.kernels import layout
 from rfmstream.schemas.changes import MODES
 from rfmstream.schemas.codes import FOREVER_US, NEVER_US
 from rfmstream.schemas.errors import StateError
 from rfmstream.schemas.plan import no_view
+from rfmstream.schemas.ruleset import Ruleset
 
 FORMAT: Final = "rfmstream-checkpoint"
 VIEWS_FORMAT: Final = "rfmstream-views"
@@ -35,27 +38,54 @@ def describe(
 
     populations  the file of those, if there are some
     """
+    shards = [times_of(shard) for shard in machine.shards]
     parted = {} if populations is None else {"populations": populations}
+    return (
+        describe_shards(machine.ruleset, machine.mode, machine.counters, shards, files)
+        | parted
+        | {"version": VERSION if parted else _WITHOUT_POPULATIONS}
+    )
+
+
+def describe_shards(
+    ruleset: Ruleset,
+    mode: Mode,
+    counters: Counters,
+    shards: Sequence["ShardTimes"],
+    files: list[dict[str, Any]],
+) -> dict[str, Any]:
+    """Return the manifest of shards that were written to files, two a shard."""
     return {
         "format": FORMAT,
-        "version": VERSION if parted else _WITHOUT_POPULATIONS,
-        "ruleset": machine.ruleset.identity,
-        "ruleset_name": machine.ruleset.name,
-        "fingerprint": machine.ruleset.fingerprint,
-        "tier_fingerprint": machine.ruleset.tier_fingerprint or machine.ruleset.fingerprint,
-        "time_zone": machine.ruleset.time_zone,
-        "currency": machine.ruleset.currency,
-        "tiers": [tier.id for tier in machine.ruleset.tiers],
-        "mode": machine.mode,
-        "has_extras": machine.shards[0].has_extras,
-        "clock_us": machine.clock_us,
-        "counters": asdict(machine.counters),
-        "shards": [
-            {"clock_us": shard.clock_us, "wheel_key": int(shard.state.row.wheel_key)}
-            for shard in machine.shards
-        ],
+        "version": _WITHOUT_POPULATIONS,
+        "ruleset": ruleset.identity,
+        "ruleset_name": ruleset.name,
+        "fingerprint": ruleset.fingerprint,
+        "tier_fingerprint": ruleset.tier_fingerprint or ruleset.fingerprint,
+        "time_zone": ruleset.time_zone,
+        "currency": ruleset.currency,
+        "tiers": [tier.id for tier in ruleset.tiers],
+        "mode": mode,
+        "has_extras": any(shard.has_extras for shard in shards),
+        "clock_us": max(shard.clock_us for shard in shards),
+        "counters": asdict(counters),
+        "shards": [{"clock_us": shard.clock_us, "wheel_key": shard.wheel_key} for shard in shards],
         "files": files,
-    } | parted
+    }
+
+
+@dataclass(frozen=True)
+class ShardTimes:
+    """What a manifest says of a shard beside its files: its clock, and where its calendar queue stands."""
+
+    clock_us: int
+    wheel_key: int
+    has_extras: bool
+
+
+def times_of(shard: Shard) -> ShardTimes:
+    """Return what the manifest says of a shard."""
+    return ShardTimes(shard.clock_us, int(shard.state.row.wheel_key), shard.has_extras)
 
 
 def sealed(manifest: dict[str, Any]) -> bytes:

@@ -69,13 +69,17 @@ def read_machine(
     *,
     ruleset: Ruleset | str | None = None,
     threads: int | None = None,
+    only_shard: int | None = None,
     **options: Any,  # noqa: ANN401 - `view`, `seeds` and `hashed` of the machine
 ) -> Machine:
-    """Return the machine in a folder that holds the checkpoint of one."""
+    """Return the machine in a folder that holds the checkpoint of one.
+
+    only_shard  the machine is to hold the customers of this shard alone; its counters begin anew
+    """
     while True:
         manifest = read_manifest(folder)
         try:
-            return _read(folder, manifest, ruleset, threads, options)
+            return _read(folder, manifest, ruleset, threads, {**options, "only_shard": only_shard})
         except StateError:
             # While it was read another one may have taken its place, whose manifest names other files.
             if read_manifest(folder) == manifest:
@@ -89,20 +93,19 @@ def _read(
     threads: int | None,
     options: dict[str, Any],
 ) -> Machine:
+    only_shard = options.pop("only_shard")
     own = own_ruleset(manifest, ruleset, folder)
     populations = None
     if "populations" in manifest:
         populations = _read_populations(folder, manifest["populations"])
-    machine = Machine(
-        own, threads=len(manifest["shards"]), mode=manifest["mode"], populations=populations, **options
-    )
+    files = manifest["files"]
+    told = list(zip(manifest["shards"], files[::2], files[1::2], strict=True))
+    if only_shard is not None:
+        told = [told[only_shard]]
+    machine = Machine(own, threads=len(told), mode=manifest["mode"], populations=populations, **options)
     if threads is not None:
         machine.use_threads(threads)
-    files = iter(manifest["files"])
-    parts = [
-        (shard, saved, next(files), next(files))
-        for shard, saved in zip(machine.shards, manifest["shards"], strict=True)
-    ]
+    parts = [(shard, *saved) for shard, saved in zip(machine.shards, told, strict=True)]
 
     def load(part: tuple[Shard, dict[str, int], dict[str, Any], dict[str, Any]]) -> None:
         shard, saved, customers, entries = part
@@ -129,7 +132,8 @@ def _read(
         shard.arm()
 
     machine.threads.for_each(load, parts)
-    machine.counters = Counters(**manifest["counters"])
+    if only_shard is None:
+        machine.counters = Counters(**manifest["counters"])
     if own.fingerprint != manifest["fingerprint"] and machine.customers:
         # The tiers are decided as before, but other signals are asked for.
         machine.ask_anew()

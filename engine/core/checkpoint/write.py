@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, contextmanager, suppress
 from itertools import chain
 from pathlib import Path
 from typing import IO, Any, Final
@@ -30,6 +30,7 @@ from rfmstream.engine.core.checkpoint.manifest import describe, is_of_views, sea
 from rfmstream.engine.core.checkpoint.populations import POPULATION_SCHEMA, population_batch
 from rfmstream.engine.core.compact import Compacted
 from rfmstream.engine.core.machine import Machine
+from rfmstream.engine.core.populations import Populations
 from rfmstream.engine.core.shard import Shard
 from rfmstream.kernels import layout
 from rfmstream.schemas.errors import StateError
@@ -45,66 +46,97 @@ def write_checkpoint(machine: Machine, directory: str | os.PathLike[str]) -> Non
 
     Raises  StateError where the directory holds something else or cannot be written
     """
-    folder = Path(directory)
+    with checkpointing(Path(directory)) as checkpoint:
+        files = machine.threads.for_each(
+            lambda part: checkpoint.write_shard(*part), list(enumerate(machine.shards))
+        )
+        parted = None
+        if machine.populations is not None:
+            parted = checkpoint.write_populations(machine.populations)
+        checkpoint.publish(describe(machine, list(chain.from_iterable(files)), parted))
+
+
+@contextmanager
+def checkpointing(folder: Path) -> Iterator["Checkpoint"]:
+    """Give a checkpoint to write in steps: it replaces the one in the directory when it is published, and else goes.
+
+    Raises  StateError where the directory holds something else or cannot be written
+    """
     if is_of_views(folder):
         raise StateError(
             "holds a checkpoint of several views, which one engine cannot replace",
             path=folder,
             fix="name another directory",
         )
-    with writing(folder):
-        files_of(folder)  # what is not ours is refused before anything is made
-        with alone(folder):
-            _write(machine, folder)
+    with ExitStack() as stack:
+        with writing(folder):
+            files_of(folder)  # what is not ours is refused before anything is made
+            stack.enter_context(alone(folder))
+            checkpoint = Checkpoint(folder)
+            stack.callback(checkpoint.discard)
+            checkpoint.begin()
+        yield checkpoint
 
 
-def _write(machine: Machine, folder: Path) -> None:
-    old = files_of(folder)
-    generation = next_generation(old)
-    written: list[Path] = []
-    # A view's folder is new each time, and the checkpoint that is replaced beside it.
-    like = folder / MANIFEST if has_checkpoint(folder) else folder.parent / MANIFEST
+class Checkpoint:
+    """A checkpoint in the making; shards may be written by several threads at once."""
 
-    def write(part: tuple[int, Shard]) -> list[dict[str, Any]]:
-        number, shard = part
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._old = files_of(folder)
+        self._generation = next_generation(self._old)
+        self._written: list[Path] = []
+        # A view's folder is new each time, and the checkpoint that is replaced beside it.
+        self._like = folder / MANIFEST if has_checkpoint(folder) else folder.parent / MANIFEST
+
+    def begin(self) -> None:
+        """Mark a directory that holds no checkpoint yet."""
+        if not has_checkpoint(self._folder) and FIRST not in self._old:
+            self._written.append(self._folder / FIRST)
+            self._written[-1].touch()
+
+    def write_shard(self, number: int, shard: Shard) -> list[dict[str, Any]]:
+        """Write the state of a shard; return what the manifest says of its files."""
         files, compacted = [], Compacted(shard)
-        for kind, schema, batches in (
-            ("customers", customer_schema(shard), _customer_batches(shard, compacted)),
-            ("entries", ENTRY_SCHEMA, _entry_batches(shard, compacted)),
-        ):
-            path = folder / f"{generation}-{number}-{kind}.arrow"
-            written.append(path)
-            create(path, like=like)
-            files.append(_write_file(path, schema, batches))
+        with writing(self._folder):
+            for kind, schema, batches in (
+                ("customers", customer_schema(shard), _customer_batches(shard, compacted)),
+                ("entries", ENTRY_SCHEMA, _entry_batches(shard, compacted)),
+            ):
+                files.append(_write_file(self._make(f"{number}-{kind}.arrow"), schema, batches))
         return files
 
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if not has_checkpoint(folder) and FIRST not in old:
-            written.append(folder / FIRST)
-            written[-1].touch()
-        files = list(chain.from_iterable(machine.threads.for_each(write, list(enumerate(machine.shards)))))
-        parted = None
-        if machine.populations is not None:
-            written.append(folder / f"{generation}-0-populations.arrow")
-            create(written[-1], like=like)
-            parted = _write_file(written[-1], POPULATION_SCHEMA, [population_batch(machine.populations)])
-        written.append(folder / f"{generation}-{MANIFEST}")
-        create(written[-1], like=like)
-        with written[-1].open("wb") as file:
-            file.write(sealed(describe(machine, files, parted)))
-            sync(file)
-        sync_folder(folder)
-        written.pop().replace(folder / MANIFEST)
-        written.clear()  # they are the checkpoint now
-        sync_folder(folder)
-    except BaseException:
-        for path in written:
+    def write_populations(self, populations: Populations) -> dict[str, Any]:
+        """Write the populations; return what the manifest says of their file."""
+        with writing(self._folder):
+            path = self._make("0-populations.arrow")
+            return _write_file(path, POPULATION_SCHEMA, [population_batch(populations)])
+
+    def publish(self, manifest: dict[str, Any]) -> None:
+        """Let what was written, of which the manifest tells, be the checkpoint."""
+        with writing(self._folder):
+            path = self._make(MANIFEST)
+            with path.open("wb") as file:
+                file.write(sealed(manifest))
+                sync(file)
+            sync_folder(self._folder)
+            path.replace(self._folder / MANIFEST)
+            self._written.clear()  # they are the checkpoint now
+            sync_folder(self._folder)
+            # Whatever happens from here on leaves files too many, which the next checkpoint removes.
+            for name in (*self._old, FIRST):
+                remove(self._folder / name)
+
+    def discard(self) -> None:
+        """Remove what was written, unless it was published."""
+        for path in self._written:
             path.unlink(missing_ok=True)
-        raise
-    # Whatever happens from here on leaves files too many, which the next checkpoint removes.
-    for name in (*old, FIRST):
-        remove(folder / name)
+
+    def _make(self, name: str) -> Path:
+        path = self._folder / f"{self._generation}-{name}"
+        self._written.append(path)
+        create(path, like=self._like)
+        return path
 
 
 def _customer_batches(shard: Shard, compacted: Compacted) -> Iterator[pa.RecordBatch]:

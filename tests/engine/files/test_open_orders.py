@@ -112,7 +112,7 @@ def test_the_budget_changes_nothing(
 
 def test_external_sort_of_many_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rfmstream.engine.files.readers.CHUNK_ROWS", 100)
-    monkeypatch.setattr("rfmstream.engine.files.sorting._RUN_BATCH_ROWS", 7)
+    monkeypatch.setattr("rfmstream.engine.files.runs.RUN_BATCH_ROWS", 7)
     monkeypatch.setattr("rfmstream.engine.files.sorting.BATCH_ROWS", 64)
     table = history()
     path = write(table, tmp_path / "o.parquet")

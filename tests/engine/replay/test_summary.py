@@ -4,7 +4,8 @@ from pathlib import Path
 import pyarrow as pa
 
 from rfmstream.engine.replay.replay import open_engine, replay
-from rfmstream.engine.replay.summary import count_tiers, summarise
+from rfmstream.engine.replay.summary import summarise
+from rfmstream.engine.replay.tiers import count_tiers
 from rfmstream.schemas.ruleset import load_ruleset
 
 RULESET = load_ruleset("rfm8")
