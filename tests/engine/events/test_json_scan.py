@@ -1,10 +1,11 @@
 """JSON lines with the scanner come out as without it: orders, rejected rows and what these show."""
 
 import tempfile
+from datetime import datetime
 from pathlib import Path
 
 import pyarrow as pa
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from json_texts import GOOD, texts
 from schedules import some
@@ -14,7 +15,10 @@ from rfmstream.engine.events.normalise import CONTRACT_COLUMNS, normalise
 from rfmstream.engine.files.input_files import find_files
 from rfmstream.engine.files.jsonlines import read_json_lines
 from rfmstream.engine.files.source import _with_damaged, open_orders
+from rfmstream.schemas.codes import OrderType
 from rfmstream.schemas.mapping import InputFormat
+
+REFUND = GOOD.replace(b'"paid"', b'"refunded"')
 
 
 def scanned(path: Path, time_zone: str, budget_bytes: int) -> tuple[list[dict], list[dict]]:
@@ -34,10 +38,16 @@ def parsed(path: Path, time_zone: str) -> tuple[list[dict], list[dict]]:
         )
         orders += good.to_pylist()
         rejected += _with_damaged(chunk, bad).to_pylist()
-    return sorted(orders, key=lambda order: (order["occurred_at"], order["row"])), rejected
+    return sorted(orders, key=in_time), rejected
+
+
+def in_time(order: dict) -> tuple[datetime, bool, int]:
+    """Return what rows are sorted by: docs/semantics.md 5, rule 3."""
+    return order["occurred_at"], order["type"] != OrderType.PAID, order["row"]
 
 
 @settings(max_examples=some(200), deadline=None)
+@example(lines=[REFUND, GOOD], time_zone="UTC", budget_bytes=1)
 @given(
     lines=st.lists(st.one_of(texts(), st.sampled_from([b"", b" \r", GOOD + b"\r"])), max_size=12),
     time_zone=st.sampled_from(["UTC", "Asia/Shanghai"]),
