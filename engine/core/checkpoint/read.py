@@ -243,6 +243,7 @@ def _read_columns(
             rows, id_bytes = saved["rows"], saved["id_bytes"]
             for batch in reader:
                 check_buffers(batch)
+                _check_texts(batch)
                 rows -= batch.num_rows
                 id_bytes -= id_bytes_of(batch)
                 if min(rows, id_bytes) < 0 or not _is_within(batch, highest):
@@ -256,6 +257,21 @@ def _read_columns(
         ) from error
     except (pa.ArrowException, OSError, ValueError) as error:  # a name that is no UTF-8 is a ValueError
         raise StateError(f"the checkpoint cannot be read: {error}", path=path, fix=FIX_DAMAGE) from error
+
+
+def _check_texts(batch: pa.RecordBatch) -> None:
+    """Raise pa.ArrowInvalid where an id or a name is no UTF-8, as whoever reads a change or a snapshot believes it is.
+
+    Of event ids too long to be kept, which nobody is ever told, digests stand there instead.
+    """
+    ids = batch.column(0)
+    try:
+        ids.validate(full=True)
+    except pa.ArrowInvalid:
+        if batch.schema.names[0] != "id":
+            raise
+        is_told = batch["marks"].to_numpy() & layout.KIND_MASK != layout.EVENT
+        ids.filter(pa.array(is_told)).validate(full=True)
 
 
 def _digest(path: Path) -> tuple[int, str]:

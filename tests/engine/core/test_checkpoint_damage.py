@@ -10,7 +10,7 @@ import orjson
 import pyarrow as pa
 import pytest
 import xxhash
-from checkpoints import grown, put, seal, told
+from checkpoints import grown, put, rewritten, seal, told
 
 from rfmstream import Engine, StateError
 from rfmstream.engine.core.checkpoint import manifest as manifests
@@ -78,6 +78,19 @@ def test_files_that_changed_places_are_found(saved: Path) -> None:
     put(first, good[1])
     put(second, good[0])
     with pytest.raises(StateError, match="damaged"):
+        Engine.restore(saved)
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_an_id_that_is_no_utf8_is_refused(saved: Path, number: int) -> None:
+    manifest = orjson.loads((saved / MANIFEST).read_bytes())["manifest"]
+    file = manifest["files"][number]
+    with pa.ipc.open_stream((saved / file["name"]).read_bytes()) as reader:
+        table = reader.read_all()
+    ids = pa.array([id_.encode()[:-1] + b"\x9c" if id_ else b"" for id_ in table[0].to_pylist()], pa.binary())
+    text = pa.StringArray.from_buffers(len(ids), *ids.buffers()[1:])
+    rewritten(saved, number, table.set_column(0, table.schema.field(0), text))
+    with pytest.raises(StateError, match="UTF8"):
         Engine.restore(saved)
 
 
