@@ -125,7 +125,8 @@ def _with_blank_nulls(views: pa.Array) -> pa.Array:
     if views.null_count == 0:
         return views
     mask, places, *texts = views.buffers()
-    shown = np.frombuffer(places, np.int64)[: 2 * (views.offset + len(views))].reshape(-1, 2).copy()
+    # What follows the last view, if anything does, is nobody's.
+    shown = np.frombuffer(places, np.int64, 2 * (views.offset + len(views))).reshape(-1, 2).copy()
     shown[views.offset :][~validity(views)] = 0
     return pa.Array.from_buffers(
         views.type, len(views), [mask, pa.py_buffer(shown), *texts], views.null_count, views.offset

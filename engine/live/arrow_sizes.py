@@ -53,8 +53,9 @@ def _lengths(values: pa.Array) -> NDArray[np.int64]:
     """Return i64[n], the bytes of each value."""
     kind = values.type
     if kind in _VIEWS:
-        words = np.frombuffer(values.buffers()[1], np.int32)[::_VIEW_WORDS]
-        here = words[values.offset : values.offset + len(values)].astype(np.int64)
+        end = values.offset + len(values)
+        words = np.frombuffer(values.buffers()[1], np.int32, _VIEW_WORDS * end)[::_VIEW_WORDS]
+        here = words[values.offset :].astype(np.int64)
         return np.where(values.is_valid().to_numpy(zero_copy_only=False), here, 0)
     if pa.types.is_primitive(kind) or pa.types.is_decimal(kind):
         return np.full(len(values), kind.bit_width // 8)

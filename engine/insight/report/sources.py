@@ -243,7 +243,7 @@ def hash_column(column: pa.ChunkedArray, keys: NDArray[np.uint64]) -> NDArray[np
         if len(values):
             _, offsets, data = values.buffers()
             form = np.int64 if pa.types.is_large_string(values.type) else np.int32
-            offset = np.frombuffer(offsets, form)[values.offset : values.offset + len(values) + 1]
+            offset = np.frombuffer(offsets, form, values.offset + len(values) + 1)[values.offset :]
             hash_ids(offset, _bytes(data), keys, hashes)
         parts.append(hashes)
     return np.concatenate(parts) if parts else np.empty(0, np.uint64)

@@ -126,3 +126,20 @@ def test_a_slice_of_a_column_is_whole() -> None:
     engine = Engine("rfm8")
     engine.step(orders().slice(3, 7))
     assert engine.snapshot().num_rows == 7
+
+
+@pytest.mark.parametrize("name", ["customer_id", "event_id"])
+def test_what_follows_the_last_view_is_nobodys(name: str) -> None:
+    table = orders()
+    views = table[name].combine_chunks().cast(pa.string_view())
+    valid, places, *texts = views.buffers()
+    longer = pa.py_buffer(places.to_pybytes()[: 16 * ROWS] + b"abc")
+    table = table.set_column(
+        table.column_names.index(name),
+        name,
+        pa.Array.from_buffers(views.type, ROWS, [valid, longer, *texts], views.null_count),
+    )
+    engine = Engine("rfm8")
+    engine.step(table)
+    assert engine.counters.applied == ROWS
+    assert engine.snapshot()["customer_id"].to_pylist() == orders()["customer_id"].to_pylist()
