@@ -69,6 +69,9 @@ def read_chunks(
     tick(file.size)
 
 
+_BATCH_ROWS_MAX: Final = 2**31 - 1
+"""What Arrow's format advises at most. Nulls and runs stand for any number of rows in no bytes at all."""
+
 _Read = Iterator[tuple[tuple[str, ...], pa.RecordBatch, float]]
 
 
@@ -147,5 +150,14 @@ def _sliced(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
     """Cut a batch into ones of at most CHUNK_ROWS, without a copy; refuse one whose buffers are damaged."""
     batch.validate()
     check_buffers(batch)
+    if batch.num_rows > _BATCH_ROWS_MAX:
+        raise InputError(
+            f"is damaged: a batch says it has {batch.num_rows:,} rows",
+            fix="write it anew, in smaller batches",
+        )
+    if not batch.num_columns:
+        # Of rows that have none of the columns there is nothing to tell, however many a few bytes say there are.
+        yield batch.slice(0, 0)
+        return
     for start in range(0, max(batch.num_rows, 1), CHUNK_ROWS):
         yield batch.slice(start, CHUNK_ROWS)

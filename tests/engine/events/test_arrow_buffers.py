@@ -143,3 +143,29 @@ def test_what_follows_the_last_view_is_nobodys(name: str) -> None:
     engine.step(table)
     assert engine.counters.applied == ROWS
     assert engine.snapshot()["customer_id"].to_pylist() == orders()["customer_id"].to_pylist()
+
+
+@pytest.mark.parametrize("kind", ["file", "stream"])
+@pytest.mark.parametrize(
+    ("names", "rows", "words"),
+    [
+        (
+            ("customer_id", "order_id", "occurred_at", "amount"),
+            1 << 40,
+            "a batch says it has 1,099,511,627,776 rows",
+        ),
+        (("other",), (1 << 31) - 1, "customer_id"),
+    ],
+)
+def test_rows_that_take_no_bytes_are_not_counted_one_by_one(
+    tmp_path: Path, kind: str, names: tuple[str, ...], rows: int, words: str
+) -> None:
+    column = pa.RunEndEncodedArray.from_arrays(pa.array([rows], pa.int64()), pa.array(["1"]))
+    batch = pa.RecordBatch.from_arrays([column] * len(names), list(names))
+    path = tmp_path / "orders.arrow"
+    writing = pa.ipc.new_file if kind == "file" else pa.ipc.new_stream
+    with writing(path, batch.schema, options=pa.ipc.IpcWriteOptions(allow_64bit=True)) as writer:
+        writer.write_batch(batch)
+    result = CliRunner().invoke(cli, ["replay", str(path)])
+    assert result.exit_code == 3
+    assert words in result.output
