@@ -204,6 +204,8 @@ class PageServer:
                     await request.read()
             except TimeoutError:
                 return web.Response(status=408, text="the request did not come to its end\n")
+            except ConnectionError:
+                return web.Response(status=400)  # whoever asked has left: nobody reads this
         response = await handler(request)
         if isinstance(response, web.Response):
             response.headers.setdefault("X-Content-Type-Options", "nosniff")

@@ -155,6 +155,20 @@ def test_a_body_that_does_not_come_is_not_waited_for(monkeypatch: pytest.MonkeyP
     served(test)
 
 
+def test_whoever_leaves_within_a_body_is_no_error_of_ours(caplog: pytest.LogCaptureFixture) -> None:
+    async def test(server: PageServer) -> None:
+        port = int(server.url.rpartition(":")[2])
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\nabc")
+        await writer.drain()
+        await asyncio.sleep(0.1)  # until the server waits for the rest
+        writer.transport.abort()
+        await asyncio.sleep(0.1)
+
+    served(test)
+    assert caplog.text == ""
+
+
 def test_an_answer_that_is_not_read_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rfmstream.engine.service.page_server.ANSWER_S_MAX", 0.2)
 
