@@ -11,6 +11,7 @@ from click.testing import CliRunner, Result
 
 import rfmstream
 from rfmstream.engine.cli.app import cli
+from rfmstream.engine.files import memory
 
 ORDERS = """customer_id,order_id,occurred_at,amount,store,category
 ann,o1,2026-01-01,500,hk,books
@@ -353,6 +354,33 @@ def test_one_view_goes_on_by_another_ruleset(tmp_path: Path, plan: Path, state: 
     assert rows == told.to_pylist()
     # Once more it is nothing.
     assert json.loads(run(*arguments, "--resegment", "--json").stdout)["resegmented"] == []
+
+
+def test_what_cannot_be_parted_on_disk_is_refused_or_said(
+    tmp_path: Path, orders: Path, plan: Path, state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "c.jsonl"
+    views = ("replay", orders, "--plan", plan, "--changes", out)
+    words = (
+        "--memory: views are replayed in memory, which may take 512.0 MiB; allow that much, or replay fewer"
+    )
+    refused(2, words, *views, "--memory", "1K")
+    refused(2, words, "replay", orders, "--checkpoint", state, "--memory", "1K")
+    one = ("replay", orders, "--checkpoint", tmp_path / "one")
+    assert run(*one, "--threads", "2").exit_code == 0
+    by_other = (*one, "--ruleset", "scores4", "--resegment", "--threads", "1", "--memory")
+    refused(2, "--memory: with --resegment all is replayed in memory", *by_other, "1K")
+    assert not out.exists()
+    assert run(*by_other, "1G").exit_code == 0
+    # Nobody asked for a bound: it is said, and tried.
+    monkeypatch.setattr(memory, "_there_is", lambda: 2048)
+    monkeypatch.setattr(memory, "_LEAST", 1)
+    result = run(*views)
+    assert result.exit_code == 0, result.output
+    assert result.stderr.startswith(
+        "rfmstream: views are replayed in memory, which may take 512.0 MiB, more than half"
+    )
+    assert out.exists()
 
 
 def test_one_ruleset_takes_over_from_another(tmp_path: Path, orders: Path) -> None:
