@@ -74,7 +74,9 @@ def _where(table: TomlTable) -> Where:
         return ()
     given = table.table("where")
     if not given.values:
-        raise given.error("", "is empty", 'write where = { store = ["hk", "tw"] }, or leave it out')
+        raise table.error("where", "is empty", 'write where = { store = ["hk", "tw"] }, or leave it out')
+    if any(not name.strip() for name in given.values):
+        raise table.error("where", "names a column without a name", 'write where = { store = ["hk", "tw"] }')
     return tuple((name, _values(given, name, value)) for name, value in given.values.items())
 
 

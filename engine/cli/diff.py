@@ -125,10 +125,7 @@ def diff(
     OLD and NEW are names of built-in rulesets or .toml files. The customers are those of ORDERS, of a checkpoint or of
     a live worker; with one of these two, ORDERS only give the figures of the last days.
     """
-    if checkpoint is not None and workers:
-        raise click.UsageError("name one of --checkpoint and --worker")
-    if checkpoint is None and not workers and not orders:
-        raise click.UsageError("name order files, --checkpoint or --worker")
+    _check_asked(checkpoint, workers, orders, view)
     from rfmstream.engine.cli.show import print_json
     from rfmstream.engine.events.instants import parse_instant
     from rfmstream.engine.files.mapping import load_map
@@ -170,6 +167,18 @@ def diff(
         print_json({**found.as_dict(), "history": [pace.as_dict() for pace in paces]})
     else:
         _print(found, paces)
+
+
+def _check_asked(
+    checkpoint: str | None, workers: Sequence[str], orders: Sequence[Path], view: str | None
+) -> None:
+    if checkpoint is not None and workers:
+        raise click.UsageError("name one of --checkpoint and --worker")
+    if checkpoint is None and not workers:
+        if not orders:
+            raise click.UsageError("name order files, --checkpoint or --worker")
+        if view is not None:
+            raise click.UsageError("--view is of a --checkpoint or a --worker; order files have none")
 
 
 def _history(

@@ -49,8 +49,9 @@ replay_memory_option: Final = click.option(
     expose_value=False,
     callback=_bound_memory,
     help="Stay within about this much memory, as in 8G: what takes more is parted by customer on disk and replayed "
-    "part by part, with the same results. An input, such as a workbook or a compressed Arrow file, that asks for more "
-    "to be unpacked is refused. [default: half of what there is]",
+    "part by part, with the same results; views and --resegment, which cannot be parted, are refused. An input, such "
+    "as a workbook or a compressed Arrow file, that asks for more to be unpacked is refused. "
+    "[default: half of what there is]",
 )
 
 

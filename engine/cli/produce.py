@@ -288,8 +288,11 @@ def _counted(count: int, what: str) -> str:
 
 def _batches(orders: "OrderStream", left_out: dict[str, int]) -> "Iterator[pa.RecordBatch]":
     """Yield the batches that hold orders, counting by reason the rows that are none."""
+    from rfmstream.engine.core.rejections import once_an_event
+
     for batch, rejected in orders:
-        for reason in rejected.column("reason").to_pylist():
+        told = once_an_event(rejected)[0] if orders.has_parts else rejected
+        for reason in told.column("reason").to_pylist():
             left_out[reason] = left_out.get(reason, 0) + 1
         if batch.num_rows:
             yield batch

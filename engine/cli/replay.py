@@ -56,8 +56,19 @@ def _opened(
     from rfmstream.engine.replay.replay import replay as run
     from rfmstream.engine.replay.sizes import parts_for
 
-    # Where another ruleset takes over, all of the state moves at once.
-    parts = None if resegment else parts_for(inputs, form, checkpoint=checkpoint, threads=threads)
+    parts = parts_for(inputs, form, checkpoint=checkpoint, threads=threads)
+    if resegment and parts is not None:
+        # Where another ruleset takes over, all of the state moves at once.
+        from rfmstream.engine.cli.replay_views import check_memory
+
+        check_memory(
+            inputs,
+            form,
+            "with --resegment all is replayed",
+            "take over with few orders first, and replay the others without it",
+            checkpoint=checkpoint,
+        )
+        parts = None
     if parts is None:
         engine = open_engine(chosen, checkpoint=checkpoint, threads=threads, resegment=resegment)
         is_other = resegment and chosen is not None and engine.ruleset is not chosen

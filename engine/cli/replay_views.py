@@ -12,11 +12,15 @@ from rfmstream.engine.cli.show import print_json, print_summary, print_view
 from rfmstream.engine.cli.warm_up import compile_kernels
 from rfmstream.engine.core.checkpoint.folder import has_checkpoint
 from rfmstream.engine.core.checkpoint.manifest import is_of_views
+from rfmstream.engine.core.checkpoint.views import saved_views
 from rfmstream.engine.events.instants import parse_instant
+from rfmstream.engine.files.memory import is_asked, shown_size
 from rfmstream.engine.files.rates import Rates, load_rates
+from rfmstream.engine.replay.sizes import beyond_memory
 from rfmstream.engine.replay.summary import summarise
 from rfmstream.engine.replay.views import ViewsReplay, open_views, replay_views
 from rfmstream.schemas.errors import ConfigError, StateError
+from rfmstream.schemas.mapping import InputFormat
 from rfmstream.schemas.plan import Plan, no_view, plan_of
 from rfmstream.schemas.plan_file import load_plan
 from rfmstream.schemas.ruleset import load_ruleset
@@ -90,6 +94,14 @@ def replay_plan(
     for name in resegment_views:
         if name not in names:
             raise no_view(name, names)
+    check_memory(
+        inputs,
+        InputFormat() if input_map is None else input_map.input,
+        "views are replayed",
+        "replay fewer of them in a run: one ruleset without a plan is parted on disk",
+        checkpoint=checkpoint,
+        states=len(names) if checkpoint is None or names else len(saved_views(checkpoint)),
+    )
     views = open_views(
         chosen.plan, checkpoint=checkpoint, threads=threads, resegment=names if resegment else resegment_views
     )
@@ -126,6 +138,28 @@ def replay_plan(
     except OSError:
         click.echo("rfmstream: all files and the checkpoint are written, but not this summary", err=True)
         raise
+
+
+def check_memory(
+    inputs: Sequence[Path],
+    form: "InputFormat",
+    what: str,
+    fix: str,
+    *,
+    checkpoint: Path | None,
+    states: int = 1,
+) -> None:
+    """Refuse a replay in memory beyond --memory, and say of one beyond the half of what there is that it is.
+
+    what, fix  why it is in memory, and how else
+    """
+    taken = beyond_memory(inputs, form, checkpoint=checkpoint, states=states)
+    if taken is None:
+        return
+    problem = f"{what} in memory, which may take {shown_size(taken)}"
+    if is_asked():
+        raise ConfigError(problem, key="--memory", fix=f"allow that much, or {fix}")
+    click.echo(f"rfmstream: {problem}, more than half of what there is; else {fix}", err=True)
 
 
 def tell_of_files(result: "ReplayResult | PartsReplay | ViewsReplay") -> None:

@@ -105,3 +105,22 @@ def _once(
         else:
             by[place] |= by[at]
     return whole.take(pa.array(kept, pa.int64())), by[kept]
+
+
+def once_an_event(
+    rejected: pa.RecordBatch, by: Sequence[NDArray[np.bool_]] = ()
+) -> tuple[pa.RecordBatch, list[NDArray[np.bool_]]]:
+    """Make one of the rows that tell of parts of one event: of the same row, reason and type.
+
+    In      by  bool[rows, views] each: which views reject them, in any part
+    """
+    keys = zip(*(rejected.column(name).to_pylist() for name in ("row", "reason", "type")), strict=True)
+    first: dict[tuple[object, ...], int] = {}
+    of = np.array([first.setdefault(key, at) for at, key in enumerate(keys)], dtype=np.int64)
+    kept = np.flatnonzero(of == np.arange(of.size))
+    together = []
+    for told in by:
+        whole = told.copy()
+        np.logical_or.at(whole, of, told)
+        together.append(whole[kept])
+    return rejected.take(pa.array(kept)), together

@@ -8,7 +8,7 @@ Source  docs/semantics.md section 10; docs/readings.md
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
@@ -21,7 +21,7 @@ from rfmstream.engine.core.engine import Engine
 from rfmstream.engine.core.machine import StepResult
 from rfmstream.engine.core.rejected_rows import rejected_rows
 from rfmstream.kernels.lookup import find_customers
-from rfmstream.schemas.codes import OrderType, Outcome
+from rfmstream.schemas.codes import AMOUNT_MINOR_MAX, OrderType, Outcome
 from rfmstream.schemas.errors import ConfigError, InputError
 from rfmstream.schemas.orders import CANONICAL_SCHEMA, REJECTED_SCHEMA
 from rfmstream.schemas.plan import ATTRIBUTE, View
@@ -46,6 +46,7 @@ class Selection:
             outcome  u8[n]: NOT_OURS, or the Outcome of rows that are decided already; None: none is
             extra    bool[m]: rows that stand for no row of the batch of their own; None: none do
             erased   who is erased in every population: the place in `orders`, the customer, and when, µs since 1970 UTC
+            minor    i64[n]: the amounts of the batch, where parts are summed the sum; None: as they are
     """
 
     orders: pa.RecordBatch
@@ -53,6 +54,7 @@ class Selection:
     outcome: NDArray[np.uint8] | None = None
     extra: NDArray[np.bool_] | None = None
     erased: tuple[tuple[int, str, int], ...] = ()
+    minor: NDArray[np.int64] | None = None
 
 
 class ViewEngine:
@@ -76,11 +78,15 @@ class ViewEngine:
 
         has_parts  the batch holds orders in several parts, told by their rows: what falls to one customer is summed
         """
-        changes, outcome = self.step_log(orders, has_parts=has_parts)
-        refused = (outcome >= Outcome.MALFORMED) & (outcome < _UNDECIDED)
+        chosen = self.select(orders, has_parts=has_parts)
+        changes, outcome = self._step(chosen, None, tolerance_us=0)
+        refused = _are_rejected(outcome)
         rejected = REJECTED_SCHEMA.empty_table()
         if refused.any():
-            shown = orders.select(CANONICAL_SCHEMA.names).filter(pa.array(refused))
+            shown = orders.select(CANONICAL_SCHEMA.names)
+            if chosen.minor is not None:
+                shown = shown.set_column(_MINOR, CANONICAL_SCHEMA.field(_MINOR), pa.array(chosen.minor))
+            shown = shown.filter(pa.array(refused))
             rejected = pa.Table.from_batches(
                 [rejected_rows(shown, outcome[refused], self.engine.ruleset)], schema=REJECTED_SCHEMA
             )
@@ -115,7 +121,11 @@ class ViewEngine:
 
         Returns  tier changes; and u8[n], the Outcome of each row or NOT_OURS. The signals are the engine's
         """
-        chosen = self.select(orders, has_parts=has_parts)
+        return self._step(self.select(orders, has_parts=has_parts), log_us, tolerance_us=tolerance_us)
+
+    def _step(
+        self, chosen: Selection, log_us: NDArray[np.int64] | None, *, tolerance_us: int
+    ) -> tuple[pa.Table, NDArray[np.uint8]]:
         clock = log_us if log_us is None or chosen.places is None else log_us[chosen.places]
         changes, outcome = self.engine.step_log(chosen.orders, clock, tolerance_us=tolerance_us)
         if chosen.places is None or chosen.outcome is None:
@@ -127,7 +137,9 @@ class ViewEngine:
         if chosen.extra is not None:
             self._uncount(outcome[chosen.extra])
             outcome, places = outcome[~chosen.extra], places[~chosen.extra]
-        self.engine.counters.reject(["malformed"] * int(np.count_nonzero(whole == Outcome.MALFORMED)))
+        self.engine.counters.reject(
+            [Outcome(code).name.lower() for code in whole[_are_rejected(whole)].tolist()]
+        )
         whole[places] = outcome
         return changes, whole
 
@@ -144,7 +156,7 @@ class ViewEngine:
                 del counters.rejected[reason]
 
     def rejects(self, rejected: pa.RecordBatch) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-        """Tell which of the rows that could not be read are the view's, and count them.
+        """Tell which of the rows that could not be read are the view's.
 
         In       rejected  REJECTED_SCHEMA and the attributes
         Returns  bool[n]: rejected for the reason that is told; bool[n]: rejected as malformed, which goes before any
@@ -155,7 +167,9 @@ class ViewEngine:
         if n == 0:
             return ours, malformed
         # What could not be divided into columns says nothing of any, and may be anybody's.
-        divided = ~_bools(rejected.column("raw").is_valid())
+        divided = _bools(pc.is_null(rejected.column("raw")))
+        for name in ("type", "occurred_at", "amount"):
+            divided |= _bools(rejected.column(name).is_valid())
         erases = _bools(pc.fill_null(pc.equal(rejected.column("type"), "erased"), fill_value=False))
         for name, values in self._values.items():
             column = _attribute(rejected, name)
@@ -166,8 +180,6 @@ class ViewEngine:
             absent = _bools(_attribute(rejected, self.view.per).is_null())
             malformed = ours & absent & divided & ~erases
             ours &= ~malformed
-        reasons = rejected.column("reason").filter(pa.array(ours)).to_pylist()
-        self.engine.counters.reject([*reasons, *["malformed"] * int(malformed.sum())])
         return ours, malformed
 
     def select(self, orders: pa.RecordBatch, *, has_parts: bool = False) -> Selection:
@@ -184,7 +196,7 @@ class ViewEngine:
             orders = orders.filter(pa.array(chosen))
         is_parted = self.view.per is not None
         made = self._parted(orders, places, outcome) if is_parted else Selection(orders, places, outcome)
-        return _summed(made) if has_parts else made
+        return _judged(_summed(made)) if has_parts else made
 
     def _is_ours(self, orders: pa.RecordBatch) -> NDArray[np.bool_]:
         chosen = np.ones(orders.num_rows, dtype=np.bool_)
@@ -352,12 +364,13 @@ def _summed(chosen: Selection) -> Selection:
     orders, places, outcome = chosen.orders, chosen.places, chosen.outcome
     assert places is not None, "parts are told by their places"
     assert outcome is not None, "which are known where the outcomes are"
-    keys = [orders.column(at) for at in (_ROW, _TYPE, 0, 1)]
+    extra = np.zeros(orders.num_rows, dtype=np.bool_) if chosen.extra is None else chosen.extra
+    keys = [*(orders.column(at) for at in (_ROW, _TYPE, 0, 1)), pa.array(extra)]
     parts = pa.table(
         [*keys, orders.column(_MINOR), pa.array(np.arange(orders.num_rows))],
-        names=["row", "type", "customer", "order", "minor", "at"],
+        names=["row", "type", "customer", "order", "extra", "minor", "at"],
     )
-    whole = parts.group_by(["row", "type", "customer", "order"], use_threads=False).aggregate(
+    whole = parts.group_by(["row", "type", "customer", "order", "extra"], use_threads=False).aggregate(
         [("minor", "sum"), ("at", "min")]
     )
     if whole.num_rows == orders.num_rows:
@@ -368,16 +381,39 @@ def _summed(chosen: Selection) -> Selection:
     merged = np.ones(orders.num_rows, dtype=np.bool_)
     merged[first] = False
     outcome[places[merged]] = NOT_OURS
-    orders = orders.take(pa.array(first))
-    orders = orders.set_column(_MINOR, CANONICAL_SCHEMA.field(_MINOR), pa.array(minor, pa.int64()))
-    moved = np.full(merged.size, -1)
-    moved[first] = np.arange(first.size)
-    return Selection(
-        orders,
-        places[first],
-        outcome,
-        None if chosen.extra is None else chosen.extra[first],
-        tuple((int(moved[at]), customer, us) for at, customer, us in chosen.erased),
+    sums = np.zeros(orders.num_rows, dtype=np.int64)
+    sums[first] = minor
+    orders = orders.set_column(_MINOR, CANONICAL_SCHEMA.field(_MINOR), pa.array(sums))
+    return _kept(replace(chosen, orders=orders), ~merged)
+
+
+def _judged(chosen: Selection) -> Selection:
+    """Return orders without those that come to less than zero, or to too much: parts are not judged before."""
+    orders, places, outcome = chosen.orders, chosen.places, chosen.outcome
+    assert places is not None, "parts are told by their places"
+    assert outcome is not None, "which are known where the outcomes are"
+    minor = values_of(orders.column(_MINOR), np.int64)
+    shown = np.zeros(outcome.size, dtype=np.int64)
+    shown[places] = minor
+    negative = (minor < 0) & (values_of(orders.column(_TYPE), np.uint8) != OrderType.ADJUSTED)
+    bad = np.abs(minor) > AMOUNT_MINOR_MAX
+    outcome[places[negative]] = Outcome.NEGATIVE_AMOUNT
+    outcome[places[bad]] = Outcome.BAD_AMOUNT
+    return replace(_kept(chosen, ~(negative | bad)), minor=shown)
+
+
+def _kept(chosen: Selection, kept: NDArray[np.bool_]) -> Selection:
+    """Return some of the orders that were chosen."""
+    if kept.all():
+        return chosen
+    assert chosen.places is not None, "parts are told by their places"
+    moved = np.cumsum(kept) - 1
+    return replace(
+        chosen,
+        orders=chosen.orders.filter(pa.array(kept)),
+        places=chosen.places[kept],
+        extra=None if chosen.extra is None else chosen.extra[kept],
+        erased=tuple((int(moved[at]), customer, us) for at, customer, us in chosen.erased if kept[at]),
     )
 
 
@@ -392,6 +428,11 @@ def _attribute(batch: pa.RecordBatch, name: str) -> pa.StringArray:
             f"the orders come without the column {name}", fix="read them with the plan's attributes"
         )
     return batch.column(at)
+
+
+def _are_rejected(outcome: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    rejected: NDArray[np.bool_] = (outcome >= Outcome.MALFORMED) & (outcome < _UNDECIDED)
+    return rejected
 
 
 def _bools(mask: Any) -> NDArray[np.bool_]:  # noqa: ANN401 - an Arrow array of flags

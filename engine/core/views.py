@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from rfmstream.engine.core.checkpoint.views import (
     SavedView,
@@ -29,7 +28,7 @@ from rfmstream.engine.core.guard import Guard, changes, reads
 from rfmstream.engine.core.kernel_batch import Hashed
 from rfmstream.engine.core.machine import STEP_ROWS, Machine, Mode, StepResult
 from rfmstream.engine.core.populations import Populations
-from rfmstream.engine.core.rejections import Rejections
+from rfmstream.engine.core.rejections import Rejections, once_an_event
 from rfmstream.engine.core.shard import new_seeds
 from rfmstream.engine.core.view import ViewEngine
 from rfmstream.engine.events.arrow_buffers import check_table
@@ -228,7 +227,7 @@ class Views:
         orders      CANONICAL_SCHEMA and the attributes of the group
         malformed   REJECTED_SCHEMA and the attributes: rows that could not be read
         rejections  takes what the views reject
-        has_parts   orders may come in several parts, told by their rows
+        has_parts   orders, and rows that could not be read, may come in several parts, told by their rows
         """
         self._guard.begin()
         return self._step_canonical(group, orders, malformed, rejections, has_parts=has_parts)
@@ -242,7 +241,7 @@ class Views:
         *,
         has_parts: bool,
     ) -> dict[str, StepResult]:
-        self._take_malformed(group, malformed, rejections)
+        self._take_malformed(group, malformed, rejections, has_parts=has_parts)
         made: dict[str, list[StepResult]] = {of.view.name: [] for of in group.views}
         # Whole batches, where parts of an order must not be torn apart.
         step_rows = max(orders.num_rows, 1) if has_parts else STEP_ROWS
@@ -255,17 +254,24 @@ class Views:
                     rejections.add_of(place, rejected)
         return {name: _joined(results) for name, results in made.items()}
 
-    def _take_malformed(self, group: Group, malformed: pa.RecordBatch, rejections: Rejections) -> None:
+    def _take_malformed(
+        self, group: Group, malformed: pa.RecordBatch, rejections: Rejections, *, has_parts: bool
+    ) -> None:
         if not malformed.num_rows:
             return
-        by = np.zeros((malformed.num_rows, len(self.plan.views)), dtype=np.bool_)
+        by, absent = np.zeros((2, malformed.num_rows, len(self.plan.views)), dtype=np.bool_)
         for of, place in zip(group.views, group.places, strict=True):
-            by[:, place], absent = of.rejects(malformed)
-            if absent.any():
-                at = malformed.schema.get_field_index("reason")
-                reason = pa.array(["malformed"] * malformed.num_rows, pa.string())
-                told = malformed.set_column(at, malformed.schema.field(at), reason)
-                rejections.add(told, _only(absent, place, len(self.plan.views)))
+            by[:, place], absent[:, place] = of.rejects(malformed)
+        if has_parts:
+            malformed, (by, absent) = once_an_event(malformed, (by, absent))
+        reasons = malformed.column("reason")
+        for of, place in zip(group.views, group.places, strict=True):
+            of.engine.counters.reject(reasons.filter(pa.array(by[:, place])).to_pylist())
+            of.engine.counters.reject(["malformed"] * int(absent[:, place].sum()))
+        if absent.any():
+            at = malformed.schema.get_field_index("reason")
+            told = pa.array(["malformed"] * malformed.num_rows, pa.string())
+            rejections.add(malformed.set_column(at, malformed.schema.field(at), told), absent)
         rejections.add(malformed, by)
 
     @changes
@@ -405,9 +411,3 @@ def _joined(results: list[StepResult]) -> StepResult:
         pa.concat_tables([result.rejected for result in results]),
         pa.concat_tables([result.signals for result in results]),
     )
-
-
-def _only(rows: NDArray[np.bool_], place: int, views: int) -> NDArray[np.bool_]:
-    by = np.zeros((rows.size, views), dtype=np.bool_)
-    by[:, place] = rows
-    return by

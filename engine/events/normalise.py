@@ -54,6 +54,7 @@ class Fields:
             shown        what a rejected row shows, by the names in SHOWN; a missing name shows null
             malformed    bool[n] or None: rows the reader knows to be damaged
             attributes   string[n] by name: what views look at
+            are_parts    they are parts of orders, of which only the sum must not be less than zero
     """
 
     customer_id: pa.Array
@@ -66,6 +67,7 @@ class Fields:
     shown: Mapping[str, pa.Array]
     malformed: np.ndarray[Any, Any] | None = None
     attributes: Mapping[str, pa.Array] = field(default_factory=dict)
+    are_parts: bool = False
 
     def take(self, at: np.ndarray[Any, Any], amount: Amount) -> "Fields":
         """Return the rows at these positions, with their amounts as given."""
@@ -82,6 +84,7 @@ class Fields:
             {name: array.take(where) for name, array in self.shown.items()},
             None if self.malformed is None else self.malformed[at],
             {name: array.take(where) for name, array in self.attributes.items()},
+            self.are_parts,
         )
 
 
@@ -356,7 +359,11 @@ def _reasons(
     if order is not None and types is not None:
         order = np.where((types == OrderType.ERASED) & (order == ABSENT), OK, order)
     unknown = None if types is None else types == UNKNOWN_WORD
-    negative = (minor < 0) & ~np.asarray(may_be_negative) if count and minor.min() < 0 else None
+    negative = (
+        (minor < 0) & ~np.asarray(may_be_negative)
+        if count and minor.min() < 0 and not fields.are_parts
+        else None
+    )
     found = [
         *(
             (Outcome.ROUNDED_ID, rounded_ids(ids))

@@ -9,7 +9,7 @@ it. An order whose lines stand in several files is refused, unless the map says 
 repeat one of an earlier file count once.
 """
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
@@ -32,11 +32,11 @@ from rfmstream.engine.files.groups import grouped
 from rfmstream.engine.files.input_files import InputFile
 from rfmstream.engine.files.line_damage import guessed_ids, neighbours
 from rfmstream.engine.files.line_files import repeated_lines, spread_lines
+from rfmstream.engine.files.line_orders import LineOrders
 from rfmstream.engine.files.mapping import MappedEvent, Mapper, by_row
 from rfmstream.engine.files.numbers import Number, NumberAmount
-from rfmstream.kernels.parse import ABSENT, OK, UNKNOWN_WORD
+from rfmstream.kernels.parse import OK, UNKNOWN_WORD
 from rfmstream.schemas.errors import InputError
-from rfmstream.schemas.mapping import Event
 from rfmstream.schemas.orders import ORDER_TYPES, REJECTED_SCHEMA
 
 _WITHOUT_RAW: Final = pa.array(["missing_customer_id", "missing_order_id"])
@@ -55,11 +55,12 @@ class _Held:
 
 @dataclass
 class _Spoiled:
-    """Orders that lines were rejected of, by section; None: of every section."""
+    """Orders that lines were rejected of, by section; None: of every section; and those lines as they are told."""
 
     section: int | None
     customer_id: pa.Array
     order_id: pa.Array
+    told: pa.RecordBatch
 
 
 @dataclass(frozen=True)
@@ -68,26 +69,6 @@ class _Damaged:
 
     rejected: pa.RecordBatch
     ids: list[tuple[pa.Array, pa.Array]]
-
-
-@dataclass
-class _Section:
-    """All lines of one [[event]] section, grouped into orders; `refused` are orders that do not count."""
-
-    event: Event
-    lines: Fields
-    number: Number
-    once: Number | None
-    ids: list[pa.Array]
-    rows: np.ndarray[Any, Any]
-    file: np.ndarray[Any, Any]
-    sources: list[str | None]
-    group: np.ndarray[Any, Any]
-    first: np.ndarray[Any, Any]
-    refused: np.ndarray[Any, Any] = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.refused = np.zeros(len(self.first), np.bool_)
 
 
 class LineSums:
@@ -107,6 +88,8 @@ class LineSums:
         self._lines: dict[int, list[_Held]] = {}
         self._spoiled: list[_Spoiled] = []
         self._damaged: list[_Damaged] = []
+        self._told: list[pa.RecordBatch] = []
+        """Rejected lines of orders that views look at: told at the end, with all that they take along."""
 
     def add(self, source_rows: SourceRows, file: int) -> pa.RecordBatch:
         """Take the lines of a batch of the file of this number; return those that are rejected.
@@ -126,7 +109,10 @@ class LineSums:
             ids = tuple(kept.told(part) for part in self._mapper.input_map.line_id)
             mapped = replace(mapped, fields=fields, rows=kept.rows, once=once)  # noqa: PLW2901
             self._hold(section, _Held(mapped, ids, kept.source, file))
-        return by_row(rejected)
+        if not self._mapper.attributes:
+            return by_row(rejected)
+        self._told += rejected[1:]
+        return NO_REJECTED
 
     def add_damaged(self, chunk: Chunk, file: InputFile) -> None:
         """Take the rows of a chunk that could not be split into columns: they are rejected at the end."""
@@ -141,11 +127,16 @@ class LineSums:
     def orders(self) -> tuple[pa.RecordBatch, pa.RecordBatch]:
         """Return the orders and those rejected, both in order of their first line's row."""
         sections = {at: self._section(self._lines.pop(at)) for at in sorted(self._lines)}
+        rejected = self._told
         for spoiled in self._spoiled:
             for at, section in sections.items():
                 if spoiled.section in (None, at):
-                    section.refused |= _holds(section, spoiled.customer_id, spoiled.order_id)[0]
-        rejected = [_attributed(damaged, list(sections.values())) for damaged in self._damaged]
+                    by = section.holding(spoiled.customer_id, spoiled.order_id)
+                    orders = np.flatnonzero(by >= 0)
+                    section.refused[orders] = True
+                    if self._mapper.attributes:
+                        rejected.append(section.of_parts(spoiled.told.take(pa.array(by[orders])), orders))
+        rejected += [_attributed(damaged, list(sections.values())) for damaged in self._damaged]
         done = [(good, NO_REJECTED) for good in self._apart]
         for section in sections.values():
             if section.file.max(initial=0) > section.file.min(initial=0):
@@ -161,6 +152,9 @@ class LineSums:
         good, out, bad = self._judged(apart, mapped.rows[at], mapped.source_rows.source)
         if good.num_rows:
             self._apart.append(good)
+        mask = np.zeros(len(mapped.rows), np.bool_)
+        mask[at[bad]] = True
+        out = _with_raw(out, mapped.source_rows.take(mask))
         types = None if apart.types is None else apart.types[bad]
         known = None if types is None or not (types == UNKNOWN_WORD).any() else types != UNKNOWN_WORD
         ids = [_sound(text.take(pa.array(bad))) for text in (apart.customer_id, apart.order_id)]
@@ -169,19 +163,21 @@ class LineSums:
                 continue
             customer, order = (text if where is None else text.filter(pa.array(where)) for text in ids)
             named = order.is_valid()
-            spoiled = _Spoiled(of_section, customer.filter(named), order.filter(named))
-            self._count(spoiled.customer_id.nbytes + spoiled.order_id.nbytes)
+            told = NO_REJECTED
+            if self._mapper.attributes:
+                told = (out if where is None else out.filter(pa.array(where))).filter(named)
+            spoiled = _Spoiled(of_section, customer.filter(named), order.filter(named), told)
+            self._count(spoiled.customer_id.nbytes + spoiled.order_id.nbytes + told.nbytes)
             self._spoiled.append(spoiled)
-        mask = np.zeros(len(mapped.rows), np.bool_)
-        mask[at[bad]] = True
-        return _with_raw(out, mapped.source_rows.take(mask))
+        return out
 
     def _judged(
         self, fields: Fields, rows: np.ndarray[Any, Any], source: str | None
     ) -> tuple[pa.RecordBatch, pa.RecordBatch, np.ndarray[Any, Any]]:
         """Return the canonical events, those rejected, and the places of the latter: several may be of one row."""
         good, bad = canonicalise(
-            fields,
+            # A discount may be a part of its own: whether an order is below zero is told where its parts are summed.
+            replace(fields, are_parts=bool(self._mapper.lines_by)),
             currency=self._currency,
             rows=np.arange(len(rows)),
             source=source,
@@ -209,7 +205,7 @@ class LineSums:
                 fix="raise the memory budget, or sum the lines into orders before",
             )
 
-    def _section(self, held: list[_Held]) -> _Section:
+    def _section(self, held: list[_Held]) -> LineOrders:
         amounts = [part.mapped.fields.amount for part in held]
         number = Number.concat([amount.number for amount in amounts if isinstance(amount, NumberAmount)])
         event = held[0].mapped.event
@@ -220,12 +216,11 @@ class LineSums:
         keys = [
             key for key in (lines.customer_id, lines.order_id, lines.currency, lines.types) if key is not None
         ]
-        group = grouped(*keys)
         sources: list[str | None] = []
         for part in held:
             sources += [None] * (part.file + 1 - len(sources))
             sources[part.file] = part.source
-        return _Section(
+        return LineOrders(
             event=event,
             lines=lines,
             number=number,
@@ -236,11 +231,11 @@ class LineSums:
             rows=np.concatenate([part.mapped.rows for part in held]),
             file=np.repeat([part.file for part in held], sizes),
             sources=sources,
-            group=group,
-            first=np.flatnonzero(np.diff(np.maximum.accumulate(group), prepend=-1)),
+            group=grouped(*keys),
+            lines_by=self._mapper.lines_by,
         )
 
-    def _across_files(self, section: _Section) -> pa.RecordBatch:
+    def _across_files(self, section: LineOrders) -> pa.RecordBatch:
         """Drop the lines that repeat lines of earlier files; reject the orders that are none of one file."""
         if section.ids:
             identity = grouped(*section.ids)
@@ -259,62 +254,42 @@ class LineSums:
         out = [NO_REJECTED]
         for at in np.unique(section.file[contradicting]):
             chosen = contradicting[section.file[contradicting] == at]
-            out.append(_contradiction(section, chosen, section.sources[at]))
+            told = _contradiction(section, chosen, section.sources[at])
+            out.append(section.of_parts(told, section.group[chosen]))
         return by_row(out)
 
-    def _summed(self, section: _Section) -> list[tuple[pa.RecordBatch, pa.RecordBatch]]:
+    def _summed(self, section: LineOrders) -> list[tuple[pa.RecordBatch, pa.RecordBatch]]:
         """Sum the lines of one section; one pair of batches a source file."""
-        part, first = self._parts(section)
-        total = section.number.summed(part, len(first))
+        total = section.number.summed(section.part, len(section.part_first))
         if section.once is not None:
-            total.add(_once(section, first), 1)
-        event, lines = section.event, section.lines
+            total.add(section.once_of_parts(), 1)
+        event, lines, order = section.event, section.lines, section.part_order
         # All parts of an order have the row, the time and the event id of its first line.
-        whole = section.first[section.group[first]]
+        whole = section.first[order]
         done = []
         for file, source in enumerate(section.sources):
-            of_file = np.flatnonzero((section.file[whole] == file) & ~section.refused[section.group[first]])
+            of_file = np.flatnonzero((section.file[whole] == file) & ~section.refused[order])
             chosen = whole[of_file]
             sums = total.take(of_file)
             fields = lines.take(chosen, NumberAmount(sums, event.rounding, event.in_minor))
-            if self._mapper.lines_by:
-                at = pa.array(first[of_file])
-                told = {name: lines.attributes[name].take(at) for name in lines.attributes}
-                fields = replace(fields, attributes=told)
+            fields = replace(fields, attributes=section.attributes(of_file))
             shown = {"customer_id": fields.customer_id, "order_id": fields.order_id, "amount": sums.text()}
             optional = {"currency": fields.currency, "event_id": fields.event_id}
             shown |= {name: text for name, text in optional.items() if text is not None}
             good, bad, places = self._judged(replace(fields, shown=shown), section.rows[chosen], source)
-            if bad.num_rows and self._mapper.lines_by:
-                # An order of which one part is wrong is not applied in part.
-                order = section.group[first[of_file]]
-                right = np.ones(len(of_file), np.bool_)
-                right[places] = False
-                good = good.filter(pa.array(~np.isin(order, order[places])[right]))
             if bad.num_rows:
                 at = chosen[places]
                 for name, text in (("type", _types(section, at)), ("occurred_at", _times(section, at))):
                     place = bad.schema.get_field_index(name)
                     bad = bad.set_column(place, REJECTED_SCHEMA.field(place), text)
+                # An order of which one part is wrong is not applied in part.
+                wrong = order[of_file[places]]
+                right = np.ones(len(of_file), np.bool_)
+                right[places] = False
+                good = good.filter(pa.array(~np.isin(order[of_file], wrong)[right]))
+                bad = section.of_parts(bad, wrong)
             done.append((good, bad))
         return done
-
-    def _parts(self, section: _Section) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-        """Return which part of an order each line is of, and the first line of each part; mostly orders have one."""
-        if not self._mapper.lines_by:
-            return section.group, section.first
-        part = grouped(section.group, *(section.lines.attributes[name] for name in self._mapper.lines_by))
-        return part, np.flatnonzero(np.diff(np.maximum.accumulate(part), prepend=-1))
-
-
-def _once(section: _Section, first: np.ndarray[Any, Any]) -> Number:
-    """Return what counts once an order, for its parts: it belongs to the part with the order's first line."""
-    assert section.once is not None, "the event says what counts once"
-    of_order = section.once.once(section.group, len(section.first))
-    of_part = of_order.take(section.group[first])
-    others = (section.first[section.group[first]] != first) & (of_part.status == OK)
-    of_part.mantissa[others], of_part.status[others] = 0, ABSENT
-    return of_part
 
 
 NO_ROWS: Final = SourceRows(pa.RecordBatch.from_pydict({}), np.zeros(0, np.int64), None, ())
@@ -361,44 +336,16 @@ def _with_raw(out: pa.RecordBatch, source_rows: SourceRows) -> pa.RecordBatch:
     return out.set_column(place, REJECTED_SCHEMA.field(place), pa.array(texts, pa.string()))
 
 
-def _holds(
-    section: _Section, customer_id: pa.Array, order_id: pa.Array
-) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    """Find the orders of a section that ids belong to: by both, or by the order id where only one customer has it.
-
-    Out     (bool[orders], bool[ids] whether an order was found)
-    """
-    first = pa.array(section.first)
-    customers, orders = section.lines.customer_id.take(first), section.lines.order_id.take(first)
-    whole = pc.is_in(_joined(customers, orders), value_set=_joined(customer_id, order_id))
-    found = pc.is_in(_joined(customer_id, order_id), value_set=_joined(customers, orders))
-    alone = pc.if_else(pc.fill_null(found, fill_value=False), pa.scalar(None, pa.string()), order_id)
-    counts = pc.value_counts(orders)
-    single = counts.field("values").filter(pc.equal(counts.field("counts"), 1))
-    by_order = pc.and_(pc.is_in(orders, value_set=alone.drop_null()), pc.is_in(orders, value_set=single))
-    found_alone = pc.is_in(alone, value_set=single, skip_nulls=True)
-    groups: np.ndarray[Any, Any] = pc.or_(whole, by_order).to_numpy(zero_copy_only=False)
-    there: np.ndarray[Any, Any] = pc.or_(pc.fill_null(found, fill_value=False), found_alone).to_numpy(
-        zero_copy_only=False
-    )
-    return groups, there
-
-
-def _joined(customers: pa.Array, orders: pa.Array) -> pa.Array:
-    """Return a text for each pair of ids that is no other pair's; null where one is."""
-    sizes = pc.cast(pc.binary_length(orders), pa.string())
-    return pc.binary_join_element_wise(sizes, ":", orders, customers, "")
-
-
-def _attributed(damaged: _Damaged, sections: list[_Section]) -> pa.RecordBatch:
+def _attributed(damaged: _Damaged, sections: list[LineOrders]) -> pa.RecordBatch:
     """Refuse the orders that damaged rows belong to; return those rows, naming the ids they were found by."""
     count = damaged.rejected.num_rows
     found = np.zeros(count, np.bool_)
     customers, orders = nulls(count), nulls(count)
     for customer_id, order_id in damaged.ids:
         for section in sections:
-            refused, there = _holds(section, _sound(customer_id), _sound(order_id))
-            section.refused |= refused
+            ids = _sound(customer_id), _sound(order_id)
+            section.refused |= section.holding(*ids) >= 0
+            there = section.held(*ids)
             fresh = pa.array(there & ~found)
             customers = pc.if_else(fresh, customer_id, customers)
             orders = pc.if_else(fresh, order_id, orders)
@@ -427,7 +374,7 @@ def _attributed(damaged: _Damaged, sections: list[_Section]) -> pa.RecordBatch:
     return out
 
 
-def _contradiction(section: _Section, at: np.ndarray[Any, Any], source: str | None) -> pa.RecordBatch:
+def _contradiction(section: LineOrders, at: np.ndarray[Any, Any], source: str | None) -> pa.RecordBatch:
     """Reject orders by the first of their lines that another file contradicts; the text names the files."""
     where = pa.array(at)
     texts = []
@@ -446,13 +393,13 @@ def _contradiction(section: _Section, at: np.ndarray[Any, Any], source: str | No
     return rejected_batch(section.rows[at], source, reason, shown, pa.array(texts, pa.string()))
 
 
-def _types(section: _Section, at: np.ndarray[Any, Any]) -> pa.Array:
+def _types(section: LineOrders, at: np.ndarray[Any, Any]) -> pa.Array:
     types = section.lines.types
     codes = np.zeros(len(at), np.int64) if types is None else types[at].astype(np.int64)
     return pa.array(ORDER_TYPES, pa.string()).take(pa.array(codes))
 
 
-def _times(section: _Section, at: np.ndarray[Any, Any]) -> pa.Array:
+def _times(section: LineOrders, at: np.ndarray[Any, Any]) -> pa.Array:
     times = pa.array(section.lines.occurred_at.us[at]).cast(pa.timestamp("us")).cast(pa.string())
     return pc.binary_join_element_wise(pc.replace_substring(times, " ", "T"), "Z", "")
 

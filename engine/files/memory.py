@@ -36,6 +36,11 @@ def set_bound(size: int | None) -> None:
     _asked[:] = [] if size is None else [size]
 
 
+def is_asked() -> bool:
+    """Tell whether somebody has set a bound."""
+    return bool(_asked)
+
+
 def bound_bytes() -> int:
     """Return what an input may ask for."""
     return _asked[0] if _asked else max(_there_is() // 2, _LEAST)
@@ -47,12 +52,12 @@ def check_asked(asked: int, what: str, source: str | Path) -> None:
     Errors  InputError
     """
     if asked > bound_bytes():
-        raise too_much(what, source, _shown(asked))
+        raise too_much(what, source, shown_size(asked))
 
 
 def too_much(what: str, source: str | Path, asked: str | None = None) -> InputError:
     """Return the refusal of an input that asks for more than it may; how much, where that is known."""
-    bound = _shown(bound_bytes())
+    bound = shown_size(bound_bytes())
     return InputError(
         f"asks for {asked} of memory{what}, and {bound} are the most it may"
         if asked
@@ -72,5 +77,6 @@ def _there_is() -> int:
     return min(sizes)
 
 
-def _shown(size: int) -> str:
+def shown_size(size: int) -> str:
+    """Return bytes as people read them."""
     return f"{size / 2**30:,.1f} GiB" if size >= 2**30 else f"{size / 2**20:,.1f} MiB"

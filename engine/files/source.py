@@ -123,8 +123,8 @@ class OrderStream:
 
     @property
     def has_parts(self) -> bool:
-        """Whether orders may come in several parts, told by their rows: by an attribute that their lines differ in."""
-        return self._mapper is not None and bool(self._mapper.lines_by)
+        """Whether orders, and rejected ones, may come in several parts, told by their rows, as their lines differ."""
+        return self._mapper is not None and self._mapper.input_map.sum_lines and bool(self._mapper.attributes)
 
     @property
     def rows_excluded(self) -> int:

@@ -32,9 +32,11 @@ DIFF_SCHEMA: Final = pa.schema(
             pa.field(name, pa.int64(), nullable=False)
             for name in ("frequency", "monetary_minor", "lifetime_orders", "lifetime_monetary_minor")
         ),
+        pa.field("population", pa.string()),
     ]
 )
-"""A row a customer; bands, F and M are the new ruleset's. `is_sent`: activating it emits a change of this customer."""
+"""A row a customer; bands, F and M are the new ruleset's. `is_sent`: activating it emits a change of this customer.
+`population` tells a customer of several apart: the `per` value of the view, null without one."""
 
 _NEW: Final = DIFF_SCHEMA.names[4:]
 _DAY_US: Final = 86_400_000_000
@@ -164,6 +166,7 @@ def diff_rows_of_snapshot(
         "monetary_minor": monetary,
         "lifetime_orders": snapshot["lifetime_orders"],
         "lifetime_monetary_minor": snapshot["lifetime_monetary_minor"],
+        "population": snapshot["population"],
     }
     return _table(columns)
 

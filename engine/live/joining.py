@@ -19,7 +19,7 @@ from rfmstream.engine.core.buffers import values_of
 from rfmstream.engine.core.machine import STEP_ROWS
 from rfmstream.engine.core.view import NOT_OURS, ViewEngine
 from rfmstream.engine.events.instants import FIRST_US
-from rfmstream.engine.live.model import LogBatch, Step, Tick, Told
+from rfmstream.engine.live.model import LogBatch, Rejection, Step, Tick, Told
 from rfmstream.engine.live.partition import Partition
 from rfmstream.engine.live.rows import erasure_runs, forgotten
 from rfmstream.engine.live.state import State
@@ -93,8 +93,9 @@ class Joining:
         self._telling: dict[str, Telling] = {}
         self._rows = dict.fromkeys(views, 0)
         self._history = self._read_history()
+        self._rejections: list[Rejection] = []
         self.count = 0
-        """Changes and signals that are not handed on."""
+        """Changes, signals and rejected rows that are not handed on."""
         self.left_out = dict.fromkeys(views, 0)
         self.refused: dict[str, int] = {}
         partition.repeated = self._take
@@ -142,10 +143,10 @@ class Joining:
 
     def take(self, position: int) -> Step:
         """Return a step of all that is to be told so far, at the offset that the others have come to."""
-        [first, *further] = self._taken()
+        [first, *further], rejections = self._taken()
         return Step(
             first.changes,
-            [],
+            rejections,
             position,
             Tick(position, FIRST_US, joining=self.noted),
             first.signals,
@@ -170,14 +171,14 @@ class Joining:
         told = {"history": max(self._rows.values()), "after_the_state": max(self.left_out.values())}
         return told | {f"history_{reason}": count for reason, count in sorted(self.refused.items())}
 
-    def arrive(self, clock_us: int) -> tuple[State, list[Told]]:
-        """Let time pass to where the others are; return the state, and what is still to be told."""
+    def arrive(self, clock_us: int) -> tuple[State, list[Told], list[Rejection]]:
+        """Let time pass to where the others are; return the state, and what is still to be told, rejected rows last."""
         self._listen(self._until)
         for tick in self._ticks:
             self._partition.repeat_tick(tick)
         for step in self._partition.pass_time(clock_us, to_the_end=True):
             self._take(step)
-        return self._partition.state, self._taken()
+        return self._partition.state, *self._taken()
 
     def _listen(self, offset: int) -> None:
         """Hear those views from here on that have not told yet what comes now."""
@@ -192,14 +193,20 @@ class Joining:
             if told.view in self._heard:
                 self._telling[told.view].go_on(told)
                 self.count += told.changes.num_rows + (0 if told.signals is None else told.signals.num_rows)
+        for row in step.rejections:
+            # A view that joins alone needs no name in its own state, and does among the others.
+            if views := tuple(name for name in row.views or self.names if name in self._heard):
+                self._rejections.append(row._replace(views=views))
+                self.count += 1
 
-    def _taken(self) -> list[Told]:
-        told = [telling.told() for telling in self._telling.values()]
+    def _taken(self) -> tuple[list[Told], list[Rejection]]:
+        told, rejections = [telling.told() for telling in self._telling.values()], self._rejections
         self._begin_telling()
-        return told
+        return told, rejections
 
     def _begin_telling(self) -> None:
         self._telling = {of.view.name: Telling(of) for of in self._partition.state.views}
+        self._rejections = []
         self.count = 0
 
     def _read_history(self) -> Iterator[int]:

@@ -18,7 +18,7 @@ from rfmstream.engine.core.flaps import take_flaps
 from rfmstream.engine.core.machine import Mode
 from rfmstream.engine.live.context import PartitionContext
 from rfmstream.engine.live.joining import Joining
-from rfmstream.engine.live.model import LogBatch, RawRecords, Step, Tick, Told
+from rfmstream.engine.live.model import LogBatch, RawRecords, Rejection, Step, Tick, Told
 from rfmstream.engine.live.notices import Notices
 from rfmstream.engine.live.options import RunnerOptions
 from rfmstream.engine.live.partition import Partition
@@ -29,7 +29,7 @@ from rfmstream.schemas.codes import NEVER_US
 
 _T = TypeVar("_T")
 
-Joined = Callable[[Sequence[Told], Mapping[str, Any] | None], Awaitable[None]]
+Joined = Callable[[Sequence[Told], Sequence[Rejection], Mapping[str, Any] | None], Awaitable[None]]
 
 _SMALL_US = 2_000_000
 """Over so short a time little can be due."""
@@ -94,7 +94,8 @@ class Ownership:
     async def join(self, joining: Joining, then: Joined) -> None:
         """Let views join before anything else is read.
 
-        In      then  is called once they are there, with what they have not told yet and how they have joined
+        In      then  is called once they are there, with what they have not told yet, the rows they rejected, and how
+                      they have joined
         """
         self._joining, self._then = joining, then
         await self._arrive(joining)
@@ -133,12 +134,12 @@ class Ownership:
         if not await self._read_history(joining) or not joining.has_arrived:
             return False
         partition = self.partition
-        state, told = await self.compute(partial(joining.arrive, partition.clock_us))
+        state, told, rejections = await self.compute(partial(joining.arrive, partition.clock_us))
         state.use_mode(mode_of(self._context.options))
         partition.state = partition.state.with_views(state, self._context.plan.names)
         partition.state.follow_flaps()
         self._joining = None
-        await self._then(told, joining.noted)
+        await self._then(told, rejections, joining.noted)
         _log.info(
             "views have joined",
             extra={

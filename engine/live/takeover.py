@@ -13,7 +13,7 @@ from rfmstream.engine.events.instants import FIRST_US
 from rfmstream.engine.live.context import PartitionContext
 from rfmstream.engine.live.erasures import Erasures
 from rfmstream.engine.live.joining import Joining
-from rfmstream.engine.live.model import Step, Told
+from rfmstream.engine.live.model import Rejection, Step, Told
 from rfmstream.engine.live.ownership import Ownership, mode_of
 from rfmstream.engine.live.partition import Partition
 from rfmstream.engine.live.recovery import Plan, Progress, first_tick, plan_recovery
@@ -57,7 +57,7 @@ class Takeover:
                     "no view joins: the files of history are not read",
                     extra={"partition": str(self.context.source), "files": options.history.named},
                 )
-            await self._go_on((), None)
+            await self._go_on((), (), None)
             return
         # Loaded here, so that a worker that no view joins need not wait for what reads files.
         from rfmstream.engine.live.join_plan import views_to_join  # noqa: PLC0415
@@ -92,10 +92,12 @@ class Takeover:
         )
         await self.ownership.join(joining, self._go_on)
 
-    async def _go_on(self, told: Sequence[Told], joining: Mapping[str, Any] | None) -> None:
+    async def _go_on(
+        self, told: Sequence[Told], rejections: Sequence[Rejection], joining: Mapping[str, Any] | None
+    ) -> None:
         """Make the first steps once all views are there.
 
-        In      told     what the views that have joined have not told yet
+        In      told     what the views that have joined have not told yet, and rejections the rows they rejected
                 joining  how they have joined, to be written down
         """
         context, plan, partition = self.context, self.plan, self.ownership.partition
@@ -119,7 +121,10 @@ class Takeover:
             is_present = context.options.clock == "log" and plan.offset >= self.ownership.end
             at_us = max(self.now_us, partition.clock_us) + 1 if is_present else None
             step = await self._change_law(at_us)
-            await commit(_with_joined(partition.state, step, told, joining) if told else step)
+            if told:
+                step = _with_joined(partition.state, step, told, joining)
+                step = replace(step, rejections=[*rejections, *step.rejections])
+            await commit(step)
             self.ownership.observe()
 
     async def _renew(self) -> None:

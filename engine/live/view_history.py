@@ -23,6 +23,7 @@ import pyarrow as pa
 import xxhash
 
 from rfmstream.engine.core.buffers import offsets_and_data
+from rfmstream.engine.core.rejections import once_an_event
 from rfmstream.engine.files.input_files import BLOCK_BYTES, find_files
 from rfmstream.engine.files.source import open_orders
 from rfmstream.engine.live.mapped import fingerprint
@@ -129,7 +130,7 @@ class ViewHistory:
             files: dict[int, IO[bytes]] = {}
             writers: dict[int, pa.ipc.RecordBatchStreamWriter] = {}
             for orders, rejected in stream:
-                _note(rejected, refused, named)
+                _note(once_an_event(rejected)[0] if stream.has_parts else rejected, refused, named)
                 for number, own in self._divided(orders, reading.partitioner):
                     if number not in files:
                         files[number] = stack.enter_context(tempfile.TemporaryFile())

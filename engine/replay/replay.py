@@ -131,7 +131,9 @@ def may_go_on(checkpoint: Path) -> bool:
     if not os.path.exists(checkpoint):  # noqa: PTH110 - a name too long is none
         return False
     if not checkpoint.is_dir():
-        raise ConfigError("is not a directory", file=checkpoint, key="checkpoint")
+        raise ConfigError(
+            "is not a directory", file=checkpoint, key="checkpoint", fix="name a new or empty directory"
+        )
     if has_checkpoint(checkpoint):
         return True
     if any(checkpoint.iterdir()) and not is_unfinished(checkpoint):

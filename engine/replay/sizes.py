@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rfmstream.engine.core.checkpoint.manifest import read_manifest
+from rfmstream.engine.core.checkpoint.views import saved_views
 from rfmstream.engine.files.input_files import InputFile, find_files
 from rfmstream.engine.files.memory import bound_bytes
 from rfmstream.engine.files.partition import PARTS_MAX
@@ -66,8 +67,7 @@ def parts_of(
             saved_orders  that a checkpoint holds already
             shards        of that checkpoint; None: there is none. Its parts are these, if they are more than threads
     """
-    bound = bound_bytes()
-    available = max(bound - _OTHER_BYTES, bound // 4)
+    available = _available_bytes()
     row_bytes = states * STATE_ROW_BYTES
     least = sum(file.size for file in files) * _UNPACKED_RATIO // _PARQUET_ROW_BYTES
     if (least + saved_orders) * row_bytes <= available:
@@ -90,6 +90,23 @@ def parts_of(
     )
 
 
+def beyond_memory(
+    inputs: Sequence[Path], form: InputFormat, *, checkpoint: Path | None, states: int = 1
+) -> int | None:
+    """Return the bytes that a replay which cannot be parted may take, where that is more than it may; else None.
+
+    In      states  how many engines are to hold the files' orders: one a view
+    Errors  as of `find_files` and `read_manifest`
+    """
+    saved = 0
+    if checkpoint is not None and may_go_on(checkpoint):
+        folders = (view.folder for view in saved_views(checkpoint).values())
+        saved = sum(_saved_orders(read_manifest(folder)) for folder in folders)
+    rows = sum(_rows_of(file) for file in find_files(inputs, form))
+    taken = (rows * states + saved) * STATE_ROW_BYTES
+    return taken + _OTHER_BYTES if taken > _available_bytes() else None
+
+
 def parts_for(
     inputs: Sequence[Path], form: InputFormat, *, checkpoint: Path | None, threads: int
 ) -> Parts | None:
@@ -101,8 +118,18 @@ def parts_for(
     if checkpoint is None or not may_go_on(checkpoint):
         return parts_of(files, threads=threads)
     manifest = read_manifest(checkpoint)
-    saved = sum(file["rows"] for file in manifest["files"][1::2])
-    return parts_of(files, threads=threads, saved_orders=saved, shards=len(manifest["shards"]))
+    return parts_of(
+        files, threads=threads, saved_orders=_saved_orders(manifest), shards=len(manifest["shards"])
+    )
+
+
+def _available_bytes() -> int:
+    bound = bound_bytes()
+    return max(bound - _OTHER_BYTES, bound // 4)
+
+
+def _saved_orders(manifest: dict[str, Any]) -> int:
+    return sum(file["rows"] for file in manifest["files"][1::2])
 
 
 def _rows_of(file: InputFile) -> int:

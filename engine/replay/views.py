@@ -251,10 +251,13 @@ def _check(views: Views, outputs: Outputs, ends: Mapping[str, int | None]) -> No
             key="signals",
             fix="give one warn_days, dwell_days or [milestones]: docs/rulesets.md, or leave the file out",
         )
-    words = {tier.id for view in views.plan.views if not view.shadow for tier in view.ruleset.tiers}
-    if len(words) > _WORDS_MAX or len(views.plan.views) > _WORDS_MAX:
+    # A shadow has files of its own.
+    shown = [view for view in views.plan.views if not view.shadow]
+    words = {tier.id for view in shown for tier in view.ruleset.tiers}
+    if len(words) > _WORDS_MAX or len(shown) > _WORDS_MAX:
         raise ConfigError(
-            f"the views have {len(views.plan.views)} names and {len(words)} tiers; a file holds {_WORDS_MAX} of each",
+            f"the views have {len(shown)} names and {len(words)} tiers; a file holds {_WORDS_MAX} of each",
+            file=views.plan.path,
             key="view",
             fix="make some of them shadows, or a plan of their own",
         )

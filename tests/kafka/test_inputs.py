@@ -530,10 +530,13 @@ def test_the_state_of_several_topics_is_shown_copied_and_reset(cluster: Cluster,
     for one in state.partitions.values():
         assert (one.committed, one.lag, one.is_foreign) == (one.end, 0, False)
         assert one.checkpoints[-1].offset == one.committed
+        # The law alone: the order in which the topics were read is noted beside it, and passes no time.
+        assert one.notes == 1
     [listed] = [
         one for one in asyncio.run(list_apps(client, app.clock_topic, app.store)) if one.app_id == app.app_id
     ]
     assert (listed.topics, listed.partitions, listed.lag) == (tuple(sorted(topics.values())), PARTITIONS, 0)
+    assert listed.notes == PARTITIONS
     asyncio.run(copy_app(app, to, trial.outputs.current))
     asyncio.run(send_to(cluster, topics, rows[400:]))
     for each, log in ((flags, "on"), (copy_flags, "copied")):

@@ -67,6 +67,13 @@ def test_zone_and_currency_of_the_command_override_all(folder: Path) -> None:
         ('["hk", "tw"]', "[]", "view[1].where.store", "empty list"),
         ('["hk", "tw"]', '["hk", ""]', "view[1].where.store", "empty value"),
         ('["hk", "tw"]', "[1.5]", "view[1].where.store", "no text"),
+        (
+            '{ store = ["hk", "tw"], floor = [1, 2], vip = true }',
+            "{}",
+            "view[1].where",
+            "is empty; write where",
+        ),
+        ("store =", '"" =', "view[1].where", "a column without a name"),
         ("where = {", "were = {", "view[1].were", "did you mean where?"),
         ('per = "category"', "per = 1", "view[2].per", "must be a string"),
         ("shadow = true", 'shadow = "yes"', "view[2].shadow", "must be true or false"),

@@ -132,6 +132,20 @@ def test_views_join_and_leave_a_running_state(stage: ViewsStage) -> None:
         assert by_id(plain_rows(asyncio.run(runner.snapshot(end_us, view.name)))) == by_id(
             expected["snapshot"]
         )
+        # What it rejects on its way is told, too, once, however often it was killed.
+        rejected = Counter(
+            (row.offset, row.row, row.reason)
+            for step in stage.world.history
+            for row in step.rejections
+            if view.name in row.views
+        )
+        assert set(rejected.values()) == {1}
+        assert sum(reason != "malformed" for _, _, reason in rejected) == expected["rejected"] > 0
+        assert {offset for offset, _, reason in rejected if reason == "malformed"} == {
+            offset
+            for offset, each in enumerate(events)
+            if view is BY_STORE and each["store"] is None and each["type"] != "erased"
+        }
     assert [view.name for view in (of.view for of in runner._ownership.partition.state.views)] == [
         "by-store",
         "all",

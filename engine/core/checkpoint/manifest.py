@@ -189,7 +189,9 @@ def _read_whole(folder: Path) -> dict[str, Any]:
     try:
         whole = orjson.loads(path.read_bytes())
     except OSError as error:
-        raise StateError("there is no checkpoint here", path=folder) from error
+        raise StateError(
+            "there is no checkpoint here", path=folder, fix="name the directory of replay --checkpoint"
+        ) from error
     except orjson.JSONDecodeError as error:
         raise StateError("this is not a checkpoint's manifest", path=path) from error
     if not isinstance(whole, dict) or not isinstance(whole.get("manifest"), dict):

@@ -175,9 +175,8 @@ def own_ruleset(
         raise StateError(
             f"{whose} belongs to ruleset {manifest['ruleset']}, not to {given.identity}",
             path=folder,
-            fix="use the ruleset, time zone and currency it was made with, let the other one take over "
-            + ("(--resegment), " if view is None else f"(--resegment-view {view}), ")
-            + "or name another directory",
+            fix="use the ruleset, time zone and currency it was made with, or name another directory; the other one "
+            f"takes over by replay {'--resegment' if view is None else f'--resegment-view {view}'}",
         )
     return given
 

@@ -12,6 +12,7 @@ from aiokafka import TopicPartition
 from aiokafka.structs import OffsetAndMetadata
 
 from rfmstream.engine.live.kafka.app_state import DOING, App, AppState, state_of
+from rfmstream.engine.live.kafka.clock_notes import Note as ClockNote
 from rfmstream.engine.live.kafka.clock_notes import clock_notes, in_transaction
 from rfmstream.engine.live.kafka.groups import delete_group, group_of
 from rfmstream.engine.live.kafka.offset_notes import OffsetNote
@@ -69,7 +70,7 @@ async def copy_app(app: App, to: App, current_topic: str | None = None) -> Copie
 
 
 async def _copy_log(app: App, to: App, behind: dict[Source, int], current_topic: str | None) -> int:
-    """Copy offsets and notes in one transaction; return how many notes."""
+    """Copy offsets and notes in one transaction; return how many of them are of time."""
     async with administrator(app.client, DOING) as admin:
         group = await group_of(admin, app.app_id)
     name = f"{to.app_id}/state"
@@ -79,7 +80,7 @@ async def _copy_log(app: App, to: App, behind: dict[Source, int], current_topic:
         )
         for source, one in group.offsets.items()
     }
-    kept: defaultdict[Source, list[bytes]] = defaultdict(list)
+    kept: defaultdict[Source, list[ClockNote]] = defaultdict(list)
     async for note in clock_notes(app.client, app.clock_topic):
         source = note.source
         if note.app_id != app.app_id:
@@ -87,21 +88,22 @@ async def _copy_log(app: App, to: App, behind: dict[Source, int], current_topic:
         if note.value is None:
             kept.pop(source, None)
         elif note.offset >= behind.get(source, 0):
-            kept[source].append(_renamed(note.value, current_topic))
+            kept[source].append(note)
     async with in_transaction(to.client, name) as producer:
-        for source, values in kept.items():
+        for source, notes in kept.items():
             key = f"{to.app_id}/{source.topic}".encode()
-            for value in values:
+            for note in notes:
+                value = _renamed(note, current_topic)
                 await producer.send(to.clock_topic, value, key=key, partition=source.partition)
         if offsets:
             await producer.send_offsets_to_transaction(offsets, to.app_id)
-    return sum(map(len, kept.values()))
+    return sum(note.is_of_time for notes in kept.values() for note in notes)
 
 
-def _renamed(value: bytes, current_topic: str | None) -> bytes:
-    tick = orjson.loads(value)
+def _renamed(note: ClockNote, current_topic: str | None) -> bytes | None:
+    tick = orjson.loads(note.value or b"null")
     if current_topic is None or "current" not in tick:
-        return value
+        return note.value
     return orjson.dumps(tick | {"current": current_topic})
 
 
@@ -123,7 +125,7 @@ async def reset_app(app: App, *, dry_run: bool = False) -> AppState:
         app.store.drop(source, [found.name for found in one.checkpoints])
     async with administrator(app.client, "the group cannot be deleted") as admin:
         await delete_group(admin, app.app_id)
-    noted = [source for source, one in state.partitions.items() if one.notes]
+    noted = [source for source, one in state.partitions.items() if one.is_noted]
     if noted:
         async with in_transaction(app.client, f"{app.app_id}/state") as producer:
             for source in noted:

@@ -45,6 +45,7 @@ class PartitionState:
             is_foreign  something other than a worker committed it
             end         one after the topic's last record; None: it is not there
             worker      who has it: client id and host; None: nobody
+            is_noted    the clock topic holds something of it
             notes       how many notes of time
             clock_us    the newest of them; None: there is none
             checkpoints newest last
@@ -54,6 +55,7 @@ class PartitionState:
     is_foreign: bool = False
     end: int | None = None
     worker: str | None = None
+    is_noted: bool = False
     notes: int = 0
     clock_us: int | None = None
     checkpoints: list[StoredCheckpoint] = field(default_factory=list)
@@ -142,7 +144,7 @@ async def _notes_of_all(client: ClientConfig, topic: str) -> Counter[tuple[str, 
         if note.value is None:
             counts.pop(key, None)
         else:
-            counts[key] += 1
+            counts[key] += note.is_of_time
     return counts
 
 
@@ -164,7 +166,8 @@ async def state_of(app: App) -> AppState:
         if note.app_id != app.app_id:
             continue
         one = found[note.source]
-        one.notes = 0 if note.value is None else one.notes + 1
+        one.is_noted = note.value is not None
+        one.notes = one.notes + note.is_of_time if one.is_noted else 0
         one.clock_us = None if note.value is None else _clock_us(note.value, one.clock_us)
     for source in app.store.sources():
         mine = [one for one in app.store.stored(source) if one.app_id == app.app_id]

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from typing import Final, NamedTuple
 
+import orjson
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
 from rfmstream.engine.live.kafka.client import client_errors
@@ -24,7 +25,7 @@ class Note(NamedTuple):
     """One record of the clock topic.
 
     Fields  key    app_id/topic
-            value  a tick; None: what was noted before of this key has ended
+            value  a tick, or an order of topics; None: what was noted before of this key has ended
     """
 
     key: bytes
@@ -41,6 +42,11 @@ class Note(NamedTuple):
     def source(self) -> Source:
         """Return the partition it is of: those of the clock topic have the numbers of the input's."""
         return Source(self.key.decode("utf-8", "replace").partition("/")[2], self.partition)
+
+    @property
+    def is_of_time(self) -> bool:
+        """Whether it is a tick; else it tells the order in which several topics are read, or the end of all before."""
+        return self.value is not None and "clock_us" in orjson.loads(self.value)
 
 
 async def clock_notes(client: ClientConfig, topic: str) -> AsyncIterator[Note]:

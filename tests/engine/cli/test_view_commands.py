@@ -11,6 +11,7 @@ from click.testing import CliRunner, Result
 
 import rfmstream
 from rfmstream.engine.cli.app import cli
+from rfmstream.engine.files import memory
 
 ORDERS = """customer_id,order_id,occurred_at,amount,store,category
 ann,o1,2026-01-01,500,hk,books
@@ -150,6 +151,19 @@ def test_bad_input_is_one_line_and_writes_nothing(tmp_path: Path, orders: Path, 
     assert not out.exists()
 
 
+def test_a_file_holds_so_many_views_but_shadows_have_their_own(
+    tmp_path: Path, orders: Path, plan: Path
+) -> None:
+    many = "".join(f'[[view]]\nname = "v{number}"\nruleset = "rfm8"\n' for number in range(128))
+    plan.write_text(many)
+    replay = ("replay", orders, "--plan", plan, "--changes", tmp_path / "c.jsonl")
+    refused(2, "views.toml: view: the views have 128 names and 8 tiers; a file holds 127", *replay)
+    plan.write_text(many.replace('"rfm8"\n', '"rfm8"\nshadow = true\n') + PLAN)
+    result = run(*replay)
+    assert result.exit_code == 0, result.output
+    assert len((tmp_path / "c.shadow-v127.jsonl").read_text().splitlines()) == 4
+
+
 def test_a_checkpoint_of_views_goes_on_without_options(orders: Path, state: Path) -> None:
     result = run("replay", orders, "--checkpoint", state, "--json")
     assert result.exit_code == 0, result.output
@@ -244,6 +258,20 @@ def test_rulesets_are_compared_in_one_view(state: Path) -> None:
     result = run(*look, "--view", "category")
     assert result.exit_code == 0, result.output
     assert json.loads(result.stdout)["customers"] == 3
+    refused(4, "not to scores4; use", "rulesets", "diff", "scores4", *look[3:], "--view", "all")
+
+
+def test_customers_who_move_are_told_with_their_population(tmp_path: Path, orders: Path, state: Path) -> None:
+    moved = tmp_path / "moved.jsonl"
+    look = ("rulesets", "diff", "rfm8", "scores4")
+    assert run(*look, "--checkpoint", state, "--view", "category", "--customers", moved).exit_code == 0
+    rows = [json.loads(line) for line in moved.read_text().splitlines()]
+    assert {(row["population"], row["customer_id"]) for row in rows} == {
+        ("books", "ann"),
+        ("toys", "ann"),
+        ("books", "bob"),
+    }
+    refused(2, "--view is of a --checkpoint or a --worker", *look, orders, "--view", "category")
 
 
 def test_views_by_rulesets_of_ones_own_are_forgotten_in_by_their_plan(tmp_path: Path, orders: Path) -> None:
@@ -326,6 +354,33 @@ def test_one_view_goes_on_by_another_ruleset(tmp_path: Path, plan: Path, state: 
     assert rows == told.to_pylist()
     # Once more it is nothing.
     assert json.loads(run(*arguments, "--resegment", "--json").stdout)["resegmented"] == []
+
+
+def test_what_cannot_be_parted_on_disk_is_refused_or_said(
+    tmp_path: Path, orders: Path, plan: Path, state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "c.jsonl"
+    views = ("replay", orders, "--plan", plan, "--changes", out)
+    words = (
+        "--memory: views are replayed in memory, which may take 512.0 MiB; allow that much, or replay fewer"
+    )
+    refused(2, words, *views, "--memory", "1K")
+    refused(2, words, "replay", orders, "--checkpoint", state, "--memory", "1K")
+    one = ("replay", orders, "--checkpoint", tmp_path / "one")
+    assert run(*one, "--threads", "2").exit_code == 0
+    by_other = (*one, "--ruleset", "scores4", "--resegment", "--threads", "1", "--memory")
+    refused(2, "--memory: with --resegment all is replayed in memory", *by_other, "1K")
+    assert not out.exists()
+    assert run(*by_other, "1G").exit_code == 0
+    # Nobody asked for a bound: it is said, and tried.
+    monkeypatch.setattr(memory, "_there_is", lambda: 2048)
+    monkeypatch.setattr(memory, "_LEAST", 1)
+    result = run(*views)
+    assert result.exit_code == 0, result.output
+    assert result.stderr.startswith(
+        "rfmstream: views are replayed in memory, which may take 512.0 MiB, more than half"
+    )
+    assert out.exists()
 
 
 def test_one_ruleset_takes_over_from_another(tmp_path: Path, orders: Path) -> None:
