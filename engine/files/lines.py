@@ -63,6 +63,14 @@ class _Spoiled:
 
 
 @dataclass(frozen=True)
+class _Unnamed:
+    """Rejected lines without an order's id, that say something all the same; null for customers they do not name."""
+
+    rows: np.ndarray[Any, Any]
+    customer_id: pa.Array
+
+
+@dataclass(frozen=True)
 class _Damaged:
     """A rejected row that could not be split into columns, and the ids its text seems to name, a pair a section."""
 
@@ -106,6 +114,7 @@ class LineSums:
         """Events that are right without what a line needs: erasures, which need not name an order."""
         self._lines: dict[int, list[_Held]] = {}
         self._spoiled: list[_Spoiled] = []
+        self._unnamed: list[_Unnamed] = []
         self._damaged: list[_Damaged] = []
 
     def add(self, source_rows: SourceRows, file: int) -> pa.RecordBatch:
@@ -145,7 +154,11 @@ class LineSums:
             for at, section in sections.items():
                 if spoiled.section in (None, at):
                     section.refused |= _holds(section, spoiled.customer_id, spoiled.order_id)[0]
-        rejected = [_attributed(damaged, list(sections.values())) for damaged in self._damaged]
+        around = _Around(list(sections.values()))
+        for unnamed in self._unnamed:
+            for row, customer in zip(unnamed.rows.tolist(), unnamed.customer_id.to_pylist(), strict=True):
+                around.refuse(row, customer)
+        rejected = [_attributed(damaged, around) for damaged in self._damaged]
         done = [(good, NO_REJECTED) for good in self._apart]
         for section in sections.values():
             if section.file.max(initial=0) > section.file.min(initial=0):
@@ -164,6 +177,13 @@ class LineSums:
         types = None if apart.types is None else apart.types[bad]
         known = None if types is None or not (types == UNKNOWN_WORD).any() else types != UNKNOWN_WORD
         ids = [_sound(text.take(pa.array(bad))) for text in (apart.customer_id, apart.order_id)]
+        amount = apart.amount
+        assert isinstance(amount, NumberAmount), "a map that sums lines computes every amount"
+        said = ids[0].is_valid().to_numpy(zero_copy_only=False) | (amount.number.status[bad] != ABSENT)
+        unnamed = np.flatnonzero(said & ids[1].is_null().to_numpy(zero_copy_only=False))
+        if len(unnamed):
+            self._unnamed.append(_Unnamed(mapped.rows[at[bad[unnamed]]], ids[0].take(pa.array(unnamed))))
+            self._count(self._unnamed[-1].rows.nbytes + self._unnamed[-1].customer_id.nbytes)
         for where, of_section in ((known, section), (None if known is None else ~known, None)):
             if where is None and of_section is None:
                 continue
@@ -390,13 +410,49 @@ def _joined(customers: pa.Array, orders: pa.Array) -> pa.Array:
     return pc.binary_join_element_wise(sizes, ":", orders, customers, "")
 
 
-def _attributed(damaged: _Damaged, sections: list[_Section]) -> pa.RecordBatch:
+class _Around:
+    """Knows which order stands around a line."""
+
+    def __init__(self, sections: list[_Section]) -> None:
+        self.sections = sections
+        self._rows: np.ndarray[Any, Any] | None = None
+
+    def refuse(self, row: int, customer: str | None) -> tuple[str, str] | None:
+        """Refuse the order whose lines stand both before and behind a row, if it is that customer's; return its ids."""
+        if self._rows is None:
+            self._sort()
+        assert self._rows is not None
+        of = neighbours(self._rows, self._whole, row)
+        if of is None:
+            return None
+        line = int(np.flatnonzero(self._whole == of)[0])
+        section, group = self.sections[int(self._owner[line])], int(self._group[line])
+        first = int(section.first[group])
+        ids = section.lines.customer_id[first].as_py(), section.lines.order_id[first].as_py()
+        if customer not in (None, ids[0]):
+            return None
+        section.refused[group] = True
+        return ids
+
+    def _sort(self) -> None:
+        sections = self.sections
+        rows = np.concatenate([np.zeros(0, np.int64), *(section.rows for section in sections)])
+        owner = np.repeat(np.arange(len(sections)), [len(section.rows) for section in sections])
+        group = np.concatenate([np.zeros(0, np.int64), *(section.group for section in sections)])
+        file = np.concatenate([np.zeros(0, np.int64), *(section.file for section in sections)])
+        order = np.argsort(rows, kind="stable")
+        self._rows, self._owner, self._group = rows[order], owner[order], group[order]
+        # An order's lines in two files do not stand around what ends the first file.
+        self._whole = grouped(self._owner, self._group, file[order])
+
+
+def _attributed(damaged: _Damaged, around: _Around) -> pa.RecordBatch:
     """Refuse the orders that damaged rows belong to; return those rows, naming the ids they were found by."""
     count = damaged.rejected.num_rows
     found = np.zeros(count, np.bool_)
     customers, orders = nulls(count), nulls(count)
     for customer_id, order_id in damaged.ids:
-        for section in sections:
+        for section in around.sections:
             refused, there = _holds(section, _sound(customer_id), _sound(order_id))
             section.refused |= refused
             fresh = pa.array(there & ~found)
@@ -404,22 +460,10 @@ def _attributed(damaged: _Damaged, sections: list[_Section]) -> pa.RecordBatch:
             orders = pc.if_else(fresh, order_id, orders)
             found |= there
     names = {"customer_id": customers.to_pylist(), "order_id": orders.to_pylist()}
-    if not found.all() and sections:
-        rows = np.concatenate([section.rows for section in sections])
-        owner = np.concatenate([np.full(len(section.rows), at) for at, section in enumerate(sections)])
-        group = np.concatenate([section.group for section in sections])
-        order = np.argsort(rows, kind="stable")
-        rows, owner, group = rows[order], owner[order], group[order]
-        whole = grouped(owner, group)
-        for at in np.flatnonzero(~found):
-            of = neighbours(rows, whole, damaged.rejected.column("row")[int(at)].as_py())
-            if of is not None:
-                line = int(np.flatnonzero(whole == of)[0])
-                section = sections[int(owner[line])]
-                section.refused[group[line]] = True
-                first = int(section.first[group[line]])
-                names["customer_id"][at] = section.lines.customer_id[first].as_py()
-                names["order_id"][at] = section.lines.order_id[first].as_py()
+    for at in np.flatnonzero(~found):
+        ids = around.refuse(damaged.rejected.column("row")[int(at)].as_py(), None)
+        if ids is not None:
+            names["customer_id"][at], names["order_id"][at] = ids
     out = damaged.rejected
     for name, texts in names.items():
         place = out.schema.get_field_index(name)

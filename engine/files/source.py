@@ -336,7 +336,7 @@ class OrderStream:
             def tick(done: int, before: int = before) -> None:
                 self._tell(stage, before + done, total)
 
-            fill_down = FillDown(file.form.fill_down)
+            fill_down = FillDown(file)
             for read in read_chunks(file, columns, first_row=row, tick=tick, scanner=self._scanner):
                 chunk = fill_down.filled(read) if file.form.fill_down else read
                 count = chunk.row_count

@@ -213,12 +213,26 @@ def test_blank_cells_take_the_value_above_through_damaged_lines_and_blocks(
 ) -> None:
     monkeypatch.setattr(delimited, "_ROWS_MAX", 2)
     table = (
-        "who,no,when,sum\n,0,2024-01-01,1\na,1,2024-01-01,1\n,2,,1\nx,y\n"
+        "who,no,when,sum\n,0,2024-01-01,1\na,1,2024-01-01,1\n,2,,1\n,y\n"
         " \u3000,3,2024-01-02,1\nb,4,2024-01-02,1\n\u00a0,5,,1\n"
     )
     found = read(tmp_path, table, f'[input]\nfill_down = ["who", "when"]\n{EVENT}')
     assert found[0] == [("a", "1", 100), ("a", "2", 100), ("a", "3", 100), ("b", "4", 100), ("b", "5", 100)]
     assert found[1] == [(0, "missing_customer_id"), (3, "malformed")]
+
+
+@pytest.mark.parametrize("rows_max", [1, 2, 9])
+@pytest.mark.parametrize("damaged", ['"b"x,2,2024-01-01,1', "b,2,2024-01-01,1,9", "b,2"])
+def test_blank_cells_below_a_damaged_line_that_states_a_value_are_nobodys(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damaged: str, rows_max: int
+) -> None:
+    monkeypatch.setattr(delimited, "_ROWS_MAX", rows_max)
+    rows = (
+        f"a,1,2024-01-01,1\n{damaged}\n,3,2024-01-01,1\n,4,2024-01-01,1\nc,5,2024-01-01,1\n,6,2024-01-01,1\n"
+    )
+    found = read(tmp_path, "who,no,when,sum\n" + rows, f'[input]\nfill_down = ["who"]\n{EVENT}')
+    assert found[0] == [("a", "1", 100), ("c", "5", 100), ("c", "6", 100)]
+    assert found[1] == [(1, "malformed"), (2, "missing_customer_id"), (3, "missing_customer_id")]
 
 
 @pytest.mark.parametrize("encoding", ["zlib_codec", "rot13", "hex", "base64", "martian", "undefined"])
