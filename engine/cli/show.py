@@ -140,6 +140,14 @@ def _print_left_out(console: Console, summary: Summary) -> None:
         console.print(f"{summary.input_rows:,} input rows{by_map}{after_until} → {rows.read:,} order events")
     if summary.lines_repeated:
         console.print(f"  {summary.lines_repeated:,} lines repeat one of an earlier file and count once")
+    if summary.sheets_unread:
+        console.print(
+            Text.assemble(
+                (f"{len(summary.sheets_unread):,} sheets were not read", "bold yellow"),
+                f", {', '.join(summary.sheets_unread)} · a map names one in [input] sheet",
+            ),
+            soft_wrap=True,
+        )
     if summary.alike:
         console.print(
             f"[bold yellow]{summary.alike:,} refunds or adjustments[/] are like another one in customer, order, time "

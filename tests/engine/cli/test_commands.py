@@ -343,6 +343,7 @@ def test_what_a_map_leaves_out_is_counted_by_rule_and_written(tmp_path: Path) ->
             {"why": "exclude[3]", "rows": 0},
         ],
         "repeated_lines": 0,
+        "sheets_unread": [],
         "alike_without_event_id": 0,
         "after_until": 0,
     }

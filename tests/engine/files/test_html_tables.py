@@ -46,6 +46,29 @@ def test_a_table_in_a_page(tmp_path: Path) -> None:
         )
 
 
+def test_a_cell_that_spans_rows_is_blank_below_and_moves_no_other(tmp_path: Path) -> None:
+    rows = [
+        "<tr><td rowspan=3>ann</td><td>1</td><td rowspan=2>2024-01-01</td><td>1</td></tr>",
+        "<tr><td>2</td><td>2</td></tr>",
+        "<tr><td>3</td><td>2024-01-02</td><td>3</td></tr>",
+        "<tr><td>bob</td><td>4</td><td>2024-01-02</td><td>4</td></tr>",
+        "<tr><td rowspan=9 colspan=2>bob</td><td>2024-01-02</td><td>4</td></tr>",
+    ]
+    path = tmp_path / "orders.xls"
+    # A cell that spans more rows than its table has does not reach into the next.
+    path.write_text(page(*rows) + page("<tr><td>cy</td><td>5</td><td>2024-01-02</td><td>5</td></tr>"))
+    good, bad = read(path)
+    assert good == [("ann", "1", 100), ("bob", "4", 400), ("cy", "5", 500)]
+    assert [row for row, _ in bad] == [1, 2, 4, 5]
+    toml = '[input]\nfill_down = ["customer_id", "occurred_at"]\n[[event]]\n' + "".join(
+        f'{name} = "{name}"\n' for name in NAMES
+    )
+    assert read(path, toml)[0][:4] == [
+        *(("ann", "1", 100), ("ann", "2", 200)),
+        *(("ann", "3", 300), ("bob", "4", 400)),
+    ]
+
+
 def test_title_rows_and_blocks_of_any_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(input_files, "BLOCK_BYTES", 7)
     path = tmp_path / "orders.xls"

@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import json
 import zipfile
 from datetime import datetime, time, timedelta
 from pathlib import Path
@@ -12,6 +13,9 @@ import pyarrow.parquet as pq
 import pytest
 import xlsxwriter
 
+from click.testing import CliRunner
+
+from rfmstream.engine.cli.app import cli
 from rfmstream.engine.files import workbooks
 from rfmstream.engine.files.cell_text import text_of
 from rfmstream.engine.files.input_files import find_files
@@ -108,6 +112,48 @@ def test_a_sheet_by_name_or_the_first_that_is_not_hidden(tmp_path: Path) -> None
     assert read(path, f'[input]\nsheet = "2024"\n{event}')[0] == [("b", "2", "2024-01-02 12:00:00", 200)]
     with pytest.raises(InputError, match="has no sheet '2025'; its sheets are hidden, first, 2024"):
         read(path, f'[input]\nsheet = "2025"\n{event}')
+
+
+def test_sheets_that_are_not_read_are_told(tmp_path: Path) -> None:
+    path = workbook(
+        tmp_path / "in.xlsx", {"Jan": [HEADER, ["a", 1, NOON, 1]], "Feb": [HEADER], "Mar": []}, hidden="Mar"
+    )
+    stream = open_orders([path], currency="EUR")
+    assert sum(orders.num_rows for orders, _ in stream) == 1
+    assert stream.sheets_unread == (f"{path}: Feb",)
+    told = CliRunner().invoke(cli, ["replay", str(path), "--json"])
+    assert json.loads(told.stdout)["input"]["sheets_unread"] == [f"{path}: Feb"]
+    assert f"1 sheets were not read, {path}: Feb" in CliRunner().invoke(cli, ["replay", str(path)]).stdout
+    toml = '[input]\nsheet = "Feb"\n' + EVENT
+    path = workbook(tmp_path / "in.xlsx", {"Jan": [HEADER], "Feb": [["who", "no", "when", "sum"]]})
+    (tmp_path / "map.toml").write_text(f'name = "test"\n{toml}')
+    asked = open_orders([path], input_map=load_map(tmp_path / "map.toml"), currency="EUR")
+    assert list(asked) == []
+    assert asked.sheets_unread == ()
+
+
+@pytest.mark.parametrize("cover", [[], [["Our orders"], ["of 2024", "all"]]])
+def test_a_cover_before_the_table_is_told(tmp_path: Path, cover: list[list]) -> None:
+    path = workbook(tmp_path / "in.xlsx", {"Cover": cover, "Orders": [HEADER, ["a", 1, NOON, 1]]})
+    with pytest.raises(
+        InputError, match="sheet 'Cover' has none of the columns; its other sheets are Orders; name"
+    ):
+        read(path)
+
+
+def test_cells_of_text_are_read_as_those_of_csv(tmp_path: Path) -> None:
+    words = ["NULL", "#N/A", "N/A", "nan", "\\N", " \u00a0"]
+    rows = [HEADER, *([word, at, NOON, 1] for at, word in enumerate(words)), [" a\u00a0", 9, NOON, " 1 "]]
+    good, bad = read(workbook(tmp_path / "in.xlsx", {"orders": rows}))
+    assert [(customer, order) for customer, order, *_ in good] == [("a", "9")]
+    assert [reason for _, reason, _ in bad] == ["missing_customer_id"] * len(words)
+    columns = EVENT
+    for name, column in zip(("who", "no", "when", "sum"), HEADER, strict=True):
+        columns = columns.replace(f'"{name}"', f'"{column}"')
+    own = read(tmp_path / "in.xlsx", f'[input]\nabsent = ["0", "NULL"]\n{columns}')
+    assert [(customer, order) for customer, order, *_ in own[0]] == [
+        *(("#N/A", "1"), ("N/A", "2"), ("nan", "3"), ("\\N", "4"), ("a", "9")),
+    ]
 
 
 def test_title_rows_blank_rows_and_cells_before_the_table(
