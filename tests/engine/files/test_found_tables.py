@@ -92,8 +92,9 @@ def test_two_lines_that_could_be_the_header_are_none(tmp_path: Path) -> None:
 
 
 def test_excel_says_the_delimiter_in_the_first_line(tmp_path: Path) -> None:
-    table = HEADER.replace(",", "|") + "a|1|2024-01-01|5\n"
-    assert read(tmp_path, f"sep=|\r\n{table}") == ([("a", "1", 500)], [])
+    for sign in "|;\t^~":
+        table = f"{HEADER}a,1,2024-01-01,5\n".replace(",", sign)
+        assert read(tmp_path, f"sep={sign}\r\n{table}") == ([("a", "1", 500)], [])
 
 
 @pytest.mark.parametrize("delimiter", [";", "\t", "|"])
@@ -178,6 +179,46 @@ def test_the_encoding_of_a_header_that_is_no_utf8_is_named(
 ) -> None:
     with pytest.raises(InputError, match=f'reads as {named}; set encoding = "{encoding}"'):
         read(tmp_path, f"{text}\na,1,2024-01-01,5\n".encode(encoding))
+
+
+@pytest.mark.parametrize(
+    ("name", "encoding", "named"),
+    [
+        *(("顾客", "gbk", "GBK"), ("顧客", "big5", "Big5"), ("顧客", "shift_jis", "Shift-JIS")),
+        *(("고객", "euc_kr", "EUC-KR"), ("Käufer", "cp1252", "cp1252"), ("Käufer", "mac_roman", "mac_roman")),
+        *(("Zákazník č.", "cp1250", "cp1250"), ("Клиент", "cp1251", "cp1251")),
+    ],
+)
+@pytest.mark.parametrize(("delimiter", "title"), [(",", ""), (";", ""), (";", "Orders\n")])
+def test_the_encoding_in_which_a_header_names_what_is_wanted_is_named(
+    tmp_path: Path, name: str, encoding: str, named: str, *, delimiter: str, title: str
+) -> None:
+    toml = EVENT.replace('"who"', f'"{name}"')
+    table = f"{title}{name},no,when,sum\na,1,2024-01-01,5\n".replace(",", delimiter).encode(encoding)
+    with pytest.raises(InputError, match=f'reads as {named}; set encoding = "{encoding}"'):
+        read(tmp_path, table, toml)
+    assert read(tmp_path, table, f'[input]\nencoding = "{encoding}"\n{toml}') == ([("a", "1", 500)], [])
+    # A name that nobody reads may be written as it likes.
+    others = f"who,no,when,sum,{name}\na,1,2024-01-01,5,\n".replace(",", delimiter).encode(encoding)
+    assert read(tmp_path, others, EVENT) == ([("a", "1", 500)], [])
+
+
+def test_a_name_in_two_forms_of_unicode_is_one(tmp_path: Path) -> None:
+    table = "Ka\u0308ufer,no,when,sum\na,1,2024-01-01,5\n"
+    assert read(tmp_path, table, EVENT.replace('"who"', '"K\u00e4ufer"')) == ([("a", "1", 500)], [])
+
+
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+@pytest.mark.parametrize("encoding", ["gb18030", "gbk", "big5", "shift_jis"])
+def test_a_file_that_shows_to_be_utf8_is_read_as_that(tmp_path: Path, encoding: str, mark: str) -> None:
+    table = mark + "顾客编号,no,when,sum\n张三,1,2024-01-01,5\n"
+    toml = f'[input]\nencoding = "{encoding}"\n' + EVENT.replace('"who"', '"顾客编号"')
+    assert read(tmp_path, table, toml) == ([("张三", "1", 500)], [])
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-32"])
+def test_wider_unicode_is_seen_by_its_mark(tmp_path: Path, encoding: str) -> None:
+    assert read(tmp_path, (HEADER + "张,1,2024-01-01,5\n").encode(encoding)) == ([("张", "1", 500)], [])
 
 
 @pytest.mark.parametrize(("encoding", "named"), [("gbk", "GBK"), ("big5", "Big5")])

@@ -1,8 +1,11 @@
 """Workbooks and archives: what a sheet shows is what is read, and a file is what its content says."""
 
+import bz2
 import gzip
 import io
 import json
+import lzma
+import tarfile
 import zipfile
 from datetime import datetime, time, timedelta
 from pathlib import Path
@@ -12,7 +15,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import xlsxwriter
-
 from click.testing import CliRunner
 
 from rfmstream.engine.cli.app import cli
@@ -254,6 +256,75 @@ def test_what_no_one_can_read_is_told_for_what_it_is(tmp_path: Path) -> None:
     ]:
         with pytest.raises(InputError, match=words):
             read(tmp_path / name)
+
+
+def tarred(content: bytes) -> bytes:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as archive:
+        member = tarfile.TarInfo("a.csv")
+        member.size = len(content)
+        archive.addfile(member, io.BytesIO(content))
+    return out.getvalue()
+
+
+TABLE = (CSV + "a,1,2024-01-02T12:00:00,1\n").encode()
+ONE = ([("a", "1", "2024-01-02 12:00:00", 100)], [])
+
+
+@pytest.mark.parametrize("name", ["in.csv", "in.tar.gz", "in", "in.xls"])
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (tarred(TABLE), "is a tar archive; unpack it first"),
+        (bz2.compress(TABLE), "is packed by bzip2; unpack it first"),
+        (lzma.compress(TABLE), "is packed by xz; unpack it first"),
+        (b"7z\xbc\xaf\x27\x1c\0\4" + bytes(60), "is a 7z archive"),
+        (b"Rar!\x1a\x07\x01\0" + bytes(60), "is a RAR archive"),
+        (b"%PDF-1.7\n1,2\n", "is a PDF document; export its table"),
+        (gzip.compress(TABLE), "is packed twice; unpack it once"),
+    ],
+)
+def test_what_is_packed_in_other_ways_is_told(tmp_path: Path, content: bytes, words: str, name: str) -> None:
+    (tmp_path / "in.gz").write_bytes(gzip.compress(content))
+    with pytest.raises(InputError, match=words):
+        read(tmp_path / "in.gz")
+    if words.startswith("is packed twice") or name.endswith(".gz"):
+        return
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError, match=words):
+        read(tmp_path / name)
+    made(tmp_path / "outer.zip", (name, content))
+    with pytest.raises(InputError, match=f"outer.zip/{name}: {words}"):
+        read(tmp_path / "outer.zip")
+
+
+def test_a_text_that_has_such_letters_is_a_text(tmp_path: Path) -> None:
+    header = f"{','.join(HEADER)},{'x' * (257 - len(CSV))}ustar,1AY&SY\n"
+    (tmp_path / "in.csv").write_text(header + "a,1,2024-01-02T12:00:00,1,,\n")
+    assert header.encode().startswith(b"ustar", 257)
+    assert read(tmp_path / "in.csv") == ONE
+
+
+def test_what_is_in_a_packed_file_is_told_by_its_content(tmp_path: Path) -> None:
+    path = tmp_path / "in.gz"
+    path.write_bytes(gzip.compress(workbook(tmp_path / "w", {"s": [HEADER, ["a", 1, NOON, 1]]}).read_bytes()))
+    assert read(path) == ONE
+    path.write_bytes(gzip.compress(made(tmp_path / "x.zip", ("a.csv", TABLE)).read_bytes()))
+    with pytest.raises(InputError, match="is a packed archive; unpack it once"):
+        read(path)
+    path = tmp_path / "in.xls.gz"
+    path.write_bytes(gzip.compress(TABLE.replace(b",", b"\t")))
+    assert read(path) == ONE
+
+
+@pytest.mark.parametrize("name", ["in.csv", "in.txt", "in.xls", "in"])
+@pytest.mark.parametrize("text", ["{}", "[{}]", " [\n {}\n]"])
+def test_json_under_another_name(tmp_path: Path, name: str, text: str) -> None:
+    row = dict(zip(HEADER, ("a", "1", "2024-01-02T12:00:00", 1), strict=True))
+    (tmp_path / name).write_text(text.replace("{}", json.dumps(row)))
+    assert read(tmp_path / name) == ONE
+    with pytest.raises(InputError, match="is JSON, and the map reads csv; choose another map"):
+        read(tmp_path / name, f'[input]\nformat = "csv"\n{EVENT}')
 
 
 def test_a_workbook_is_no_json(tmp_path: Path) -> None:
