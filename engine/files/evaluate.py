@@ -305,8 +305,8 @@ def _stepped(text: pa.Array, expression: Expression) -> pa.Array:
     for piece in expression.remove:
         text = pc.replace_substring(text, piece, "")
     if expression.thousands:
-        mark = re.escape(expression.thousands)
-        grouped = pc.match_substring_regex(text, rf"^\D*\d{{1,3}}(?:{mark}\d{{3}})+(?:\D\d*)?\D*$")
+        mark, point = re.escape(expression.thousands), re.escape(expression.decimal)
+        grouped = pc.match_substring_regex(text, rf"^\D*\d{{1,3}}(?:{mark}\d{{3}})+(?:{point}\d*)?\D*$")
         text = pc.if_else(grouped, pc.replace_substring(text, expression.thousands, ""), text)
     if expression.case:
         text = pc.utf8_lower(text) if expression.case == "lower" else pc.utf8_upper(text)

@@ -33,6 +33,7 @@ class Summary:
             rows_after_until  orders left out because they are dated at or after --until
             rows_ahead, newest_ahead_us  orders dated after the wall clock, and the newest of them
             rows          what became of the order events: read = applied + duplicates + rejected
+            rejected      the first few rejected rows, as dicts of REJECTED_SCHEMA
             tiers         in the ruleset's order; customers without a tier come last
             retained_orders  orders, refunded and void ones included, that the state still knows
             memory_bytes  of the state, by what it holds; of all parts together
@@ -51,6 +52,7 @@ class Summary:
     rows_ahead: int
     newest_ahead_us: int
     rows: Counters
+    rejected: tuple[dict[str, Any], ...]
     tiers: tuple[TierRow, ...]
     customers: int
     retained_orders: int
@@ -172,6 +174,7 @@ def summarise(result: ReplayResult | PartsReplay) -> Summary:
         rows_after_until=result.rows_after_until,
         rows_ahead=result.rows_ahead,
         newest_ahead_us=result.newest_ahead_us,
+        rejected=result.rejected,
         rows=result.counters,
         tiers=tiers,
         customers=customers,

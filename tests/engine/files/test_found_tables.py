@@ -58,6 +58,15 @@ def test_a_decimal_comma(tmp_path: Path, text: str, minor: int | None) -> None:
         assert len(bad) == (minor is None)
 
 
+@pytest.mark.parametrize(("toml", "sign"), [("", "."), ('[input]\ndecimal = ","\n', ",")])
+def test_thousands_by_the_decimal_sign_are_refused(tmp_path: Path, toml: str, sign: str) -> None:
+    event = EVENT.replace('"sum"', f'{{ column = "sum", thousands = "{sign}" }}')
+    with pytest.raises(
+        ConfigError, match=rf"event\[1\]\.amount\.thousands: is '\{sign}', and so is the decimal sign"
+    ):
+        read(tmp_path, HEADER, toml + event)
+
+
 def test_a_decimal_comma_without_thousands_takes_no_point(tmp_path: Path) -> None:
     table = "who;no;when;sum\na;1;2024-01-01;1.234\nb;2;2024-01-01;1,234\nc;3;2024-01-01;1,20\n"
     good, bad = read(tmp_path, table, f'[input]\ndelimiter = ";"\ndecimal = ","\n{EVENT}')
