@@ -40,8 +40,8 @@ class Layout:
 def find_layout(file: InputFile, text: bytes, wanted: Sequence[str], *, final: bool) -> Layout | None:
     """Return the layout of a delimited text; None: more bytes are needed.
 
-    The first line is the header, unless it names none of the wanted columns and one of the lines below it, or the
-    first line divided by another of `, ; tab |`, names more of them than any other.
+    The first line is the header, unless it names at most one of several wanted columns and one of the lines below it, or
+    the first line divided by another of `, ; tab |`, names more of them than any other.
 
     Errors  InputError  no header, or it is longer than 16 MiB
     """
@@ -62,16 +62,19 @@ def find_layout(file: InputFile, text: bytes, wanted: Sequence[str], *, final: b
         raise InputError("is empty", source=file.name, fix=_FIX)
     first = _cells(text[start:end], delimiter)
     as_it_stands = None if first is None else Layout(first, delimiter, end + 1)
-    if first is not None and named(first, wanted):
+    if first is not None and is_header(first, wanted):
         _check_names(file, text[start:end], delimiter, wanted)
         return as_it_stands
     if not final and len(text) - start < _BYTES_SEARCHED:
         return None
     found = _clear_header(file, text, start, delimiter, wanted)
-    found = found or _without_header(file, first, delimiter, start)
+    is_named = first is not None and named(first, wanted) > 0
+    if found is None and not is_named:
+        found = _without_header(file, first, delimiter, start)
     if found is None:
         _check_names(file, text[start:end], delimiter, wanted)
-        _check_encoding(file, text[start:end])
+        if not is_named:
+            _check_encoding(file, text[start:end])
         found = as_it_stands
     if found is None:
         raise InputError(
@@ -95,6 +98,11 @@ def named(cells: Sequence[str], wanted: Sequence[str]) -> int:
     """Return how many of the wanted columns a line names."""
     names = {stripped(cell) for cell in cells}
     return len(names & {stripped(name) for name in wanted})
+
+
+def is_header(cells: Sequence[str], wanted: Sequence[str]) -> bool:
+    """Return whether the first line is the header for sure: a title may name one column, as in `Date,2024-01-01`."""
+    return named(cells, wanted) >= min(2, len({stripped(name) for name in wanted}))
 
 
 def stripped(name: str) -> str:

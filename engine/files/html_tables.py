@@ -20,6 +20,9 @@ _SPAN_MAX: Final = 1000
 _CELLS_MAX: Final = 1 << 14
 """Columns of a spreadsheet."""
 
+_PROGRAMS: Final = ("script", "style")
+"""Elements whose text nobody sees."""
+
 _TAG_BYTES_MAX: Final = 16 << 20
 
 
@@ -76,6 +79,7 @@ class _Parser(HTMLParser):
         self._rows: list[Row] = []
         self._row: Row | None = None
         self._text: list[str] | None = None
+        self._is_program = False
         self._span = self._height = 1
         self._below: dict[int, int] = {}
         """How many rows more a cell of a row above stands in, by column."""
@@ -96,6 +100,8 @@ class _Parser(HTMLParser):
             self._end_cell()
             given = dict(attrs)
             self._text, self._span, self._height = [], _spanned(given, "colspan"), _spanned(given, "rowspan")
+        elif tag in _PROGRAMS:
+            self._is_program = True
         elif tag == "br" and self._text is not None:
             self._text.append(" ")
 
@@ -104,11 +110,13 @@ class _Parser(HTMLParser):
             self._end_cell()
         elif tag in ("tr", "table"):
             self.end_row()
+        elif tag in _PROGRAMS:
+            self._is_program = False
         if tag == "table":
             self._below.clear()
 
     def handle_data(self, data: str) -> None:
-        if self._text is not None:
+        if self._text is not None and not self._is_program:
             self._text.append(data)
 
     def end_row(self) -> None:

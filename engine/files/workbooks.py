@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from rfmstream.engine.files.cell_text import ABSENT_WORDS
 from rfmstream.engine.files.chunks import Chunk
-from rfmstream.engine.files.headers import LINES_SEARCHED, clearest, named, places, stripped
+from rfmstream.engine.files.headers import LINES_SEARCHED, clearest, is_header, named, places, stripped
 from rfmstream.engine.files.input_files import InputFile
 from rfmstream.engine.files.sheets import Row, Sheet, open_sheet
 from rfmstream.engine.files.workbook_size import check_workbook
@@ -85,13 +85,13 @@ def _header(
     lines = [tuple(row) for row in above]
     if not lines:
         raise InputError("is empty", source=file.name, fix="the first row must name the columns")
-    at = 0 if named(lines[0], wanted) else clearest(lines, wanted)
-    if at is None:
+    at = 0 if is_header(lines[0], wanted) else clearest(lines, wanted)
+    if at is None and not named(lines[0], wanted):
         cells = len(_without_end(lines[0]))
         for names in file.form.headerless:
             if len(names) == cells:
                 return names, chain(above, rows)
-        at = 0
+    at = at or 0
     return lines[at], chain(above[at + 1 :], rows)
 
 

@@ -86,8 +86,14 @@ def test_title_lines_are_passed_over_where_the_header_is_clear(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block_bytes: int
 ) -> None:
     monkeypatch.setattr("rfmstream.engine.files.input_files.BLOCK_BYTES", block_bytes)
-    title = 'Report: Orders, by "Ann"\nGenerated: 2024-01-01\n\n'
-    assert read(tmp_path, f"{title}{HEADER}a,1,2024-01-01,5\n") == ([("a", "1", 500)], [])
+    # A title may go by the name of a column.
+    for first in ('Report: Orders, by "Ann"', "amount,1234.00", "occurred_at", "x,customer_id"):
+        title = f"{first}\nGenerated: 2024-01-01\n\n"
+        assert read(tmp_path, f"{title}{HEADER}a,1,2024-01-01,5\n") == ([("a", "1", 500)], [])
+    # Below a line that may be the header nothing else is.
+    two = "customer_id,order_id\nb,2\n"
+    with pytest.raises(InputError, match="no column occurred_at"):
+        read(tmp_path, f"{two}{HEADER}a,1,2024-01-01,5\n")
 
 
 def test_title_lines_are_skipped_where_the_map_counts_them(tmp_path: Path) -> None:

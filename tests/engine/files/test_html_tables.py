@@ -33,7 +33,7 @@ def test_a_table_in_a_page(tmp_path: Path) -> None:
     rows = [
         "<tr><td>ann</td><td>A&amp;1</td><td>2024-01-01 10:00:00</td><td>12.50</td></tr>",
         # End tags may be left out, and what wraps a cell's text is no part of it.
-        "<TR><TD class=x> <b>bo</b>\n<TD>2<TD>2024-01-02<TD> 7 ",
+        "<TR><TD class=x> <b>bo</b><script>if (1 < 2) x()</script><style>b {}</style>\n<TD>2<TD>2024-01-02<TD> 7 ",
         "<tr><td>NULL</td><td>3</td><td>2024-01-03</td><td>&nbsp;8&nbsp;</td></tr>",
         "<tr><td colspan=3>Total</td><td>27.50</td></tr>",
     ]

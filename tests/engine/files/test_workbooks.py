@@ -163,7 +163,7 @@ def test_title_rows_blank_rows_and_cells_before_the_table(
 ) -> None:
     monkeypatch.setattr(workbooks, "_ROWS_AT_ONCE", 2)
     rows = [
-        ["Report"], [], [None, None, *HEADER], [None, None, "a", 1, NOON, 1], [],
+        ["amount", "1,234"], [], [None, None, *HEADER], [None, None, "a", 1, NOON, 1], [],
         [None, None, "b", 2, NOON, 2], [None, None, "c", 3, NOON], [None, None, "d", 4, NOON, 0],
     ]  # fmt: skip
     path = workbook(tmp_path / "in.xlsx", {"s": rows})
