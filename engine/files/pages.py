@@ -57,7 +57,7 @@ class Pages:
             # Beside the records there may be lists of links, of warnings and the like.
             known = [items for items in lists if items and self._heads & items[0].keys()]
             if len(known) == 1 or len(lists) == 1:
-                return (known or lists)[0]
+                return self._opened((known or lists)[0])
             if len(known) > 1:
                 names = [key for inner in level for key, value in inner.items() if value in known]
                 raise InputError(
@@ -77,6 +77,13 @@ class Pages:
         """
         counts = [len(self._heads & inner.keys()) for inner in objects]
         return [inner for inner, count in zip(objects, counts, strict=True) if 2 * count >= max(counts)]
+
+    def _opened(self, items: list[Any]) -> list[Any]:
+        """Return the records of a list whose elements may each hold one, as the nodes of GraphQL do."""
+        if any(self._heads & item.keys() for item in items):
+            return items
+        inner = [(item, self.found(item)) for item in items]
+        return [record for item, found in inner for record in ([item] if found is None else found)]
 
     def records(self, document: Any) -> list[Any]:  # noqa: ANN401 - JSON
         """Return the records of an array or an object."""

@@ -89,6 +89,16 @@ def test_orders_by_their_ids_are_all_read(tmp_path: Path) -> None:
     assert read(tmp_path, json.dumps({"shop": shop, "order": order(1)}))[1] == [(0, "missing_customer_id")]
 
 
+def test_records_that_each_lie_in_an_object(tmp_path: Path) -> None:
+    edges = [{"cursor": no, "node": order(no)} for no in (1, 2)]
+    text = json.dumps({"data": {"orders": {"edges": edges, "pageInfo": {"hasNextPage": False}}}})
+    assert read(tmp_path, text) == BOTH
+    # A map may name the object itself.
+    assert read(tmp_path, text, EVENT.replace('= "', '= "node.')) == BOTH
+    of_customers = {"customers": [{"name": "c1", "orders": [order(1)]}, {"name": "c2", "orders": [order(2)]}]}
+    assert read(tmp_path, json.dumps(of_customers)) == BOTH
+
+
 def test_two_lists_of_records_want_a_name(tmp_path: Path) -> None:
     text = json.dumps({"web": [order(1)], "pos": [order(2)]})
     with pytest.raises(InputError, match="holds several lists of records: web, pos; name the path to one"):
@@ -161,6 +171,19 @@ def test_each_element_of_a_list_is_an_event(tmp_path: Path) -> None:
     pq.write_table(pa.Table.from_pylist(orders), tmp_path / "in.parquet", row_group_size=3)
     found = read_file(tmp_path / "in.parquet", EVENT + REFUND)
     assert (found[0], found[1]) == expected
+
+
+def test_a_column_of_nulls_alone_holds_no_elements(tmp_path: Path) -> None:
+    whole = pa.Table.from_pylist([order(1), order(2)])
+    nothing = pa.nulls(2)
+    nested = pa.array([[{"at": None, "parts": None}], []])
+    for refunds in (nothing, pa.array([[], None]), pa.array([[], []]), nested):
+        pq.write_table(whole.append_column("refunds", refunds), tmp_path / "in.parquet")
+        good, bad = read_file(tmp_path / "in.parquet", EVENT + REFUND)
+        assert (good, bad) == BOTH, refunds.type
+    shown = EVENT + 'event_id = "voucher.code"\n'
+    pq.write_table(whole.append_column("voucher", nothing), tmp_path / "in.parquet")
+    assert read_file(tmp_path / "in.parquet", shown) == BOTH
 
 
 def test_conditions_and_excludes_of_elements_and_rows(tmp_path: Path) -> None:
