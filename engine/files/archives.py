@@ -27,6 +27,8 @@ _NO_TABLES: Final = (
     ".docx",
     ".md5",
     ".sha256",
+    "thumbs.db",
+    "desktop.ini",
 )
 _NOTES: Final = ("readme", "license", "licence", "liesmich", "lisezmoi")
 """What stands beside the tables in archives, by the names of files."""
@@ -116,8 +118,9 @@ def opened(path: Path) -> Iterator[zipfile.ZipFile]:
 
 def _is_beside(name: str) -> bool:
     """Return whether a file stands in an archive beside its tables: hidden, a document, a picture or a note."""
-    last = name.rpartition("/")[2].lower()
-    if any(part.startswith((".", "_")) for part in name.split("/")) or last.endswith(_NO_TABLES):
+    parts = name.replace("\\", "/").split("/")  # some programs of Windows write its own sign
+    last = parts[-1].lower()
+    if any(part.startswith((".", "_")) for part in parts) or last.endswith(_NO_TABLES):
         return True
     stem, _, suffix = last.partition(".")
     return stem in _NOTES and suffix in ("", "txt", "html")

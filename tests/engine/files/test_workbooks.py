@@ -351,6 +351,9 @@ def test_what_stands_beside_the_tables_of_an_archive_is_left_out(tmp_path: Path)
         archive.writestr("2024/orders.csv", f"{CSV}a,1,2024-01-01,5\n")
         archive.writestr("2024/README.txt", "Thank you.\n")
         archive.writestr("invoice.pdf", b"%PDF-1.4\n\x00")
+        archive.writestr("2024\\Thumbs.db", b"\x00\x01")
+        archive.writestr("2024\\.hidden.csv", "x\n")
+        archive.writestr("desktop.ini", "[.ShellClassInfo]\n")
     assert [row[0] for row in read(path)[0]] == ["a"]
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("README", "Thank you.\n")
