@@ -59,6 +59,15 @@ class Values:
         case = self._keys.get(table, "case", key, str, "")
         if case:
             self._keys.choice(case, f"{key}.case", ("lower", "upper"))
+        thousands = self._piece(table, "thousands", key)
+        decimal = "." if kind == "constant" else self._keys.decimal_sign(table, key, self._decimal)
+        if thousands == decimal:
+            other = "," if decimal == "." else "."
+            raise self._keys.error(
+                f"{key}.thousands",
+                f"is {thousands!r}, and so is the decimal sign: 1{thousands}234{decimal}50 would be 123450",
+                f'give decimal = "{other}" beside it or in [input], or another sign here',
+            )
         return Expression(
             kind=kind,
             text=text,
@@ -66,7 +75,7 @@ class Values:
             strip_prefix=self._piece(table, "strip_prefix", key),
             strip_suffix=self._piece(table, "strip_suffix", key),
             remove=self._removed(table, key),
-            thousands=self._piece(table, "thousands", key),
+            thousands=thousands,
             case=cast("Literal['lower', 'upper'] | None", case or None),
             prefix=self._keys.get(table, "prefix", key, str, ""),
             suffix=self._keys.get(table, "suffix", key, str, ""),
@@ -75,7 +84,7 @@ class Values:
             negate=self._keys.get(table, "negate", key, bool, default=False),
             optional=self._keys.get(table, "optional", key, bool, default=False),
             separator=self._keys.get(table, "separator", key, str, " "),
-            decimal="." if kind == "constant" else self._keys.decimal_sign(table, key, self._decimal),
+            decimal=decimal,
         )
 
     def conditions(self, rule: object, key: str, others: Sequence[str]) -> Condition:

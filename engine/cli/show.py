@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from rfmstream.engine.cli.hints import hints
 from rfmstream.engine.events.instants import to_text
 from rfmstream.engine.replay.summary import Summary, in_order
 from rfmstream.schemas.changes import CHANGE_REASONS
@@ -107,6 +108,8 @@ def print_summary(summary: Summary) -> None:
             "replay both together, an order that was applied before only lends its rate",
             soft_wrap=True,
         )
+    for hint in hints(summary.rejected):
+        console.print(Text(f"  {hint}"), soft_wrap=True)
     changes = in_order(rows.changes, CHANGE_REASONS)
     console.print(f"[bold]{sum(changes.values()):,}[/] tier changes{_listed(changes)}")
     if summary.ruleset.asks_signals:
@@ -140,6 +143,14 @@ def _print_left_out(console: Console, summary: Summary) -> None:
         console.print(f"{summary.input_rows:,} input rows{by_map}{after_until} → {rows.read:,} order events")
     if summary.lines_repeated:
         console.print(f"  {summary.lines_repeated:,} lines repeat one of an earlier file and count once")
+    if summary.sheets_unread:
+        console.print(
+            Text.assemble(
+                (f"{len(summary.sheets_unread):,} sheets were not read", "bold yellow"),
+                f", {', '.join(summary.sheets_unread)} · a map names one in [input] sheet",
+            ),
+            soft_wrap=True,
+        )
     if summary.alike:
         console.print(
             f"[bold yellow]{summary.alike:,} refunds or adjustments[/] are like another one in customer, order, time "

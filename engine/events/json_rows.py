@@ -7,7 +7,7 @@ from typing import Any, Final, NoReturn
 import numpy as np
 import pyarrow as pa
 
-from rfmstream.engine.events.json_paths import along
+from rfmstream.engine.events.json_paths import NO_LIST, along
 from rfmstream.kernels.json_text import nesting
 from rfmstream.schemas.mapping import EACH
 
@@ -49,7 +49,8 @@ def text_rows(
     """Return the wanted values of the records as text columns, and the places of the records that they are from.
 
     A path with `[*]` gives lists of texts. Left out are records that are None, or hold an object or a list where a
-    wanted value should be; of a list that others of the paths go through only whether it holds anything is asked.
+    wanted value should be, or something else where a list should be;
+    of a list that others of the paths go through only whether it holds anything is asked.
 
     Errors  InputError  a path reaches into a list without `[*]`
     """
@@ -95,12 +96,19 @@ def _presence(value: Any) -> Any:  # noqa: ANN401 - JSON
 
 def _leaves(value: Any) -> Any:  # noqa: ANN401 - JSON
     """Return lists with texts and nulls at their ends, or _NESTED where there is something else."""
+    if value is NO_LIST:
+        return _NESTED
     found = []
     for item in value:
         leaf = _leaves(item) if isinstance(item, list) else item
         if isinstance(leaf, bool):
             leaf = str(leaf).lower()
-        if leaf is _NESTED or isinstance(leaf, dict) or (isinstance(leaf, str) and not _is_utf8(leaf)):
+        if (
+            leaf is NO_LIST
+            or leaf is _NESTED
+            or isinstance(leaf, dict)
+            or (isinstance(leaf, str) and not _is_utf8(leaf))
+        ):
             return _NESTED
         found.append(leaf)
     return found

@@ -27,10 +27,27 @@ _NO_TABLES: Final = (
     ".docx",
     ".md5",
     ".sha256",
+    "thumbs.db",
+    "desktop.ini",
 )
 _NOTES: Final = ("readme", "license", "licence", "liesmich", "lisezmoi")
 """What stands beside the tables in archives, by the names of files."""
 _OTHERS: Final = {"word/document.xml": "a Word document", "ppt/presentation.xml": "a PowerPoint presentation"}
+_FOREIGN: Final = (
+    (257, b"ustar\x00", "is a tar archive", "unpack it first"),
+    (257, b"ustar  \x00", "is a tar archive", "unpack it first"),
+    (4, b"1AY&SY", "is packed by bzip2", "unpack it first, or pack it by gzip or zstd"),
+    (0, b"\xfd7zXZ\x00", "is packed by xz", "unpack it first, or pack it by gzip or zstd"),
+    (0, b"\x04\x22\x4d\x18", "is packed by lz4", "unpack it first, or pack it by gzip or zstd"),
+    (0, b"7z\xbc\xaf\x27\x1c", "is a 7z archive", "unpack it first"),
+    (0, b"Rar!\x1a\x07", "is a RAR archive", "unpack it first"),
+    (0, b"%PDF-", "is a PDF document", "export its table as CSV or as a workbook"),
+    (0, b"{\\rtf", "is a text document", "export its table as CSV or as a workbook"),
+    (0, b"SQLite format 3\x00", "is an SQLite database", "export its table as CSV"),
+    (0, b"Obj\x01", "is an Avro file", "write it as Parquet or CSV"),
+)
+"""Files that people hand over and nobody here reads: at which byte they say it, how, and what to do."""
+
 _SPREADSHEET: Final = b"application/vnd.oasis.opendocument.spreadsheet"
 
 
@@ -54,6 +71,17 @@ def kind_of(path: Path, head: bytes) -> Kind | None:
             if name in names:
                 raise InputError(f"is {words}", source=path, fix="save its table as CSV or as a workbook")
     return "archive"
+
+
+def check_foreign(head: bytes, name: str) -> None:
+    """Refuse a file of a kind that is not read here, whatever it is called.
+
+    In      head  its first bytes, at least 512 where there are so many
+    Errors  InputError  it is one
+    """
+    for at, mark, words, fix in _FOREIGN:
+        if head.startswith(mark, at):
+            raise InputError(words, source=name, fix=fix)
 
 
 def members_of(path: Path) -> list[zipfile.ZipInfo]:
@@ -90,8 +118,9 @@ def opened(path: Path) -> Iterator[zipfile.ZipFile]:
 
 def _is_beside(name: str) -> bool:
     """Return whether a file stands in an archive beside its tables: hidden, a document, a picture or a note."""
-    last = name.rpartition("/")[2].lower()
-    if any(part.startswith((".", "_")) for part in name.split("/")) or last.endswith(_NO_TABLES):
+    parts = name.replace("\\", "/").split("/")  # some programs of Windows write its own sign
+    last = parts[-1].lower()
+    if any(part.startswith((".", "_")) for part in parts) or last.endswith(_NO_TABLES):
         return True
     stem, _, suffix = last.partition(".")
     return stem in _NOTES and suffix in ("", "txt", "html")

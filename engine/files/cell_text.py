@@ -1,4 +1,4 @@
-"""A spreadsheet's cell as the text it shows."""
+"""A spreadsheet's cell as the text it shows, and the texts of cells that stand for no value."""
 
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
@@ -6,6 +6,9 @@ from typing import Final
 
 _DIGITS: Final = 15
 """What a spreadsheet shows of a number, and what survives in one."""
+
+ABSENT_WORDS: Final = ("NULL", "null", "\\N", "None", "NaN", "nan", "N/A", "#N/A")
+"""Whole cells of text files that stand for no value.  Source  docs/semantics.md section 1"""
 
 
 def text_of(cell: object) -> str:

@@ -18,6 +18,7 @@ class Chunk:
             damaged_rows  ordinals of rows that could not be split into columns, ascending
             damaged_raw   their text
             dates_are_iso  its dates are ISO 8601, whatever the map says of text, for they were dates
+            sheets_unread  other sheets of its workbook that are shown, said once
             orders        rows between them that were found to be good orders already, of CANONICAL_SCHEMA
     """
 
@@ -29,6 +30,7 @@ class Chunk:
     damaged_raw: tuple[str, ...] = ()
     orders: pa.RecordBatch | None = None
     dates_are_iso: bool = False
+    sheets_unread: tuple[str, ...] = ()
 
     @property
     def row_count(self) -> int:

@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 
 from rfmstream.engine.events.text import text_buffers
+from rfmstream.engine.files.cell_text import ABSENT_WORDS
 from rfmstream.engine.files.chunks import Chunk
 from rfmstream.engine.files.headers import (
     RECORD_BYTES_MAX,
@@ -22,9 +23,6 @@ from rfmstream.kernels.delimited import BLANKS, RECORD_OK, copy_cells, find_cell
 from rfmstream.schemas.errors import InputError
 
 _ROWS_MAX: Final = 1 << 16
-
-ABSENT_WORDS: Final = ("NULL", "null", "\\N", "None", "NaN", "nan", "N/A", "#N/A")
-"""Whole cells of text files that stand for no value.  Source  docs/semantics.md section 1"""
 
 
 def read_delimited(

@@ -18,6 +18,20 @@ _GUESSES: Final = (
     ("gbk", 0xB0, 0xD7),
     ("big5", 0xA4, 0xC6),
 )
+ENCODINGS: Final = {
+    "gbk": "gb18030",
+    "big5": "cp950",
+    "shift_jis": "cp932",
+    "euc_kr": "cp949",
+    "cp1252": "cp1252",
+    "cp1250": "cp1250",
+    "cp1251": "cp1251",
+    "mac_roman": "mac_roman",
+}
+"""What spreadsheets write besides Unicode, by the names people give, and the codec that reads it."""
+
+_UTF8_LETTERS: Final = 3
+THREE_BYTES: Final = "\u0800"
 _LIKELY: Final = 0.7
 _SAMPLE_BYTES: Final = 1 << 16
 
@@ -37,6 +51,22 @@ def decoder_of(encoding: str) -> codecs.IncrementalDecoder | None:
 def encoded(text: str) -> bytes:
     """Return UTF-8, in which the damaged bytes of a decoder are no UTF-8."""
     return text.encode("utf-8", "surrogatepass")
+
+
+def is_surely_utf8(start: bytes) -> bool:
+    """Return whether the start of a text is UTF-8 whatever is said of it: by its mark, or as no accident can be.
+
+    Pairs of bytes of another encoding may happen to be letters in UTF-8; several of three bytes and no fault are none.
+    """
+    if start.startswith(codecs.BOM_UTF8):
+        return True
+    if start.isascii():
+        return False
+    try:
+        text = codecs.getincrementaldecoder("utf-8")().decode(start)
+    except UnicodeDecodeError:
+        return False
+    return sum(letter >= THREE_BYTES for letter in text) >= _UTF8_LETTERS
 
 
 def guess_encoding(sample: bytes) -> str | None:

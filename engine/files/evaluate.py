@@ -244,6 +244,8 @@ def _member(array: pa.Array, path: list[str], name: str, depth: int) -> pa.Array
     Errors  InputError  it leads into a list without saying so
     """
     for at, step in enumerate(path):
+        if pa.types.is_null(array.type):
+            return array  # a column of nulls alone, of which nobody knew more when it was written
         if pa.types.is_list(array.type) or pa.types.is_large_list(array.type):
             raise reach_into_list(name, depth + at)
         if not pa.types.is_struct(array.type) or array.type.get_field_index(step) < 0:
@@ -254,6 +256,8 @@ def _member(array: pa.Array, path: list[str], name: str, depth: int) -> pa.Array
 
 def _each(lists: pa.Array, segments: list[str]) -> pa.Array | None:
     """Return lists of what the rest of a path leads to in each element."""
+    if pa.types.is_null(lists.type):
+        lists = pa.nulls(len(lists), pa.list_(pa.null()))
     if pa.types.is_large_list(lists.type):
         lists = lists.cast(pa.list_(lists.type.value_type))
     if not pa.types.is_list(lists.type):
@@ -305,8 +309,8 @@ def _stepped(text: pa.Array, expression: Expression) -> pa.Array:
     for piece in expression.remove:
         text = pc.replace_substring(text, piece, "")
     if expression.thousands:
-        mark = re.escape(expression.thousands)
-        grouped = pc.match_substring_regex(text, rf"^\D*\d{{1,3}}(?:{mark}\d{{3}})+(?:\D\d*)?\D*$")
+        mark, point = re.escape(expression.thousands), re.escape(expression.decimal)
+        grouped = pc.match_substring_regex(text, rf"^\D*\d{{1,3}}(?:{mark}\d{{3}})+(?:{point}\d*)?\D*$")
         text = pc.if_else(grouped, pc.replace_substring(text, expression.thousands, ""), text)
     if expression.case:
         text = pc.utf8_lower(text) if expression.case == "lower" else pc.utf8_upper(text)

@@ -2,11 +2,12 @@
 
 import csv
 import re
+import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from rfmstream.engine.files.encodings import guess_encoding
+from rfmstream.engine.files.encodings import ENCODINGS, THREE_BYTES, guess_encoding
 from rfmstream.engine.files.input_files import InputFile
 from rfmstream.schemas.errors import InputError
 
@@ -16,9 +17,9 @@ RECORD_BYTES_MAX: Final = 16 << 20
 LINES_SEARCHED: Final = 64
 _BYTES_SEARCHED: Final = 1 << 20
 _CELLS_ALIKE: Final = 3
-_THREE_BYTES: Final = "\u0800"
 _DELIMITERS: Final = (",", ";", "\t", "|")
-_SEP_LINE: Final = re.compile(rb'"?sep=([\t!#-/:-@|])"?[;,]*\r?\n?', re.IGNORECASE)
+_SEP_LINE: Final = re.compile(rb'"?sep=([\t!#-/:-@\[-`{-~])"?[;,]*\r?\n?', re.IGNORECASE)
+_LABELS: Final = {"gbk": "GBK", "big5": "Big5", "shift_jis": "Shift-JIS", "euc_kr": "EUC-KR"}
 _FIX: Final = "the first line must name the columns"
 
 
@@ -39,8 +40,8 @@ class Layout:
 def find_layout(file: InputFile, text: bytes, wanted: Sequence[str], *, final: bool) -> Layout | None:
     """Return the layout of a delimited text; None: more bytes are needed.
 
-    The first line is the header, unless it names none of the wanted columns and one of the lines below it, or the
-    first line divided by another of `, ; tab |`, names more of them than any other.
+    The first line is the header, unless it names at most one of several wanted columns and one of the lines below it, or
+    the first line divided by another of `, ; tab |`, names more of them than any other.
 
     Errors  InputError  no header, or it is longer than 16 MiB
     """
@@ -61,14 +62,19 @@ def find_layout(file: InputFile, text: bytes, wanted: Sequence[str], *, final: b
         raise InputError("is empty", source=file.name, fix=_FIX)
     first = _cells(text[start:end], delimiter)
     as_it_stands = None if first is None else Layout(first, delimiter, end + 1)
-    if first is not None and named(first, wanted):
+    if first is not None and is_header(first, wanted):
+        _check_names(file, text[start:end], delimiter, wanted)
         return as_it_stands
     if not final and len(text) - start < _BYTES_SEARCHED:
         return None
     found = _clear_header(file, text, start, delimiter, wanted)
-    found = found or _without_header(file, first, delimiter, start)
+    is_named = first is not None and named(first, wanted) > 0
+    if found is None and not is_named:
+        found = _without_header(file, first, delimiter, start)
     if found is None:
-        _check_encoding(file, text[start:end])
+        _check_names(file, text[start:end], delimiter, wanted)
+        if not is_named:
+            _check_encoding(file, text[start:end])
         found = as_it_stands
     if found is None:
         raise InputError(
@@ -94,9 +100,14 @@ def named(cells: Sequence[str], wanted: Sequence[str]) -> int:
     return len(names & {stripped(name) for name in wanted})
 
 
+def is_header(cells: Sequence[str], wanted: Sequence[str]) -> bool:
+    """Return whether the first line is the header for sure: a title may name one column, as in `Date,2024-01-01`."""
+    return named(cells, wanted) >= min(2, len({stripped(name) for name in wanted}))
+
+
 def stripped(name: str) -> str:
-    """Return a column's name without the blanks around it."""
-    return name.strip().strip("\ufeff").strip()
+    """Return a column's name without the blanks around it, and in the one form of Unicode that compares."""
+    return unicodedata.normalize("NFC", name.strip().strip("\ufeff").strip())
 
 
 def clearest(lines: Sequence[tuple[str, ...]], wanted: Sequence[str]) -> int | None:
@@ -135,9 +146,9 @@ def _end(text: bytes, start: int, delimiter: str) -> int:
             return end
 
 
-def _cells(line: bytes, delimiter: str) -> tuple[str, ...] | None:
+def _cells(line: bytes, delimiter: str, encoding: str = "utf-8") -> tuple[str, ...] | None:
     """Return the cells of a line, None if it cannot be divided."""
-    text = line.decode(errors="replace").removesuffix("\r")
+    text = line.decode(encoding, errors="replace").removesuffix("\r")
     if delimiter == "whitespace":
         return tuple(text.split())
     try:
@@ -157,7 +168,9 @@ def _clear_header(
         divided = [_cells(text[begin:end], other) or () for begin, end in lines]
         at = clearest(divided, wanted)
         if at is not None:
-            return Layout(divided[at], other, lines[at][1] + 1)
+            begin, end = lines[at]
+            _check_names(file, text[begin:end], other, wanted)
+            return Layout(divided[at], other, end + 1)
     return None
 
 
@@ -179,6 +192,18 @@ def _without_header(
     return None
 
 
+def _check_names(file: InputFile, header: bytes, delimiter: str, wanted: Sequence[str]) -> None:
+    """Refuse a header that is no UTF-8 if it names more of the wanted columns in another encoding, with its name."""
+    if not is_utf8_by_default(file) or _is_utf8(header):
+        return
+    counts = {
+        name: named(_cells(header, delimiter, codec) or (), wanted) for name, codec in ENCODINGS.items()
+    }
+    best = max(counts, key=lambda name: counts[name])
+    if counts[best] > named(_cells(header, delimiter) or (), wanted):
+        raise _not_utf8(file, "its header is no UTF-8 text and reads", best)
+
+
 def _check_encoding(file: InputFile, header: bytes) -> None:
     """Refuse a header that is no UTF-8 and names no column, with what it may be written in."""
     if is_utf8_by_default(file) and not _is_utf8(header):
@@ -193,7 +218,7 @@ def check_cells(file: InputFile, cells: Sequence[bytes]) -> None:
     beyond = [cell for cell in dict.fromkeys(cells) if not cell.isascii()]
     read = [cell.decode() for cell in beyond if _is_utf8(cell)]
     # A pair of bytes of another encoding may happen to be a letter in UTF-8, but three are no accident.
-    if len(beyond) < _CELLS_ALIKE * (1 + len(read)) or any(max(text) >= _THREE_BYTES for text in read):
+    if len(beyond) < _CELLS_ALIKE * (1 + len(read)) or any(max(text) >= THREE_BYTES for text in read):
         return
     if guess := guess_encoding(b"\n".join(beyond)):
         raise _not_utf8(file, "its texts are no UTF-8 and read", guess)
@@ -213,7 +238,7 @@ def _is_utf8(text: bytes) -> bool:
 
 
 def _not_utf8(file: InputFile, problem: str, guess: str | None) -> InputError:
-    words = f"{problem} as {'GBK' if guess == 'gbk' else 'Big5'}" if guess else problem.partition(" and ")[0]
+    words = f"{problem} as {_LABELS.get(guess, guess)}" if guess else problem.partition(" and ")[0]
     return InputError(
         words,
         source=file.name,

@@ -2,6 +2,7 @@
 
 import codecs
 import os
+import re
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -13,8 +14,8 @@ from zipfile import ZipInfo
 
 import pyarrow as pa
 
-from rfmstream.engine.files.archives import OLE_HEAD, ZIP_HEADS, kind_of, members_of, opened
-from rfmstream.engine.files.encodings import decoder_of, encoded
+from rfmstream.engine.files.archives import OLE_HEAD, ZIP_HEADS, check_foreign, kind_of, members_of, opened
+from rfmstream.engine.files.encodings import decoder_of, encoded, is_surely_utf8
 from rfmstream.engine.files.memory import check_asked
 from rfmstream.schemas.errors import InputError
 from rfmstream.schemas.mapping import Format, InputFormat
@@ -44,9 +45,14 @@ _SUFFIXES: Final[dict[str, Format]] = {
 }
 _WORKBOOK_SUFFIXES: Final = tuple(suffix for suffix, form in _SUFFIXES.items() if form == "xlsx")
 _DIVIDERS: Final = (b",", b";", b"\t", b"|")
+_GZIP_HEAD: Final = b"\x1f\x8b"
+_ZSTD_HEAD: Final = b"\x28\xb5\x2f\xfd"
+_PACKED_HEADS: Final = (_GZIP_HEAD, _ZSTD_HEAD)
 _PACKED_SUFFIXES: Final = (".gz", ".zst", ".zstd")
 _HTML_HEADS: Final = (b"<!doctype html", b"<html", b"<table", b"<meta", b"<head", b"<body", b"<style")
+_JSON_HEAD: Final = re.compile(rb"(\[\s*)?\{\s*[\"}]")
 _XML_WORKBOOK: Final = b"urn:schemas-microsoft-com:office:spreadsheet"
+_UTF32_MARKS: Final = (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)
 _UTF16_MARKS: Final = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
@@ -141,7 +147,7 @@ def _member(path: Path, member: ZipInfo, form: InputFormat) -> InputFile:
 def _told(file: InputFile, start: bytes) -> InputFile:
     """Return a file with the format and the packing that its name and its first bytes tell."""
     suffixes = [suffix.lower() for suffix in Path(file.member or file.path).suffixes]
-    compression = "gzip" if start[:2] == b"\x1f\x8b" else "zstd" if start[:4] == b"\x28\xb5\x2f\xfd" else None
+    compression = "gzip" if start.startswith(_GZIP_HEAD) else "zstd" if start.startswith(_ZSTD_HEAD) else None
     if suffixes and suffixes[-1] in _PACKED_SUFFIXES:
         if compression is None and file.size:
             raise InputError(
@@ -150,28 +156,57 @@ def _told(file: InputFile, start: bytes) -> InputFile:
         suffixes.pop()
     suffix = suffixes[-1] if suffixes else ""
     packed = replace(file, compression=compression)
-    form = file.form
-    format_ = form.format or _SUFFIXES.get(suffix)
-    if start.startswith((*ZIP_HEADS, OLE_HEAD)):
-        if form.format not in (None, "csv", "xlsx"):
+    head = start if compression is None else _unpacked_head(packed)
+    check_foreign(head, file.name)
+    delimiter = file.form.delimiter or ("\t" if suffix == ".tsv" else ",")
+    return replace(packed, format=_format(file, suffix, head), delimiter=delimiter)
+
+
+def _format(file: InputFile, suffix: str, head: bytes) -> Format:
+    """Return what the map, the suffix and the content of a file come to: content counts where it is clear."""
+    asked = file.form.format
+    told = asked or _SUFFIXES.get(suffix)
+    if head.startswith((*ZIP_HEADS, OLE_HEAD)):
+        if asked not in (None, "csv", "xlsx"):
             raise InputError(
-                f"is a workbook, and the map reads {form.format}", source=file.name, fix="choose another map"
+                f"is a workbook, and the map reads {asked}", source=file.name, fix="choose another map"
             )
-        format_ = "xlsx"
-    elif format_ == "xlsx" and suffix not in _WORKBOOK_SUFFIXES and form.format == "xlsx":
-        format_ = "csv" if suffix in (".csv", ".tsv", ".txt") else format_
-    elif format_ == "xlsx" and compression is None:
+        return "xlsx"
+    if told == "xlsx" and suffix not in _WORKBOOK_SUFFIXES and asked == "xlsx":
+        told = "csv" if suffix in (".csv", ".tsv", ".txt") else told
+    elif told == "xlsx":
         # Shops write tables under a workbook's name, which a spreadsheet opens all the same.
-        format_ = _told_by_content(start, file.name)
-    elif form.format is None and _is_parquet(start):
-        format_ = "parquet"
-    if format_ in ("csv", None) and compression is None:
-        format_ = _page_or_xml(start) or format_
-    if format_ is None:
-        with byte_stream(packed) as stream:
-            format_ = _told_by_content(bytes(stream.read(HEAD_BYTES)), file.name)
-    delimiter = form.delimiter or ("\t" if suffix == ".tsv" else ",")
-    return replace(packed, format=format_, delimiter=delimiter)
+        told = _told_by_content(head, file.name)
+    elif asked is None and _is_parquet(head):
+        told = "parquet"
+    return _of_text(file, told, head) if told in ("csv", None) else told
+
+
+def _of_text(file: InputFile, told: Format | None, head: bytes) -> Format:
+    """Return the format of what goes by the name of a table of text, or by none."""
+    if page := _page_or_xml(head):
+        return page
+    if _JSON_HEAD.match(_plain(head)):
+        if file.form.format == "csv":
+            raise InputError("is JSON, and the map reads csv", source=file.name, fix="choose another map")
+        return "jsonl"
+    return told or _told_by_content(head, file.name)
+
+
+def _unpacked_head(packed: InputFile) -> bytes:
+    """Return the first bytes of a packed file.
+
+    Errors  InputError  it holds an archive, or is packed twice
+    """
+    with byte_stream(packed) as stream:
+        head = bytes(stream.read(HEAD_BYTES))
+    if head.startswith(_PACKED_HEADS):
+        raise InputError("is packed twice", source=packed.name, fix="unpack it once")
+    if head.startswith(ZIP_HEADS):
+        with unpacked(packed) as copy:
+            if kind_of(copy, head) == "archive":
+                raise InputError("is a packed archive", source=packed.name, fix="unpack it once")
+    return head
 
 
 def _is_parquet(head: bytes) -> bool:
@@ -296,11 +331,13 @@ def read_blocks(file: InputFile, tick: Callable[[int], None]) -> Iterator[bytes]
 
 def _decoder(block: bytes, file: InputFile) -> codecs.IncrementalDecoder | None:
     """Return what turns the bytes into text, None if they are UTF-8 already."""
+    if block[:4] in _UTF32_MARKS:
+        return decoder_of("utf-32")
     if block[:2] in _UTF16_MARKS:
         return decoder_of("utf-16")
     if file.encoding == "utf-8" and (told := _utf16_without_mark(block)):
         return decoder_of(told)
-    return decoder_of(file.encoding)
+    return None if is_surely_utf8(block) else decoder_of(file.encoding)
 
 
 def _utf16_without_mark(block: bytes) -> str | None:

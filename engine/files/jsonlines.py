@@ -116,7 +116,8 @@ def _documents(file: InputFile, start: bytes, blocks: Iterator[bytes]) -> list[A
 
 
 def _behind_blanks(text: str, at: int) -> int:
-    while at < len(text) and text[at].isspace():
+    """Return where the next document begins; some programs write a comma behind each."""
+    while at < len(text) and (text[at].isspace() or (text[at] == "," and at > 0)):
         at += 1
     return at
 

@@ -20,7 +20,7 @@ def guessed_ids(chunk: Chunk, file: InputFile, input_map: InputMap) -> list[tupl
     They only serve to find the order that the line belongs to; nothing is applied by them.
     """
     wanted = chunk.batch.schema.names
-    records = [_record(raw, file, chunk.names, wanted) for raw in chunk.damaged_raw]
+    records = guessed_cells(chunk, file)
     batch = pa.RecordBatch.from_arrays(
         [pa.array([record.get(name) for record in records], pa.string()) for name in wanted],
         names=list(wanted),
@@ -34,6 +34,12 @@ def guessed_ids(chunk: Chunk, file: InputFile, input_map: InputMap) -> list[tupl
         except InputError:  # a column that is not there: no reason to refuse the file here
             continue
     return found
+
+
+def guessed_cells(chunk: Chunk, file: InputFile) -> list[dict[str, str | None]]:
+    """Return what the damaged rows of a chunk seem to hold in the columns of the file."""
+    wanted = chunk.batch.schema.names
+    return [_record(raw, file, chunk.names, wanted) for raw in chunk.damaged_raw]
 
 
 def _record(raw: str, file: InputFile, names: tuple[str, ...], wanted: list[str]) -> dict[str, str | None]:

@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 from rfmstream.engine.events.attributes import with_attributes
 from rfmstream.engine.events.normalise import Fields
 from rfmstream.engine.files.groups import grouped
+from rfmstream.engine.files.line_damage import neighbours
 from rfmstream.engine.files.numbers import Number
 from rfmstream.kernels.parse import ABSENT, OK
 from rfmstream.schemas.mapping import Event
@@ -112,6 +113,11 @@ class LineOrders:
         there: np.ndarray[Any, Any] = found.to_numpy(zero_copy_only=False)
         return there
 
+    def ids_of(self, order: int) -> tuple[str, str]:
+        """Return the customer and the id of an order."""
+        first = int(self.first[order])
+        return self.lines.customer_id[first].as_py(), self.lines.order_id[first].as_py()
+
     def _ids_of_orders(self) -> tuple[pa.Array, pa.Array]:
         first = pa.array(self.first)
         return self.lines.customer_id.take(first), self.lines.order_id.take(first)
@@ -119,6 +125,40 @@ class LineOrders:
     def _are_known(self, customer_id: pa.Array, order_id: pa.Array) -> pa.Array:
         known = pc.is_in(_joined(customer_id, order_id), value_set=_joined(*self._ids_of_orders()))
         return pc.fill_null(known, fill_value=False)
+
+
+class OrdersAround:
+    """Knows which order stands around a line that does not tell its own."""
+
+    def __init__(self, sections: list[LineOrders]) -> None:
+        self.sections = sections
+        self._rows: np.ndarray[Any, Any] | None = None
+
+    def refuse(self, row: int, customer: str | None) -> tuple[LineOrders, int] | None:
+        """Refuse the order whose lines stand before and behind a row, if it is that customer's; say which it is."""
+        if self._rows is None:
+            self._sort()
+        assert self._rows is not None
+        of = neighbours(self._rows, self._whole, row)
+        if of is None:
+            return None
+        line = int(np.flatnonzero(self._whole == of)[0])
+        section, order = self.sections[int(self._owner[line])], int(self._group[line])
+        if customer not in (None, section.ids_of(order)[0]):
+            return None
+        section.refused[order] = True
+        return section, order
+
+    def _sort(self) -> None:
+        sections = self.sections
+        rows = np.concatenate([np.zeros(0, np.int64), *(section.rows for section in sections)])
+        owner = np.repeat(np.arange(len(sections)), [len(section.rows) for section in sections])
+        group = np.concatenate([np.zeros(0, np.int64), *(section.group for section in sections)])
+        file = np.concatenate([np.zeros(0, np.int64), *(section.file for section in sections)])
+        order = np.argsort(rows, kind="stable")
+        self._rows, self._owner, self._group = rows[order], owner[order], group[order]
+        # An order's lines in two files do not stand around what ends the first file.
+        self._whole = grouped(self._owner, self._group, file[order])
 
 
 def _first(group: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

@@ -30,12 +30,12 @@ from rfmstream.engine.files.chunks import Chunk
 from rfmstream.engine.files.evaluate import SourceRows
 from rfmstream.engine.files.groups import grouped
 from rfmstream.engine.files.input_files import InputFile
-from rfmstream.engine.files.line_damage import guessed_ids, neighbours
+from rfmstream.engine.files.line_damage import guessed_ids
 from rfmstream.engine.files.line_files import repeated_lines, spread_lines
-from rfmstream.engine.files.line_orders import LineOrders
+from rfmstream.engine.files.line_orders import LineOrders, OrdersAround
 from rfmstream.engine.files.mapping import MappedEvent, Mapper, by_row
 from rfmstream.engine.files.numbers import Number, NumberAmount
-from rfmstream.kernels.parse import OK, UNKNOWN_WORD
+from rfmstream.kernels.parse import ABSENT, OK, UNKNOWN_WORD
 from rfmstream.schemas.errors import InputError
 from rfmstream.schemas.orders import ORDER_TYPES, REJECTED_SCHEMA
 
@@ -64,6 +64,18 @@ class _Spoiled:
 
 
 @dataclass(frozen=True)
+class _Unnamed:
+    """Rejected lines without an order's id, that say something all the same; null for customers they do not name.
+
+    They are of the order around them; `told` as for spoiled ones.
+    """
+
+    rows: np.ndarray[Any, Any]
+    customer_id: pa.Array
+    told: pa.RecordBatch
+
+
+@dataclass(frozen=True)
 class _Damaged:
     """A rejected row that could not be split into columns, and the ids its text seems to name, a pair a section."""
 
@@ -87,6 +99,7 @@ class LineSums:
         """Events that are right without what a line needs: erasures, which need not name an order."""
         self._lines: dict[int, list[_Held]] = {}
         self._spoiled: list[_Spoiled] = []
+        self._unnamed: list[_Unnamed] = []
         self._damaged: list[_Damaged] = []
         self._told: list[pa.RecordBatch] = []
         """Rejected lines of orders that views look at: told at the end, with all that they take along."""
@@ -136,7 +149,16 @@ class LineSums:
                     section.refused[orders] = True
                     if self._mapper.attributes:
                         rejected.append(section.of_parts(spoiled.told.take(pa.array(by[orders])), orders))
-        rejected += [_attributed(damaged, list(sections.values())) for damaged in self._damaged]
+        around = OrdersAround(list(sections.values()))
+        for unnamed in self._unnamed:
+            for at, (row, customer) in enumerate(
+                zip(unnamed.rows.tolist(), unnamed.customer_id.to_pylist(), strict=True)
+            ):
+                found = around.refuse(row, customer)
+                if found is not None and self._mapper.attributes:
+                    section, order = found
+                    rejected.append(section.of_parts(unnamed.told.slice(at, 1), np.array([order])))
+        rejected += [_attributed(damaged, around) for damaged in self._damaged]
         done = [(good, NO_REJECTED) for good in self._apart]
         for section in sections.values():
             if section.file.max(initial=0) > section.file.min(initial=0):
@@ -158,6 +180,15 @@ class LineSums:
         types = None if apart.types is None else apart.types[bad]
         known = None if types is None or not (types == UNKNOWN_WORD).any() else types != UNKNOWN_WORD
         ids = [_sound(text.take(pa.array(bad))) for text in (apart.customer_id, apart.order_id)]
+        amount = apart.amount
+        assert isinstance(amount, NumberAmount), "a map that sums lines computes every amount"
+        said = ids[0].is_valid().to_numpy(zero_copy_only=False) | (amount.number.status[bad] != ABSENT)
+        unnamed = np.flatnonzero(said & ids[1].is_null().to_numpy(zero_copy_only=False))
+        if len(unnamed):
+            chosen = pa.array(unnamed)
+            told = out.take(chosen) if self._mapper.attributes else NO_REJECTED
+            self._unnamed.append(_Unnamed(mapped.rows[at[bad[unnamed]]], ids[0].take(chosen), told))
+            self._count(8 * len(unnamed) + self._unnamed[-1].customer_id.nbytes + told.nbytes)
         for where, of_section in ((known, section), (None if known is None else ~known, None)):
             if where is None and of_section is None:
                 continue
@@ -336,14 +367,14 @@ def _with_raw(out: pa.RecordBatch, source_rows: SourceRows) -> pa.RecordBatch:
     return out.set_column(place, REJECTED_SCHEMA.field(place), pa.array(texts, pa.string()))
 
 
-def _attributed(damaged: _Damaged, sections: list[LineOrders]) -> pa.RecordBatch:
+def _attributed(damaged: _Damaged, around: OrdersAround) -> pa.RecordBatch:
     """Refuse the orders that damaged rows belong to; return those rows, naming the ids they were found by."""
     count = damaged.rejected.num_rows
     found = np.zeros(count, np.bool_)
     customers, orders = nulls(count), nulls(count)
     for customer_id, order_id in damaged.ids:
-        for section in sections:
-            ids = _sound(customer_id), _sound(order_id)
+        ids = _sound(customer_id), _sound(order_id)
+        for section in around.sections:
             section.refused |= section.holding(*ids) >= 0
             there = section.held(*ids)
             fresh = pa.array(there & ~found)
@@ -351,22 +382,11 @@ def _attributed(damaged: _Damaged, sections: list[LineOrders]) -> pa.RecordBatch
             orders = pc.if_else(fresh, order_id, orders)
             found |= there
     names = {"customer_id": customers.to_pylist(), "order_id": orders.to_pylist()}
-    if not found.all() and sections:
-        rows = np.concatenate([section.rows for section in sections])
-        owner = np.concatenate([np.full(len(section.rows), at) for at, section in enumerate(sections)])
-        group = np.concatenate([section.group for section in sections])
-        order = np.argsort(rows, kind="stable")
-        rows, owner, group = rows[order], owner[order], group[order]
-        whole = grouped(owner, group)
-        for at in np.flatnonzero(~found):
-            of = neighbours(rows, whole, damaged.rejected.column("row")[int(at)].as_py())
-            if of is not None:
-                line = int(np.flatnonzero(whole == of)[0])
-                section = sections[int(owner[line])]
-                section.refused[group[line]] = True
-                first = int(section.first[group[line]])
-                names["customer_id"][at] = section.lines.customer_id[first].as_py()
-                names["order_id"][at] = section.lines.order_id[first].as_py()
+    for at in np.flatnonzero(~found):
+        refused = around.refuse(damaged.rejected.column("row")[int(at)].as_py(), None)
+        if refused is not None:
+            section, order = refused
+            names["customer_id"][at], names["order_id"][at] = section.ids_of(order)
     out = damaged.rejected
     for name, texts in names.items():
         place = out.schema.get_field_index(name)

@@ -110,16 +110,20 @@ class Number:
         return total
 
     def once(self, group: np.ndarray[Any, Any], group_count: int) -> "Number":
-        """Return the one number that the rows of each group state, if any; two different ones make it bad."""
+        """Return the one number that the rows of each group state, if any; two different ones make it bad.
+
+        A zero beside another number says no more than an empty cell.
+        """
         single = Number.zeros(group_count)
         single.status[:] = ABSENT
-        given = np.flatnonzero(self.status == OK)
-        groups, first = np.unique(group[given], return_index=True)
-        single.mantissa[groups] = self.mantissa[given[first]]
-        single.scale[groups] = self.scale[given[first]]
-        single.status[groups] = OK
+        for given in ((self.status == OK) & (self.mantissa == 0), (self.status == OK) & (self.mantissa != 0)):
+            at = np.flatnonzero(given)
+            groups, first = np.unique(group[at], return_index=True)
+            single.mantissa[groups] = self.mantissa[at[first]]
+            single.scale[groups] = self.scale[at[first]]
+            single.status[groups] = OK
         differs = (self.mantissa != single.mantissa[group]) | (self.scale != single.scale[group])
-        bad = group[((self.status == OK) & differs) | (self.status == BAD)]
+        bad = group[((self.status == OK) & (self.mantissa != 0) & differs) | (self.status == BAD)]
         single.mantissa[bad], single.status[bad] = 0, BAD
         return single
 

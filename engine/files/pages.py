@@ -34,16 +34,16 @@ class Pages:
         text = start.lstrip()
         if text[:1] == b"[":
             return "documents"
-        first, _, rest = text.partition(b"\n")
+        first = text.partition(b"\n")[0]
         record = parse_object(first)
         if record is not None:
             return "lines" if self.found(record) is None else "pages"
-        return "documents" if text[:1] == b"{" and rest.strip() and _goes_on(text) else "lines"
+        return "documents" if text[:1] == b"{" and _goes_on(text, first) else "lines"
 
     def found(self, document: dict[str, Any]) -> list[Any] | None:
         """Return the records of an object, None if it is one itself.
 
-        Errors  InputError  there is no list where the map says
+        Errors  InputError  there is no list where the map says, or several may be the one
         """
         if self._path is not None:
             return self._named(document)
@@ -51,17 +51,39 @@ class Pages:
         for _ in range(_DEPTH_MAX):
             whole = [inner for inner in level if self._heads & inner.keys()]
             if whole:
-                return None if whole[0] is document else whole[:1]
+                return None if whole[0] is document else self._alike(whole)
             values = [value for inner in level for value in inner.values()]
             lists: list[list[Any]] = [value for value in values if _is_list_of_objects(value)]
             # Beside the records there may be lists of links, of warnings and the like.
             known = [items for items in lists if items and self._heads & items[0].keys()]
             if len(known) == 1 or len(lists) == 1:
-                return (known or lists)[0]
+                return self._opened((known or lists)[0])
+            if len(known) > 1:
+                names = [key for inner in level for key, value in inner.items() if value in known]
+                raise InputError(
+                    f"holds several lists of records: {', '.join(dict.fromkeys(names))}",
+                    source=self._source,
+                    fix="name the path to one of them as records in the [input] section of a map",
+                )
             if lists:
                 return None
             level = [value for value in values if isinstance(value, dict)]
         return None
+
+    def _alike(self, objects: list[dict[str, Any]]) -> list[Any]:
+        """Return the records among objects side by side: orders by their ids, or one order beside its shop.
+
+        What has less than half of the wanted keys that another has is no record.
+        """
+        counts = [len(self._heads & inner.keys()) for inner in objects]
+        return [inner for inner, count in zip(objects, counts, strict=True) if 2 * count >= max(counts)]
+
+    def _opened(self, items: list[Any]) -> list[Any]:
+        """Return the records of a list whose elements may each hold one, as the nodes of GraphQL do."""
+        if any(self._heads & item.keys() for item in items):
+            return items
+        inner = [(item, self.found(item)) for item in items]
+        return [record for item, found in inner for record in ([item] if found is None else found)]
 
     def records(self, document: Any) -> list[Any]:  # noqa: ANN401 - JSON
         """Return the records of an array or an object."""
@@ -103,12 +125,15 @@ def _is_list_of_objects(value: object) -> bool:
     return isinstance(value, list) and all(isinstance(item, dict) for item in value)
 
 
-def _goes_on(text: bytes) -> bool:
-    """Return whether the object that a text begins with ends behind its first line, or behind the text."""
+def _goes_on(text: bytes, first: bytes) -> bool:
+    """Return whether the object that a text begins with ends behind its first line, or another follows it there."""
     try:
-        DECODER.raw_decode(text.decode(errors="replace"))
+        whole = text.decode(errors="replace")
+        _, end = DECODER.raw_decode(whole)
     except json.JSONDecodeError as error:
-        return error.msg.startswith("Unterminated string") or error.pos >= len(error.doc.rstrip())
+        is_cut = error.msg.startswith("Unterminated string") or error.pos >= len(error.doc.rstrip())
+        return is_cut and text.rstrip() != first.rstrip()
     except (ValueError, RecursionError):
         return False
-    return True
+    behind = whole[end:].lstrip(" \t\r")
+    return end > len(first.decode(errors="replace")) or behind[:1] in ("{", "[", ",")

@@ -5,7 +5,7 @@
 A library in another language reads workbooks. Whatever one makes of it, a few bytes that stand for terabytes, or that
 it did not expect, happens here. Standard output gets frames: how many bytes, then those, which are one of
 
-    {"height": N}          the sheet is open
+    {"height": N, "name": NAME, "others": [NAME, ...]}   the sheet is open; the others are shown, too
     [[text, ...], ...]     its rows, without the empty cells at their ends
     {"fault": KIND, ...}   it cannot be read, and that is all
     None                   all rows are told
@@ -43,11 +43,13 @@ def main(path: str, sheet: str, bytes_max: str) -> None:
     _bound(int(bytes_max))
     out = sys.stdout.buffer
     try:
-        found = _sheet(Path(path), sheet or None)
+        book = _book(Path(path))
+        found = _sheet(book, sheet or None)
         if isinstance(found, dict):
             _write(out, found)
             return
-        _write(out, {"height": found.height})
+        others = [name for name in _shown(book) if name != found.name]
+        _write(out, {"height": found.height, "name": found.name, "others": others})
         if found.height:
             _write_rows(out, found)
         _write(out, None)
@@ -73,16 +75,19 @@ def _bound(bytes_max: int) -> None:
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 
 
-def _sheet(path: Path, name: str | None) -> CalamineSheet | dict[str, Any]:
+def _sheet(book: CalamineWorkbook, name: str | None) -> CalamineSheet | dict[str, Any]:
     """Return the sheet, or the fault that it is not there."""
-    book = _book(path)
-    tables = [sheet for sheet in book.sheets_metadata if sheet.typ == SheetTypeEnum.WorkSheet]
-    shown = [sheet.name for sheet in tables if sheet.visible == SheetVisibleEnum.Visible]
-    name = name or next(iter(shown), None)
-    names = [sheet.name for sheet in tables]
+    name = name or next(iter(_shown(book)), None)
+    names = [sheet.name for sheet in book.sheets_metadata if sheet.typ == SheetTypeEnum.WorkSheet]
     if name is None or name not in names:
         return {"fault": "no sheet", "name": name, "names": names}
     return book.get_sheet_by_name(name)
+
+
+def _shown(book: CalamineWorkbook) -> list[str]:
+    """Return the names of the tables that are not hidden."""
+    tables = (sheet for sheet in book.sheets_metadata if sheet.typ == SheetTypeEnum.WorkSheet)
+    return [sheet.name for sheet in tables if sheet.visible == SheetVisibleEnum.Visible]
 
 
 def _book(path: Path) -> CalamineWorkbook:

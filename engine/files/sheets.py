@@ -25,11 +25,16 @@ class Sheet:
     """The rows of a sheet.
 
     Fields  height  how many rows there are
+            name    of the sheet
+            others  the names of the other sheets that are shown
     """
 
-    def __init__(self, process: subprocess.Popen[bytes], words: IO[bytes], name: str) -> None:
-        self._process, self._words, self._name = process, words, name
-        self.height: int = self._frame()["height"]
+    def __init__(self, process: subprocess.Popen[bytes], words: IO[bytes], source: str) -> None:
+        self._process, self._words, self._source = process, words, source
+        opened = self._frame()
+        self.height: int = opened["height"]
+        self.name: str = opened["name"]
+        self.others: tuple[str, ...] = tuple(opened["others"])
 
     def rows(self) -> Iterator[Row]:
         """Yield each row as the texts that it shows, without the empty ones at its end.
@@ -64,21 +69,21 @@ class Sheet:
     def _fault(self, fault: dict[str, Any]) -> InputError:
         match fault["fault"]:
             case "memory":
-                return too_much(" when it is opened as a workbook", self._name)
+                return too_much(" when it is opened as a workbook", self._source)
             case "locked":
                 return InputError(
-                    "is a workbook locked by a password", source=self._name, fix="save it without"
+                    "is a workbook locked by a password", source=self._source, fix="save it without"
                 )
             case "no sheet":
                 return InputError(
                     f"has no sheet {fault['name']!r}; its sheets are {', '.join(fault['names']) or 'none'}",
-                    source=self._name,
+                    source=self._source,
                     fix="name one of them as sheet in the [input] section of a map",
                 )
             case _:
                 return InputError(
                     f"is a workbook that cannot be read: {fault['words']}",
-                    source=self._name,
+                    source=self._source,
                     fix="save it anew, or as CSV",
                 )
 

@@ -69,6 +69,7 @@ class OrderStream:
     Fields  rows_read      input rows read so far, excluded ones among them
             rows_excluded  those that the map's [[exclude]] sections left out; by section: `excluded`
             lines_repeated  order lines that repeated one of an earlier file
+            sheets_unread  of workbooks: sheets that are shown and were not asked for, after the file's name
             is_sorted      whether the input was found to be in order of time; None until it is known
     """
 
@@ -90,6 +91,7 @@ class OrderStream:
     ) -> None:
         self.rows_read = 0
         self.lines_repeated = 0
+        self.sheets_unread: tuple[str, ...] = ()
         self.is_sorted: bool | None = None
         self._file_number = 0
         self._files = files
@@ -336,13 +338,14 @@ class OrderStream:
             def tick(done: int, before: int = before) -> None:
                 self._tell(stage, before + done, total)
 
-            fill_down = FillDown(file.form.fill_down)
+            fill_down = FillDown(file)
             for read in read_chunks(file, columns, first_row=row, tick=tick, scanner=self._scanner):
                 chunk = fill_down.filled(read) if file.form.fill_down else read
                 count = chunk.row_count
                 row += count
                 if stage == "read":
                     self.rows_read += count
+                    self.sheets_unread += tuple(f"{file.name}: {name}" for name in read.sheets_unread)
                 yield chunk
             before += file.size
 

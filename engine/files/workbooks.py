@@ -9,10 +9,11 @@ from typing import Final
 import numpy as np
 import pyarrow as pa
 
+from rfmstream.engine.files.cell_text import ABSENT_WORDS
 from rfmstream.engine.files.chunks import Chunk
-from rfmstream.engine.files.headers import LINES_SEARCHED, clearest, named, places, stripped
+from rfmstream.engine.files.headers import LINES_SEARCHED, clearest, is_header, named, places, stripped
 from rfmstream.engine.files.input_files import InputFile
-from rfmstream.engine.files.sheets import Row, open_sheet
+from rfmstream.engine.files.sheets import Row, Sheet, open_sheet
 from rfmstream.engine.files.workbook_size import check_workbook
 from rfmstream.schemas.errors import InputError
 
@@ -34,16 +35,32 @@ def read_workbook(
     check_workbook(path, file.name)
     with open_sheet(path, file.form.sheet, file.name) as sheet:
         total, done = max(sheet.height, 1), 0
-        for chunk in read_rows(file, sheet.rows(), wanted, first_row=first_row):
-            yield replace(chunk, dates_are_iso=True)
+        if sheet.others and not sheet.height:
+            raise _other_sheet(file, sheet)
+        for at, chunk in enumerate(read_rows(file, sheet.rows(), wanted, first_row=first_row)):
+            if at == 0 and sheet.others and not named(chunk.names, wanted):
+                raise _other_sheet(file, sheet)
+            is_told = at or file.form.sheet is not None
+            yield replace(chunk, dates_are_iso=True, sheets_unread=() if is_told else sheet.others)
             done += chunk.row_count
             tick(min(file.size, file.size * done // total))
+
+
+def _other_sheet(file: InputFile, sheet: Sheet) -> InputError:
+    """Build (not raise) the error of a sheet, such as a cover, that has none of the columns."""
+    return InputError(
+        f"its sheet {sheet.name!r} has none of the columns; its other sheets are {', '.join(sheet.others)}",
+        source=file.name,
+        fix="name one of them as sheet in the [input] section of a map",
+    )
 
 
 def read_rows(
     file: InputFile, cells: Iterator[Row], wanted: Sequence[str], *, first_row: int
 ) -> Iterator[Chunk]:
     """Yield the wanted columns of rows of cells, of which one of the first is the header.
+
+    White space around a cell is no part of it, and a cell that means absent comes as empty text, as in delimited text.
 
     Errors  InputError  no header
     """
@@ -68,13 +85,13 @@ def _header(
     lines = [tuple(row) for row in above]
     if not lines:
         raise InputError("is empty", source=file.name, fix="the first row must name the columns")
-    at = 0 if named(lines[0], wanted) else clearest(lines, wanted)
-    if at is None:
+    at = 0 if is_header(lines[0], wanted) else clearest(lines, wanted)
+    if at is None and not named(lines[0], wanted):
         cells = len(_without_end(lines[0]))
         for names in file.form.headerless:
             if len(names) == cells:
                 return names, chain(above, rows)
-        at = 0
+    at = at or 0
     return lines[at], chain(above[at + 1 :], rows)
 
 
@@ -89,15 +106,19 @@ def _chunk(
     file: InputFile, names: tuple[str, ...], found: dict[str, int], rows: list[Row], first_row: int
 ) -> Chunk:
     ordinals = np.arange(first_row, first_row + len(rows), dtype=np.int64)
-    columns = [
-        pa.array([row[at] if at < len(row) else "" for row in rows], pa.string()) for at in found.values()
-    ]
+    absent = frozenset(ABSENT_WORDS if file.form.absent is None else ())
+    columns = [pa.array([_cell(row, at, absent) for row in rows], pa.string()) for at in found.values()]
     batch = (
         pa.RecordBatch.from_arrays(columns, names=list(found))
         if columns
         else pa.RecordBatch.from_struct_array(pa.array([{}] * len(rows), pa.struct([])))
     )
     return Chunk(file.name, names, batch, ordinals)
+
+
+def _cell(row: Row, at: int, absent: frozenset[str]) -> str:
+    text = row[at].strip() if at < len(row) else ""
+    return "" if text in absent else text
 
 
 def _is_blank(row: Row) -> bool:

@@ -6,7 +6,6 @@ from typing import Final
 from xml.parsers import expat
 
 from rfmstream.engine.files.chunks import Chunk
-from rfmstream.engine.files.delimited import ABSENT_WORDS
 from rfmstream.engine.files.input_files import InputFile, read_blocks
 from rfmstream.engine.files.workbooks import Row, read_rows
 from rfmstream.schemas.errors import InputError
@@ -25,9 +24,7 @@ def read_xml(
 
     Errors  InputError  no such sheet, damaged XML, or entities of its own
     """
-    absent = frozenset(ABSENT_WORDS if file.form.absent is None else ())
-    rows = (["" if text in absent else text for text in row] for row in _rows(file, tick))
-    for chunk in read_rows(file, rows, wanted, first_row=first_row):
+    for chunk in read_rows(file, _rows(file, tick), wanted, first_row=first_row):
         yield replace(chunk, dates_are_iso=True)
 
 

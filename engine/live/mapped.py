@@ -11,6 +11,7 @@ Source  docs/input-maps.md, docs/live.md
 import json
 import logging
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from hashlib import sha256
 from itertools import pairwise
@@ -267,11 +268,8 @@ class MappedDecoder:
         there = [at for at, piece in enumerate(pieces) if piece.record is not None]
         if not there:
             return self._no_orders, []
-        try:
+        with suppress(InputError):  # of one record, and which one is found out below
             return self._judged([pieces[at].record for at in there], np.array(there, np.int64), left_out)
-        except InputError:
-            if len(there) == 1:
-                raise
         parts: list[pa.RecordBatch] = []
         refused: list[_Refusal] = []
         for at in there:

@@ -314,6 +314,7 @@ def replay_in_parts(  # noqa: PLR0913 - those of `replay`
         input_rows=counters.input_rows,
         excluded=orders.excluded,
         lines_repeated=orders.lines_repeated,
+        sheets_unread=orders.sheets_unread,
         alike=sum(result.alike for result in results),
         rows_after_until=dates.after_until,
         rows_ahead=dates.ahead,

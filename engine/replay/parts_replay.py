@@ -30,6 +30,7 @@ class PartsReplay:
     input_rows: int
     excluded: tuple[tuple[str, int], ...]
     lines_repeated: int
+    sheets_unread: tuple[str, ...]
     alike: int
     rows_after_until: int
     rows_ahead: int

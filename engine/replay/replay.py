@@ -66,6 +66,7 @@ class ReplayResult:
             input_rows     rows read from the files; with a map that sums lines there are fewer orders
             excluded       those of them the map left out: why, and how many, by its [[exclude]] sections
             lines_repeated  order lines that repeated one of an earlier file
+            sheets_unread  of workbooks: sheets that are shown and were not read, after the file's name
             alike         refunds and adjustments without an event id that are like another one of the run
             rows_after_until  orders left out because they are dated at or after the end asked for
             rows_ahead     orders dated after the wall clock, which let everybody age
@@ -85,6 +86,7 @@ class ReplayResult:
     input_rows: int
     excluded: tuple[tuple[str, int], ...]
     lines_repeated: int
+    sheets_unread: tuple[str, ...]
     alike: int
     rows_after_until: int
     rows_ahead: int
@@ -250,6 +252,7 @@ def replay(  # noqa: PLR0913 - the options of one command
         input_rows=counters.input_rows,
         excluded=orders.excluded,
         lines_repeated=orders.lines_repeated,
+        sheets_unread=orders.sheets_unread,
         alike=alike.rows,
         rows_after_until=dates.after_until,
         rows_ahead=dates.ahead,

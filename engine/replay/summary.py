@@ -28,10 +28,12 @@ class Summary:
     Fields  input_rows    rows in the files
             excluded      those the map left out: why, and how many, by its [[exclude]] sections
             lines_repeated  order lines that repeated one of an earlier file
+            sheets_unread  of workbooks: sheets that are shown and were not read, after the file's name
             alike         refunds and adjustments without an event id that are like another one of the run
             rows_after_until  orders left out because they are dated at or after --until
             rows_ahead, newest_ahead_us  orders dated after the wall clock, and the newest of them
             rows          what became of the order events: read = applied + duplicates + rejected
+            rejected      the first few rejected rows, as dicts of REJECTED_SCHEMA
             tiers         in the ruleset's order; customers without a tier come last
             retained_orders  orders, refunded and void ones included, that the state still knows
             memory_bytes  of the state, by what it holds; of all parts together
@@ -44,11 +46,13 @@ class Summary:
     input_rows: int
     excluded: tuple[tuple[str, int], ...]
     lines_repeated: int
+    sheets_unread: tuple[str, ...]
     alike: int
     rows_after_until: int
     rows_ahead: int
     newest_ahead_us: int
     rows: Counters
+    rejected: tuple[dict[str, Any], ...]
     tiers: tuple[TierRow, ...]
     customers: int
     retained_orders: int
@@ -98,6 +102,7 @@ class Summary:
                 "excluded": self.rows_excluded,
                 "excluded_by_rule": [{"why": why, "rows": rows} for why, rows in self.excluded],
                 "repeated_lines": self.lines_repeated,
+                "sheets_unread": list(self.sheets_unread),
                 "alike_without_event_id": self.alike,
                 "after_until": self.rows_after_until,
             },
@@ -164,10 +169,12 @@ def summarise(result: ReplayResult | PartsReplay) -> Summary:
         input_rows=result.input_rows,
         excluded=result.excluded,
         lines_repeated=result.lines_repeated,
+        sheets_unread=result.sheets_unread,
         alike=result.alike,
         rows_after_until=result.rows_after_until,
         rows_ahead=result.rows_ahead,
         newest_ahead_us=result.newest_ahead_us,
+        rejected=result.rejected,
         rows=result.counters,
         tiers=tiers,
         customers=customers,

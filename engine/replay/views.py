@@ -172,7 +172,10 @@ def replay_views(  # noqa: PLR0913 - the options of one command
                 _finish(group, orders.rows_read, ends, writers)
                 told |= dict.fromkeys(
                     (of.view.name for of in group.views),
-                    _Told(orders.rows_read, orders.excluded, orders.lines_repeated, alike.rows, dates),
+                    _Told(
+                        *(orders.rows_read, orders.excluded, orders.lines_repeated, orders.sheets_unread),
+                        *(alike.rows, dates),
+                    ),
                 )
             reasons.update(_tell(whole, rejected))
         counters = {name: of.engine.counters.since(before[name]) for name, of in views.views.items()}
@@ -200,6 +203,7 @@ def replay_views(  # noqa: PLR0913 - the options of one command
                 input_rows=told[name].rows,
                 excluded=told[name].excluded,
                 lines_repeated=told[name].lines_repeated,
+                sheets_unread=told[name].sheets_unread,
                 alike=told[name].alike,
                 rows_after_until=told[name].dates.after_until,
                 rows_ahead=told[name].dates.ahead,
@@ -238,6 +242,7 @@ class _Told:
     rows: int
     excluded: tuple[tuple[str, int], ...]
     lines_repeated: int
+    sheets_unread: tuple[str, ...]
     alike: int
     dates: Dates
 

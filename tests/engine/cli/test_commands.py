@@ -343,6 +343,7 @@ def test_what_a_map_leaves_out_is_counted_by_rule_and_written(tmp_path: Path) ->
             {"why": "exclude[3]", "rows": 0},
         ],
         "repeated_lines": 0,
+        "sheets_unread": [],
         "alike_without_event_id": 0,
         "after_until": 0,
     }
@@ -425,3 +426,33 @@ def test_money_is_written_digit_by_digit() -> None:
 
 def test_threads_by_default() -> None:
     assert 1 <= default_threads() <= 2
+
+
+@pytest.mark.parametrize(
+    ("when", "amount", "hint"),
+    [
+        (
+            "2024-01-01",
+            "12,50",
+            """bad_amount: '12,50' has a decimal comma: decimal = "," in the [input] section""",
+        ),
+        ("2024-01-01", "1.234,5", """'1.234,5' has a decimal comma"""),
+        ("2024-01-01", "1,234.50", """'1,234.50' has thousands marks: thousands = "," beside the amount"""),
+        ("2024-01-01", "1'234", """thousands = "'" beside the amount in a map reads it"""),
+        (
+            "31.01.2024",
+            "12.50",
+            "bad_time: '31.01.2024' fits no format that is asked for: a map names the format",
+        ),
+        ("2024-01-01", "-1", ""),
+        ("2024-01-01", "free", ""),
+    ],
+)
+def test_the_summary_says_what_would_read_the_rejected_rows(
+    tmp_path: Path, when: str, amount: str, hint: str
+) -> None:
+    orders = tmp_path / "orders.csv"
+    orders.write_text(f'customer_id,order_id,occurred_at,amount\na,1,,1\na,2,{when},"{amount}"\n')
+    told = run("replay", orders).stdout
+    assert hint in told
+    assert ("  bad_amount: " in told or "  bad_time: " in told) == bool(hint)

@@ -58,6 +58,15 @@ def test_a_decimal_comma(tmp_path: Path, text: str, minor: int | None) -> None:
         assert len(bad) == (minor is None)
 
 
+@pytest.mark.parametrize(("toml", "sign"), [("", "."), ('[input]\ndecimal = ","\n', ",")])
+def test_thousands_by_the_decimal_sign_are_refused(tmp_path: Path, toml: str, sign: str) -> None:
+    event = EVENT.replace('"sum"', f'{{ column = "sum", thousands = "{sign}" }}')
+    with pytest.raises(
+        ConfigError, match=rf"event\[1\]\.amount\.thousands: is '\{sign}', and so is the decimal sign"
+    ):
+        read(tmp_path, HEADER, toml + event)
+
+
 def test_a_decimal_comma_without_thousands_takes_no_point(tmp_path: Path) -> None:
     table = "who;no;when;sum\na;1;2024-01-01;1.234\nb;2;2024-01-01;1,234\nc;3;2024-01-01;1,20\n"
     good, bad = read(tmp_path, table, f'[input]\ndelimiter = ";"\ndecimal = ","\n{EVENT}')
@@ -77,8 +86,14 @@ def test_title_lines_are_passed_over_where_the_header_is_clear(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block_bytes: int
 ) -> None:
     monkeypatch.setattr("rfmstream.engine.files.input_files.BLOCK_BYTES", block_bytes)
-    title = 'Report: Orders, by "Ann"\nGenerated: 2024-01-01\n\n'
-    assert read(tmp_path, f"{title}{HEADER}a,1,2024-01-01,5\n") == ([("a", "1", 500)], [])
+    # A title may go by the name of a column.
+    for first in ('Report: Orders, by "Ann"', "amount,1234.00", "occurred_at", "x,customer_id"):
+        title = f"{first}\nGenerated: 2024-01-01\n\n"
+        assert read(tmp_path, f"{title}{HEADER}a,1,2024-01-01,5\n") == ([("a", "1", 500)], [])
+    # Below a line that may be the header nothing else is.
+    two = "customer_id,order_id\nb,2\n"
+    with pytest.raises(InputError, match="no column occurred_at"):
+        read(tmp_path, f"{two}{HEADER}a,1,2024-01-01,5\n")
 
 
 def test_title_lines_are_skipped_where_the_map_counts_them(tmp_path: Path) -> None:
@@ -92,8 +107,9 @@ def test_two_lines_that_could_be_the_header_are_none(tmp_path: Path) -> None:
 
 
 def test_excel_says_the_delimiter_in_the_first_line(tmp_path: Path) -> None:
-    table = HEADER.replace(",", "|") + "a|1|2024-01-01|5\n"
-    assert read(tmp_path, f"sep=|\r\n{table}") == ([("a", "1", 500)], [])
+    for sign in "|;\t^~":
+        table = f"{HEADER}a,1,2024-01-01,5\n".replace(",", sign)
+        assert read(tmp_path, f"sep={sign}\r\n{table}") == ([("a", "1", 500)], [])
 
 
 @pytest.mark.parametrize("delimiter", [";", "\t", "|"])
@@ -180,6 +196,46 @@ def test_the_encoding_of_a_header_that_is_no_utf8_is_named(
         read(tmp_path, f"{text}\na,1,2024-01-01,5\n".encode(encoding))
 
 
+@pytest.mark.parametrize(
+    ("name", "encoding", "named"),
+    [
+        *(("顾客", "gbk", "GBK"), ("顧客", "big5", "Big5"), ("顧客", "shift_jis", "Shift-JIS")),
+        *(("고객", "euc_kr", "EUC-KR"), ("Käufer", "cp1252", "cp1252"), ("Käufer", "mac_roman", "mac_roman")),
+        *(("Zákazník č.", "cp1250", "cp1250"), ("Клиент", "cp1251", "cp1251")),
+    ],
+)
+@pytest.mark.parametrize(("delimiter", "title"), [(",", ""), (";", ""), (";", "Orders\n")])
+def test_the_encoding_in_which_a_header_names_what_is_wanted_is_named(
+    tmp_path: Path, name: str, encoding: str, named: str, *, delimiter: str, title: str
+) -> None:
+    toml = EVENT.replace('"who"', f'"{name}"')
+    table = f"{title}{name},no,when,sum\na,1,2024-01-01,5\n".replace(",", delimiter).encode(encoding)
+    with pytest.raises(InputError, match=f'reads as {named}; set encoding = "{encoding}"'):
+        read(tmp_path, table, toml)
+    assert read(tmp_path, table, f'[input]\nencoding = "{encoding}"\n{toml}') == ([("a", "1", 500)], [])
+    # A name that nobody reads may be written as it likes.
+    others = f"who,no,when,sum,{name}\na,1,2024-01-01,5,\n".replace(",", delimiter).encode(encoding)
+    assert read(tmp_path, others, EVENT) == ([("a", "1", 500)], [])
+
+
+def test_a_name_in_two_forms_of_unicode_is_one(tmp_path: Path) -> None:
+    table = "Ka\u0308ufer,no,when,sum\na,1,2024-01-01,5\n"
+    assert read(tmp_path, table, EVENT.replace('"who"', '"K\u00e4ufer"')) == ([("a", "1", 500)], [])
+
+
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+@pytest.mark.parametrize("encoding", ["gb18030", "gbk", "big5", "shift_jis"])
+def test_a_file_that_shows_to_be_utf8_is_read_as_that(tmp_path: Path, encoding: str, mark: str) -> None:
+    table = mark + "顾客编号,no,when,sum\n张三,1,2024-01-01,5\n"
+    toml = f'[input]\nencoding = "{encoding}"\n' + EVENT.replace('"who"', '"顾客编号"')
+    assert read(tmp_path, table, toml) == ([("张三", "1", 500)], [])
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-32"])
+def test_wider_unicode_is_seen_by_its_mark(tmp_path: Path, encoding: str) -> None:
+    assert read(tmp_path, (HEADER + "张,1,2024-01-01,5\n").encode(encoding)) == ([("张", "1", 500)], [])
+
+
 @pytest.mark.parametrize(("encoding", "named"), [("gbk", "GBK"), ("big5", "Big5")])
 def test_the_encoding_of_texts_that_are_no_utf8_is_named(tmp_path: Path, encoding: str, named: str) -> None:
     names = {"gbk": "张三李四王五赵六欧阳修", "big5": "張三李四王五趙六歐陽修"}[encoding]
@@ -213,12 +269,26 @@ def test_blank_cells_take_the_value_above_through_damaged_lines_and_blocks(
 ) -> None:
     monkeypatch.setattr(delimited, "_ROWS_MAX", 2)
     table = (
-        "who,no,when,sum\n,0,2024-01-01,1\na,1,2024-01-01,1\n,2,,1\nx,y\n"
+        "who,no,when,sum\n,0,2024-01-01,1\na,1,2024-01-01,1\n,2,,1\n,y\n"
         " \u3000,3,2024-01-02,1\nb,4,2024-01-02,1\n\u00a0,5,,1\n"
     )
     found = read(tmp_path, table, f'[input]\nfill_down = ["who", "when"]\n{EVENT}')
     assert found[0] == [("a", "1", 100), ("a", "2", 100), ("a", "3", 100), ("b", "4", 100), ("b", "5", 100)]
     assert found[1] == [(0, "missing_customer_id"), (3, "malformed")]
+
+
+@pytest.mark.parametrize("rows_max", [1, 2, 9])
+@pytest.mark.parametrize("damaged", ['"b"x,2,2024-01-01,1', "b,2,2024-01-01,1,9", "b,2"])
+def test_blank_cells_below_a_damaged_line_that_states_a_value_are_nobodys(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damaged: str, rows_max: int
+) -> None:
+    monkeypatch.setattr(delimited, "_ROWS_MAX", rows_max)
+    rows = (
+        f"a,1,2024-01-01,1\n{damaged}\n,3,2024-01-01,1\n,4,2024-01-01,1\nc,5,2024-01-01,1\n,6,2024-01-01,1\n"
+    )
+    found = read(tmp_path, "who,no,when,sum\n" + rows, f'[input]\nfill_down = ["who"]\n{EVENT}')
+    assert found[0] == [("a", "1", 100), ("c", "5", 100), ("c", "6", 100)]
+    assert found[1] == [(1, "malformed"), (2, "missing_customer_id"), (3, "missing_customer_id")]
 
 
 @pytest.mark.parametrize("encoding", ["zlib_codec", "rot13", "hex", "base64", "martian", "undefined"])

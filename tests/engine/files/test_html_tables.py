@@ -33,7 +33,7 @@ def test_a_table_in_a_page(tmp_path: Path) -> None:
     rows = [
         "<tr><td>ann</td><td>A&amp;1</td><td>2024-01-01 10:00:00</td><td>12.50</td></tr>",
         # End tags may be left out, and what wraps a cell's text is no part of it.
-        "<TR><TD class=x> <b>bo</b>\n<TD>2<TD>2024-01-02<TD> 7 ",
+        "<TR><TD class=x> <b>bo</b><script>if (1 < 2) x()</script><style>b {}</style>\n<TD>2<TD>2024-01-02<TD> 7 ",
         "<tr><td>NULL</td><td>3</td><td>2024-01-03</td><td>&nbsp;8&nbsp;</td></tr>",
         "<tr><td colspan=3>Total</td><td>27.50</td></tr>",
     ]
@@ -44,6 +44,29 @@ def test_a_table_in_a_page(tmp_path: Path) -> None:
             [("ann", "A&1", 1250), ("bo", "2", 700)],
             [(2, "missing_customer_id"), (3, "missing_order_id")],
         )
+
+
+def test_a_cell_that_spans_rows_is_blank_below_and_moves_no_other(tmp_path: Path) -> None:
+    rows = [
+        "<tr><td rowspan=3>ann</td><td>1</td><td rowspan=2>2024-01-01</td><td>1</td></tr>",
+        "<tr><td>2</td><td>2</td></tr>",
+        "<tr><td>3</td><td>2024-01-02</td><td>3</td></tr>",
+        "<tr><td>bob</td><td>4</td><td>2024-01-02</td><td>4</td></tr>",
+        "<tr><td rowspan=9 colspan=2>bob</td><td>2024-01-02</td><td>4</td></tr>",
+    ]
+    path = tmp_path / "orders.xls"
+    # A cell that spans more rows than its table has does not reach into the next.
+    path.write_text(page(*rows) + page("<tr><td>cy</td><td>5</td><td>2024-01-02</td><td>5</td></tr>"))
+    good, bad = read(path)
+    assert good == [("ann", "1", 100), ("bob", "4", 400), ("cy", "5", 500)]
+    assert [row for row, _ in bad] == [1, 2, 4, 5]
+    toml = '[input]\nfill_down = ["customer_id", "occurred_at"]\n[[event]]\n' + "".join(
+        f'{name} = "{name}"\n' for name in NAMES
+    )
+    assert read(path, toml)[0][:4] == [
+        *(("ann", "1", 100), ("ann", "2", 200)),
+        *(("ann", "3", 300), ("bob", "4", 400)),
+    ]
 
 
 def test_title_rows_and_blocks_of_any_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

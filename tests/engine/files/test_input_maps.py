@@ -152,13 +152,16 @@ def test_struct_columns_by_dotted_path(tmp_path: Path) -> None:
 
 def test_an_amount_once_an_order_is_added_to_its_lines_once(tmp_path: Path) -> None:
     columns = {
-        "c": ["x"] * 9,
-        "o": ["1", "1", "2", "2", "3", "3", "4", "5", "5"],
-        "a": ["1.50"] * 9,
-        "ship": ["4.90", "4.9", None, "2", "1", "2", "x", "", None],
+        "c": ["x"] * 13,
+        "o": ["1", "1", "2", "2", "3", "3", "4", "5", "5", "6", "6", "6", "7"],
+        "a": ["1.50"] * 13,
+        "ship": ["4.90", "4.9", None, "2", "1", "2", "x", "", None, "0", "2", "0.00", "0"],
     }
     good, bad = run(tmp_path, f'[lines]\n{EVENT}amount = "a"\namount_once = "ship"\n', columns)
-    assert [(row["order_id"], row["amount_minor"]) for row in good] == [("1", 790), ("2", 500), ("5", 300)]
+    assert [(row["order_id"], row["amount_minor"]) for row in good] == [
+        *(("1", 790), ("2", 500), ("5", 300)),
+        *(("6", 650), ("7", 150)),
+    ]
     assert [(row["order_id"], row["reason"]) for row in bad] == [("3", "bad_amount"), ("4", "bad_amount")]
 
 

@@ -73,6 +73,39 @@ def test_pages_and_objects_one_after_another(tmp_path: Path, indent: int | None)
     assert read(tmp_path, json.dumps({"order": order(1)}, indent=indent))[0] == BOTH[0][:1]
 
 
+@pytest.mark.parametrize("between", ["", " ", ",", ",\n", "\r\n"])
+def test_objects_side_by_side_on_a_line(tmp_path: Path, between: str) -> None:
+    assert read(tmp_path, between.join(json.dumps(order(no)) for no in (1, 2))) == BOTH
+    assert read(tmp_path, json.dumps([order(1)]) + between + json.dumps([order(2)])) == BOTH
+
+
+def test_orders_by_their_ids_are_all_read(tmp_path: Path) -> None:
+    by_id = {f"#{no}": order(no) for no in (1, 2)}
+    assert read(tmp_path, json.dumps(by_id)) == BOTH
+    assert read(tmp_path, json.dumps({"orders": by_id}, indent=1)) == BOTH
+    # What stands beside an order and has little of one is none; what has as much is told.
+    assert read(tmp_path, json.dumps({"shop": {"no": 7}, "order": order(1)}))[1] == []
+    shop = {"no": 7, "who": {}, "when": "2024-01-01"}
+    assert read(tmp_path, json.dumps({"shop": shop, "order": order(1)}))[1] == [(0, "missing_customer_id")]
+
+
+def test_records_that_each_lie_in_an_object(tmp_path: Path) -> None:
+    edges = [{"cursor": no, "node": order(no)} for no in (1, 2)]
+    text = json.dumps({"data": {"orders": {"edges": edges, "pageInfo": {"hasNextPage": False}}}})
+    assert read(tmp_path, text) == BOTH
+    # A map may name the object itself.
+    assert read(tmp_path, text, EVENT.replace('= "', '= "node.')) == BOTH
+    of_customers = {"customers": [{"name": "c1", "orders": [order(1)]}, {"name": "c2", "orders": [order(2)]}]}
+    assert read(tmp_path, json.dumps(of_customers)) == BOTH
+
+
+def test_two_lists_of_records_want_a_name(tmp_path: Path) -> None:
+    text = json.dumps({"web": [order(1)], "pos": [order(2)]})
+    with pytest.raises(InputError, match="holds several lists of records: web, pos; name the path to one"):
+        read(tmp_path, text)
+    assert read(tmp_path, text, f'[input]\nrecords = "web"\n{EVENT}') == (BOTH[0][:1], [])
+
+
 def test_a_damaged_line_between_pages_is_one_row(tmp_path: Path) -> None:
     lines = [json.dumps({"orders": [order(1)]}), '{"orders": [', json.dumps({"orders": [order(3)]})]
     good, bad = read(tmp_path, "\n".join(lines))
@@ -81,7 +114,7 @@ def test_a_damaged_line_between_pages_is_one_row(tmp_path: Path) -> None:
 
 
 def test_a_damaged_first_line_is_one_row(tmp_path: Path) -> None:
-    for first in ('{"no": 1,', '{"no": [1', '{"no": "x', "{"):
+    for first in ('{"no": 1,', '{"no": [1', '{"no": "x', "{", json.dumps(order(1)) + " x"):
         good, bad = read(tmp_path, f"{first}\n{json.dumps(order(2))}\n{json.dumps(order(3))}\n")
         assert [row[0] for row in good] == ["c2", "c3"], first
         assert bad == [(0, "malformed")]
@@ -140,6 +173,19 @@ def test_each_element_of_a_list_is_an_event(tmp_path: Path) -> None:
     assert (found[0], found[1]) == expected
 
 
+def test_a_column_of_nulls_alone_holds_no_elements(tmp_path: Path) -> None:
+    whole = pa.Table.from_pylist([order(1), order(2)])
+    nothing = pa.nulls(2)
+    nested = pa.array([[{"at": None, "parts": None}], []])
+    for refunds in (nothing, pa.array([[], None]), pa.array([[], []]), nested):
+        pq.write_table(whole.append_column("refunds", refunds), tmp_path / "in.parquet")
+        good, bad = read_file(tmp_path / "in.parquet", EVENT + REFUND)
+        assert (good, bad) == BOTH, refunds.type
+    shown = EVENT + 'event_id = "voucher.code"\n'
+    pq.write_table(whole.append_column("voucher", nothing), tmp_path / "in.parquet")
+    assert read_file(tmp_path / "in.parquet", shown) == BOTH
+
+
 def test_conditions_and_excludes_of_elements_and_rows(tmp_path: Path) -> None:
     refund = REFUND.replace(
         "customer_id", 'when = { column = "refunds[*].parts[*].sum", less_than = "0.3" }\ncustomer_id', 1
@@ -179,6 +225,30 @@ def test_what_is_no_text_in_a_list_makes_its_row_malformed(tmp_path: Path) -> No
     good, bad = read(tmp_path, json.dumps(orders), EVENT + REFUND)
     assert [row[0] for row in good] == ["c2", "c2"]
     assert bad == [(0, "malformed")]
+
+
+@pytest.mark.parametrize("refunds", [REFUNDS[0], "[]", json.dumps(REFUNDS), 5, [1, 2], ["x", REFUNDS[0]]])
+def test_what_is_no_list_where_one_should_be_makes_its_row_malformed(tmp_path: Path, refunds: object) -> None:
+    good, bad = read(tmp_path, json.dumps([order(1, refunds=refunds), order(2)]), EVENT + REFUND)
+    assert [row[0] for row in good] == ["c2"]
+    assert bad == [(0, "malformed")]
+    inner = [{"at": "2024-01-02", "parts": refunds}]
+    good, bad = read(tmp_path, json.dumps([order(1, refunds=inner), order(2)]), EVENT + REFUND)
+    assert ([row[0] for row in good], bad) == (["c2"], [(0, "malformed")])
+
+
+@pytest.mark.parametrize("nothing", [None, [], "", False, {}])
+def test_what_stands_for_an_empty_list_is_one(tmp_path: Path, nothing: object) -> None:
+    assert read(tmp_path, json.dumps([order(1, refunds=nothing), order(2)]), EVENT + REFUND) == BOTH
+
+
+def test_one_element_of_a_list_is_no_path(tmp_path: Path) -> None:
+    toml = EVENT + REFUND.replace("refunds[*]", "refunds[0]")
+    with pytest.raises(InputError, match=r"names one element of a list; write 'refunds\[\*\]\.at'"):
+        read(tmp_path, json.dumps([order(2), order(1, refunds=REFUNDS)]), toml)
+    # A column may be called so: what flattens JSON names them that way.
+    flat = {"no": 1, "who.id": "c1", "when": "2024-01-01", "lines[0][sum]": "1.00"}
+    assert read(tmp_path, json.dumps([flat]), EVENT.replace('"sum"', '"lines[0][sum]"')) == (BOTH[0][:1], [])
 
 
 @pytest.mark.parametrize(

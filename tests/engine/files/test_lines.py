@@ -50,6 +50,8 @@ OTHERS = "2,2024-01-02,bob,x,20\n"
         ("1,2024-01-01,ann,x,", "bad_amount", ("ann", "1", "2024-01-01", "")),
         ("1,yesterday,ann,x,600", "bad_time", ("ann", "1", "yesterday", "600")),
         ("1,2024-01-01,,x,600", "missing_customer_id", (None, "1", "2024-01-01", "600")),
+        (",2024-01-01,ann,x,600", "missing_order_id", ("ann", None, "2024-01-01", "600")),
+        (",,,x,600", "missing_customer_id", (None, None, "", "600")),
         ('1,2024-01-01,ann,"42" TV,600', "malformed", ("ann", "1", None, None)),
         ("1,2024-01-01,ann,one, two,600", "malformed", ("ann", "1", None, None)),
         ("1,2024-01-01,ann", "malformed", ("ann", "1", None, None)),
@@ -65,8 +67,24 @@ def test_a_line_that_cannot_be_read_takes_its_order_along(
     assert (bad[0]["customer_id"], bad[0]["order_id"], bad[0]["occurred_at"], bad[0]["amount"]) == named
     if reason == "malformed":
         assert bad[0]["raw"] == line
-    elif reason != "missing_customer_id":
+    elif not reason.startswith("missing"):
         assert f'"note"' not in bad[0]["raw"] and '"who":"ann"' in bad[0]["raw"]  # noqa: F541, PT018
+
+
+@pytest.mark.parametrize("line", [",2024-01-01,bob,x,600", ",,,,", ",,,note,"])
+def test_a_line_of_another_customer_or_of_nothing_leaves_the_order_around_it(
+    tmp_path: Path, line: str
+) -> None:
+    good, bad, _ = run(tmp_path, f"1,2024-01-01,ann,x,10\n{line}\n1,2024-01-01,ann,y,500\n{OTHERS}")
+    assert good == {("ann", "1"): 51000, ("bob", "2"): 2000}
+    assert [row["row"] for row in bad] == [1]
+
+
+def test_the_total_that_ends_a_file_leaves_an_order_that_goes_on_in_the_next(tmp_path: Path) -> None:
+    texts = ("1,2024-01-01,ann,x,10\n,,,Total,10\n", "1,2024-01-01,ann,y,500\n")
+    good, bad, _ = run(tmp_path, *texts, lines='id = ["note"]')
+    assert good == {("ann", "1"): 51000}
+    assert [(row["row"], row["reason"]) for row in bad] == [(1, "missing_customer_id")]
 
 
 def test_a_damaged_line_that_is_of_no_known_order_is_rejected_by_itself(tmp_path: Path) -> None:

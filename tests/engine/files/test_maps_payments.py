@@ -59,6 +59,18 @@ def test_paypal_activity(tmp_path: Path) -> None:
     )
 
 
+def test_paypal_activity_of_older_accounts_and_other_zones(tmp_path: Path) -> None:
+    path = tmp_path / "Download.csv"
+    path.write_text(
+        "Date, Time, Time Zone, Name, Type, Status, Currency, Gross, Fee, Net, From Email Address, To Email Address,"
+        " Transaction ID, Reference Txn ID\n"
+        '"11/09/2012","09:00:00","AEDT","Bo","Web Accept Payment Received","Completed","USD","1,500.00","-3.50",'
+        '"1,496.50","bo@example.com","shop@example.com","T3",""\n'
+    )
+    paid = ("bo@example.com", "T3", PAID, "2012-11-08 22:00", 150_000)
+    assert run(path, "paypal-activity", "USD") == ([paid], [], 0)
+
+
 def test_square_payments_with_the_least_they_hold(tmp_path: Path) -> None:
     payment = {
         "id": "a",

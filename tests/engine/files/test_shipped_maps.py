@@ -246,6 +246,9 @@ def test_stripe_disputes_and_statuses(tmp_path: Path) -> None:
         ("ch_6", "requires_payment_method", "0.00", "", "", ""),
         ("ch_7", "Mislaid", "5.00", "", "", ""),
         ("ch_8", "Uncaptured", "0.00", "", "", ""),
+        # A dispute that only the charge's own status tells of: whole where its sum is there, else named.
+        ("ch_9", "Dispute lost", "0.00", "1500.00", "2024-06-21 09:00:00", ""),
+        ("ch_10", "Dispute lost", "0.00", "", "", ""),
     )
     path.write_text(
         "id,Created date (UTC),Amount,Amount Refunded,Currency,Refunded date (UTC),Status,Customer ID,Disputed Amount,"
@@ -259,11 +262,12 @@ def test_stripe_disputes_and_statuses(tmp_path: Path) -> None:
     assert good == [
         *(
             ("cus_A", charge, 0, "2024-06-05 20:38:34", 150_000)
-            for charge in ("ch_1", "ch_2", "ch_3", "ch_4")
+            for charge in ("ch_1", "ch_2", "ch_3", "ch_4", "ch_9", "ch_10")
         ),
         ("cus_A", "ch_1", 4, "2024-06-20 09:00:00", 150_000),
+        ("cus_A", "ch_9", 4, "2024-06-21 09:00:00", 150_000),
     ]
-    assert (bad, excluded) == ([(3, "unknown_type"), (6, "unknown_type")], 3)
+    assert (bad, excluded) == ([(3, "unknown_type"), (6, "unknown_type"), (9, "bad_amount")], 3)
 
 
 def test_stripe_amounts_with_a_decimal_comma_are_refused(tmp_path: Path) -> None:

@@ -1,7 +1,11 @@
 """Workbooks and archives: what a sheet shows is what is read, and a file is what its content says."""
 
+import bz2
 import gzip
 import io
+import json
+import lzma
+import tarfile
 import zipfile
 from datetime import datetime, time, timedelta
 from pathlib import Path
@@ -11,7 +15,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import xlsxwriter
+from click.testing import CliRunner
 
+from rfmstream.engine.cli.app import cli
 from rfmstream.engine.files import workbooks
 from rfmstream.engine.files.cell_text import text_of
 from rfmstream.engine.files.input_files import find_files
@@ -110,12 +116,54 @@ def test_a_sheet_by_name_or_the_first_that_is_not_hidden(tmp_path: Path) -> None
         read(path, f'[input]\nsheet = "2025"\n{event}')
 
 
+def test_sheets_that_are_not_read_are_told(tmp_path: Path) -> None:
+    path = workbook(
+        tmp_path / "in.xlsx", {"Jan": [HEADER, ["a", 1, NOON, 1]], "Feb": [HEADER], "Mar": []}, hidden="Mar"
+    )
+    stream = open_orders([path], currency="EUR")
+    assert sum(orders.num_rows for orders, _ in stream) == 1
+    assert stream.sheets_unread == (f"{path}: Feb",)
+    told = CliRunner().invoke(cli, ["replay", str(path), "--json"])
+    assert json.loads(told.stdout)["input"]["sheets_unread"] == [f"{path}: Feb"]
+    assert f"1 sheets were not read, {path}: Feb" in CliRunner().invoke(cli, ["replay", str(path)]).stdout
+    toml = '[input]\nsheet = "Feb"\n' + EVENT
+    path = workbook(tmp_path / "in.xlsx", {"Jan": [HEADER], "Feb": [["who", "no", "when", "sum"]]})
+    (tmp_path / "map.toml").write_text(f'name = "test"\n{toml}')
+    asked = open_orders([path], input_map=load_map(tmp_path / "map.toml"), currency="EUR")
+    assert list(asked) == []
+    assert asked.sheets_unread == ()
+
+
+@pytest.mark.parametrize("cover", [[], [["Our orders"], ["of 2024", "all"]]])
+def test_a_cover_before_the_table_is_told(tmp_path: Path, cover: list[list]) -> None:
+    path = workbook(tmp_path / "in.xlsx", {"Cover": cover, "Orders": [HEADER, ["a", 1, NOON, 1]]})
+    with pytest.raises(
+        InputError, match="sheet 'Cover' has none of the columns; its other sheets are Orders; name"
+    ):
+        read(path)
+
+
+def test_cells_of_text_are_read_as_those_of_csv(tmp_path: Path) -> None:
+    words = ["NULL", "#N/A", "N/A", "nan", "\\N", " \u00a0"]
+    rows = [HEADER, *([word, at, NOON, 1] for at, word in enumerate(words)), [" a\u00a0", 9, NOON, " 1 "]]
+    good, bad = read(workbook(tmp_path / "in.xlsx", {"orders": rows}))
+    assert [(customer, order) for customer, order, *_ in good] == [("a", "9")]
+    assert [reason for _, reason, _ in bad] == ["missing_customer_id"] * len(words)
+    columns = EVENT
+    for name, column in zip(("who", "no", "when", "sum"), HEADER, strict=True):
+        columns = columns.replace(f'"{name}"', f'"{column}"')
+    own = read(tmp_path / "in.xlsx", f'[input]\nabsent = ["0", "NULL"]\n{columns}')
+    assert [(customer, order) for customer, order, *_ in own[0]] == [
+        *(("#N/A", "1"), ("N/A", "2"), ("nan", "3"), ("\\N", "4"), ("a", "9")),
+    ]
+
+
 def test_title_rows_blank_rows_and_cells_before_the_table(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(workbooks, "_ROWS_AT_ONCE", 2)
     rows = [
-        ["Report"], [], [None, None, *HEADER], [None, None, "a", 1, NOON, 1], [],
+        ["amount", "1,234"], [], [None, None, *HEADER], [None, None, "a", 1, NOON, 1], [],
         [None, None, "b", 2, NOON, 2], [None, None, "c", 3, NOON], [None, None, "d", 4, NOON, 0],
     ]  # fmt: skip
     path = workbook(tmp_path / "in.xlsx", {"s": rows})
@@ -210,6 +258,75 @@ def test_what_no_one_can_read_is_told_for_what_it_is(tmp_path: Path) -> None:
             read(tmp_path / name)
 
 
+def tarred(content: bytes) -> bytes:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as archive:
+        member = tarfile.TarInfo("a.csv")
+        member.size = len(content)
+        archive.addfile(member, io.BytesIO(content))
+    return out.getvalue()
+
+
+TABLE = (CSV + "a,1,2024-01-02T12:00:00,1\n").encode()
+ONE = ([("a", "1", "2024-01-02 12:00:00", 100)], [])
+
+
+@pytest.mark.parametrize("name", ["in.csv", "in.tar.gz", "in", "in.xls"])
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (tarred(TABLE), "is a tar archive; unpack it first"),
+        (bz2.compress(TABLE), "is packed by bzip2; unpack it first"),
+        (lzma.compress(TABLE), "is packed by xz; unpack it first"),
+        (b"7z\xbc\xaf\x27\x1c\0\4" + bytes(60), "is a 7z archive"),
+        (b"Rar!\x1a\x07\x01\0" + bytes(60), "is a RAR archive"),
+        (b"%PDF-1.7\n1,2\n", "is a PDF document; export its table"),
+        (gzip.compress(TABLE), "is packed twice; unpack it once"),
+    ],
+)
+def test_what_is_packed_in_other_ways_is_told(tmp_path: Path, content: bytes, words: str, name: str) -> None:
+    (tmp_path / "in.gz").write_bytes(gzip.compress(content))
+    with pytest.raises(InputError, match=words):
+        read(tmp_path / "in.gz")
+    if words.startswith("is packed twice") or name.endswith(".gz"):
+        return
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError, match=words):
+        read(tmp_path / name)
+    made(tmp_path / "outer.zip", (name, content))
+    with pytest.raises(InputError, match=f"outer.zip/{name}: {words}"):
+        read(tmp_path / "outer.zip")
+
+
+def test_a_text_that_has_such_letters_is_a_text(tmp_path: Path) -> None:
+    header = f"{','.join(HEADER)},{'x' * (257 - len(CSV))}ustar,1AY&SY\n"
+    (tmp_path / "in.csv").write_text(header + "a,1,2024-01-02T12:00:00,1,,\n")
+    assert header.encode().startswith(b"ustar", 257)
+    assert read(tmp_path / "in.csv") == ONE
+
+
+def test_what_is_in_a_packed_file_is_told_by_its_content(tmp_path: Path) -> None:
+    path = tmp_path / "in.gz"
+    path.write_bytes(gzip.compress(workbook(tmp_path / "w", {"s": [HEADER, ["a", 1, NOON, 1]]}).read_bytes()))
+    assert read(path) == ONE
+    path.write_bytes(gzip.compress(made(tmp_path / "x.zip", ("a.csv", TABLE)).read_bytes()))
+    with pytest.raises(InputError, match="is a packed archive; unpack it once"):
+        read(path)
+    path = tmp_path / "in.xls.gz"
+    path.write_bytes(gzip.compress(TABLE.replace(b",", b"\t")))
+    assert read(path) == ONE
+
+
+@pytest.mark.parametrize("name", ["in.csv", "in.txt", "in.xls", "in"])
+@pytest.mark.parametrize("text", ["{}", "[{}]", " [\n {}\n]"])
+def test_json_under_another_name(tmp_path: Path, name: str, text: str) -> None:
+    row = dict(zip(HEADER, ("a", "1", "2024-01-02T12:00:00", 1), strict=True))
+    (tmp_path / name).write_text(text.replace("{}", json.dumps(row)))
+    assert read(tmp_path / name) == ONE
+    with pytest.raises(InputError, match="is JSON, and the map reads csv; choose another map"):
+        read(tmp_path / name, f'[input]\nformat = "csv"\n{EVENT}')
+
+
 def test_a_workbook_is_no_json(tmp_path: Path) -> None:
     path = workbook(tmp_path / "in.xlsx", {"s": [HEADER]})
     with pytest.raises(InputError, match="is a workbook, and the map reads jsonl"):
@@ -234,6 +351,9 @@ def test_what_stands_beside_the_tables_of_an_archive_is_left_out(tmp_path: Path)
         archive.writestr("2024/orders.csv", f"{CSV}a,1,2024-01-01,5\n")
         archive.writestr("2024/README.txt", "Thank you.\n")
         archive.writestr("invoice.pdf", b"%PDF-1.4\n\x00")
+        archive.writestr("2024\\Thumbs.db", b"\x00\x01")
+        archive.writestr("2024\\.hidden.csv", "x\n")
+        archive.writestr("desktop.ini", "[.ShellClassInfo]\n")
     assert [row[0] for row in read(path)[0]] == ["a"]
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("README", "Thank you.\n")

@@ -271,6 +271,18 @@ def test_a_path_into_a_list_costs_its_own_record(tmp_path: Path) -> None:
     assert refused(batch) == [
         (12, 0, "malformed", "the path 'payments.amount' reaches into a list, 'payments'")
     ]
+    # Alone in its batch it costs no more.
+    alone = decode(path, [{**row(2), "payments": [{"amount": 5}]}])
+    assert [reason for _, _, reason, _ in refused(alone)] == ["malformed"]
+    assert events(alone) == []
+
+
+def test_a_record_of_which_any_list_may_be_the_records_is_refused_alone(table: Path) -> None:
+    batch = decode(table, [row(1), {"web": [row(2)], "pos": [row(3)]}, row(4)])
+    assert [record for record, *_ in events(batch)] == [0, 2]
+    assert [refusal[2:] for refusal in refused(batch)] == [
+        ("malformed", "holds several lists of records: web, pos")
+    ]
 
 
 def test_the_original_of_a_rejected_row_is_read_again_by_the_map(table: Path) -> None:
