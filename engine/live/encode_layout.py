@@ -46,6 +46,16 @@ _FIELD_BYTES_MAX: Final = {
 }
 
 
+assert all(kind == np.int64 for kind, *_ in (STEP.fields or {}).values())
+_PLACE: Final = np.array(
+    [
+        list(STEP.fields or {}).index(name)
+        for name in ("values_at", "valid_at", "first", "data_at", "data_size")
+    ]
+)
+"""Places among a step's words."""
+
+
 class Layout:
     """Steps to be pointed at the columns of a batch.
 
@@ -75,17 +85,18 @@ class Layout:
         self.row_bytes_min = int(steps["piece_size"].sum())
         self.row_bytes_max = row_bytes_max
         self.repeats = _repeats_of(steps, columns)
-        self._reading = np.array([at for at, name in enumerate(columns) if name])
+        reading = np.array([at for at, name in enumerate(columns) if name])
+        self._read_at = reading[:, None], _PLACE
         # By their place, as by name each takes a microsecond to find.
         self._column_of = np.array([schema.get_field_index(name) for name in columns if name])
         self._is_text = np.isin(steps["kind"], _TEXTS)
 
-    def point(self, batch: pa.RecordBatch) -> NDArray[Any]:
-        """Return the steps with the addresses of a batch's columns, of the schema; the caller keeps the batch."""
-        places = np.array([_place_of(column) for column in batch.columns], dtype=np.int64)
+    def point(self, columns: Sequence[pa.Array]) -> NDArray[Any]:
+        """Return the steps with the addresses of columns, those of the schema; the caller keeps them."""
+        places = np.array([_place_of(column) for column in columns], dtype=np.int64)
         steps = self.steps.copy()
-        for field, values in zip(_PLACE, places.T, strict=True):
-            steps[field][self._reading] = values[self._column_of]
+        words = steps.view(np.int64).reshape(steps.size, -1)
+        words[self._read_at] = places[self._column_of]
         return steps
 
     def bytes_max(self, steps: NDArray[Any], rows: int) -> int:
@@ -110,11 +121,8 @@ def _repeats_of(steps: NDArray[Any], columns: tuple[str, ...]) -> NDArray[np.int
     return repeats
 
 
-_PLACE: Final = ("values_at", "valid_at", "first", "data_at", "data_size")
-
-
 def _place_of(column: pa.Array) -> tuple[int, ...]:
-    """Return the fields _PLACE of a column."""
+    """Return the words _PLACE of a column."""
     column = column.indices if isinstance(column, pa.DictionaryArray) else column
     valid, values, *data = column.buffers()
     return (
