@@ -26,7 +26,7 @@ from rfmstream.engine.events.text import plain
 from rfmstream.engine.live.encode_events import EventLayouts, Words
 from rfmstream.engine.live.encode_layout import Layout, sized, varint
 from rfmstream.engine.live.model import Forgotten, Rejection, Source
-from rfmstream.kernels import lz4
+from rfmstream.kernels import deflate, lz4
 from rfmstream.kernels.encode_latest import mark_latest
 from rfmstream.kernels.encode_records import write_records
 from rfmstream.kernels.encode_text import BEGINNING_BYTES_MAX, LINE_BYTES
@@ -68,7 +68,7 @@ class EncodedRecords:
             sizes   i64[n]
             batch   of `data`: the records with their beginnings, as a batch of them has them; None: they do not stand
                     like that
-            repeats where these repeat one another: `marks` and `repeats` of `kernels.lz4.pack_records`
+            repeats where these repeat one another: `marks` and `repeats` of `kernels.repeats.find_repeats`
     """
 
     data: NDArray[np.uint8]
@@ -90,11 +90,18 @@ class EncodedRecords:
 
     def lz4_block(self) -> memoryview:
         """Return the whole batch as a block of LZ4; only where it is known how it repeats itself."""
+        return self._packed(lz4.bytes_max, lz4.pack_records)
+
+    def deflated(self) -> memoryview:
+        """Return the whole batch as a DEFLATE stream; only where it is known how it repeats itself."""
+        return self._packed(deflate.bytes_max, deflate.deflate_records)
+
+    def _packed(self, bytes_max: Callable[[int], int], pack: Callable[..., int]) -> memoryview:
         assert self.batch is not None
         assert self.repeats is not None
         marks, repeats = self.repeats
-        block = np.empty(lz4.bytes_max(self.batch.size), dtype=np.uint8)
-        return block[: lz4.pack_records(self.data, self.batch.size, marks, len(self), repeats, block)].data
+        out = np.empty(bytes_max(self.batch.size), dtype=np.uint8)
+        return out[: pack(self.data, self.batch.size, marks, len(self), repeats, out)].data
 
 
 class Encoder:

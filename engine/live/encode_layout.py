@@ -24,7 +24,7 @@ from rfmstream.kernels.encode_records import (
     WORD,
 )
 from rfmstream.kernels.encode_text import INSTANT_BYTES, LINE_BYTES
-from rfmstream.kernels.lz4 import EARLIER, PIECE, QUOTE, WORD_PIECE
+from rfmstream.kernels.repeats import EARLIER, PIECE, QUOTE, WORD_PIECE
 from rfmstream.schemas.columns import Column
 
 # Parts of a record with a length before them; what is in none of them is OUTSIDE.
@@ -64,7 +64,7 @@ class Layout:
     Fields  steps          STEP[s]
             pieces         u8[], LINE_BYTES to spare
             words          i64[], where words begin in `pieces`
-            repeats        i64[s, 3], what `kernels.lz4` has to know of the steps
+            repeats        i64[s, 3], what `kernels.repeats` has to know of the steps
             row_bytes_min  what a record takes at least
             row_bytes_max  what it takes at most, its texts left out
     """
@@ -106,7 +106,7 @@ class Layout:
 
 
 def _repeats_of(steps: NDArray[Any], columns: tuple[str, ...]) -> NDArray[np.int64]:
-    """Return `repeats` of `kernels.lz4.pack_records`."""
+    """Return `repeats` of `kernels.repeats.find_repeats`."""
     kinds = steps["kind"].tolist()
     repeats = np.full((len(kinds), 3), -1, dtype=np.int64)
     repeats[:, PIECE] = np.where(steps["kind"] == WORD, WORD_PIECE, steps["piece_size"])
