@@ -1,9 +1,9 @@
 """Where records repeat one another, without a search: who wrote them knows.
 
 A row repeats an earlier one but for its fields. So pieces are taken from the last row that has the same words, and a
-match goes on into the field behind its piece, as far as that is the same, too. A field that an earlier step of the row
-writes as well, such as the customer's id, is taken from there. Fields are compared; a step's piece is known by its
-word. `kernels.lz4` and `kernels.deflate` write what is found.
+word that this one has not from the last row that has it. A match goes on into the field behind its piece, as far as
+that is the same, too. A field that an earlier step of the row writes as well, such as the customer's id, is taken from
+there. Fields are compared; a step's piece is known by its word. `kernels.lz4` and `kernels.deflate` write what is found.
 """
 
 from typing import Final
@@ -24,6 +24,8 @@ _FIELD_MAX = 32
 _LITERALS_AT_END = 5
 _MATCH_BEFORE_END = 12
 _SIGNATURES = 256
+_WORDS = 1024
+_STEP_SPREAD = 37
 _SPREAD = 0x9E3779
 
 
@@ -70,8 +72,11 @@ def find_repeats(data, size, marks, rows, repeats, distance_max, found):
     """
     marks, repeats, found = borrow(marks), borrow(repeats), borrow(found)
     steps, stop, beginning = len(repeats), size - _LITERALS_AT_END, size - _MATCH_BEFORE_END
-    near = distance_max >> 1  # so far away a row may begin whose every step is to be within the distance
+    near = distance_max - (
+        distance_max >> 3
+    )  # a row that begins no further away is within the distance, mostly
     latest = np.full(_SIGNATURES, np.int64(-1))  # row, by its words
+    recent = np.full(_WORDS, np.int64(-1))  # row that has a word
     count = np.int64(0)
     match, end, distance = np.int64(0), np.int64(0), np.int64(0)  # found, and not written yet: it may go on
     for row in range(rows):
@@ -88,10 +93,15 @@ def find_repeats(data, size, marks, rows, repeats, distance_max, found):
             at = np.int64(marks[row, s, 0])
             field = at + repeats[s, PIECE]
             after = np.int64(marks[row, s + 1, 0]) if s + 1 < steps else field
+            source, word = model, np.int64(marks[row, s, 1])
             if repeats[s, PIECE] == WORD_PIECE:
                 field = after
-            if field > at and model >= 0 and marks[row, s, 1] == marks[model, s, 1]:
-                away = at - np.int64(marks[model, s, 0])
+                kept = (word + s * _STEP_SPREAD) % _WORDS
+                if model >= 0 and marks[model, s, 1] != word:
+                    source = recent[kept]
+                recent[kept] = row
+            if field > at and 0 <= source < row and marks[source, s, 1] == word:
+                away = at - np.int64(marks[source, s, 0])
                 first = max(at, end)
                 last = min(stop, field + _equal_bytes(data, field, field - away, np.int64(_FIELD_MAX)))
                 if away == distance and at <= end:
