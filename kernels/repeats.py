@@ -3,7 +3,7 @@
 A row repeats an earlier one but for its fields. So pieces are taken from the last row that has the same words, and a
 word that this one has not from the last row that has it. A match goes on into the field behind its piece, as far as
 that is the same, too. A field that an earlier step of the row writes as well, such as the customer's id, is taken from
-there. Fields are compared; a step's piece is known by its word. `kernels.lz4` and `kernels.deflate` write what is found.
+there. Fields are compared; a step's piece is known by its word. `kernels.lz4` and `kernels.deflate` write the matches.
 """
 
 from typing import Final
