@@ -52,6 +52,7 @@ KERNELS: Final = {
     "records": (
         *("arrow_streams.unpacked_bytes", "encode_batches.fill_batch", "encode_latest.mark_latest"),
         *(
+            "deflate.deflate_records",
             "encode_records.write_records",
             "json_members.find_members",
             "lz4.pack_records",

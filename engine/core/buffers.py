@@ -1,6 +1,5 @@
 """Arrow columns as the numpy arrays kernels read, without copying."""
 
-import math
 from typing import Any
 
 import numpy as np
@@ -40,12 +39,12 @@ class Slab:
         """Return the bytes that arrays of these many bytes take in a slab."""
         return sum(_aligned(size) for size in sizes)
 
-    def take(self, shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:  # noqa: ANN401 - any numpy dtype
-        """Cut off an array, not initialised, aligned to a cache line within the block."""
-        size = math.prod(shape) * np.dtype(dtype).itemsize
+    def take(self, count: int, length: int, dtype: Any) -> list[NDArray[Any]]:  # noqa: ANN401 - any numpy dtype
+        """Cut off so many arrays of a length, not initialised, each aligned to a cache line within the block."""
         first = self._used
-        self._used += _aligned(size)
-        return np.ndarray(shape, dtype=dtype, buffer=self._memory.data, offset=first)
+        self._used += count * _aligned(length * np.dtype(dtype).itemsize)
+        # A few rows of one array take a fraction of the time that as many arrays do.
+        return [*self._memory[first : self._used].view(dtype).reshape(count, -1)[:, :length]]
 
 
 class Slabs:

@@ -4,7 +4,7 @@ Source: docs/semantics.md 6, 7, 9 and 11; the schemas are in schemas/changes.py,
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -24,6 +24,8 @@ from rfmstream.kernels.outputs import (
     Output,
     SignalColumns,
     SignalValidity,
+    SnapshotColumns,
+    SnapshotValidity,
 )
 from rfmstream.schemas.changes import CHANGE_REASONS, MODES, change_schema
 from rfmstream.schemas.ruleset import Ruleset
@@ -51,17 +53,32 @@ class _Repeated:
         return longest.slice(0, rows)
 
 
-class _Absent:
+class Absent:
     """A column of nulls: all batches share its memory."""
 
-    def __init__(self) -> None:
-        self._longest = pa.nulls(1 << 16, pa.string())
+    def __init__(self, data_type: pa.DataType) -> None:
+        self._longest = pa.nulls(1 << 16, data_type)
 
-    def __call__(self, rows: int) -> pa.StringArray:
+    def __call__(self, rows: int) -> pa.Array:
+        """Return a column of so many rows."""
         longest = self._longest
         if len(longest) < rows:
-            self._longest = longest = pa.nulls(rows, pa.string())
+            self._longest = longest = pa.nulls(rows, longest.type)
         return longest.slice(0, rows)
+
+
+class _Column(NamedTuple):
+    """How a column of a schema is made of what a kernel writes.
+
+    Fields  at, valid_at  its place among the kernel's outputs, and that of its validity; None: it is never null
+            words         its dictionary; None: it has none
+    """
+
+    name: str
+    at: int
+    valid_at: int | None
+    data_type: pa.DataType
+    words: pa.Array | None
 
 
 class ColumnWriter:
@@ -85,11 +102,15 @@ class ColumnWriter:
             [_fnv1a32(tier.playbook.key.encode()) for tier in ruleset.tiers], dtype=np.uint64
         )
         self._populations = populations
-        self._no_population = _Absent()
+        self._no_population = Absent(pa.string())
+        self._no_holdout = Absent(pa.bool_())
         self._repeated_view = _Repeated(pa.array([view or ruleset.name], type=pa.string()), 0)
         self._repeated_ruleset = _Repeated(pa.array([ruleset.identity], type=pa.string()), 0)
         self._repeated_mode = _Repeated(pa.array(MODES, type=pa.string()), MODES.index(mode))
         self._said_of_all = {"ruleset": ruleset.identity, "mode": mode, "view": view or ruleset.name}
+        self._of_changes = self._planned(self.change_schema, ChangeColumns, ChangeValidity)
+        self._of_signals = self._planned(self.signal_schema, SignalColumns, SignalValidity)
+        self._of_snapshots = self._planned(self.snapshot_schema, SnapshotColumns, SnapshotValidity)
         tiers = [tier.id for tier in ruleset.tiers]
         self._plain_words: dict[str, Sequence[str]] = {
             "tier": tiers,
@@ -110,10 +131,10 @@ class ColumnWriter:
         order_ids  those of its batch
         reasons    i64[reasons there are], to which the changes are added
         """
-        made = _Laid(CHANGE_OUTPUTS, ChangeColumns, ChangeValidity)
+        made = _Laid(_CHANGE_KINDS, ChangeColumns, ChangeValidity)
         made.write(shard, changes, order_ids, (order_keys, reasons), write_changes)
         population, customer_ids = self._parted(made.customer_ids)
-        columns = self._columns(self.change_schema, made.out, made.valid) | {
+        columns = _columns(self._of_changes, made.out, made.valid) | {
             "customer_id": _strings(*customer_ids),
             "order_id": _strings(*made.order_ids, made.valid.order_id),
             "ruleset": self._repeated_ruleset(changes.size),
@@ -133,10 +154,10 @@ class ColumnWriter:
     ) -> pa.RecordBatch:
         """Build the signals SIGNAL[n] of a shard, in order of time, and count them by kind, as `changes` does."""
         n = signals.size
-        made = _Laid(SIGNAL_OUTPUTS, SignalColumns, SignalValidity)
+        made = _Laid(_SIGNAL_KINDS, SignalColumns, SignalValidity)
         made.write(shard, signals, order_ids, (signal_keys, kinds), write_signals)
         population, customer_ids = self._parted(made.customer_ids)
-        columns = self._columns(self.signal_schema, made.out, made.valid) | {
+        columns = _columns(self._of_signals, made.out, made.valid) | {
             "customer_id": _strings(*customer_ids),
             "order_id": _strings(*made.order_ids, made.valid.order_id),
             "view": self._repeated_view(n),
@@ -172,7 +193,7 @@ class ColumnWriter:
         order_ids  of their newest changes; population  None: there are none
         """
         n = measured.rows
-        columns = self._columns(self.snapshot_schema, *measured.trim())
+        columns = _columns(self._of_snapshots, *measured.trim())
         columns |= {
             "customer_id": customer_ids,
             "to_tier": columns["tier"],
@@ -229,26 +250,64 @@ class ColumnWriter:
     def _holdout(self, ids: tuple[NDArray[np.int32], NDArray[np.uint8]], tiers: NDArray[np.int8]) -> pa.Array:
         """Tell of each row whether its customer is held out, docs/semantics.md 11; null: its playbook does not say."""
         if not self._holds_out:
-            return pa.nulls(tiers.size, pa.bool_())
+            return self._no_holdout(tiers.size)
         held = np.empty(tiers.size, dtype=np.int8)
         hold_out(*ids, tiers, self._holdout_parts, self._holdout_seeds, held)
         return pa.array(held == 1, mask=held < 0)
 
-    def _columns(self, schema: pa.Schema, out: Any, valid: Any) -> dict[str, pa.Array]:  # noqa: ANN401
-        """Return what a kernel wrote (named tuples of kernels.outputs) as columns of a schema, by name."""
-        columns = {}
-        for name in set(out._fields) & set(schema.names):
-            values, bitmap, data_type = (
-                getattr(out, name),
-                getattr(valid, name, None),
+    def _planned(self, schema: pa.Schema, outputs: Any, validity: Any) -> list[_Column]:  # noqa: ANN401
+        """Return how columns of a schema are made of what a kernel writes, named tuples of kernels.outputs."""
+        places = {name: at for at, name in enumerate(validity._fields)}
+        return [
+            _Column(
+                name,
+                at,
+                places.get(name),
                 schema.field(name).type,
+                self._words.get(name, self._tiers)
+                if pa.types.is_dictionary(schema.field(name).type)
+                else None,
             )
-            if pa.types.is_dictionary(data_type):
-                words = self._words.get(name, self._tiers)
-                columns[name] = _words(words, values, bitmap)
-            else:
-                columns[name] = _array(data_type, values, bitmap)
-        return columns
+            for at, name in enumerate(outputs._fields)
+            if name in schema.names
+        ]
+
+
+def _columns(
+    planned: list[_Column], out: Sequence[NDArray[Any]], valid: Sequence[NDArray[np.uint8]]
+) -> dict[str, pa.Array]:
+    """Return what a kernel wrote as columns, by name."""
+    columns = {}
+    for name, at, valid_at, data_type, words in planned:
+        bitmap = None if valid_at is None else valid[valid_at]
+        columns[name] = (
+            _array(data_type, out[at], bitmap) if words is None else _words(words, out[at], bitmap)
+        )
+    return columns
+
+
+class _Kinds:
+    """The columns that a kernel writes, by dtype: those of one are cut from a slab together."""
+
+    def __init__(self, outputs: Iterable[Output]) -> None:
+        places: dict[str, list[int]] = {}
+        for place, output in enumerate(outputs):
+            places.setdefault(output.dtype, []).append(place)
+        self._counts = [(np.dtype(dtype), len(of_dtype)) for dtype, of_dtype in places.items()]
+        self._order = np.argsort([place for of_dtype in places.values() for place in of_dtype]).tolist()
+
+    def room(self, rows: int) -> int:
+        """Return the bytes they take in a slab."""
+        return sum(count * Slab.room(dtype.itemsize * rows) for dtype, count in self._counts)
+
+    def take(self, slab: Slab, rows: int) -> list[NDArray[Any]]:
+        """Cut them off, in the order of the outputs."""
+        arrays = [array for dtype, count in self._counts for array in slab.take(count, rows, dtype)]
+        return [arrays[at] for at in self._order]
+
+
+_CHANGE_KINDS: Final = _Kinds(CHANGE_OUTPUTS)
+_SIGNAL_KINDS: Final = _Kinds(SIGNAL_OUTPUTS)
 
 
 class _Laid:
@@ -258,8 +317,8 @@ class _Laid:
             customer_ids, order_ids  offsets i32[n + 1] and bytes u8
     """
 
-    def __init__(self, outputs: tuple[Output, ...], columns: Any, validity: Any) -> None:  # noqa: ANN401
-        self._outputs = outputs
+    def __init__(self, kinds: "_Kinds", columns: Any, validity: Any) -> None:  # noqa: ANN401
+        self._kinds = kinds
         self.out, self.valid = columns, validity
 
     def write(
@@ -276,24 +335,24 @@ class _Laid:
         counting   the kernel that makes sort keys, and where it counts what the records tell
         """
         n = records.size
-        offsets, data = _NO_IDS if batch_ids is None else offsets_and_data(batch_ids)
+        batch_offsets, data = _NO_IDS if batch_ids is None else offsets_and_data(batch_ids)
         keys = np.empty(n, dtype=np.int64)
         make_keys, counts = counting
-        ascending, customer_bytes, order_bytes = make_keys(records, offsets, keys, counts)
+        ascending, customer_bytes, order_bytes = make_keys(records, batch_offsets, keys, counts)
         order = np.arange(n) if ascending else np.argsort(keys, kind="stable")
         ids = (customer_bytes + SPARE_BYTES, order_bytes + SPARE_BYTES)
-        room = Slab.room(*_sizes(self._outputs, n), *[_bits(n)] * len(self.valid._fields))
-        room += Slab.room(4 * (n + 1), 4 * (n + 1), *ids)
-        slab = shard.slabs.take(room, touch_ahead=shard.touches_ahead)
-        self.out = self.out(*(slab.take((n,), column.dtype) for column in self._outputs))
-        self.valid = self.valid(*(slab.take((_bits(n),), np.uint8) for _ in self.valid._fields))
+        bitmaps = len(self.valid._fields)
+        room = self._kinds.room(n) + bitmaps * Slab.room(_bits(n)) + 2 * Slab.room(4 * (n + 1))
+        slab = shard.slabs.take(room + Slab.room(*ids), touch_ahead=shard.touches_ahead)
+        self.out = self.out(*self._kinds.take(slab, n))
+        self.valid = self.valid(*slab.take(bitmaps, _bits(n), np.uint8))
+        offsets_of = slab.take(2, n + 1, np.int32)
         self.customer_ids, self.order_ids = (
-            (slab.take((n + 1,), np.int32), slab.take((size,), np.uint8)) for size in ids
+            (offsets, slab.take(1, size, np.uint8)[0]) for offsets, size in zip(offsets_of, ids, strict=True)
         )
         key_data = shard.customer_records()[1]
-        write(
-            records, order, key_data, offsets, data, self.out, self.valid, self.customer_ids, self.order_ids
-        )
+        columns = self.out, self.valid, self.customer_ids, self.order_ids
+        write(records, order, key_data, batch_offsets, data, *columns)
 
 
 def _fnv1a32(data: bytes) -> int:
@@ -306,11 +365,6 @@ def _fnv1a32(data: bytes) -> int:
 def _bits(rows: int) -> int:
     """Return the bytes of a validity bitmap."""
     return (rows + 7) // 8
-
-
-def _sizes(outputs: Iterable[Output], rows: int) -> list[int]:
-    """Return the bytes of each column that a kernel is to write."""
-    return [np.dtype(column.dtype).itemsize * rows for column in outputs]
 
 
 def _batch(columns: dict[str, pa.Array], schema: pa.Schema) -> pa.RecordBatch:

@@ -55,5 +55,6 @@ class Counters:
 
 def count_words(counter: dict[str, int], words: tuple[str, ...], counts: NDArray[np.int64]) -> None:
     """Add counts by a word's code to a counter by word."""
-    for code in np.flatnonzero(counts):
-        counter[words[code]] = counter.get(words[code], 0) + int(counts[code])
+    for word, count in zip(words, counts.tolist(), strict=True):
+        if count:
+            counter[word] = counter.get(word, 0) + count

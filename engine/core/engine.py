@@ -112,7 +112,7 @@ class Engine:
     @property
     def orders(self) -> int:
         """How many orders are retained."""
-        return sum(int(shard.state.row.n_orders) for shard in self.shards)
+        return sum(shard.state.row.n_orders for shard in self.shards)
 
     @property
     def memory(self) -> dict[str, int]:

@@ -27,9 +27,9 @@ def follow_flaps(engine: "Engine", within_days: int = FLAP_DAYS) -> None:
 def take_flaps(engine: "Engine") -> Counter[tuple[str, str]]:
     """Return how many changes were undone since the last call, by the tiers they led from and to; "" for none."""
     flaps: Counter[tuple[str, str]] = Counter()
-    ids = [tier.id for tier in engine.ruleset.tiers]
     for shard in engine.shards:
         for before, after, count in shard.take_flaps():
-            names = ("" if code == NO_TIER else ids[code] for code in (before, after))
+            tiers = engine.ruleset.tiers
+            names = ("" if code == NO_TIER else tiers[code].id for code in (before, after))
             flaps[tuple(names)] += count  # type: ignore[index] # two of them
     return flaps

@@ -89,7 +89,8 @@ def _hashes(
         rows, edges = slice(*span), slice(span[0], span[1] + 1)
         hash_ids(customer_offset[edges], customer_data, seeds, customer_hash[rows])
         hash_ids(order_offset[edges], order_data, seeds, order_hash[rows])
-        hash_ids(customer_offset[edges], customer_data, _ROUTE_KEYS, route[rows])
+        if route.size:
+            hash_ids(customer_offset[edges], customer_data, _ROUTE_KEYS, route[rows])
 
     threads.for_each(hash_span, threads.spans(orders.num_rows))
     hashes = customer_hash, order_hash, route

@@ -116,17 +116,17 @@ class Shard:
     @property
     def clock_us(self) -> int:
         """The shard's clock: NEVER_US until something was applied."""
-        return int(self.state.row.clock_us)
+        return self.state.row.clock_us
 
     @property
     def customers(self) -> int:
         """How many records of customers the shard holds, those of erased ones among them."""
-        return int(self.state.row.n_customers) - 1
+        return self.state.row.n_customers - 1
 
     @property
     def erased(self) -> int:
         """How many of the records are no customer now: erased, or given up by a customer that was."""
-        return int(self.state.row.n_erased)
+        return self.state.row.n_erased
 
     def hidden(self, handles: NDArray[np.uint32]) -> NDArray[np.bool_]:
         """Return bool[n]: which records of handles are no customer now."""
@@ -152,7 +152,7 @@ class Shard:
             )
             self._make_room(status)
         if self.state.row.given_up:
-            purge(self.state.rows, np.zeros(int(self.state.row.n_customers), dtype=np.uint8))
+            purge(self.state.rows, np.zeros(self.state.row.n_customers, dtype=np.uint8))
         self._touch_ahead()
 
     def advance(self, now_us: int) -> None:
@@ -182,7 +182,7 @@ class Shard:
         self.rules = rules
         self._ask(rules)
         self.state.row.clock_us = now_us
-        first, end = 1, int(self.state.row.n_customers)
+        first, end = 1, self.state.row.n_customers
         status = layout.GROW
         while status != layout.DONE:
             first, status = resegment(
@@ -194,13 +194,13 @@ class Shard:
 
     def take_changes(self) -> NDArray[Any]:
         """Return CHANGE[n], the changes since the last call; valid until the next `fold` or `advance`."""
-        count = int(self.state.row.n_changes)
+        count = self.state.row.n_changes
         self.state.row.n_changes = 0
         return self._changes[:count]
 
     def take_signals(self) -> NDArray[Any]:
         """Return SIGNAL[n], the signals since the last call; valid until the next `fold` or `advance`."""
-        count = int(self.state.row.n_signals)
+        count = self.state.row.n_signals
         self.state.row.n_signals = 0
         return self._signals[:count]
 
@@ -272,13 +272,13 @@ class Shard:
         self.state.row.wheel_key = wheel_key
         self._make_room_for(customers[0], entries[0], customers[1], entries[1])
         for batch in customers[2]:
-            self._fill("customers", int(self.state.row.n_customers), batch)
+            self._fill("customers", self.state.row.n_customers, batch)
             if self.has_extras:
-                self._fill("extras", int(self.state.row.n_customers), batch)
+                self._fill("extras", self.state.row.n_customers, batch)
             load_customer_ids(self.state.rows, *offsets_and_data(batch.column(0)), hashes)
             self._touch_ahead()
         for batch in entries[2]:
-            self._fill("entries", int(self.state.row.n_entries), batch)
+            self._fill("entries", self.state.row.n_entries, batch)
             load_entry_ids(self.state.rows, *offsets_and_data(batch.column(0)), hashes, scratch)
             self._touch_ahead()
 
@@ -303,11 +303,11 @@ class Shard:
         """Return a copy of what a checkpoint reads, which later events leave alone."""
         state = self.state.row
         used = {
-            "customers": int(state.n_customers),
-            "entries": int(state.n_entries),
-            "id_data": int(state.id_bytes) + SPARE_BYTES,
-            "id_base": int(state.n_entries) // GROUP + 1,
-            "key_data": int(state.key_bytes) + SPARE_BYTES,
+            "customers": state.n_customers,
+            "entries": state.n_entries,
+            "id_data": state.id_bytes + SPARE_BYTES,
+            "id_base": state.n_entries // GROUP + 1,
+            "key_data": state.key_bytes + SPARE_BYTES,
         }
         dtypes = {name: dtype for name, (dtype, _) in _ARENAS.items()} | {"extras": EXTRA}
         if self.has_extras:
@@ -328,7 +328,7 @@ class Shard:
 
     def entry_records(self) -> NDArray[Any]:
         """Return ENTRY[e] by handle; hold it no longer than until the next event."""
-        return self._arenas["entries"].array[: int(self.state.row.n_entries)]
+        return self._arenas["entries"].array[: self.state.row.n_entries]
 
     def customer_ids(
         self,
@@ -361,15 +361,15 @@ class Shard:
     def memory(self) -> dict[str, int]:
         """Return the bytes in use, by what they hold."""
         state = self.state.row
-        entries = int(state.n_entries)
-        asked = {"extras": int(state.n_customers) * EXTRA.itemsize} if self.has_extras else {}
+        entries = state.n_entries
+        asked = {"extras": state.n_customers * EXTRA.itemsize} if self.has_extras else {}
         return asked | {
-            "customers": int(state.n_customers) * CUSTOMER.itemsize,
+            "customers": state.n_customers * CUSTOMER.itemsize,
             "customer_index": self._tables["index"].pairs.nbytes,
-            "timers": int(state.n_chunks - state.n_free_chunks) * _CHUNK.itemsize,
+            "timers": (state.n_chunks - state.n_free_chunks) * _CHUNK.itemsize,
             "orders": entries * ENTRY.itemsize + (entries // GROUP + 1) * 8,
             "order_index": self._tables["orders"].pairs.nbytes,
-            "ids": int(state.id_bytes + state.key_bytes),
+            "ids": state.id_bytes + state.key_bytes,
         }
 
     def _ask(self, rules: KernelRecord) -> None:
@@ -377,9 +377,9 @@ class Shard:
         if rules.row.signals_max == 0:
             return
         self.make_extras()
-        least = max(2 * BLOCK, 2 * int(rules.row.signals_max))
+        least = max(2 * BLOCK, 2 * rules.row.signals_max)
         if self._signals.size < least:
-            count = int(self.state.row.n_signals)
+            count = self.state.row.n_signals
             self._signals = np.concatenate([self._signals[:count], np.empty(least - count, dtype=SIGNAL)])
             self.state.point(signals=self._signals)
 
@@ -403,7 +403,7 @@ class Shard:
 
     def _rearm(self) -> None:
         """File every customer under its deadline."""
-        first, end = 1, int(self.state.row.n_customers)
+        first, end = 1, self.state.row.n_customers
         while (first := rearm(self.state.rows, first, end)) < end:
             self._make_room(layout.GROW)
 
@@ -426,24 +426,24 @@ class Shard:
         """
         state = self.state.row
         for what, count in (
-            ("customers", int(state.n_customers) + customers),
-            ("orders and notes", int(state.n_entries) + entries),
+            ("customers", state.n_customers + customers),
+            ("orders and notes", state.n_entries + entries),
         ):
             if count > HANDLES_MAX:
                 raise StateError(
                     f"a shard holds {HANDLES_MAX:,} {what} at the most",
                     fix="spread the customers over more threads, or a topic over more partitions, and begin anew",
                 )
-        self._reserve("customers", int(state.n_customers) + customers)
+        self._reserve("customers", state.n_customers + customers)
         if self.has_extras:
             # The kernels look at the room for customers only.
             self._reserve("extras", self._arenas["customers"].array.shape[0])
-        self._reserve("entries", int(state.n_entries) + entries)
-        self._reserve("id_data", int(state.id_bytes) + id_bytes)
+        self._reserve("entries", state.n_entries + entries)
+        self._reserve("id_data", state.id_bytes + id_bytes)
         # The kernels look at the room for entries only, so every entry there is room for has a group.
         self._reserve("id_base", self._arenas["entries"].array.shape[0] // GROUP + 1)
-        self._reserve("key_data", int(state.key_bytes) + key_bytes)
-        self._reserve("chunks", int(state.n_chunks - state.n_free_chunks) + 2 * PUSH_RESERVE)
+        self._reserve("key_data", state.key_bytes + key_bytes)
+        self._reserve("chunks", state.n_chunks - state.n_free_chunks + 2 * PUSH_RESERVE)
         self._tables["index"].make_room(customers)
         self._tables["orders"].make_room(entries)
 
@@ -451,11 +451,11 @@ class Shard:
         if not self.touches_ahead:
             return
         state = self.state.row
-        self._arenas["entries"].touch_ahead(int(state.n_entries))
-        self._arenas["customers"].touch_ahead(int(state.n_customers))
+        self._arenas["entries"].touch_ahead(state.n_entries)
+        self._arenas["customers"].touch_ahead(state.n_customers)
         if self.has_extras:
-            self._arenas["extras"].touch_ahead(int(state.n_customers))
-        self._arenas["id_data"].touch_ahead(int(state.id_bytes))
+            self._arenas["extras"].touch_ahead(state.n_customers)
+        self._arenas["id_data"].touch_ahead(state.id_bytes)
         for table in self._tables.values():
             table.touch_ahead()
 

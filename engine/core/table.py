@@ -26,17 +26,17 @@ class Table:
     @property
     def pairs(self) -> NDArray[Any]:
         """The segments in use, i64; hold them no longer than until the next event."""
-        return self._arena.array[: int(self.record.row.n_segments) * SEGMENT]
+        return self._arena.array[: self.record.row.n_segments * SEGMENT]
 
     def touch_ahead(self) -> None:
         """Have the memory of the segments the next steps will add made resident."""
-        self._arena.touch_ahead(int(self.record.row.n_segments) * SEGMENT)
+        self._arena.touch_ahead(self.record.row.n_segments * SEGMENT)
 
     def make_room(self, more: int) -> None:
         """Make room for the segments that so many more pairs can take, and one; what is not used takes no memory."""
         # A longer run means that hash after hash named the same two lines, as random keys of the hash never do.
         assert self._arena.array[SEGMENT // 2] == 0
-        least = (int(self.record.row.n_segments) + 1) * SEGMENT + 3 * more
+        least = (self.record.row.n_segments + 1) * SEGMENT + 3 * more
         if self._arena.array.shape[0] < least:
             self.record.release("pairs")
             self._arena.grow(least)

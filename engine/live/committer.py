@@ -17,7 +17,7 @@ from uuid import uuid4
 
 from rfmstream.engine.live.model import Committed, FencedError, PartitionLog, Rejection, Source, Step
 from rfmstream.engine.live.notices import Notices
-from rfmstream.engine.live.stats import PartitionStats, count_changes, count_moves, count_signals
+from rfmstream.engine.live.stats import PartitionStats, count_changes, count_signals
 from rfmstream.schemas.errors import TransportError
 
 _T = TypeVar("_T")
@@ -139,8 +139,7 @@ class Committer:
         self._stats.ticks += step.tick is not None
         for told in step.told:
             of = self._stats.of(told.view)
-            of.changes.update(count_changes(told.changes))
-            count_moves(told.changes, of.tiers)
+            count_changes(told.changes, of.changes, of.tiers)
             if told.signals is not None:
                 of.signals.update(count_signals(told.signals))
             if self._stats.told is not None:

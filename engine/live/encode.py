@@ -20,12 +20,13 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from rfmstream.engine.core.buffers import offsets_and_data
+from rfmstream.engine.core.columns import Absent
 from rfmstream.engine.core.shard import new_seeds
 from rfmstream.engine.events.text import plain
 from rfmstream.engine.live.encode_events import EventLayouts, Words
 from rfmstream.engine.live.encode_layout import Layout, sized, varint
 from rfmstream.engine.live.model import Forgotten, Rejection, Source
-from rfmstream.kernels import lz4
+from rfmstream.kernels import deflate, lz4
 from rfmstream.kernels.encode_latest import mark_latest
 from rfmstream.kernels.encode_records import write_records
 from rfmstream.kernels.encode_text import BEGINNING_BYTES_MAX, LINE_BYTES
@@ -67,7 +68,7 @@ class EncodedRecords:
             sizes   i64[n]
             batch   of `data`: the records with their beginnings, as a batch of them has them; None: they do not stand
                     like that
-            repeats where these repeat one another: `marks` and `repeats` of `kernels.lz4.pack_records`
+            repeats where these repeat one another: `marks` and `repeats` of `kernels.repeats.find_repeats`
     """
 
     data: NDArray[np.uint8]
@@ -89,11 +90,18 @@ class EncodedRecords:
 
     def lz4_block(self) -> memoryview:
         """Return the whole batch as a block of LZ4; only where it is known how it repeats itself."""
+        return self._packed(lz4.bytes_max, lz4.pack_records)
+
+    def deflated(self) -> memoryview:
+        """Return the whole batch as a DEFLATE stream; only where it is known how it repeats itself."""
+        return self._packed(deflate.bytes_max, deflate.deflate_records)
+
+    def _packed(self, bytes_max: Callable[[int], int], pack: Callable[..., int]) -> memoryview:
         assert self.batch is not None
         assert self.repeats is not None
         marks, repeats = self.repeats
-        block = np.empty(lz4.bytes_max(self.batch.size), dtype=np.uint8)
-        return block[: lz4.pack_records(self.data, self.batch.size, marks, len(self), repeats, block)].data
+        out = np.empty(bytes_max(self.batch.size), dtype=np.uint8)
+        return out[: pack(self.data, self.batch.size, marks, len(self), repeats, out)].data
 
 
 class Encoder:
@@ -243,13 +251,16 @@ class _TableEncoder:
         self._flag_places = [place for place, _, kind in types if pa.types.is_boolean(kind)]
         self._built = lru_cache(maxsize=64)(lambda *words: build(dict(zip(names, words, strict=True))))
         self._last: tuple[list[pa.Array], Layout] | None = None
+        self._no_flags = Absent(pa.int8())
 
     def encode(self, table: pa.Table) -> Iterator[EncodedRecords]:
         """Yield its records, one a row and in order, a batch at a time."""
         for batch in table.to_batches():
-            layout = self._layout_of(batch)
-            batch = self._with_codes(batch)  # noqa: PLW2901 - it keeps alive what the steps point to
-            steps, rows = layout.point(batch), batch.num_rows
+            columns, rows = batch.columns, batch.num_rows
+            layout = self._layout_of(columns)
+            for place in self._flag_places:
+                columns[place] = self._codes_of(columns[place])
+            steps = layout.point(columns)
             starts, sizes = np.empty((2, rows), dtype=np.int64)
             bytes_max = min(
                 rows * BEGINNING_BYTES_MAX + layout.bytes_max(steps, rows), BATCH_BYTES_MAX - HEADER_BYTES
@@ -281,9 +292,9 @@ class _TableEncoder:
                 part = slice(first, row)
                 yield EncodedRecords(out, starts[part], sizes[part], out[:used], (marks, layout.repeats))
 
-    def _layout_of(self, batch: pa.RecordBatch) -> Layout:
-        """Return the layout for a batch's dictionaries, which are hardly ever others than the last batch's."""
-        dictionaries = [batch.column(place).dictionary for place in self._word_places]
+    def _layout_of(self, columns: Sequence[pa.Array]) -> Layout:
+        """Return the layout for the dictionaries of columns, hardly ever others than those of the last batch."""
+        dictionaries = [columns[place].dictionary for place in self._word_places]
         last = self._last  # once, as another thread may change it
         if last is not None and all(map(pa.Array.equals, dictionaries, last[0])):
             return last[1]
@@ -291,11 +302,11 @@ class _TableEncoder:
         self._last = dictionaries, layout
         return layout
 
-    def _with_codes(self, batch: pa.RecordBatch) -> pa.RecordBatch:
-        """Return a batch with codes in place of flags, which are then written as words."""
-        for place in self._flag_places:
-            batch = batch.set_column(place, batch.schema.names[place], batch.column(place).cast(pa.int8()))
-        return batch
+    def _codes_of(self, flags: pa.BooleanArray) -> pa.Array:
+        """Return codes in place of flags, which are then written as words; most columns have none."""
+        if flags.null_count == len(flags):
+            return self._no_flags(len(flags))
+        return flags.cast(pa.int8())
 
 
 def _gone(table: pa.Table, latest: NDArray[np.bool_], forgotten: Sequence[Forgotten]) -> list[Forgotten]:

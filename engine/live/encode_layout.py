@@ -24,7 +24,7 @@ from rfmstream.kernels.encode_records import (
     WORD,
 )
 from rfmstream.kernels.encode_text import INSTANT_BYTES, LINE_BYTES
-from rfmstream.kernels.lz4 import EARLIER, PIECE, QUOTE, WORD_PIECE
+from rfmstream.kernels.repeats import EARLIER, PIECE, QUOTE, WORD_PIECE
 from rfmstream.schemas.columns import Column
 
 # Parts of a record with a length before them; what is in none of them is OUTSIDE.
@@ -46,6 +46,16 @@ _FIELD_BYTES_MAX: Final = {
 }
 
 
+assert all(kind == np.int64 for kind, *_ in (STEP.fields or {}).values())
+_PLACE: Final = np.array(
+    [
+        list(STEP.fields or {}).index(name)
+        for name in ("values_at", "valid_at", "first", "data_at", "data_size")
+    ]
+)
+"""Places among a step's words."""
+
+
 class Layout:
     """Steps to be pointed at the columns of a batch.
 
@@ -54,7 +64,7 @@ class Layout:
     Fields  steps          STEP[s]
             pieces         u8[], LINE_BYTES to spare
             words          i64[], where words begin in `pieces`
-            repeats        i64[s, 3], what `kernels.lz4` has to know of the steps
+            repeats        i64[s, 3], what `kernels.repeats` has to know of the steps
             row_bytes_min  what a record takes at least
             row_bytes_max  what it takes at most, its texts left out
     """
@@ -75,17 +85,18 @@ class Layout:
         self.row_bytes_min = int(steps["piece_size"].sum())
         self.row_bytes_max = row_bytes_max
         self.repeats = _repeats_of(steps, columns)
-        self._reading = np.array([at for at, name in enumerate(columns) if name])
+        reading = np.array([at for at, name in enumerate(columns) if name])
+        self._read_at = reading[:, None], _PLACE
         # By their place, as by name each takes a microsecond to find.
         self._column_of = np.array([schema.get_field_index(name) for name in columns if name])
         self._is_text = np.isin(steps["kind"], _TEXTS)
 
-    def point(self, batch: pa.RecordBatch) -> NDArray[Any]:
-        """Return the steps with the addresses of a batch's columns, of the schema; the caller keeps the batch."""
-        places = np.array([_place_of(column) for column in batch.columns], dtype=np.int64)
+    def point(self, columns: Sequence[pa.Array]) -> NDArray[Any]:
+        """Return the steps with the addresses of columns, those of the schema; the caller keeps them."""
+        places = np.array([_place_of(column) for column in columns], dtype=np.int64)
         steps = self.steps.copy()
-        for field, values in zip(_PLACE, places.T, strict=True):
-            steps[field][self._reading] = values[self._column_of]
+        words = steps.view(np.int64).reshape(steps.size, -1)
+        words[self._read_at] = places[self._column_of]
         return steps
 
     def bytes_max(self, steps: NDArray[Any], rows: int) -> int:
@@ -95,7 +106,7 @@ class Layout:
 
 
 def _repeats_of(steps: NDArray[Any], columns: tuple[str, ...]) -> NDArray[np.int64]:
-    """Return `repeats` of `kernels.lz4.pack_records`."""
+    """Return `repeats` of `kernels.repeats.find_repeats`."""
     kinds = steps["kind"].tolist()
     repeats = np.full((len(kinds), 3), -1, dtype=np.int64)
     repeats[:, PIECE] = np.where(steps["kind"] == WORD, WORD_PIECE, steps["piece_size"])
@@ -110,11 +121,8 @@ def _repeats_of(steps: NDArray[Any], columns: tuple[str, ...]) -> NDArray[np.int
     return repeats
 
 
-_PLACE: Final = ("values_at", "valid_at", "first", "data_at", "data_size")
-
-
 def _place_of(column: pa.Array) -> tuple[int, ...]:
-    """Return the fields _PLACE of a column."""
+    """Return the words _PLACE of a column."""
     column = column.indices if isinstance(column, pa.DictionaryArray) else column
     valid, values, *data = column.buffers()
     return (

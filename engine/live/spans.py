@@ -16,6 +16,8 @@ from rfmstream.schemas.codes import NEVER_US
 
 _MORE: Final = 0x80
 _MS_US: Final = 1000
+_NO_HEADERS: Final = b"\0"
+"""The bytes of a record's headers where it has none."""
 
 
 class Piece(NamedTuple):
@@ -119,6 +121,11 @@ class HeaderSpans(Sequence[Headers]):
         known: dict[bytes | None, int] = {}
         found = []
         for piece in self.raw.pieces:
+            if piece.sizes.max() <= len(_NO_HEADERS):
+                if _NO_HEADERS not in known:
+                    known[_NO_HEADERS] = function(())
+                found.append(np.full(len(piece.sizes), known[_NO_HEADERS], np.uint8))
+                continue
             runs = np.empty(len(piece.starts), np.int64)
             number_runs(*piece, runs)
             strings = Spans([piece])
@@ -126,7 +133,7 @@ class HeaderSpans(Sequence[Headers]):
             for first in np.flatnonzero(runs == np.arange(len(runs))).tolist():
                 raw = strings[first]
                 if raw not in known:
-                    known[raw] = function(_headers(raw or b"\0"))
+                    known[raw] = function(_headers(raw or _NO_HEADERS))
                 values[first] = known[raw]
             found.append(values[runs])
         return np.concatenate([np.empty(0, np.uint8), *found])

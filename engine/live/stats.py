@@ -9,12 +9,16 @@ from typing import Final
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
+from rfmstream.engine.core.buffers import values_of
 from rfmstream.engine.core.engine import Engine
 from rfmstream.engine.live.placement import Placement
-from rfmstream.schemas.changes import CHANGE_REASONS
+from rfmstream.schemas.changes import CHANGE_REASONS, CHANGE_SCHEMA
 from rfmstream.schemas.codes import NO_TIER
 from rfmstream.schemas.ruleset import Ruleset
+
+_COUNTED: Final = tuple(CHANGE_SCHEMA.get_field_index(name) for name in ("reason", "from_tier", "to_tier"))
 
 SECONDS_BOUNDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
@@ -140,20 +144,39 @@ def no_changes(ruleset: Ruleset) -> Counter[tuple[str, str]]:
     return Counter(dict.fromkeys(product(CHANGE_REASONS, tiers), 0))
 
 
-def count_changes(changes: pa.Table) -> Counter[tuple[str, str]]:
-    """Count tier changes, schemas.changes, by (reason, to_tier); "" for no tier."""
-    counts: Counter[tuple[str, str]] = Counter()
-    for batch in changes.select(["reason", "to_tier"]).to_batches():
-        reason, tier = batch.columns
-        width = len(tier.dictionary) + 1
-        indices = tier.indices.fill_null(-1) if tier.null_count else tier.indices
-        tiers = indices.to_numpy().astype(np.int64)
-        cells = np.bincount(reason.indices.to_numpy().astype(np.int64) * width + tiers + 1)
-        for cell in np.flatnonzero(cells).tolist():
-            code = cell % width - 1
-            word = tier.dictionary[code].as_py() if code >= 0 else ""
-            counts[reason.dictionary[cell // width].as_py(), word] += int(cells[cell])
-    return counts
+def count_changes(changes: pa.Table, counts: Counter[tuple[str, str]], tiers: Counter[str]) -> None:
+    """Add tier changes, schemas.changes, to what is known of a view.
+
+    In      counts  of changes by (reason, to_tier), "" for no tier
+            tiers   of customers by tier
+    """
+    for batch in changes.to_batches():
+        reason, before, after = (batch.column(at) for at in _COUNTED)
+        words = [("", *column.dictionary.to_pylist()) for column in (before, after)]
+        reasons = reason.dictionary.to_pylist()
+        shape = len(reasons), len(words[0]), len(words[1])
+        cells = (_codes(reason) * shape[1] + _codes(before) + 1) * shape[2] + _codes(after) + 1
+        counted = np.bincount(cells, minlength=1)
+        for cell in np.flatnonzero(counted).tolist():
+            count = int(counted[cell])
+            rest, to = divmod(cell, shape[2])
+            why, left = divmod(rest, shape[1])
+            counts[reasons[why], words[1][to]] += count
+            if left:
+                tiers[words[0][left]] -= count
+            if to:
+                tiers[words[1][to]] += count
+
+
+def _codes(words: pa.DictionaryArray) -> NDArray[np.int64]:
+    """Return i64[n], the codes of words; -1 for null."""
+    indices = words.indices
+    codes = values_of(indices, np.int8).astype(np.int64)
+    if indices.null_count:
+        end = indices.offset + len(indices)
+        valid = np.unpackbits(np.frombuffer(indices.buffers()[0], np.uint8), count=end, bitorder="little")
+        codes[valid[indices.offset :] == 0] = -1
+    return codes
 
 
 def count_signals(signals: pa.Table) -> Counter[str]:
@@ -175,12 +198,3 @@ def tiers_of(engine: Engine) -> Counter[str]:
         for name, count in zip(names, counts, strict=False):
             tiers[name] += count
     return tiers
-
-
-def count_moves(changes: pa.Table, tiers: Counter[str]) -> None:
-    """Keep the customers by tier up to date with tier changes."""
-    for batch in changes.select(["from_tier", "to_tier"]).to_batches():
-        for column, sign in zip(batch.columns, (-1, 1), strict=True):
-            counts = np.bincount(column.indices.drop_null().to_numpy().astype(np.int64), minlength=1)
-            for code in np.flatnonzero(counts).tolist():
-                tiers[column.dictionary[code].as_py()] += sign * int(counts[code])

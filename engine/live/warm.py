@@ -66,12 +66,14 @@ def warm_up(plan: Ruleset | Plan, clock: Clock, decoder: Decodes | None = None) 
             for changes in some:
                 if changes.batch is not None:
                     changes.lz4_block()
+                    changes.deflated()
                     # What a step that is larger than a batch takes.
                     fill_batch(
                         changes.data, changes.starts, changes.sizes, 0, np.empty(_BATCH_BYTES, np.uint8)
                     )
         for signals in () if step.signals is None else encoder.signals(step.signals):
             signals.lz4_block()
+            signals.deflated()
     partition.engine.snapshot()
     rows_of(partition.engine, ["c"])
     with tempfile.TemporaryDirectory(prefix="rfmstream-warm-up-") as folder:

@@ -21,6 +21,7 @@ class Runs:
     def __init__(self, *failures: BaseException) -> None:
         self.calls: list[tuple[str, Any]] = []
         self.position = 10
+        self.live = True
         self.gate = asyncio.Event()
         self.gate.set()
         self.failures = list(failures)
@@ -121,6 +122,55 @@ def test_what_waits_is_fed_as_one() -> None:
         await settled()
         assert not notes.withheld
         assert runner.calls[1:] == [("feed", [10, 11]), ("feed", [12, 13, 14]), ("idle", (15, 99))]
+
+    drive(test)
+
+
+def test_time_passes_behind_records_no_oftener_than_in_a_silent_partition() -> None:
+    async def test(lane: Lane, runner: Runs, _: Notes) -> None:
+        for number, confirmed_us in enumerate(
+            (1_000_000, 1_000_001, 1_199_999, None, 1_200_000, 1_200_001), 10
+        ):
+            lane.receive(fetched(1, number, number + 1, confirmed_us=confirmed_us))
+            await settled()
+        lane.receive(fetched(1, 16, 16, confirmed_us=1_200_002))
+        await settled()
+        assert [each for what, each in runner.calls if what == "feed"] == [
+            [number] for number in range(10, 16)
+        ]
+        idles = [each for what, each in runner.calls if what == "idle"]
+        assert idles == [(11, 1_000_000), (15, 1_200_000), (16, 1_200_002)]
+
+    drive(test)
+
+
+def test_that_the_end_is_another_one_is_no_work() -> None:
+    async def test(lane: Lane, runner: Runs, _: Notes) -> None:
+        lane.receive(fetched(1, 10, 10))
+        await settled()
+        assert runner.calls[1:] == [("idle", (10, None))], "after a seek it is told"
+        lane.receive(fetched(1, 10, 10)._replace(end=40))
+        lane.receive(fetched(1, 10, 12))
+        lane.receive(fetched(1, 12, 12)._replace(end=50))
+        await settled()
+        assert runner.calls[2:] == [("feed", [10, 11])]
+        assert lane.stats.end == 50
+        runner.live = False
+        lane.receive(fetched(1, 12, 12)._replace(end=60))
+        await settled()
+        assert runner.calls[3:] == [("idle", (12, None))]
+
+    drive(test)
+
+
+def test_a_gap_is_found_by_what_brings_nothing() -> None:
+    async def test(lane: Lane, runner: Runs, notes: Notes) -> None:
+        lane.receive(fetched(1, 10, 12))
+        await settled()
+        lane.receive(fetched(1, 15, 15)._replace(end=40))
+        await settled()
+        assert notes.seeks == [(10, 1), (12, 2)]
+        assert [each for what, each in runner.calls if what == "feed"] == [[10, 11]]
 
     drive(test)
 

@@ -3,21 +3,10 @@
 import cramjam
 import numpy as np
 from hypothesis import example, given, settings
-from hypothesis import strategies as st
 
 from rfmstream.kernels.encode_text import LINE_BYTES
-from rfmstream.kernels.lz4 import WORD_PIECE, bytes_max, pack_records
-
-TEXTS = st.builds(
-    lambda unit, times: unit * times,
-    st.binary(max_size=3) | st.text("ab", min_size=1, max_size=12).map(str.encode),
-    st.sampled_from([1, 1, 1, 2, 5, 40, 300]),
-)
-STEPS = st.lists(
-    st.tuples(st.lists(TEXTS, min_size=1, max_size=3), st.integers(0, 1), st.integers(-1, 5)),
-    min_size=1,
-    max_size=6,
-)
+from rfmstream.kernels.lz4 import bytes_max, pack_records
+from tests.support.repeating import laid_out, tables
 
 
 def unpacked(block):
@@ -57,41 +46,13 @@ def unpacked(block):
 
 
 def packed(steps, rows):
-    """Lay rows out by the steps, (words, quote, earlier); a row has a word and a field for each of them."""
-    repeats = np.array(
-        [
-            [
-                WORD_PIECE if len(words) > 1 else len(words[0]),
-                # Fields are compared with those of an earlier step that has no words.
-                earlier if earlier < s and earlier >= 0 and len(steps[earlier][0]) == 1 else -1,
-                quote,
-            ]
-            for s, (words, quote, earlier) in enumerate(steps)
-        ],
-        np.int64,
-    )
-    data, marks = bytearray(), np.zeros((len(rows) + 1, len(steps), 2), np.int32)
-    for i, row in enumerate(rows):
-        data += bytes(3)
-        for s, ((words, _, _), (word, field)) in enumerate(zip(steps, row, strict=True)):
-            marks[i, s] = len(data), word % len(words)
-            data += words[word % len(words)]
-            if len(words) == 1 and s + 1 < len(steps):
-                data += field
+    """Return records of rows, and the block that they become."""
+    data, laid = laid_out(steps, rows)
     out = np.full(bytes_max(len(data)) + 8, 0xEE, np.uint8)
-    spare = np.frombuffer(bytes(data) + bytes(LINE_BYTES), np.uint8)
-    size = pack_records(spare, len(data), marks, len(rows), repeats, out[:-8])
+    size = pack_records(*laid, out[:-8])
     assert size <= bytes_max(len(data)) - LINE_BYTES
     assert (out[-8:] == 0xEE).all()
-    return bytes(data), out[:size].tobytes()
-
-
-@st.composite
-def tables(draw):
-    steps = draw(STEPS)
-    fields = st.tuples(st.integers(0, 2), TEXTS)
-    kinds = draw(st.lists(st.lists(fields, min_size=len(steps), max_size=len(steps)), min_size=1, max_size=4))
-    return steps, draw(st.lists(st.sampled_from(kinds), max_size=30))
+    return data, out[:size].tobytes()
 
 
 @settings(deadline=None)

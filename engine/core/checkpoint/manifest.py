@@ -85,7 +85,7 @@ class ShardTimes:
 
 def times_of(shard: Shard) -> ShardTimes:
     """Return what the manifest says of a shard."""
-    return ShardTimes(shard.clock_us, int(shard.state.row.wheel_key), shard.has_extras)
+    return ShardTimes(shard.clock_us, shard.state.row.wheel_key, shard.has_extras)
 
 
 def sealed(manifest: dict[str, Any]) -> bytes:

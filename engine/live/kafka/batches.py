@@ -41,6 +41,8 @@ _SNAPPY_MARK: Final = b"\x82SNAPPY\0"
 
 _GZIP_LEVEL: Final = 1
 _GZIP_FRAME: Final = 31
+_GZIP_BEGIN: Final = bytes.fromhex("1f8b08000000000004ff")
+_GZIP_END: Final = struct.Struct("<II")
 
 # lz4's frame of blocks of 1 MiB that need nothing of each other and have no checksums: the batch has its own.
 _LZ4_BEGIN: Final = b"\x04\x22\x4d\x18\x60\x60\x51"
@@ -78,6 +80,12 @@ def _lz4(data: memoryview) -> bytes:
 def _lz4_of_rows(records: EncodedRecords) -> bytes:
     block = records.lz4_block()
     return b"".join((_LZ4_BEGIN, _LZ4_SIZE.pack(len(block)), block, _LZ4_END))
+
+
+def _gzip_of_rows(records: EncodedRecords) -> bytes:
+    assert records.batch is not None
+    end = _GZIP_END.pack(zlib.crc32(records.batch.data), records.batch.size)
+    return b"".join((_GZIP_BEGIN, records.deflated(), end))
 
 
 _Codec = tuple[int, Callable[[memoryview], bytes]]
@@ -141,8 +149,12 @@ def record_batches(
     first, count = 0, len(records)
     codec = None if compression is None else _CODECS[compression]
     if records.batch is not None and (count == 1 or HEADER.size + records.batch.size <= batch_bytes_max):
-        if compression == "lz4" and records.repeats is not None and records.batch.size <= _LZ4_BLOCK_BYTES:
-            codec = _CODECS["lz4"][0], lambda _: _lz4_of_rows(records)
+        # Who wrote them knows how they repeat one another, where a codec by itself would have to search.
+        if records.repeats is not None and codec is not None:
+            if compression == "gzip":
+                codec = codec[0], lambda _: _gzip_of_rows(records)
+            elif compression == "lz4" and records.batch.size <= _LZ4_BLOCK_BYTES:
+                codec = codec[0], lambda _: _lz4_of_rows(records)
         yield _batch(records.batch, count, timestamp_ms, codec)
         return
     left = int(records.sizes.sum()) + count * BEGINNING_BYTES_MAX

@@ -8,11 +8,12 @@ from contextlib import suppress
 from typing import Final, Protocol
 
 from rfmstream.engine.live.kafka.fetches import joined
-from rfmstream.engine.live.kafka.transport import Fetched
+from rfmstream.engine.live.kafka.transport import CONFIRM_EVERY_MS, Fetched
 from rfmstream.engine.live.model import FencedError, Source
 from rfmstream.engine.live.runner import Runner
 from rfmstream.engine.live.spans import value_bytes
 from rfmstream.engine.live.stats import PartitionStats
+from rfmstream.schemas.codes import NEVER_US
 from rfmstream.schemas.errors import TransportError
 
 BACKLOG_BYTES_MAX: Final = 4 << 20
@@ -82,6 +83,8 @@ class Lane:
         self._arrived = asyncio.Event()
         self._epoch = 0
         self._expected = 0
+        self._idled_us = NEVER_US
+        self._has_taken = False
         self._recovered = False
         self._ending = False
         self._broken = False
@@ -94,11 +97,22 @@ class Lane:
             return
         # Even while a step hangs.
         self.stats.end = max(self.stats.end, fetched.end)
+        if not self._is_news(fetched):
+            if self._items:
+                self._items[-1] = self._items[-1]._replace(end=fetched.end)
+            return
         self._items.append(fetched)
         self._items_bytes += value_bytes(fetched.records)
         self._arrived.set()
         if self._items_bytes >= BACKLOG_BYTES_MAX:
             self.reads.withhold(self.source)
+
+    def _is_news(self, fetched: Fetched) -> bool:
+        """Tell whether a fetch says more than that the partition has another end, as most that bring no records do."""
+        expected = self._items[-1].records.position if self._items else self._expected
+        is_same = fetched.begin == fetched.records.position == expected and fetched.confirmed_us is None
+        # Whoever has just sought is told where it stands.
+        return not (is_same and self._has_taken and self.runner.live)
 
     async def park(self) -> Runner | None:
         """Finish what is in flight and return the runner with its state; None if there is no state to keep."""
@@ -149,6 +163,7 @@ class Lane:
         self._epoch += 1
         self._clear()
         self._expected = offset
+        self._has_taken = False
         await self.reads.seek_lane(self.source, offset, self._epoch)
         if self.runner.finished:
             self._finished()
@@ -183,13 +198,14 @@ class Lane:
             await self._seek(self.runner.position)
             return
         newest = items[-1]
+        self._has_taken = True
         self._expected = newest.records.position
         self.stats.end = newest.end
         some = [item.records for item in items if item.records.offsets]
         if some:
             # Offsets behind the last record hold no record.
             await self.runner.feed(joined(some)._replace(position=self._expected))
-        if newest.confirmed_us is not None or not some:
+        if not some or self._is_due(newest.confirmed_us):
             await self.runner.idle(self._expected, newest.confirmed_us)
         self._fenced = 0
         if newest.confirmed_us is not None and self._caught_up is not None:
@@ -197,6 +213,16 @@ class Lane:
             self._caught_up = None
         if self.runner.finished:
             self._finished()
+
+    def _is_due(self, confirmed_us: int | None) -> bool:
+        """Tell whether to let time pass behind records, which have brought it with them up to their own time.
+
+        A partition that falls silent is confirmed again as soon as that is due.
+        """
+        if confirmed_us is None or confirmed_us < self._idled_us + CONFIRM_EVERY_MS * 1000:
+            return False
+        self._idled_us = confirmed_us
+        return True
 
     def _ends(self, items: list[Fetched]) -> list[int]:
         """Return where each item has to begin."""

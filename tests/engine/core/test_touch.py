@@ -57,9 +57,8 @@ def test_an_arena_grows_while_it_is_touched() -> None:
 def test_slabs_do_not_share_memory() -> None:
     slabs = Slabs()
     size = 2 * LARGE_PAGE
-    made = [
-        slabs.take(size + more, touch_ahead=True).take((size + more,), np.uint8) for more in (0, 9, size, 0)
-    ]
+    sizes = [size + more for more in (0, 9, size, 0)]
+    made = [slabs.take(each, touch_ahead=True).take(1, each, np.uint8)[0] for each in sizes]
     for value, array in enumerate(made):
         array[:] = value
     assert [np.unique(array).tolist() for array in made] == [[0], [1], [2], [3]]

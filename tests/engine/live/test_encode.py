@@ -2,6 +2,7 @@
 
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from itertools import product
 from typing import Any
 from urllib.parse import unquote
 
@@ -33,7 +34,7 @@ from rfmstream.engine.files.text_rows import json_lines
 from rfmstream.engine.live import encode
 from rfmstream.engine.live.encode import OVERTAKEN_MAX, Encoder, Record
 from rfmstream.engine.live.kafka.batch_format import HEADER
-from rfmstream.engine.live.kafka.batches import record_batches
+from rfmstream.engine.live.kafka.batches import Compression, record_batches
 from rfmstream.engine.live.model import Forgotten, Rejection, Source
 from rfmstream.schemas.changes import CHANGE_REASONS, CHANGE_SCHEMA, MODES, change_event_json_schema
 from rfmstream.schemas.errors import ConfigError
@@ -127,9 +128,10 @@ def test_records_in_bulk_are_those_of_one_at_a_time(first: list[Row], second: li
 @given(st.lists(CHANGES, min_size=1, max_size=4), st.lists(st.tuples(st.integers(0, 3), INT64), max_size=20))
 def test_packed_records_are_those_that_were_packed(rows: list[Row], again: list[tuple[int, int]]) -> None:
     rows += [rows[which % len(rows)] | {"frequency": number} for which, number in again]
-    for encoder in (BINARY, STRUCTURED):
+    codecs: tuple[Compression, ...] = ("gzip", "lz4")
+    for encoder, codec in product((BINARY, STRUCTURED), codecs):
         [(records, _)] = encoder.parts(table_of(rows))
-        [batch] = record_batches(records, timestamp_ms=0, compression="lz4")
+        [batch] = record_batches(records, timestamp_ms=0, compression=codec)
         batch.stamp(-1, -1, -1)
         header = MemoryRecords(b"".join(batch.parts)).next_batch()
         assert header is not None

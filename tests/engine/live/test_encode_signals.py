@@ -1,6 +1,7 @@
 """Signals as records in bulk against the same records one by one."""
 
 from datetime import UTC, datetime
+from itertools import product
 from types import SimpleNamespace
 from typing import Any
 
@@ -28,7 +29,7 @@ from jsonschema import Draft202012Validator
 from rfmstream import Engine
 from rfmstream.engine.deliver.records import read_event
 from rfmstream.engine.live.encode import Encoder, Record
-from rfmstream.engine.live.kafka.batches import record_batches
+from rfmstream.engine.live.kafka.batches import Compression, record_batches
 from rfmstream.schemas.changes import MODES
 from rfmstream.schemas.signals import SIGNAL_KINDS, SIGNAL_SCHEMA, signal_json_schema
 
@@ -101,9 +102,10 @@ def test_records_in_bulk_are_those_of_one_at_a_time(first: list[Row], second: li
 @given(st.lists(SIGNALS, min_size=1, max_size=4), st.lists(st.tuples(st.integers(0, 3), INT64), max_size=20))
 def test_packed_records_are_those_that_were_packed(rows: list[Row], again: list[tuple[int, int]]) -> None:
     rows += [rows[which % len(rows)] | {"days": number} for which, number in again]
-    for encoder in (BINARY, STRUCTURED):
+    codecs: tuple[Compression, ...] = ("gzip", "lz4")
+    for encoder, codec in product((BINARY, STRUCTURED), codecs):
         [records] = encoder.signals(table_of(rows))
-        [batch] = record_batches(records, timestamp_ms=0, compression="lz4")
+        [batch] = record_batches(records, timestamp_ms=0, compression=codec)
         batch.stamp(-1, -1, -1)
         header = MemoryRecords(b"".join(batch.parts)).next_batch()
         assert header is not None
