@@ -50,12 +50,16 @@ def _opened(
     *,
     threads: int,
     resegment: bool,
+    follows_signals: bool,
 ) -> "tuple[Ruleset, Callable[..., ReplayResult | PartsReplay]]":
     """Return the ruleset by which a run decides, and the run: as a whole, or in parts where that takes too much."""
     from rfmstream.engine.replay.replay import open_engine
     from rfmstream.engine.replay.replay import replay as run
     from rfmstream.engine.replay.sizes import parts_for
+    from rfmstream.schemas.ruleset import load_ruleset
 
+    if not follows_signals:
+        chosen = (chosen or load_ruleset("rfm8")).without_signals()
     # Where another ruleset takes over, all of the state moves at once.
     parts = None if resegment else parts_for(inputs, form, checkpoint=checkpoint, threads=threads)
     if parts is None:
@@ -138,7 +142,7 @@ Exit codes:
     metavar="FILE",
     type=FILE,
     help="Write every signal the ruleset asks for: a warning before a tier is lost, a dwell after long silence in it, "
-    "a milestone reached.",
+    "a milestone reached. Without this and without --checkpoint they are not followed.",
 )
 @click.option("--rejected", metavar="FILE", type=FILE, help="Write the rows that were not applied, and why.")
 @click.option(
@@ -249,7 +253,9 @@ def replay(
     # Whoever breaks it off after its files are there, and runs it again, would get empty ones.
     settled = click.get_current_context().with_resource(ExitStack())
     state = [] if checkpoint is None else ["state"]
-    views = chosen_plan(rulesets, plan, time_zone, currency, checkpoint)
+    # Following them is a fifth of a replay's work; where nothing takes them only their number could be told.
+    follows_signals = signals is not None or checkpoint is not None
+    views = chosen_plan(rulesets, plan, time_zone, currency, checkpoint, follows_signals=follows_signals)
     if views is not None:
         with nullcontext() if checkpoint is None else held(checkpoint):
             replay_plan(
@@ -277,7 +283,15 @@ def replay(
         chosen = chosen_ruleset(rulesets[0] if rulesets else None, time_zone, currency)
         threads = threads or default_threads()
         form = InputFormat() if input_map is None else input_map.input
-        own, job = _opened(chosen, inputs, form, checkpoint, threads=threads, resegment=resegment)
+        own, job = _opened(
+            chosen,
+            inputs,
+            form,
+            checkpoint,
+            threads=threads,
+            resegment=resegment,
+            follows_signals=follows_signals,
+        )
         exchange = (
             None if rates is None else load_rates(rates, currency=own.currency, time_zone=own.time_zone)
         )

@@ -47,13 +47,17 @@ def chosen_plan(
     time_zone: str | None,
     currency: str | None,
     checkpoint: Path | None,
+    *,
+    follows_signals: bool,
 ) -> Chosen | None:
     """Return the views that the options, or else the checkpoint, ask for; None: it is one ruleset alone."""
+    asked = None
     if plan is not None:
-        return Chosen(load_plan(plan, time_zone=time_zone, currency=currency), may_drop=True)
-    if len(rulesets) > 1:
-        loaded = [load_ruleset(name, time_zone=time_zone, currency=currency) for name in rulesets]
-        return Chosen(plan_of(loaded), may_drop=False)
+        asked = load_plan(plan, time_zone=time_zone, currency=currency)
+    elif len(rulesets) > 1:
+        asked = plan_of([load_ruleset(name, time_zone=time_zone, currency=currency) for name in rulesets])
+    if asked is not None:
+        return Chosen(asked if follows_signals else asked.without_signals(), may_drop=plan is not None)
     if checkpoint is None or not has_checkpoint(checkpoint) or not is_of_views(checkpoint):
         return None
     if rulesets or time_zone is not None or currency is not None:
