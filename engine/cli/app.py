@@ -169,7 +169,8 @@ def main() -> None:
         code = end.code
     for number in (signal.SIGINT, *ending_signals()):
         signal.signal(number, signal.SIG_IGN)  # it ends already
-    gc.collect()  # closes what the command held where it was broken off: files, folders of a sort
+    if code:
+        gc.collect()  # closes what the command held where it was broken off: files, folders of a sort
     _leave(code or 0)
 
 
