@@ -21,9 +21,11 @@ from rfmstream.engine.cli.options import (
 from rfmstream.engine.core.processors import usable_cores
 
 if TYPE_CHECKING:
+    from rfmstream.engine.files.identities import Identities
+    from rfmstream.engine.files.rates import Rates
     from rfmstream.engine.replay.parts_replay import PartsReplay
     from rfmstream.engine.replay.replay import ReplayResult
-    from rfmstream.schemas.mapping import InputFormat
+    from rfmstream.schemas.mapping import InputFormat, InputMap
     from rfmstream.schemas.ruleset import Ruleset
 
 _THREADS_MAX = 2
@@ -53,6 +55,26 @@ def _readers(inputs: Sequence[Path]) -> list[str]:
     """Return which kernels read these files, by their names; a guess that nothing depends on."""
     names = " ".join(path.name for path in inputs)
     return ["jsonl"] if ".json" in names else [] if ".parquet" in names or ".arrow" in names else ["csv"]
+
+
+def _map_and_ids(map_name: str | None, ids: Path | None) -> "tuple[InputMap | None, Identities | None]":
+    """Load the input map and the aliases, where they were named; few runs need either."""
+    input_map = identities = None
+    if map_name is not None:
+        from rfmstream.engine.files.mapping import load_map
+
+        input_map = load_map(map_name)
+    if ids is not None:
+        from rfmstream.engine.files.identities import load_identities
+
+        identities = load_identities(ids)
+    return input_map, identities
+
+
+def _exchange(rates: Path, own: "Ruleset") -> "Rates":
+    from rfmstream.engine.files.rates import load_rates  # few runs need it
+
+    return load_rates(rates, currency=own.currency, time_zone=own.time_zone)
 
 
 def _opened(
@@ -252,15 +274,11 @@ def replay(
         from rfmstream.engine.cli.warm_up import compile_kernels
         from rfmstream.engine.core.checkpoint.folder import held
         from rfmstream.engine.events.instants import parse_instant
-        from rfmstream.engine.files.identities import load_identities
-        from rfmstream.engine.files.mapping import load_map
-        from rfmstream.engine.files.rates import load_rates
         from rfmstream.engine.replay.replay import Outputs
         from rfmstream.engine.replay.summary import summarise
         from rfmstream.schemas.mapping import InputFormat
 
-    input_map = None if map_name is None else load_map(map_name)
-    identities = None if ids is None else load_identities(ids)
+    input_map, identities = _map_and_ids(map_name, ids)
     outputs = Outputs(
         changes=changes, snapshot=snapshot, rejected=rejected, excluded=excluded, signals=signals
     )
@@ -306,9 +324,7 @@ def replay(
             resegment=resegment,
             follows_signals=follows_signals,
         )
-        exchange = (
-            None if rates is None else load_rates(rates, currency=own.currency, time_zone=own.time_zone)
-        )
+        exchange = None if rates is None else _exchange(rates, own)
         compile_kernels("orders", *_readers(inputs), "time", "snapshot", *state)
         with progress_bar() as on_progress:
             result = job(

@@ -15,7 +15,6 @@ from rfmstream.engine.core.checkpoint.manifest import is_of_views
 from rfmstream.engine.events.instants import parse_instant
 from rfmstream.engine.files.rates import Rates, load_rates
 from rfmstream.engine.replay.summary import summarise
-from rfmstream.engine.replay.views import ViewsReplay, open_views, replay_views
 from rfmstream.schemas.errors import ConfigError, StateError
 from rfmstream.schemas.plan import Plan, no_view, plan_of
 from rfmstream.schemas.plan_file import load_plan
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
     from rfmstream.engine.files.identities import Identities
     from rfmstream.engine.replay.parts_replay import PartsReplay
     from rfmstream.engine.replay.replay import Outputs, ReplayResult
-    from rfmstream.engine.replay.views import ByZone
+    from rfmstream.engine.replay.views import ByZone, ViewsReplay
     from rfmstream.schemas.mapping import InputMap
 
 
@@ -90,6 +89,8 @@ def replay_plan(
     resegment_views: Sequence[str],
 ) -> None:
     """Replay the views and print what became of them."""
+    from rfmstream.engine.replay.views import open_views, replay_views  # few runs need it
+
     names = () if chosen.plan is None else chosen.plan.names
     for name in resegment_views:
         if name not in names:
@@ -151,7 +152,7 @@ def _instant(text: str | None, key: str) -> "ByZone | None":
     return None if text is None else lambda zone: parse_instant(text, zone, key=key)
 
 
-def _print(result: ViewsReplay, *, as_json: bool) -> None:
+def _print(result: "ViewsReplay", *, as_json: bool) -> None:
     views = result.views
     summaries = {name: summarise(of) for name, of in result.results.items()}
     files = {str(path): rows for path, rows in result.files.items()}
@@ -189,6 +190,6 @@ def _print(result: ViewsReplay, *, as_json: bool) -> None:
         click.echo(f"wrote {rows:,} rows: {path}")
 
 
-def _populations(result: ViewsReplay, name: str) -> int | None:
+def _populations(result: "ViewsReplay", name: str) -> int | None:
     populations = result.views[name].engine.populations
     return None if populations is None else len(populations.names) - 1
