@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from rfmstream.engine.core.processors import usable_cores
 from rfmstream.engine.files.parquet_footer import MAGIC, Footer
 
-GROUP_ROWS: Final = 1 << 18
+GROUP_ROWS: Final = 1 << 17
 """Rows of a row group: enough to compress well and to be skipped as a whole, few enough to hold several in memory."""
 
 _ENCODERS_MAX: Final = 4
