@@ -7,7 +7,7 @@ Source  docs/semantics.md section 10
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from rfmstream.schemas.errors import ConfigError
@@ -89,6 +89,11 @@ class Plan:
     def names(self) -> tuple[str, ...]:
         """The names of its views."""
         return tuple(view.name for view in self.views)
+
+    def without_signals(self) -> "Plan":
+        """Return the plan whose views decide the same tiers and give no signal."""
+        views = tuple(replace(view, ruleset=view.ruleset.without_signals()) for view in self.views)
+        return replace(self, views=views)
 
     def view(self, name: str) -> View:
         """Return a view by its name.

@@ -11,7 +11,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from rfmstream import Engine
+from rfmstream import Engine, load_ruleset
 from rfmstream.engine.files.background import WriteBehind, read_ahead
 from rfmstream.engine.files.source import open_orders
 from rfmstream.schemas.changes import CHANGE_SCHEMA
@@ -26,7 +26,7 @@ _WORDS = ["from_tier", "to_tier", "reason"]
 
 def run(parquet_path: Path, ruleset_name: str, as_of: str, out_parquet: Path, *, threads: int = 1) -> None:
     """Write every tier change up to `as_of`: customer_id, seq, effective_at, from_tier, to_tier, reason."""
-    engine = Engine(ruleset_name, threads=threads)
+    engine = _engine(ruleset_name, threads)
     schema = pa.schema([CHANGE_SCHEMA.field(name) for name in CHANGE_COLUMNS])
     with pq.ParquetWriter(out_parquet, schema, use_dictionary=_WORDS) as writer:
 
@@ -43,10 +43,15 @@ def run_snapshot(
     parquet_path: Path, ruleset_name: str, as_of: str, out_parquet: Path, *, threads: int = 1
 ) -> None:
     """Write one row a customer as of `as_of`: tier, R, F and M, first order and lifetime totals."""
-    engine = Engine(ruleset_name, threads=threads)
+    engine = _engine(ruleset_name, threads)
     for _ in _changes(engine, parquet_path):
         pass
     pq.write_table(engine.snapshot(as_of).select(SNAPSHOT_COLUMNS), out_parquet, use_dictionary=["tier"])
+
+
+def _engine(ruleset_name: str, threads: int) -> Engine:
+    """Return an engine that gives no signals, which the peers do not, either."""
+    return Engine(load_ruleset(ruleset_name).without_signals(), threads=threads)
 
 
 def _changes(engine: Engine, path: Path) -> Iterator[pa.Table]:

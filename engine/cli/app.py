@@ -7,32 +7,14 @@ import signal
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
+from importlib import import_module
 from io import TextIOWrapper
 from types import FrameType, ModuleType
 from typing import Any, Final, NoReturn
 
 import click
 
-from rfmstream.engine.cli.deliver import deliver
-from rfmstream.engine.cli.destinations import destinations
-from rfmstream.engine.cli.erase import erase
-from rfmstream.engine.cli.explain import explain
-from rfmstream.engine.cli.generate import generate
 from rfmstream.engine.cli.homeless import keep_a_cache
-from rfmstream.engine.cli.maps import maps
-from rfmstream.engine.cli.outcomes import outcomes
-from rfmstream.engine.cli.page import page
-from rfmstream.engine.cli.produce import produce
-from rfmstream.engine.cli.redrive import redrive
-from rfmstream.engine.cli.replay import replay
-from rfmstream.engine.cli.report import report
-from rfmstream.engine.cli.rulesets import rulesets
-from rfmstream.engine.cli.snapshot import snapshot
-from rfmstream.engine.cli.state import state
-from rfmstream.engine.cli.tail import tail
-from rfmstream.engine.cli.timeline import timeline
-from rfmstream.engine.cli.warm_up import warm_up
-from rfmstream.engine.cli.worker import worker
 from rfmstream.engine.files.interrupts import ending_signals, exit_code
 from rfmstream.schemas.errors import ConfigError, InputError, RfmError, StateError
 
@@ -60,8 +42,37 @@ Exit codes:
 """
 
 
+_COMMANDS: Final = (
+    *(
+        "replay",
+        "timeline",
+        "outcomes",
+        "report",
+        "snapshot",
+        "explain",
+        "erase",
+        "rulesets",
+        "maps",
+        "generate",
+    ),
+    *("worker", "page", "produce", "redrive", "tail", "state", "deliver", "destinations", "warm-up"),
+)
+"""Each is the function, in the module, of its name."""
+
+
 class Commands(click.Group):
-    """A group that turns expected errors into one line and an exit code."""
+    """A group that loads a command when it is asked for, and turns expected errors into one line and an exit code."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's own
+        """Return the names of all commands, those among them that are not loaded yet."""
+        return sorted(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Return a command; None: there is none of this name."""
+        if cmd_name in _COMMANDS and cmd_name not in self.commands:
+            name = cmd_name.replace("-", "_")
+            self.add_command(getattr(import_module(f"rfmstream.engine.cli.{name}"), name))
+        return super().get_command(ctx, cmd_name)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Refuse an argument that is no text, which Arrow, orjson and HTTP would each stumble over elsewhere."""
@@ -113,30 +124,6 @@ def cli() -> None:
     """
 
 
-for _command in (
-    replay,
-    timeline,
-    outcomes,
-    report,
-    snapshot,
-    explain,
-    erase,
-    rulesets,
-    maps,
-    generate,
-    worker,
-    page,
-    produce,
-    redrive,
-    tail,
-    state,
-    deliver,
-    destinations,
-    warm_up,
-):
-    cli.add_command(_command)
-
-
 class _Unused:
     """An import finder that says of packages nobody here uses that they are not installed.
 
@@ -169,7 +156,8 @@ def main() -> None:
         code = end.code
     for number in (signal.SIGINT, *ending_signals()):
         signal.signal(number, signal.SIG_IGN)  # it ends already
-    gc.collect()  # closes what the command held where it was broken off: files, folders of a sort
+    if code:
+        gc.collect()  # closes what the command held where it was broken off: files, folders of a sort
     _leave(code or 0)
 
 

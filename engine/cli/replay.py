@@ -1,7 +1,8 @@
 """`rfmstream replay`."""
 
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack, nullcontext
+import gc
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,9 +21,11 @@ from rfmstream.engine.cli.options import (
 from rfmstream.engine.core.processors import usable_cores
 
 if TYPE_CHECKING:
+    from rfmstream.engine.files.identities import Identities
+    from rfmstream.engine.files.rates import Rates
     from rfmstream.engine.replay.parts_replay import PartsReplay
     from rfmstream.engine.replay.replay import ReplayResult
-    from rfmstream.schemas.mapping import InputFormat
+    from rfmstream.schemas.mapping import InputFormat, InputMap
     from rfmstream.schemas.ruleset import Ruleset
 
 _THREADS_MAX = 2
@@ -36,10 +39,42 @@ def default_threads() -> int:
     return min(usable_cores(), _THREADS_MAX)
 
 
+@contextmanager
+def _loading() -> Iterator[None]:
+    """Load modules: so many objects that stay that looking for garbage among them takes a sixth of a start."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        if not gc.get_freeze_count():
+            gc.freeze()
+        gc.enable()
+
+
 def _readers(inputs: Sequence[Path]) -> list[str]:
     """Return which kernels read these files, by their names; a guess that nothing depends on."""
     names = " ".join(path.name for path in inputs)
     return ["jsonl"] if ".json" in names else [] if ".parquet" in names or ".arrow" in names else ["csv"]
+
+
+def _map_and_ids(map_name: str | None, ids: Path | None) -> "tuple[InputMap | None, Identities | None]":
+    """Load the input map and the aliases, where they were named; few runs need either."""
+    input_map = identities = None
+    if map_name is not None:
+        from rfmstream.engine.files.mapping import load_map
+
+        input_map = load_map(map_name)
+    if ids is not None:
+        from rfmstream.engine.files.identities import load_identities
+
+        identities = load_identities(ids)
+    return input_map, identities
+
+
+def _exchange(rates: Path, own: "Ruleset") -> "Rates":
+    from rfmstream.engine.files.rates import load_rates  # few runs need it
+
+    return load_rates(rates, currency=own.currency, time_zone=own.time_zone)
 
 
 def _opened(
@@ -50,12 +85,16 @@ def _opened(
     *,
     threads: int,
     resegment: bool,
+    follows_signals: bool,
 ) -> "tuple[Ruleset, Callable[..., ReplayResult | PartsReplay]]":
     """Return the ruleset by which a run decides, and the run: as a whole, or in parts where that takes too much."""
     from rfmstream.engine.replay.replay import open_engine
     from rfmstream.engine.replay.replay import replay as run
     from rfmstream.engine.replay.sizes import parts_for
+    from rfmstream.schemas.ruleset import load_ruleset
 
+    if not follows_signals:
+        chosen = (chosen or load_ruleset("rfm8")).without_signals()
     parts = parts_for(inputs, form, checkpoint=checkpoint, threads=threads)
     if resegment and parts is not None:
         # Where another ruleset takes over, all of the state moves at once.
@@ -149,7 +188,7 @@ Exit codes:
     metavar="FILE",
     type=FILE,
     help="Write every signal the ruleset asks for: a warning before a tier is lost, a dwell after long silence in it, "
-    "a milestone reached.",
+    "a milestone reached. Without this and without --checkpoint they are not followed.",
 )
 @click.option("--rejected", metavar="FILE", type=FILE, help="Write the rows that were not applied, and why.")
 @click.option(
@@ -239,28 +278,27 @@ def replay(
     if (resegment or resegment_views) and checkpoint is None:
         raise click.UsageError("--resegment is of the state in a --checkpoint")
     # Loaded here, so that help need not wait for Arrow and the compiler.
-    from rfmstream.engine.cli.progress import progress_bar
-    from rfmstream.engine.cli.replay_views import chosen_plan, replay_plan, tell_of_files
-    from rfmstream.engine.cli.show import print_json, print_summary
-    from rfmstream.engine.cli.warm_up import compile_kernels
-    from rfmstream.engine.core.checkpoint.folder import held
-    from rfmstream.engine.events.instants import parse_instant
-    from rfmstream.engine.files.identities import load_identities
-    from rfmstream.engine.files.mapping import load_map
-    from rfmstream.engine.files.rates import load_rates
-    from rfmstream.engine.replay.replay import Outputs
-    from rfmstream.engine.replay.summary import summarise
-    from rfmstream.schemas.mapping import InputFormat
+    with _loading():
+        from rfmstream.engine.cli.progress import progress_bar
+        from rfmstream.engine.cli.replay_views import chosen_plan, replay_plan, tell_of_files
+        from rfmstream.engine.cli.show import print_json, print_summary
+        from rfmstream.engine.cli.warm_up import compile_kernels
+        from rfmstream.engine.core.checkpoint.folder import held
+        from rfmstream.engine.events.instants import parse_instant
+        from rfmstream.engine.replay.replay import Outputs
+        from rfmstream.engine.replay.summary import summarise
+        from rfmstream.schemas.mapping import InputFormat
 
-    input_map = None if map_name is None else load_map(map_name)
-    identities = None if ids is None else load_identities(ids)
+    input_map, identities = _map_and_ids(map_name, ids)
     outputs = Outputs(
         changes=changes, snapshot=snapshot, rejected=rejected, excluded=excluded, signals=signals
     )
     # Whoever breaks it off after its files are there, and runs it again, would get empty ones.
     settled = click.get_current_context().with_resource(ExitStack())
     state = [] if checkpoint is None else ["state"]
-    views = chosen_plan(rulesets, plan, time_zone, currency, checkpoint)
+    # Following them is a fifth of a replay's work; where nothing takes them only their number could be told.
+    follows_signals = signals is not None or checkpoint is not None
+    views = chosen_plan(rulesets, plan, time_zone, currency, checkpoint, follows_signals=follows_signals)
     if views is not None:
         with nullcontext() if checkpoint is None else held(checkpoint):
             replay_plan(
@@ -288,10 +326,16 @@ def replay(
         chosen = chosen_ruleset(rulesets[0] if rulesets else None, time_zone, currency)
         threads = threads or default_threads()
         form = InputFormat() if input_map is None else input_map.input
-        own, job = _opened(chosen, inputs, form, checkpoint, threads=threads, resegment=resegment)
-        exchange = (
-            None if rates is None else load_rates(rates, currency=own.currency, time_zone=own.time_zone)
+        own, job = _opened(
+            chosen,
+            inputs,
+            form,
+            checkpoint,
+            threads=threads,
+            resegment=resegment,
+            follows_signals=follows_signals,
         )
+        exchange = None if rates is None else _exchange(rates, own)
         compile_kernels("orders", *_readers(inputs), "time", "snapshot", *state)
         with progress_bar() as on_progress:
             result = job(

@@ -18,7 +18,6 @@ from rfmstream.engine.files.memory import is_asked, shown_size
 from rfmstream.engine.files.rates import Rates, load_rates
 from rfmstream.engine.replay.sizes import beyond_memory
 from rfmstream.engine.replay.summary import summarise
-from rfmstream.engine.replay.views import ViewsReplay, open_views, replay_views
 from rfmstream.schemas.errors import ConfigError, StateError
 from rfmstream.schemas.mapping import InputFormat
 from rfmstream.schemas.plan import Plan, no_view, plan_of
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
     from rfmstream.engine.files.identities import Identities
     from rfmstream.engine.replay.parts_replay import PartsReplay
     from rfmstream.engine.replay.replay import Outputs, ReplayResult
-    from rfmstream.engine.replay.views import ByZone
+    from rfmstream.engine.replay.views import ByZone, ViewsReplay
     from rfmstream.schemas.mapping import InputMap
 
 
@@ -51,13 +50,17 @@ def chosen_plan(
     time_zone: str | None,
     currency: str | None,
     checkpoint: Path | None,
+    *,
+    follows_signals: bool,
 ) -> Chosen | None:
     """Return the views that the options, or else the checkpoint, ask for; None: it is one ruleset alone."""
+    asked = None
     if plan is not None:
-        return Chosen(load_plan(plan, time_zone=time_zone, currency=currency), may_drop=True)
-    if len(rulesets) > 1:
-        loaded = [load_ruleset(name, time_zone=time_zone, currency=currency) for name in rulesets]
-        return Chosen(plan_of(loaded), may_drop=False)
+        asked = load_plan(plan, time_zone=time_zone, currency=currency)
+    elif len(rulesets) > 1:
+        asked = plan_of([load_ruleset(name, time_zone=time_zone, currency=currency) for name in rulesets])
+    if asked is not None:
+        return Chosen(asked if follows_signals else asked.without_signals(), may_drop=plan is not None)
     if checkpoint is None or not has_checkpoint(checkpoint) or not is_of_views(checkpoint):
         return None
     if rulesets or time_zone is not None or currency is not None:
@@ -90,6 +93,8 @@ def replay_plan(
     resegment_views: Sequence[str],
 ) -> None:
     """Replay the views and print what became of them."""
+    from rfmstream.engine.replay.views import open_views, replay_views  # few runs need it
+
     names = () if chosen.plan is None else chosen.plan.names
     for name in resegment_views:
         if name not in names:
@@ -181,7 +186,7 @@ def _instant(text: str | None, key: str) -> "ByZone | None":
     return None if text is None else lambda zone: parse_instant(text, zone, key=key)
 
 
-def _print(result: ViewsReplay, *, as_json: bool) -> None:
+def _print(result: "ViewsReplay", *, as_json: bool) -> None:
     views = result.views
     summaries = {name: summarise(of) for name, of in result.results.items()}
     files = {str(path): rows for path, rows in result.files.items()}
@@ -219,6 +224,6 @@ def _print(result: ViewsReplay, *, as_json: bool) -> None:
         click.echo(f"wrote {rows:,} rows: {path}")
 
 
-def _populations(result: ViewsReplay, name: str) -> int | None:
+def _populations(result: "ViewsReplay", name: str) -> int | None:
     populations = result.views[name].engine.populations
     return None if populations is None else len(populations.names) - 1

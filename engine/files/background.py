@@ -18,7 +18,8 @@ _R = TypeVar("_R")
 def read_ahead(items: Iterator[_T], stop: Callable[[], None]) -> Iterator[_T]:
     """Yield `items`, the next few of which are drawn by another thread meanwhile.
 
-    In      stop  called when the consumer leaves early; makes an item being drawn end soon
+    In      items  closed at the end, where they can be: with what they hold, threads and files
+            stop   called when the consumer leaves early; makes an item being drawn end soon
     Errors  those of `items`, where they would have come
     """
     pool = ThreadPoolExecutor(1, thread_name_prefix="read-ahead")
@@ -32,6 +33,8 @@ def read_ahead(items: Iterator[_T], stop: Callable[[], None]) -> Iterator[_T]:
     finally:
         stop()
         pool.shutdown(cancel_futures=True)
+        if hasattr(items, "close"):
+            items.close()
 
 
 def map_ahead(
@@ -63,10 +66,13 @@ class WriteBehind(Generic[_T]):
     """Calls `write` with each item, in order, in another thread.
 
     As a context manager it waits for what it was given, and on an error drops what has not begun.
+
+    In      finish  what `end` has called in that thread, behind everything else
     """
 
-    def __init__(self, write: Callable[[_T], None]) -> None:
+    def __init__(self, write: Callable[[_T], None], finish: Callable[[], None] = lambda: None) -> None:
         self._write = write
+        self._finish = finish
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="write-behind")
         self._pending: deque[Future[None]] = deque()
 
@@ -85,6 +91,10 @@ class WriteBehind(Generic[_T]):
         if len(self._pending) >= _DEPTH:
             self._pending.popleft().result()
         self._pending.append(self._pool.submit(self._write, item))
+
+    def end(self) -> None:
+        """Have finished what was written, without waiting for that: no more items come."""
+        self._pending.append(self._pool.submit(self._finish))
 
     def flush(self) -> None:
         """Wait until everything is written; raises what a write raised."""

@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rfmstream.engine.core.checkpoint.created import create
+from rfmstream.engine.files.parquet_sink import ParquetSink
 from rfmstream.engine.files.text_rows import (
     ROWS_AT_ONCE,
     csv_header,
@@ -28,23 +29,17 @@ from rfmstream.engine.files.text_rows import (
 )
 from rfmstream.schemas.errors import ConfigError, TransportError
 
-PARQUET_GROUP_ROWS: Final = 1 << 19
-"""Rows of a Parquet row group: enough to compress well and to be skipped as a whole, few enough to hold in memory."""
-
 CSV_IS_SAFE: Final[ContextVar[bool]] = ContextVar("CSV_IS_SAFE", default=False)
 """Whether CSV files that are opened from now on guard the texts that a spreadsheet would run: `--csv-safe`."""
-
-_FEW_VALUES: Final = ("type",)
-"""Columns of few values, beside those that are dictionaries anyway."""
-
-_REPEATED: Final = ("next_change_at",)
-"""Numbers of which many that are alike follow each other: a codec makes less of them than differences do."""
 
 
 class _Sink(Protocol):
     def write(self, batch: pa.RecordBatch) -> None: ...
 
     def close(self) -> None: ...
+
+    def abandon(self) -> None:
+        """Close without an end: the file is removed next."""
 
 
 class OutputFile:
@@ -124,7 +119,7 @@ class OutputFile:
         # It goes anyway, and the failure that led here is the one to tell.
         with suppress(OSError, pa.ArrowException):
             if sink is not None:
-                sink.close()
+                sink.abandon()
         with suppress(OSError):  # a name too long for the system is one to remove, too
             part.unlink(missing_ok=True)
 
@@ -245,56 +240,6 @@ def _force(path: Path) -> None:
         os.close(descriptor)
 
 
-class _ParquetSink:
-    """Gathers rows to whole row groups: each write to a Parquet file would end one."""
-
-    def __init__(self, path: Path, schema: pa.Schema) -> None:
-        self._schema = schema
-        self._held: list[pa.RecordBatch] = []
-        self._held_rows = 0
-        # Only columns of few values gain by a dictionary; one of ids would be built and thrown away.
-        few = [
-            field.name for field in schema if pa.types.is_dictionary(field.type) or field.name in _FEW_VALUES
-        ]
-        # Rows come in order of time: what else could be skipped by its bounds is in every row group. They are a
-        # quarter of what encoding costs.
-        instants = [field.name for field in schema if pa.types.is_timestamp(field.type)]
-        # Numbers are packed as differences, at half of what a codec or a dictionary takes and no larger.
-        numbers = [
-            field.name
-            for field in schema
-            if field.name not in _REPEATED and (field.name in instants or pa.types.is_integer(field.type))
-        ]
-        others = [field.name for field in schema if field.name not in numbers]
-        self._writer = pq.ParquetWriter(
-            path,
-            schema,
-            compression={**dict.fromkeys(numbers, "NONE"), **dict.fromkeys(others, "ZSTD")},
-            compression_level=dict.fromkeys(others, 1),
-            use_dictionary=few,
-            column_encoding=dict.fromkeys(numbers, "DELTA_BINARY_PACKED"),
-            write_statistics=instants,
-        )
-
-    def write(self, batch: pa.RecordBatch) -> None:
-        self._held.append(batch)
-        self._held_rows += batch.num_rows
-        if self._held_rows >= PARQUET_GROUP_ROWS:
-            self._write_group()
-
-    def _write_group(self) -> None:
-        table = pa.Table.from_batches(self._held, schema=self._schema)
-        self._held, self._held_rows = [], 0
-        self._writer.write_table(table, row_group_size=2 * PARQUET_GROUP_ROWS)
-
-    def close(self) -> None:
-        try:
-            if self._held:
-                self._write_group()
-        finally:
-            self._writer.close()
-
-
 class _ArrowSink:
     """An uncompressed IPC file: a reader maps it into memory instead of decoding it."""
 
@@ -306,6 +251,9 @@ class _ArrowSink:
 
     def close(self) -> None:
         self._writer.close()
+
+    def abandon(self) -> None:
+        self.close()
 
 
 class _TextSink:
@@ -321,6 +269,9 @@ class _TextSink:
     def close(self) -> None:
         self._file.close()
 
+    def abandon(self) -> None:
+        self.close()
+
 
 def _csv_sink(path: Path, schema: pa.Schema) -> _TextSink:
     return _TextSink(path, csv_header(schema), safe_csv_lines if CSV_IS_SAFE.get() else csv_lines)
@@ -331,7 +282,7 @@ def _json_lines_sink(path: Path, _: pa.Schema) -> _TextSink:
 
 
 _SINKS: Final[dict[str, Callable[[Path, pa.Schema], _Sink]]] = {
-    ".parquet": _ParquetSink,
+    ".parquet": ParquetSink,
     ".arrow": _ArrowSink,
     ".csv": _csv_sink,
     ".jsonl": _json_lines_sink,

@@ -2,25 +2,22 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rfmstream.engine.events.arrow_buffers import STREAM_END, check_buffers, check_types
-from rfmstream.engine.events.json_scan import OrderScanner
 from rfmstream.engine.files.asked import check_arrow
 from rfmstream.engine.files.chunks import Chunk
-from rfmstream.engine.files.delimited import read_delimited
-from rfmstream.engine.files.html_tables import read_html
 from rfmstream.engine.files.input_files import HEAD_BYTES, InputFile, byte_stream, naming, reading, unpacked
-from rfmstream.engine.files.jsonlines import read_json_lines
 from rfmstream.engine.files.parquet import bounded, open_parquet
-from rfmstream.engine.files.workbooks import read_workbook
-from rfmstream.engine.files.xml_tables import read_xml
 from rfmstream.schemas.errors import InputError
 from rfmstream.schemas.mapping import EACH
+
+if TYPE_CHECKING:
+    from rfmstream.engine.events.json_scan import OrderScanner
 
 __all__ = ["Chunk", "read_arrow", "read_chunks"]
 
@@ -33,7 +30,7 @@ def read_chunks(
     *,
     first_row: int,
     tick: Callable[[int], None],
-    scanner: OrderScanner | None = None,
+    scanner: "OrderScanner | None" = None,
 ) -> Iterator[Chunk]:
     """Yield the wanted columns of a file (those it has), with the ordinals of its rows from `first_row` on.
 
@@ -44,18 +41,29 @@ def read_chunks(
             tick    called with the bytes of the file consumed so far
     Errors  InputError  the file is damaged or cannot be read
     """
+    # A run has files of one format or two: the readers of the others need not be loaded.
     with reading(file.name), naming(file.name):
         if file.format == "csv":
+            from rfmstream.engine.files.delimited import read_delimited
+
             yield from read_delimited(file, wanted, first_row=first_row, tick=tick)
         elif file.format == "jsonl":
+            from rfmstream.engine.files.jsonlines import read_json_lines
+
             yield from read_json_lines(file, wanted, first_row=first_row, tick=tick, scanner=scanner)
         elif file.format == "html":
+            from rfmstream.engine.files.html_tables import read_html
+
             with byte_stream(file) as stream:
                 head = stream.read(HEAD_BYTES)
             yield from read_html(file, wanted, first_row=first_row, tick=tick, head=head)
         elif file.format == "xml":
+            from rfmstream.engine.files.xml_tables import read_xml
+
             yield from read_xml(file, wanted, first_row=first_row, tick=tick)
         elif file.format == "xlsx":
+            from rfmstream.engine.files.workbooks import read_workbook
+
             with unpacked(file) as path:
                 yield from read_workbook(file, path, wanted, first_row=first_row, tick=tick)
         else:

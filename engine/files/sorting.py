@@ -3,14 +3,17 @@
 Source  docs/semantics.md 5, rule 3
 """
 
+from collections import deque
 from collections.abc import Iterator
 from contextlib import ExitStack
+from itertools import pairwise
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
 import numpy as np
 import pyarrow as pa
 
+from rfmstream.engine.files.background import map_ahead
 from rfmstream.engine.files.runs import RUN_BATCH_ROWS, RunWriter, merged
 from rfmstream.engine.files.scratch import scratch
 from rfmstream.schemas.codes import OrderType
@@ -20,6 +23,10 @@ if TYPE_CHECKING:
 
 BATCH_ROWS: Final = 1 << 17
 _OFFSETS_MAX: Final = 2**31 - 1
+_THREADS: Final = 2
+"""They sort beside the thread that folds what was sorted before."""
+_CELL_BITS: Final = 16
+_STRETCH_ROWS: Final = 1 << 17
 
 
 def times_us(batch: pa.RecordBatch) -> np.ndarray[Any, Any]:
@@ -130,18 +137,21 @@ class Sorter:
                 for start in range(0, batch.num_rows, rows):
                     yield batch.slice(start, rows)
             return
-        order = np.argsort(np.concatenate([places(batch) for batch in held]), kind="stable")
+        order = ascending(np.concatenate([places(batch) for batch in held]))
         # One contiguous array a column: taking from chunks would look the chunk up for every row and slice.
         schema = held[0].schema
         columns = [_contiguous([batch.column(name) for batch in held]) for name in schema.names]
         del held
-        for start in range(0, len(order), rows):
+
+        def taken(start: int) -> pa.RecordBatch:
             at = pa.array(order[start : start + rows])
-            taken = [column.take(at) for column in columns]
-            yield pa.RecordBatch.from_arrays(
-                [array.cast(field.type) for array, field in zip(taken, schema, strict=True)],
+            arrays = [column.take(at) for column in columns]
+            return pa.RecordBatch.from_arrays(
+                [array.cast(field.type) for array, field in zip(arrays, schema, strict=True)],
                 schema=schema,
             )
+
+        yield from map_ahead(taken, range(0, len(order), rows), _THREADS, lambda: None)
 
     def _spill(self) -> None:
         if self._folder is None:
@@ -150,6 +160,39 @@ class Sorter:
             for batch in self._drain(RUN_BATCH_ROWS):
                 run.write(batch)
         self._runs.append(run.path)
+
+
+def ascending(place: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Return what `np.argsort(place, kind="stable")` does, in half the time and by several threads.
+
+    In      place  i64[n], n > 0, of which the least and the greatest are less than 2**63 apart
+
+    The places are first dealt out to stretches of the scale that hold about as many each, then each stretch is
+    sorted within the caches.
+    """
+    lowest = place.min()
+    shift = max(int(place.max() - lowest).bit_length() - _CELL_BITS, 0)
+    cell = ((place - lowest) >> shift).astype(np.uint16)
+    counts = np.bincount(cell)
+    stretch = ((np.cumsum(counts) - counts) // _STRETCH_ROWS).astype(np.uint16)[cell]
+    order = np.argsort(stretch, kind="stable")
+
+    def sort(span: tuple[int, int]) -> None:
+        part = order[slice(*span)]
+        part[:] = part[_by_digits(place[part])]
+
+    spans = list(pairwise([0, *np.cumsum(np.bincount(stretch)).tolist()]))
+    deque(map_ahead(sort, spans, _THREADS, lambda: None), maxlen=0)
+    return order
+
+
+def _by_digits(place: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Return the stable order of places, digit by digit: numbers of 16 bits are what numpy sorts without comparing."""
+    above = place - (place.min() if len(place) else 0)
+    order = np.argsort(above.astype(np.uint16), kind="stable")
+    for shift in range(16, int(above.max(initial=0)).bit_length(), 16):
+        order = order[np.argsort((above >> shift).astype(np.uint16)[order], kind="stable")]
+    return order
 
 
 def _key(batch: pa.RecordBatch) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:

@@ -3,6 +3,8 @@
 Sorted input streams in bounded memory. Other input is sorted in memory while it fits the budget, else through
 sorted runs in a temporary directory. Whether input is sorted is found out by reading its time column first:
 always where that is cheap (Parquet, Arrow), else only where the input may not fit.
+
+What few runs need, such as input maps, is loaded by those that do.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -14,7 +16,6 @@ import numpy as np
 import pyarrow as pa
 
 from rfmstream.engine.events.attributes import concat
-from rfmstream.engine.events.json_scan import OrderScanner
 from rfmstream.engine.events.normalise import (
     CONTRACT_COLUMNS,
     NO_ORDERS,
@@ -23,13 +24,10 @@ from rfmstream.engine.events.normalise import (
     rejected_batch,
 )
 from rfmstream.engine.events.times import Instants, read_instants
-from rfmstream.engine.files.conversion import Conversion
 from rfmstream.engine.files.evaluate import SourceRows, find_column
 from rfmstream.engine.files.fill_down import FillDown
 from rfmstream.engine.files.identities import Identities
 from rfmstream.engine.files.input_files import InputFile, find_files, naming
-from rfmstream.engine.files.lines import LineSums
-from rfmstream.engine.files.mapping import Mapper, by_row
 from rfmstream.engine.files.rates import Rates
 from rfmstream.engine.files.readers import Chunk, read_chunks
 from rfmstream.engine.files.sorting import Sorter, TieSorter, times_us
@@ -96,10 +94,11 @@ class OrderStream:
         self._file_number = 0
         self._files = files
         self._map = input_map
-        self._mapper = (
-            None
-            if input_map is None
-            else Mapper(
+        self._mapper = None
+        if input_map is not None:
+            from rfmstream.engine.files.mapping import Mapper
+
+            self._mapper = Mapper(
                 input_map,
                 currency=currency,
                 time_zone=time_zone,
@@ -107,12 +106,12 @@ class OrderStream:
                 keeps_foreign=rates is not None,
                 attributes=attributes,
             )
-        )
         self._attributes = tuple(attributes)
-        is_plain = input_map is None and rates is None
-        self._scanner = (
-            OrderScanner(currency=currency, time_zone=time_zone, attributes=attributes) if is_plain else None
-        )
+        self._scanner = None
+        if input_map is None and rates is None and any(file.format == "jsonl" for file in files):
+            from rfmstream.engine.events.json_scan import OrderScanner
+
+            self._scanner = OrderScanner(currency=currency, time_zone=time_zone, attributes=attributes)
         self._identities = identities
         self._rates = rates
         self._currency = currency
@@ -247,6 +246,8 @@ class OrderStream:
 
     def _line_sums(self) -> Iterator[Batches]:
         """Yield rejected lines, and last all orders."""
+        from rfmstream.engine.files.lines import LineSums
+
         assert self._mapper is not None, "only a map sums lines"
         sums = LineSums(self._mapper, currency=self._currency, memory_budget_bytes=self._budget_bytes)
         for chunk in self._chunks(self._mapper.columns(), "read"):
@@ -259,6 +260,8 @@ class OrderStream:
         yield self._own_ids(orders), rejected
 
     def _rated(self, rates: Rates) -> Iterator[Batches]:
+        from rfmstream.engine.files.conversion import Conversion
+
         conversion = Conversion(rates, memory_budget_bytes=self._budget_bytes)
         parts: Iterator[tuple[str | None, Batches]]
         if self._map is not None and self._map.sum_lines:
@@ -294,6 +297,8 @@ class OrderStream:
             else:
                 orders, rejected = self._normalised(chunk)
                 if chunk.orders is not None:
+                    from rfmstream.engine.files.mapping import by_row
+
                     orders = by_row([chunk.orders, orders]) if orders.num_rows else chunk.orders
             if chunk.row_count:
                 yield chunk, (self._own_ids(orders), _with_damaged(chunk, rejected))

@@ -207,8 +207,8 @@ def replay(  # noqa: PLR0913 - the options of one command
         )
         rejections = RejectedRows(made.get("rejected"), files)
         with (
-            WriteBehind(made["changes"].write if "changes" in made else drop) as changes,
-            WriteBehind(made["signals"].write if "signals" in made else drop) as signals,
+            _behind(made.get("changes")) as changes,
+            _behind(made.get("signals")) as signals,
         ):
             if taken is not None:
                 put(changes, taken)
@@ -227,10 +227,13 @@ def replay(  # noqa: PLR0913 - the options of one command
                 check_as_of(engine, as_of_us)
                 put(changes, engine.advance(as_of_us))
                 put(signals, engine.signals)
+            # The ends of the files are written, and the disk waited for, while the customers are measured.
+            changes.end()
+            signals.end()
+            snapshot = engine.snapshot()
         counters = engine.counters.since(before)
         if strict and counters.rejected:
             raise rejections.refusal(counters)
-        snapshot = engine.snapshot()
         _finish(made, snapshot)
         fuller = fuller_files(made) if checkpoint is not None and before.read else {}
         kept = (
@@ -323,6 +326,10 @@ def open_outputs(stack: ExitStack, outputs: Outputs, ruleset: Ruleset) -> dict[s
         stack.push(made[name])
         made[name].open()
     return made
+
+
+def _behind(out: OutputFile | None) -> WriteBehind[pa.RecordBatch]:
+    return WriteBehind(drop) if out is None else WriteBehind(out.write, out.finish)
 
 
 def _finish(made: Mapping[str, OutputFile], snapshot: pa.Table) -> None:

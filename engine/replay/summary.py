@@ -39,6 +39,7 @@ class Summary:
             memory_bytes  of the state, by what it holds; of all parts together
             parts         in which it was replayed, one after the other; None: as a whole
             files         rows written, by file
+            ruleset       as it was followed: without its signals where nothing took them
     """
 
     ruleset: Ruleset
@@ -124,7 +125,9 @@ class Summary:
             "signals": {
                 "total": sum(rows.signals.values()),
                 "by_kind": in_order(rows.signals, SIGNAL_KINDS),
-            },
+            }
+            if self.ruleset.asks_signals
+            else None,
             "customers": self.customers,
             "tiers": [
                 {

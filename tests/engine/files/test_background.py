@@ -51,6 +51,21 @@ def test_leaving_early_stops_the_reader() -> None:
     assert stopped.is_set()
 
 
+def test_what_was_not_drawn_is_closed() -> None:
+    closed = []
+
+    def items() -> Iterator[int]:
+        try:
+            yield from range(100)
+        finally:
+            closed.append(True)
+
+    drawn = items()
+    for _ in read_ahead(drawn, lambda: None):
+        break
+    assert closed
+
+
 def test_writes_come_in_order_and_are_done_at_the_end() -> None:
     written: list[int] = []
     with WriteBehind(written.append) as behind:
@@ -65,3 +80,27 @@ def test_a_failed_write_is_told() -> None:
 
     with pytest.raises(OSError, match="full"), WriteBehind(write) as behind:
         behind.put(1)
+
+
+def test_the_end_comes_behind_everything_and_is_not_waited_for() -> None:
+    done: list[object] = []
+    may_end = threading.Event()
+
+    def finish() -> None:
+        assert may_end.wait(10)
+        done.append("end")
+
+    with WriteBehind(done.append, finish) as behind:
+        for number in range(10):
+            behind.put(number)
+        behind.end()
+        may_end.set()
+    assert done == [*range(10), "end"]
+
+
+def test_a_failed_end_is_told() -> None:
+    def finish() -> None:
+        raise OSError("full")
+
+    with pytest.raises(OSError, match="full"), WriteBehind[int](lambda _: None, finish) as behind:
+        behind.end()

@@ -8,12 +8,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from rfmstream.engine.files.output import (
-    PARQUET_GROUP_ROWS,
     OutputFile,
     check_output,
     check_outputs,
     write_table,
 )
+from rfmstream.engine.files.parquet_sink import GROUP_ROWS
 from rfmstream.engine.replay.generate import generate
 from rfmstream.schemas.errors import ConfigError, TransportError
 
@@ -99,7 +99,7 @@ def test_nothing_is_there_before_it_is_published(tmp_path: Path) -> None:
 def test_parquet_has_whole_row_groups(tmp_path: Path) -> None:
     path = tmp_path / "out.parquet"
     batch = pa.record_batch({"n": pa.array(range(10_000))})
-    count = PARQUET_GROUP_ROWS // 10_000 + 2
+    count = GROUP_ROWS // 10_000 + 2
     with OutputFile(path, batch.schema) as out:
         for _ in range(count):
             out.write(batch)

@@ -3,10 +3,13 @@
 import csv
 import json
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+from click.testing import CliRunner
 
+from rfmstream.engine.cli.app import cli
 from rfmstream.engine.replay.replay import Outputs, open_engine, replay
 from rfmstream.engine.replay.summary import summarise
 from rfmstream.schemas.errors import ConfigError
@@ -57,3 +60,30 @@ def test_a_ruleset_without_signals_is_told_so(history: Path, tmp_path: Path) -> 
             outputs=Outputs(signals=tmp_path / "signals.csv"),
         )
     assert list(tmp_path.glob("signals*")) == []
+
+
+def command(history: Path, *options: object) -> dict[str, Any]:
+    words = [str(word) for word in ("replay", history, "--json", *options)]
+    result = CliRunner().invoke(cli, words, prog_name="rfmstream")
+    assert result.exit_code == 0, result.output
+    told: dict[str, Any] = json.loads(result.stdout)
+    return told
+
+
+def test_the_command_follows_signals_where_something_takes_them(history: Path, tmp_path: Path) -> None:
+    paths = [tmp_path / f"{name}.parquet" for name in ("silent", "told", "views", "views-told")]
+    silent = command(history, "--changes", paths[0])
+    told = command(history, "--changes", paths[1], "--signals", tmp_path / "signals.parquet")
+    kept = command(history, "--checkpoint", tmp_path / "state")
+    assert silent["signals"] is None
+    assert told["signals"] == kept["signals"]
+    assert told["signals"]["total"] == pq.read_metadata(tmp_path / "signals.parquet").num_rows > 0
+    views = ("--ruleset", "rfm8", "--ruleset", "rfm8-annual")
+    command(history, *views, "--changes", paths[2])
+    command(history, *views, "--changes", paths[3], "--signals", tmp_path / "of-views.parquet")
+    # What tiers there are, and what the files say of their ruleset, does not depend on it.
+    assert paths[0].read_bytes() == paths[1].read_bytes()
+    assert paths[2].read_bytes() == paths[3].read_bytes()
+    assert {name: silent[name] for name in ("tiers", "changes", "fingerprint")} == {
+        name: told[name] for name in ("tiers", "changes", "fingerprint")
+    }
