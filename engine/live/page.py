@@ -46,6 +46,10 @@ class Held(NamedTuple):
 class Draws(Protocol):
     """Makes the page and its pictures; `engine.insight.report.live_page.LivePage`. Called in any thread."""
 
+    def warm_up(self) -> None:
+        """Do what takes long the first time."""
+        ...
+
     def shell(self) -> tuple[str, str]:
         """Return the page without any data, and its Content-Security-Policy."""
         ...

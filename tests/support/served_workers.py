@@ -45,6 +45,9 @@ def serving(board: Board, draws: Draws | None = None) -> Iterator[str]:
 class Shell:
     """A page without anything."""
 
+    def warm_up(self) -> None:
+        pass
+
     def shell(self) -> tuple[str, str]:
         return "", "default-src 'none'"
 
