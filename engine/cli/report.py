@@ -2,10 +2,14 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from rfmstream.engine.cli.options import FILE, chosen_ruleset, language_option, memory_option, ruleset_options
+
+if TYPE_CHECKING:
+    from rfmstream.schemas.mapping import InputMap
 
 _SUFFIXES = (".html", ".json")
 CUSTOMERS_MAX = 1000
@@ -120,11 +124,11 @@ def report(
         check_renderer()
     import orjson
 
-    from rfmstream.engine.cli.show import print_json
+    from rfmstream.engine.cli.warm_up import compile_kernels
     from rfmstream.engine.files.documents import write_document
-    from rfmstream.engine.files.mapping import load_map
     from rfmstream.engine.insight.report.build import Question, as_dict, build, zone_of_snapshot
 
+    compile_kernels("report")
     chosen = chosen_ruleset(ruleset, time_zone, currency)
     instants = _instants(
         {"--as-of": as_of, "--since": since, "--until": until},
@@ -135,7 +139,7 @@ def report(
             changes=changes,
             snapshot=snapshot,
             orders=orders,
-            input_map=None if map_name is None else load_map(map_name),
+            input_map=_map(map_name),
             ruleset=chosen,
             as_of_us=instants["--as-of"],
             since_us=instants["--since"],
@@ -163,6 +167,8 @@ def report(
             write_document(png / f"{name}.png", image)
             written.append(str(png / f"{name}.png"))
     if as_json:
+        from rfmstream.engine.cli.show import print_json
+
         print_json(as_dict(made))
         return
     click.echo(f"{made.customers:,} customers as of {made.as_of} by {made.ruleset}")
@@ -180,6 +186,14 @@ def _check(
             raise click.UsageError(f"--out {out}: its suffix is .html or .json")
     if map_name is not None and not orders:
         raise click.UsageError("--map reads --orders, and there are none")
+
+
+def _map(name: str | None) -> "InputMap | None":
+    if name is None:
+        return None
+    from rfmstream.engine.files.mapping import load_map
+
+    return load_map(name)
 
 
 def _instants(texts: dict[str, str | None], zone: Callable[[], str]) -> dict[str, int | None]:

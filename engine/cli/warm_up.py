@@ -70,6 +70,10 @@ KERNELS: Final = {
         *("record_batches.count_records", "record_batches.gather"),
         *("record_batches.index_records", "record_batches.number_runs"),
     ),
+    "report": (
+        *("group_sums.sum_bins", "group_sums.sum_groups", "local_days.local_days", "movement.count_days"),
+        *("movement.count_moves", "movement.follow_customers", "movement.put_again"),
+    ),
     "state": (
         *("entry_ids.gather_entry_ids", "entry_ids.size_entry_ids"),
         *("restore.load_customer_ids", "restore.load_entry_ids", "verify.verify_clock"),
@@ -82,8 +86,8 @@ KERNELS: Final = {
 A kernel that several parts need stands with one of them.
 
 "values" are texts beyond ASCII and amounts that are no text, "maps" what input maps reckon with, "questions" what is
-asked of an engine now and then, "state" a checkpoint and what reads it; "records" and "fetches" are the live worker's,
-"histories" those of `rfmstream generate`.
+asked of an engine now and then, "report" what a report counts by, "state" a checkpoint and what reads it; "records" and
+"fetches" are the live worker's, "histories" those of `rfmstream generate`.
 """
 
 _ALIKE: Final = ("orders", "time", "snapshot", "state", "questions")
@@ -228,6 +232,12 @@ def _state() -> None:
         Engine.restore(folder)
 
 
+def _report() -> None:
+    from rfmstream.engine.insight.report.warm import warm_up
+
+    warm_up()
+
+
 def _time() -> None:
     """Let time pass for an engine without customers."""
     from rfmstream.engine.core.engine import Engine
@@ -343,6 +353,7 @@ _PARTS: Final = {
     "values": _values,
     "maps": _maps,
     "questions": _questions,
+    "report": _report,
     "jsonl": _jsonl,
     "records": _records,
     "fetches": _fetches,

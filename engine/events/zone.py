@@ -13,14 +13,14 @@ from zoneinfo import ZoneInfo
 import numpy as np
 from numpy.typing import NDArray
 
+from rfmstream.kernels.local_days import local_days as kernel
+
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _SECOND: Final = timedelta(seconds=1)
 # Before 1840 there is local mean time only; from 2038 on a rule for ever, but in Morocco, whose offset follows the moon
 # and is listed until 2087.
 _YEARS_WITH_HISTORY: Final = (1840, 2088)
 _CYCLE_YEARS: Final = 400
-_DAY_US: Final = 86_400_000_000
-_CYCLE_US: Final = 146_097 * _DAY_US
 
 
 @lru_cache(maxsize=16)
@@ -52,8 +52,10 @@ def zone_table(name: str) -> tuple[NDArray[np.int64], NDArray[np.int64], int]:
 def local_days(name: str, at_us: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return the days of instants in a zone's calendar: i64[n] days since 1970. In: at_us i64[n], µs since 1970 UTC."""
     starts, offsets, cycle_us = zone_table(name)
-    looked_up = np.where(at_us >= cycle_us, at_us - ((at_us - cycle_us) // _CYCLE_US + 1) * _CYCLE_US, at_us)
-    days: NDArray[np.int64] = (at_us + offsets[np.searchsorted(starts, looked_up, "right") - 1]) // _DAY_US
+    days = np.empty(len(at_us), np.int64)
+    at_us = np.ascontiguousarray(at_us).view()
+    at_us.flags.writeable = False
+    kernel(at_us, starts, offsets, cycle_us, days)
     return days
 
 

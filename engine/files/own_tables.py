@@ -3,21 +3,22 @@
 A file may hold more columns than are asked for: later versions add some.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from types import ModuleType
+from typing import Final, TypeVar
 
 import pyarrow as pa
-import pyarrow.csv
-import pyarrow.dataset as ds
 import pyarrow.parquet as pq
-from pyarrow.fs import LocalFileSystem
 
-from rfmstream.engine.files.readers import read_arrow
+from rfmstream.engine.core.processors import usable_cores
 from rfmstream.schemas.changes import CHANGE_SCHEMA
 from rfmstream.schemas.errors import InputError
 from rfmstream.schemas.snapshots import SNAPSHOT_SCHEMA
+
+_T = TypeVar("_T")
 
 CHANGES: Final = "tier changes"
 SNAPSHOT: Final = "a snapshot"
@@ -25,7 +26,6 @@ SNAPSHOT: Final = "a snapshot"
 _OPTIONAL: Final = pa.schema([("view", pa.string()), ("population", pa.string())])
 _SCHEMAS: Final = {CHANGES: CHANGE_SCHEMA, SNAPSHOT: SNAPSHOT_SCHEMA}
 _MADE_BY: Final = {CHANGES: "replay --changes", SNAPSHOT: "replay --snapshot or snapshot --out"}
-_SUFFIXES: Final = (".parquet", ".arrow", ".csv", ".jsonl")
 
 
 def read_table(path: Path, columns: Sequence[str], *, kind: str) -> pa.Table:
@@ -37,15 +37,37 @@ def read_table(path: Path, columns: Sequence[str], *, kind: str) -> pa.Table:
     Errors  InputError  no such file, not of that kind, or damaged
     """
     path = Path(path)
-    with reading(path, kind, f"name a file of {_MADE_BY[kind]}"):
-        names = names_of(path, kind)
-        missing = [name for name in _SCHEMAS[kind].names if name not in (*names, *_OPTIONAL.names)]
-        if missing or (kind == CHANGES and "tier" in names):
-            problem = f"is not a file of {kind}" + (f": it has no column {missing[0]}" if missing else "")
-            raise InputError(problem, source=path, fix=f"name one of {_MADE_BY[kind]}")
-        table = _read(path, pa.schema([(name, _type_of(name, kind)) for name in columns if name in names]))
+    with reading(path, kind, _fix(kind)):
+        table = _read(path, _schema_of(path, columns, kind))
         table.validate(full=path.suffix.lower() == ".arrow")
     return table.unify_dictionaries()
+
+
+def read_pieces(path: Path, columns: Sequence[str], then: Callable[[pa.Table], _T], *, kind: str) -> list[_T]:
+    """Read a file as `read_table` does, piece by piece, several at the same time, and do something with each.
+
+    In      then  what is done, in any thread; a piece's memory is free again after it
+    Returns what it returned, in the order of the rows
+    Errors  as of `read_table`
+    """
+    path = Path(path)
+    count = 1
+    if path.suffix.lower() == ".parquet":
+        with reading(path, kind, _fix(kind)):
+            schema = _schema_of(path, columns, kind)
+            metadata = pq.read_metadata(path)
+            count = metadata.num_row_groups
+    if count == 1:
+        return [then(read_table(path, columns, kind=kind))]
+
+    def piece(number: int) -> _T:
+        with reading(path, kind, _fix(kind)):
+            table = _read_parquet(path, schema, metadata=metadata, row_group=number)
+            table.validate()
+        return then(table)
+
+    with ThreadPoolExecutor(usable_cores(), thread_name_prefix="read") as pool:
+        return list(pool.map(piece, range(count)))
 
 
 def read_fields(path: Path, fields: Sequence[pa.Field], *, what: str, fix: str | None = None) -> pa.Table:
@@ -79,28 +101,8 @@ def names_of(path: Path, what: str) -> list[str]:
     """
     if path.suffix.lower() == ".parquet":
         return list(pq.read_schema(path).names)
-    return list(format_of(path, what).inspect(str(path), LocalFileSystem()).names)
-
-
-def format_of(path: Path, what: str, plain: pa.Schema | None = None) -> ds.FileFormat:
-    """Return the format that a file's suffix names.
-
-    In      plain  the types of its columns: a guess would turn an id such as 00042 into a number
-    Errors  InputError  its suffix is of none that rfmstream writes
-    """
-    suffix = path.suffix.lower()
-    if suffix not in _SUFFIXES:
-        raise InputError(
-            f"is not a file of {what}", source=path, fix=f"its suffix is one of {' '.join(_SUFFIXES)}"
-        )
-    if suffix == ".csv":
-        options = pyarrow.csv.ConvertOptions(
-            column_types=plain, strings_can_be_null=True, quoted_strings_can_be_null=False
-        )
-        return ds.CsvFileFormat(convert_options=options)
-    return {".parquet": ds.ParquetFileFormat, ".arrow": ds.IpcFileFormat, ".jsonl": ds.JsonFileFormat}[
-        suffix
-    ]()
+    names: list[str] = _other_formats().names_in(path, what)
+    return names
 
 
 def plain_schema(fields: Iterable[pa.Field]) -> pa.Schema:
@@ -121,6 +123,23 @@ def reading(path: Path, what: str, fix: str | None) -> Iterator[None]:
         raise InputError(f"cannot be read as {what}: {words}", source=path, fix=fix) from error
 
 
+def _fix(kind: str) -> str:
+    return f"name a file of {_MADE_BY[kind]}"
+
+
+def _schema_of(path: Path, columns: Sequence[str], kind: str) -> pa.Schema:
+    """Return how the columns are read that a file has.
+
+    Errors  InputError  it is not of the kind
+    """
+    names = names_of(path, kind)
+    missing = [name for name in _SCHEMAS[kind].names if name not in (*names, *_OPTIONAL.names)]
+    if missing or (kind == CHANGES and "tier" in names):
+        problem = f"is not a file of {kind}" + (f": it has no column {missing[0]}" if missing else "")
+        raise InputError(problem, source=path, fix=f"name one of {_MADE_BY[kind]}")
+    return pa.schema([(name, _type_of(name, kind)) for name in columns if name in names])
+
+
 def _type_of(name: str, kind: str) -> pa.DataType:
     """Return what a column is read as: dictionaries with indices of 32 bits, which every reader can make."""
     if name in _OPTIONAL.names:
@@ -131,17 +150,29 @@ def _type_of(name: str, kind: str) -> pa.DataType:
 
 def _read(path: Path, schema: pa.Schema) -> pa.Table:
     """Read the columns of a schema, all of which the file has."""
-    suffix, plain = path.suffix.lower(), plain_schema(schema)
-    if suffix == ".parquet":
-        words = [field.name for field in schema if pa.types.is_dictionary(field.type)]
-        with pq.ParquetFile(path, read_dictionary=words) as file:
-            table = file.read(schema.names).select(schema.names)
-    elif suffix == ".arrow":
-        # Arrow itself follows the offsets of a damaged file wherever they lead; `read_arrow` looks first.
-        batches = [batch.select(schema.names).cast(plain) for _, batch, _ in read_arrow(path, schema.names)]
-        table = pa.Table.from_batches(batches, schema=plain)
-    else:
-        table = ds.dataset(path, schema=plain, format=format_of(path, "", plain)).to_table()
+    if path.suffix.lower() == ".parquet":
+        return _read_parquet(path, schema)
+    table = _other_formats().read_rows(path, plain_schema(schema))
+    return table.cast(schema) if table.schema != schema else table
+
+
+def _other_formats() -> ModuleType:
+    from rfmstream.engine.files import dataset_formats  # noqa: PLC0415 - see there
+
+    return dataset_formats
+
+
+def _read_parquet(
+    path: Path, schema: pa.Schema, *, metadata: pq.FileMetaData | None = None, row_group: int | None = None
+) -> pa.Table:
+    """Read columns of a Parquet file, or of one of its row groups, which takes one thread."""
+    words = [field.name for field in schema if pa.types.is_dictionary(field.type)]
+    with pq.ParquetFile(path, read_dictionary=words, metadata=metadata) as file:
+        if row_group is None:
+            table = file.read(schema.names)
+        else:
+            table = file.read_row_group(row_group, schema.names, use_threads=False)
+    table = table.select(schema.names)
     return table.cast(schema) if table.schema != schema else table
 
 

@@ -14,8 +14,8 @@ import pyarrow.compute as pc
 
 from rfmstream.engine.events.instants import parse_instant, to_text
 from rfmstream.engine.files.own_tables import CHANGES, read_table
+from rfmstream.engine.insight.report.columns import hash_customers
 from rfmstream.engine.insight.report.movement import by_customer
-from rfmstream.engine.insight.report.sources import hash_customers
 from rfmstream.schemas.errors import ConfigError, InputError
 from rfmstream.schemas.ruleset import Ruleset
 from rfmstream.schemas.ruleset_identity import ruleset_of

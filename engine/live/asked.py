@@ -1,19 +1,68 @@
-"""Which view and which population a request asks for: `?view=NAME&population=VALUE`.
+"""What a request asks for: the keys of its query, and the view and population they name.
 
-Source: docs/views.md
+Source: docs/views.md, docs/live.md (Status pages)
 """
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
 from aiohttp import web
 
 from rfmstream.engine.live.board import Board, Watched
-from rfmstream.schemas.errors import ConfigError
+from rfmstream.engine.service.page_server import Handler
+from rfmstream.schemas.errors import ConfigError, TransportError
 from rfmstream.schemas.plan import View, no_view
 from rfmstream.schemas.ruleset import Ruleset
+
+RETRY_AFTER_S: Final = 1
+POPULATIONS_NAMED_MAX: Final = 20
+"""So many populations an error names: there may be tens of thousands."""
+
+
+def answering(handler: Handler, *keys: str) -> Handler:
+    """Return a handler of requests with these keys in their query and no others, each at most once.
+
+    A ConfigError is answered by 400, a TransportError by 503 with Retry-After; who has begun to send raises none.
+    """
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        try:
+            _check(request, keys)
+            return await handler(request)
+        except ConfigError as error:
+            return web.Response(status=400, text=f"{error}\n")
+        except TransportError as error:
+            return later(str(error))
+
+    return answer
+
+
+def later(why: str) -> web.Response:
+    """Return the answer of a worker that cannot tell yet."""
+    return web.Response(status=503, headers={"Retry-After": str(RETRY_AFTER_S)}, text=f"not ready: {why}\n")
+
+
+def asked_bool(request: web.Request, key: str, *, default: bool) -> bool:
+    """Return what a key of the query says, `true` or `false`.
+
+    Errors  ConfigError  something else
+    """
+    text = request.query.get(key)
+    if text not in (None, "true", "false"):
+        raise ConfigError(f"{text!r} is neither true nor false", key=key, fix="write true or false")
+    return default if text is None else text == "true"
+
+
+def _check(request: web.Request, keys: Sequence[str]) -> None:
+    for name in request.query:
+        if name not in keys:
+            fix = f"its keys are {', '.join(keys)}" if keys else "it has none"
+            raise ConfigError(f"is no key of {request.path[:80]!r}", key=name[:80], fix=fix)
+        if len(request.query.getall(name)) > 1:
+            raise ConfigError("is there more than once", key=name, fix="name it once")
 
 
 @dataclass(frozen=True)
@@ -52,10 +101,9 @@ class AskedView:
         return table.filter(pc.equal(table["population"], self.population))
 
 
-def asked_view(request: web.Request, board: Board, *, in_one: bool = False) -> AskedView:
+def asked_view(request: web.Request, board: Board) -> AskedView:
     """Return what a request asks for.
 
-    In      in_one  one population has to be named, where there are some
     Errors  ConfigError  there is no such view, or it has no populations
     """
     name, population = request.query.get("view"), request.query.get("population")
@@ -68,13 +116,25 @@ def asked_view(request: web.Request, board: Board, *, in_one: bool = False) -> A
     elif views:
         view = next((each for each in views if not each.shadow), views[0])
     if population is not None and (view is None or view.per is None):
+        parted = [each.name for each in views if each.per is not None]
         raise ConfigError(
-            "the view has no populations", key="population", fix="leave it out, or name a view with per"
-        )
-    if in_one and population is None and view is not None and view.per is not None:
-        raise ConfigError(
-            f"view {view.name} has a population for each {view.per}",
+            "the view has no populations",
             key="population",
-            fix="name one, or ask for all with POST /customers",
+            fix="leave it out" + (f", or name a view that has some: {', '.join(parted)}" if parted else ""),
         )
     return AskedView(board.ruleset if view is None else view.ruleset, view, population)
+
+
+def no_population(view: View, names: Sequence[str]) -> ConfigError:
+    """Build (not raise) the error of a question about one population that names none.
+
+    In      names  those that there are, as far as they are known here
+    """
+    told = ", ".join(names[:POPULATIONS_NAMED_MAX])
+    more = len(names) - POPULATIONS_NAMED_MAX
+    return ConfigError(
+        f"view {view.name} has a population for each {view.per}",
+        key="population",
+        fix=f"name one of {told or 'those of its orders'}{f' and {more:,} more' if more > 0 else ''}"
+        ", or ask for all with POST /customers",
+    )

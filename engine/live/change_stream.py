@@ -12,6 +12,7 @@ from typing import Final
 import pyarrow as pa
 from aiohttp import web
 
+from rfmstream.engine.live.asked import asked_bool
 from rfmstream.engine.live.feed import Feed, Line, LostError
 from rfmstream.schemas.changes import CHANGE_SCHEMA
 from rfmstream.schemas.errors import ConfigError
@@ -31,7 +32,10 @@ _log = logging.getLogger(__name__)
 
 
 class ChangeStream:
-    """Serves GET /changes?from=OFFSET&follow=false."""
+    """Serves GET /changes?from=OFFSET&follow=false.
+
+    As an Arrow stream it is what is kept from an offset on, or all of it: for those who want to count, not to follow.
+    """
 
     def __init__(self, feed: Feed) -> None:
         self._feed = feed
@@ -43,36 +47,42 @@ class ChangeStream:
         return self._clients
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
-        """Answer one client until it goes, or is left."""
-        if request.headers.get("Accept", "").startswith(ARROW_STREAM):
-            return await self._kept()
-        asked = request.headers.get("Last-Event-ID") or request.query.get("from", "newest")
+        """Answer one client until it goes, or is left.
+
+        Errors  ConfigError  that is no offset, or what a form does not have
+        """
+        is_arrow = request.headers.get("Accept", "").startswith(ARROW_STREAM)
+        follows = asked_bool(request, "follow", default=not is_arrow)
+        if is_arrow and follows:
+            raise ConfigError("an Arrow stream ends at the newest change", key="follow", fix="leave it out")
+        asked = request.headers.get("Last-Event-ID") or request.query.get(
+            "from", "oldest" if is_arrow else "newest"
+        )
         try:
             place = self._feed.place_of(asked)
-        except ConfigError as error:
-            return web.Response(status=400, text=f"{error}\n")
         except LostError:
             return web.Response(
                 status=410,
                 text=f"changes behind {asked[:40]} are not kept here any more: take a snapshot, and go on from the"
                 " offset it names, or read the topic of the changes\n",
             )
+        if is_arrow:
+            return await self._kept(place)
         if self._clients >= CLIENTS_MAX:
             text = f"{CLIENTS_MAX} clients follow the changes already\n"
             return web.Response(status=503, headers={"Retry-After": "10"}, text=text)
         self._clients += 1
         try:
-            return await self._serve(request, place)
+            return await self._serve(request, place, follows=follows)
         finally:
             self._clients -= 1
 
-    async def _kept(self) -> web.Response:
-        """Answer with all that is kept, as an Arrow stream: for those who want to count, not to follow."""
-        offset, tables = self._feed.offset(self._feed.end), self._feed.tables()
+    async def _kept(self, place: int) -> web.Response:
+        offset, tables = self._feed.offset(self._feed.end), self._feed.tables(place)
         body = await asyncio.to_thread(_as_arrow, tables)
         return web.Response(body=body, content_type=ARROW_STREAM, headers={"Rfmstream-Changes": offset})
 
-    async def _serve(self, request: web.Request, place: int) -> web.StreamResponse:
+    async def _serve(self, request: web.Request, place: int, *, follows: bool) -> web.StreamResponse:
         is_events = EVENT_STREAM in request.headers.get("Accept", "")
         response = web.StreamResponse(
             headers={
@@ -82,7 +92,6 @@ class ChangeStream:
                 "Rfmstream-Changes": self._feed.offset(place),
             }
         )
-        follows = request.query.get("follow", "true") != "false"
         try:
             await response.prepare(request)
             await self._follow(response, place, is_events=is_events, follows=follows)

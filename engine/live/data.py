@@ -16,13 +16,13 @@ from aiohttp import web
 
 from rfmstream.engine.events.instants import parse_instant, to_text
 from rfmstream.engine.live.access import Access
-from rfmstream.engine.live.asked import AskedView, asked_view
+from rfmstream.engine.live.asked import AskedView, answering, asked_view, later
 from rfmstream.engine.live.board import EXPECTED_HEADER, PARTITIONS_HEADER, READY_STATES, Board, Watched
 from rfmstream.engine.live.change_stream import ChangeStream
-from rfmstream.engine.live.lookup import ARROW_STREAM, Lookup
+from rfmstream.engine.live.lookup import ARROW_STREAM, CUSTOMER_PATH, Lookup, asked_id
 from rfmstream.engine.live.model import Source
 from rfmstream.schemas.codes import NEVER_US
-from rfmstream.schemas.errors import ConfigError, TransportError
+from rfmstream.schemas.errors import ConfigError, RfmError
 from rfmstream.schemas.ruleset import Ruleset
 from rfmstream.schemas.snapshots import snapshot_schema
 
@@ -46,31 +46,26 @@ class Data:
 
     def add_to(self, app: web.Application, access: Access) -> None:
         """Serve what there is."""
-        app.router.add_get("/snapshot", access.guarded(self._snapshot))
-        app.router.add_get("/tiers/{tier}", access.guarded(self._tier))
+        for path, handler in {"/snapshot": self._snapshot, "/tiers/{tier}": self._tier}.items():
+            app.router.add_get(path, access.guarded(answering(handler, "as_of", "view", "population")))
         self._lookup.add_to(app, access)
         if self.changes is not None:
-            app.router.add_get("/changes", access.guarded(self.changes.handle))
-            app.router.add_get("/customers/{id}/changes", access.guarded(self._story))
+            app.router.add_get("/changes", access.guarded(answering(self.changes.handle, "from", "follow")))
+            app.router.add_get(
+                f"{CUSTOMER_PATH}/changes", access.guarded(answering(self._story, "view", "population"))
+            )
 
     async def _story(self, request: web.Request) -> web.Response:
         """Answer with the changes of a customer that are kept here, oldest first, as their topic has them."""
         feed = self._board.feed
-        try:
-            view = asked_view(request, self._board)
-        except ConfigError as error:
-            return web.Response(status=400, text=f"{error}\n")
-        id_ = request.match_info["id"]
+        view, id_ = asked_view(request, self._board), asked_id(request)
         lines = [] if feed is None else await feed.of_customer(id_, view.name, view.population)
         body = b'{"changes":[%s]}\n' % b",".join(line.value for line in lines)
         headers = {"Cache-Control": "no-store"}
         return web.Response(body=body, content_type="application/json", headers=headers)
 
     async def _tier(self, request: web.Request) -> web.StreamResponse:
-        try:
-            view = asked_view(request, self._board)
-        except ConfigError as error:
-            return web.Response(status=400, text=f"{error}\n")
+        view = asked_view(request, self._board)
         tiers = [tier.id for tier in view.ruleset.tiers]
         if request.match_info["tier"] not in tiers:
             return web.Response(status=404, text=f"the ruleset's tiers are {', '.join(tiers)}\n")
@@ -84,21 +79,14 @@ class Data:
                 str(source) for source, one in partitions.items() if one.stats.state not in READY_STATES
             ]
             if waiting or not self._board.joined:
-                return web.Response(
-                    status=503, text=f"not ready: {', '.join(waiting) or 'no partitions yet'}\n"
-                )
+                return later(", ".join(waiting) or "no partitions yet")
             feed = self._board.feed
             behind = {} if feed is None else {CHANGES_HEADER: feed.offset(feed.end)}
-            try:
-                view = asked_view(request, self._board)
-                asked_us = self._asked(request.query.get("as_of"), partitions)
-                tables = _of_tier(self.tables(partitions, asked_us, view), request.match_info.get("tier"))
-                # Made before the first byte is sent, so that what cannot be had at all is an error page.
-                first = await anext(tables, None)
-            except ConfigError as error:
-                return web.Response(status=400, text=f"{error}\n")
-            except TransportError as error:
-                return web.Response(status=503, text=f"not ready: {error}\n")
+            view = asked_view(request, self._board)
+            asked_us = self._asked(request.query.get("as_of"), partitions)
+            tables = _of_tier(self.tables(partitions, asked_us, view), request.match_info.get("tier"))
+            # Made before the first byte is sent, so that what cannot be had at all is an error page.
+            first = await anext(tables, None)
             names = ",".join(map(str, partitions))
             response = web.StreamResponse(
                 headers={
@@ -113,6 +101,11 @@ class Data:
                 await self._send(response, view.ruleset, first, tables)
             except ConnectionResetError:
                 _log.info("a snapshot was not waited for", extra={"client": request.remote})
+            except RfmError as error:
+                # Too late for an error page: the stream breaks off, which no reader takes for its end.
+                _log.warning("a snapshot broke off", extra={"reason": str(error)})
+                if request.transport is not None:
+                    request.transport.abort()
             except TimeoutError:
                 _log.warning("a snapshot was not read", extra={"client": request.remote})
                 if request.transport is not None:

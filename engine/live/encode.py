@@ -132,9 +132,9 @@ class Encoder:
         self._seeds = new_seeds()
         self._view = view
         layouts = EventLayouts(ruleset, source=source, structured=structured, parted=view is not None)
-        self._changes = _TableEncoder(CHANGE_SCHEMA, layouts.change)
-        self._newest = _TableEncoder(CHANGE_SCHEMA, layouts.newest)
-        self._signals = _TableEncoder(SIGNAL_SCHEMA, layouts.signal)
+        self._changes = TableEncoder(CHANGE_SCHEMA, layouts.change)
+        self._newest = TableEncoder(CHANGE_SCHEMA, layouts.newest)
+        self._signals = TableEncoder(SIGNAL_SCHEMA, layouts.signal)
 
     @property
     def tells_signals(self) -> bool:
@@ -237,7 +237,7 @@ class Encoder:
         return out
 
 
-class _TableEncoder:
+class TableEncoder:
     """Encodes tables of one schema.
 
     build  the layout for the words of its columns of words

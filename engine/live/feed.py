@@ -192,9 +192,10 @@ class Feed:
             found += [self._encode(table.slice(row, 1), begin + row)[0] for row in rows]
         return found
 
-    def tables(self) -> list[pa.Table]:
-        """Return all that is kept, oldest first."""
-        return list(self._tables)
+    def tables(self, place: int | None = None) -> list[pa.Table]:
+        """Return what is kept from a place on, oldest first; None: all of it."""
+        kept = zip(self._begins, self._tables, strict=True)
+        return [table.slice(max((place or 0) - begin, 0)) for begin, table in kept]
 
     def _encode(self, table: pa.Table, place: int) -> Sequence[Line]:
         encoder = self._encoders.get(view_of(table), self._encoder)

@@ -10,6 +10,7 @@ from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from rfmstream.engine.live.access import Access
+from rfmstream.engine.live.asked import answering
 from rfmstream.engine.live.board import Board, details
 from rfmstream.engine.live.data import Data
 from rfmstream.engine.live.lookup import ARROW_STREAM, BODY_BYTES_MAX
@@ -55,12 +56,12 @@ class StatusServer:
         self._registry = registry_of(board)
         self._status = PageServer(listen, close_s=_CLOSE_S, body_bytes_max=BODY_BYTES_MAX, tls=tls)
         status = self._status.app
-        status.router.add_get("/metrics", self._metrics)
-        status.router.add_get("/healthz", self._healthz)
-        status.router.add_get("/readyz", self._readyz)
+        status.router.add_get("/metrics", answering(self._metrics))
+        status.router.add_get("/healthz", answering(self._healthz))
+        status.router.add_get("/readyz", answering(self._readyz))
         self._data = self._status
         if listen_data is not None:
-            status.router.add_get("/", self._index)
+            status.router.add_get("/", answering(self._index))
             self._data = PageServer(
                 listen_data, close_s=_CLOSE_S, body_bytes_max=BODY_BYTES_MAX, key="listen_data", tls=tls
             )
@@ -68,7 +69,7 @@ class StatusServer:
         self.pages = Data(board)
         self.pages.add_to(self._data.app, access)
         if draws is None:
-            self._data.app.router.add_get("/", self._index)
+            self._data.app.router.add_get("/", answering(self._index))
         else:
             LivePages(BoardSource(board, self.pages), draws).add_to(self._data.app, access)
 

@@ -1,7 +1,7 @@
 """Customers by id over HTTP, for programs: what a snapshot says of them, what their tier is called, and why it is so.
 
-A customer that this worker does not have may be another worker's, or may not be recovered yet. Only a worker that has
-every partition of its topics, all of them recovered, answers that there is no such customer.
+A customer that is not found may be another worker's, or not recovered yet: `absence.py`. A list is answered as far as
+it can be, and says of every id what became of it.
 
 What is read is committed. A partition that is making a step is waited for; one that is committing a step is not, but
 by whoever asks for a customer of that step. Who has to wait is answered together with all who ask meanwhile.
@@ -9,8 +9,8 @@ by whoever asks for a customer of that step. Who has to wait is answered togethe
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from typing import Final
-from urllib.parse import quote
+from contextlib import suppress
+from typing import Any, Final
 
 import numpy as np
 import orjson
@@ -20,13 +20,20 @@ from aiohttp import web
 from rfmstream.engine.core.engine import Engine
 from rfmstream.engine.core.explain import explain
 from rfmstream.engine.core.lookup import Found, Row
-from rfmstream.engine.files.text_rows import json_lines
+from rfmstream.engine.live.absence import Absence, absence
 from rfmstream.engine.live.access import Access
-from rfmstream.engine.live.asked import AskedView, asked_view
-from rfmstream.engine.live.board import PARTITIONS_HEADER, READY_STATES, Board, Reads, Watched
+from rfmstream.engine.live.asked import AskedView, answering, asked_bool, asked_view, no_population
+from rfmstream.engine.live.board import (
+    EXPECTED_HEADER,
+    PARTITIONS_HEADER,
+    READY_STATES,
+    Board,
+    Reads,
+    Watched,
+)
+from rfmstream.engine.live.customer_rows import CustomerRows
 from rfmstream.engine.live.model import Source
-from rfmstream.engine.live.placement import places_of
-from rfmstream.schemas.codes import NEVER_US
+from rfmstream.schemas.codes import ID_BYTES_MAX, NEVER_US
 from rfmstream.schemas.errors import ConfigError, TransportError
 from rfmstream.schemas.ruleset import Ruleset
 from rfmstream.schemas.snapshots import SNAPSHOT_SCHEMA, snapshot_schema
@@ -37,14 +44,21 @@ OWNER_HEADER: Final = "Rfmstream-Owner"
 
 IDS_MAX: Final = 10_000
 BODY_BYTES_MAX: Final = 4 << 20
-RETRY_AFTER_S: Final = 1
+NOT_FOUND_KEY: Final = "rfmstream.not_found"
+ELSEWHERE_KEY: Final = "rfmstream.elsewhere"
+"""Of an Arrow stream's schema: JSON, as in the answer as JSON."""
 
+CUSTOMER_PATH: Final = "/customers/{id:[^/]*}"
+
+_SURELY_SHORT: Final = ID_BYTES_MAX // 4
+"""An id of so many characters at most has no more bytes than an id may have."""
 _IDS_AT_ONCE: Final = 2_000
 """So few are looked up at once, so that others wait no longer than the milliseconds that takes."""
 _ROWS_HERE: Final = 1_000
-"""So few rows are written as JSON on the event loop: that takes two milliseconds, and a thread would cost more."""
+"""So few rows are written as JSON on the event loop: that takes less than a millisecond, as much as a thread costs."""
 
 Partitions = Mapping[Source, Watched]
+Looked = frozenset[Source]
 
 _INSTANTS: Final = tuple(field.name for field in SNAPSHOT_SCHEMA if pa.types.is_timestamp(field.type))
 
@@ -66,34 +80,32 @@ class Lookup:
         self._board = board
         self._instant_of = instant_of
         self._present_us = present_us
-        self._labels: dict[str, tuple[dict[str, pa.Array], dict[str, int]]] = {}
-        self._waiting: list[tuple[str, asyncio.Future[list[Row]]]] = []
+        self._writers: dict[str, CustomerRows] = {}
+        self._waiting: list[tuple[str, asyncio.Future[tuple[list[Row], Looked]]]] = []
         self._answering: asyncio.Task[None] | None = None
 
     def add_to(self, app: web.Application, access: Access) -> None:
         """Serve GET /customers/{id} and POST /customers."""
-        app.router.add_get("/customers/{id}", access.guarded(self._one))
-        app.router.add_post("/customers", access.guarded(self._many))
+        app.router.add_get(CUSTOMER_PATH, access.guarded(answering(self._one, "as_of", "view", "population")))
+        app.router.add_post(
+            "/customers", access.guarded(answering(self._many, "as_of", "view", "population", "partial"))
+        )
 
     async def _one(self, request: web.Request) -> web.Response:
-        id_, as_of = request.match_info["id"], request.query.get("as_of")
-        try:
-            view = asked_view(request, self._board, in_one=True)
-            partitions = self._ready()
-            asked_us = self._instant_of(as_of, partitions)
-            at_once, waits = self._look([id_], asked_us, view, partitions)
-            if not waits:
-                found = _rows(at_once)
-            elif asked_us is None and "view" not in request.query and view.population is None:
-                found = await self._soon(id_)
-            else:
-                found = [row for one in await self._find([id_], asked_us, view) for row in _rows(one)]
-        except ConfigError as error:
-            return web.Response(status=400, text=f"{error}\n")
-        except TransportError as error:
-            return _later(str(error))
+        id_ = asked_id(request)
+        view = await self._in_one(request)
+        partitions = self._ready()
+        asked_us = self._instant_of(request.query.get("as_of"), partitions)
+        at_once, waits = self._look([id_], asked_us, view, partitions)
+        if not waits:
+            found, looked = _rows(at_once), frozenset(partitions)
+        elif asked_us is None and "view" not in request.query and view.population is None:
+            found, looked = await self._soon(id_)
+        else:
+            some, looked = await self._find([id_], asked_us, view)
+            found = [row for one in some for row in _rows(one)]
         if not found:
-            return self._absent([id_])
+            return self._absent(absence(self._board, [id_], looked))
         # Records of one customer in several partitions: the state with the newest order is what there is.
         row = max(found, key=lambda row: NEVER_US if row["last_paid_at"] is None else row["last_paid_at"])
         # Whoever has asked for the same customer at the same time has the same row.
@@ -103,31 +115,42 @@ class Lookup:
 
     async def _many(self, request: web.Request) -> web.Response:
         ids = _ids_in(await request.read())
-        if ids is None:
-            text = f"send a JSON array of at most {IDS_MAX:,} ids, which are strings\n"
-            return web.Response(status=400, text=text)
-        try:
-            view = asked_view(request, self._board)
-            asked_us = self._instant_of(request.query.get("as_of"), self._ready())
-            found = [one for one in await self._find(ids, asked_us, view) if one.rows]
-        except ConfigError as error:
-            return web.Response(status=400, text=f"{error}\n")
-        except TransportError as error:
-            return _later(str(error))
+        view = asked_view(request, self._board)
+        is_partial = asked_bool(request, "partial", default=False)
+        asked_us = self._instant_of(request.query.get("as_of"), self._ready())
+        some, looked = await self._find(ids, asked_us, view)
+        found = [one for one in some if one.rows]
+        known = {id_ for one in found for id_ in one.customer_ids()}
+        absent = absence(self._board, [id_ for id_ in ids if id_ not in known], looked)
         tables = [one.table() for one in found]
         if request.headers.get("Accept", "").startswith(ARROW_STREAM):
-            body = _arrow(tables, _schema(tables, view.ruleset))
+            # Rows alone do not say what is missing, and few look at what the schema says.
+            if absent.elsewhere and not is_partial:
+                return self._absent(absent, of=len(ids))
+            body = _arrow(tables, _schema(tables, view.ruleset, absent))
             return web.Response(body=body, content_type=ARROW_STREAM, headers=self._where())
-        known = {id_ for one in found for id_ in one.customer_ids()}
-        missing = [id_ for id_ in dict.fromkeys(ids) if id_ not in known]
-        if missing and (absent := self._absent(missing)).status != web.HTTPNotFound.status_code:
-            return absent
-        tables = [self._named(table, view.ruleset) for table in tables]
+        rows = self._rows_of(view.ruleset)
         if sum(one.rows for one in found) <= _ROWS_HERE:
-            body = _json(tables, missing)
+            body = _json(rows, tables, absent)
         else:
-            body = await asyncio.to_thread(_json, tables, missing)
+            body = await asyncio.to_thread(_json, rows, tables, absent)
         return web.Response(body=body, content_type="application/json", headers=self._where())
+
+    async def _in_one(self, request: web.Request) -> AskedView:
+        """Return what a request for one customer asks for.
+
+        Errors  ConfigError  it has to name a population: which ones there are here
+        """
+        asked = asked_view(request, self._board)
+        if not asked.is_wide:
+            return asked
+        assert asked.view is not None, "it has populations"
+        names: set[str] = set()
+        for one in self._ready().values():
+            with suppress(TransportError):
+                assert one.reads is not None, "a partition that is live can be asked"
+                names.update(await one.reads.ask(_populations, asked.view.name, small=True))
+        raise no_population(asked.view, sorted(names))
 
     def _ready(self) -> Partitions:
         return {
@@ -136,9 +159,9 @@ class Lookup:
             if one.stats.state in READY_STATES
         }
 
-    async def _soon(self, id_: str) -> list[Row]:
+    async def _soon(self, id_: str) -> tuple[list[Row], Looked]:
         """Return a customer's rows at the present, found together with those of whoever asks at the same time."""
-        answer: asyncio.Future[list[Row]] = asyncio.get_running_loop().create_future()
+        answer: asyncio.Future[tuple[list[Row], Looked]] = asyncio.get_running_loop().create_future()
         self._waiting.append((id_, answer))
         if self._answering is None or self._answering.done():
             self._answering = asyncio.create_task(self._answer())
@@ -149,7 +172,8 @@ class Lookup:
             asked, self._waiting = self._waiting[:_IDS_AT_ONCE], self._waiting[_IDS_AT_ONCE:]
             rows: dict[str, list[Row]] = {}
             try:
-                for found in await self._find([id_ for id_, _ in asked], None, self._first):
+                some, looked = await self._find([id_ for id_, _ in asked], None, self._first)
+                for found in some:
                     for row in _rows(found):
                         rows.setdefault(row["customer_id"], []).append(row)
             except Exception as error:  # noqa: BLE001 - it is theirs who asked
@@ -159,7 +183,7 @@ class Lookup:
                 continue
             for id_, answer in asked:
                 if not answer.done():
-                    answer.set_result(rows.get(id_, []))
+                    answer.set_result((rows.get(id_, []), looked))
 
     @property
     def _first(self) -> AskedView:
@@ -168,20 +192,24 @@ class Lookup:
         view = next((view for view in board.views if not view.shadow), None)
         return AskedView(board.ruleset, view)
 
-    async def _find(self, ids: Sequence[str], asked_us: int | None, view: AskedView) -> list[Found]:
-        """Return what the partitions that are ready have.
+    async def _find(
+        self, ids: Sequence[str], asked_us: int | None, view: AskedView
+    ) -> tuple[list[Found], Looked]:
+        """Return what the partitions that are ready have, and those that were looked in for every id.
 
         Errors  ConfigError     the instant lies before a partition's clock
                 TransportError  a partition is being recovered
         """
-        found = []
+        found: list[Found] = []
+        looked = frozenset(self._ready())
         for at in range(0, len(ids), _IDS_AT_ONCE):
             if at:
                 await asyncio.sleep(0)
             some, partitions = ids[at : at + _IDS_AT_ONCE], self._ready()
+            looked &= partitions.keys()
             at_once, waits = self._look(some, asked_us, view, partitions)
             found += [at_once, *await self._wait_for(waits, at_once, asked_us, view, partitions)]
-        return found
+        return found, looked
 
     def _look(
         self, ids: Sequence[str], asked_us: int | None, view: AskedView, partitions: Partitions
@@ -223,96 +251,99 @@ class Lookup:
         # At once: each waits for the step that its partition is in.
         return [one for some in await asyncio.gather(*map(add, waits)) for one in some]
 
-    def _absent(self, ids: Sequence[str]) -> web.Response:
-        """Return what is said of customers that no partition here has: never 404 where another may have them."""
-        board = self._board
-        if not board.joined or any(one.stats.state not in READY_STATES for one in board.partitions.values()):
-            return _later("partitions are being recovered")
-        expected = set(board.expected)
-        if not expected or expected - set(board.partitions):
-            owner = self._owner(ids)
-            text = "no customer of this worker's partitions; " + (
-                f"ask {owner}\n" if owner else "another worker may have it\n"
+    def _absent(self, absent: Absence, *, of: int | None = None) -> web.Response:
+        """Return what is said of customers that cannot be told of: 404 only where there are none.
+
+        In      of  the ids of the list they were in; None: one was asked for by itself
+        """
+        if not absent.elsewhere:
+            return web.Response(status=404, text="there is no such customer\n", headers=self._where())
+        owner = next(iter(absent.elsewhere)) if len(absent.elsewhere) == 1 else None
+        text = "no customer of this worker's partitions; " + (
+            f"ask {owner}\n" if owner else "another worker may have it\n"
+        )
+        if of is not None:
+            count = sum(map(len, absent.elsewhere.values()))
+            text = (
+                f"{count:,} of {of:,} ids are of no customer in this worker's partitions: ask with partial=true for "
+                "the others, or for JSON; both say which ids these are, and which worker has them\n"
             )
-            headers = self._where() | ({} if owner is None else {OWNER_HEADER: owner})
-            return web.Response(status=421, text=text, headers=headers)
-        return web.Response(status=404, text="there is no such customer\n", headers=self._where())
-
-    def _owner(self, ids: Sequence[str]) -> str | None:
-        """Return the URL of the worker that has the customers, where that is known."""
-        board = self._board
-        elsewhere = [source for source in board.expected if source not in board.partitions]
-        owners = {board.owners.get(source) for source in elsewhere}
-        if len(owners) > 1 and len({source.topic for source in elsewhere}) == 1 and self._is_murmur2():
-            count = len({source for source in board.expected if source.topic == elsewhere[0].topic})
-            topic = elsewhere[0].topic
-            places = places_of([id_.encode() for id_ in ids], count).tolist()
-            owners = {board.owners.get(Source(topic, place)) for place in places}
-        return owners.pop() if len(owners) == 1 else None
-
-    def _is_murmur2(self) -> bool:
-        """Tell whether records lie where Kafka's own hash puts them, as far as any were seen."""
-        seen = [one.stats.placement for one in self._board.partitions.values()]
-        return all(placement is not None and not placement.elsewhere for placement in seen)
+        headers = self._where() | ({} if owner is None else {OWNER_HEADER: owner})
+        return web.Response(status=421, text=text, headers=headers)
 
     def _where(self) -> dict[str, str]:
         return {
             PARTITIONS_HEADER: ",".join(map(str, sorted(self._board.partitions))),
+            EXPECTED_HEADER: ",".join(map(str, self._board.expected)),
             "Cache-Control": "no-store",
         }
 
     def _told(self, row: Row, ruleset: Ruleset) -> Row:
         """Return a row with what its tier is called and everything behind it."""
-        labels, codes = self._labels_of(ruleset)
-        code = codes.get(row["tier"])
-        named = {name: None if code is None else words[code].as_py() for name, words in labels.items()}
         rules = self._board.rules if ruleset is self._board.ruleset else None
         why = explain(row, ruleset, rules, as_of_us=row.pop("as_of_us"))
         texts = {
             name: None if row[name] is None else _instant_text(row[name]) for name in _INSTANTS if name in row
         }
-        return row | texts | named | {"explain": why}
+        return row | texts | self._rows_of(ruleset).names_of(row["tier"]) | {"explain": why}
 
-    def _named(self, table: pa.Table, ruleset: Ruleset) -> pa.Table:
-        """Return rows with what their tiers are called."""
-        tiers = table["tier"].combine_chunks()
-        for name, words in self._labels_of(ruleset)[0].items():
-            column = pa.DictionaryArray.from_arrays(tiers.indices, words)
-            table = table.append_column(name, column)
-        return table
-
-    def _labels_of(self, ruleset: Ruleset) -> tuple[dict[str, pa.Array], dict[str, int]]:
-        """Return what tiers are called, by code, and the code of each."""
-        known = self._labels.get(ruleset.identity)
-        if known is None:
-            tiers = ruleset.tiers
-            labels = {
-                "tier_zh": pa.array([tier.label_zh for tier in tiers], pa.string()),
-                "tier_en": pa.array([tier.label_en for tier in tiers], pa.string()),
-                "playbook": pa.array([tier.playbook.key for tier in tiers], pa.string()),
-            }
-            known = labels, {tier.id: code for code, tier in enumerate(tiers)}
-            self._labels[ruleset.identity] = known
-        return known
+    def _rows_of(self, ruleset: Ruleset) -> CustomerRows:
+        """Return what writes rows by a ruleset."""
+        if ruleset.identity not in self._writers:
+            self._writers[ruleset.identity] = CustomerRows(ruleset)
+        return self._writers[ruleset.identity]
 
 
-def _schema(found: Sequence[pa.Table], ruleset: Ruleset) -> pa.Schema:
-    return found[0].schema if found else snapshot_schema(ruleset)
+def asked_id(request: web.Request) -> str:
+    """Return the id in the path of a request.
+
+    Errors  ConfigError  no customer can have it
+    """
+    id_ = request.match_info["id"]
+    _check_id(id_, "id")
+    return id_
 
 
-def customer_path(id_: str) -> str:
-    """Return the path of a customer: an id may hold any character."""
-    return "/customers/" + quote(id_, safe="")
+def _check_id(id_: str, key: str) -> None:
+    size = len(id_.encode("utf-8", "surrogatepass"))
+    if not 0 < size <= ID_BYTES_MAX:
+        problem = f"is {size:,} bytes long" if size else "is empty"
+        raise ConfigError(problem, key=key, fix=f"an id has 1 to {ID_BYTES_MAX} bytes of UTF-8")
 
 
-def _ids_in(body: bytes) -> list[str] | None:
-    """Return the ids that are asked for; None: that is no list of them."""
+def _ids_in(body: bytes) -> list[str]:
+    """Return the ids that are asked for, each once.
+
+    Errors  ConfigError  that is no list of them
+    """
     try:
         ids = orjson.loads(body)
     except orjson.JSONDecodeError:
-        return None
-    is_one = isinstance(ids, list) and len(ids) <= IDS_MAX and all(isinstance(id_, str) for id_ in ids)
-    return ids if is_one else None
+        ids = None
+    if not isinstance(ids, list) or len(ids) > IDS_MAX or not all(isinstance(id_, str) for id_ in ids):
+        raise ConfigError(
+            "is no list of ids",
+            key="body",
+            fix=f"send a JSON array of at most {IDS_MAX:,} ids, which are strings",
+        )
+    for at, id_ in enumerate(ids):
+        if not 0 < len(id_) <= _SURELY_SHORT:
+            _check_id(id_, f"body[{at}]")
+    return list(dict.fromkeys(ids))
+
+
+def _populations(engine: Engine) -> Sequence[str]:
+    return () if engine.populations is None else engine.populations.names[1:]
+
+
+def _schema(found: Sequence[pa.Table], ruleset: Ruleset, absent: Absence) -> pa.Schema:
+    schema = found[0].schema if found else snapshot_schema(ruleset)
+    told = {NOT_FOUND_KEY: orjson.dumps(absent.not_found), ELSEWHERE_KEY: orjson.dumps(_elsewhere(absent))}
+    return schema.with_metadata(ruleset.metadata | told)
+
+
+def _elsewhere(absent: Absence) -> list[dict[str, Any]]:
+    return [{"owner": owner, "ids": ids} for owner, ids in absent.elsewhere.items()]
 
 
 def _arrow(tables: Sequence[pa.Table], schema: pa.Schema) -> bytes:
@@ -324,10 +355,10 @@ def _arrow(tables: Sequence[pa.Table], schema: pa.Schema) -> bytes:
     return body
 
 
-def _json(tables: Sequence[pa.Table], missing: Sequence[str]) -> bytes:
-    lines = b"".join(json_lines(batch).to_pybytes() for table in tables for batch in table.to_batches())
-    # In JSON a line feed is at the end of a row and nowhere else.
-    return b'{"customers":[%s],"not_found":%s}\n' % (lines[:-1].replace(b"\n", b","), orjson.dumps(missing))
+def _json(rows: CustomerRows, tables: Sequence[pa.Table], absent: Absence) -> bytes:
+    pieces = b",".join(piece for table in tables for piece in rows.as_json(table))
+    told = orjson.dumps({"not_found": absent.not_found, "elsewhere": _elsewhere(absent)})
+    return b'{"customers":[%s],%s\n' % (pieces, told[1:])
 
 
 def _rows(found: Found) -> list[Row]:
@@ -343,7 +374,3 @@ def _rows(found: Found) -> list[Row]:
 def _instant_text(instant_us: int) -> str:
     """Write an instant as snapshots in JSON lines have it."""
     return f"{np.datetime64(instant_us, 'us')}Z"
-
-
-def _later(why: str) -> web.Response:
-    return web.Response(status=503, headers={"Retry-After": str(RETRY_AFTER_S)}, text=f"not ready: {why}\n")

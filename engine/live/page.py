@@ -15,6 +15,7 @@ import pyarrow as pa
 from aiohttp import web
 
 from rfmstream.engine.live.access import Access
+from rfmstream.engine.live.asked import answering
 from rfmstream.engine.live.change_stream import EVENT_STREAM, QUIET_S, WRITE_S_MAX
 from rfmstream.schemas.errors import RfmError
 from rfmstream.schemas.ruleset import Ruleset
@@ -44,6 +45,10 @@ class Held(NamedTuple):
 
 class Draws(Protocol):
     """Makes the page and its pictures; `engine.insight.report.live_page.LivePage`. Called in any thread."""
+
+    def warm_up(self) -> None:
+        """Do what takes long the first time."""
+        ...
 
     def shell(self) -> tuple[str, str]:
         """Return the page without any data, and its Content-Security-Policy."""
@@ -104,10 +109,10 @@ class LivePages:
 
     def add_to(self, app: web.Application, access: Access) -> None:
         """Serve / without any data, and /page/… for those who may have data."""
-        app.router.add_get("/", self._page)
-        app.router.add_get("/page/state", access.guarded(self._one_state))
-        app.router.add_get("/page/stream", access.guarded(self._stream))
-        app.router.add_get("/page/views", access.guarded(self._pictures))
+        app.router.add_get("/", answering(self._page))
+        app.router.add_get("/page/state", access.guarded(answering(self._one_state)))
+        app.router.add_get("/page/stream", access.guarded(answering(self._stream)))
+        app.router.add_get("/page/views", access.guarded(answering(self._pictures)))
 
     async def _page(self, _: web.Request) -> web.Response:
         html, policy = self._shell

@@ -8,7 +8,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
-from rfmstream.engine.files.own_tables import format_of, names_of, plain_schema, reading
+from rfmstream.engine.files.dataset_formats import format_of
+from rfmstream.engine.files.own_tables import names_of, plain_schema, reading
 from rfmstream.engine.files.readers import read_arrow
 from rfmstream.schemas.changes import CHANGE_REASONS, CHANGE_SCHEMA
 from rfmstream.schemas.errors import ConfigError, InputError

@@ -8,6 +8,7 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 from threading import Thread
+from typing import Any
 
 import orjson
 from kafka_cluster import Cluster
@@ -35,6 +36,11 @@ def asked(url: str) -> tuple[int, bytes, str | None]:
             return answer.status, answer.read(), None
     except urllib.error.HTTPError as error:
         return error.code, error.read(), error.headers.get("Rfmstream-Owner")
+
+
+def posted(url: str, ids: list[str]) -> Any:  # noqa: ANN401 - JSON
+    with urllib.request.urlopen(url, json.dumps(ids).encode(), timeout=ANSWER_S) as answer:  # noqa: S310
+        return json.loads(answer.read())
 
 
 def follow(url: str, found: list[str]) -> None:
@@ -90,6 +96,13 @@ def test_every_customer_is_found_wherever_it_is(cluster: Cluster, tmp_path: Path
             assert (status, row["customer_id"], row["explain"]["tier"]) == (200, id_, row["tier"])
         assert 0 < here < len(CUSTOMERS)
         assert asked(f"{urls[1]}/customers/nobody")[::2] == (421, urls[0])
+        told = [posted(f"{url}/customers", [*CUSTOMERS, "nobody"]) for url in urls]
+        here_of_each = [[row["customer_id"] for row in one["customers"]] for one in told]
+        assert sorted(here_of_each[0] + here_of_each[1]) == sorted(CUSTOMERS)
+        for one, other, url in zip(told, reversed(here_of_each), reversed(urls), strict=True):
+            [group] = one["elsewhere"]
+            assert (group["owner"], one["not_found"]) == (url, [])
+            assert sorted(group["ids"]) == sorted([*other, "nobody"])
         # Metrics and health are elsewhere, and data is not there.
         status_url = url_of(first, "status")
         assert asked(f"{status_url}/healthz")[0] == 200

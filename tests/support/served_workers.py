@@ -42,6 +42,22 @@ def serving(board: Board, draws: Draws | None = None) -> Iterator[str]:
         loop.close()
 
 
+class Shell:
+    """A page without anything."""
+
+    def warm_up(self) -> None:
+        pass
+
+    def shell(self) -> tuple[str, str]:
+        return "", "default-src 'none'"
+
+    def views(self, *_: object) -> bytes:
+        return b"{}"
+
+    def many(self) -> bytes:
+        return b"{}"
+
+
 _T = TypeVar("_T")
 
 

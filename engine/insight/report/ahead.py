@@ -4,7 +4,8 @@ from typing import Final
 
 import numpy as np
 
-from rfmstream.engine.insight.report.local_time import day_text, local_days
+from rfmstream.engine.events.zone import local_days
+from rfmstream.engine.insight.report.local_time import day_text
 from rfmstream.engine.insight.report.model import Ahead, Move
 from rfmstream.engine.insight.report.movement import names_of
 from rfmstream.engine.insight.report.sources import Snapshot
@@ -20,9 +21,9 @@ def ahead(snapshot: Snapshot) -> Ahead:
     """
     size = snapshot.no_tier + 1
     zone = snapshot.ruleset.time_zone
-    today = int(local_days(np.array([snapshot.as_of_us]), zone)[0])
+    today = int(local_days(zone, np.array([snapshot.as_of_us]))[0])
     chosen = snapshot.next_change_us != NEVER_US
-    day = local_days(snapshot.next_change_us[chosen], zone) - today
+    day = local_days(zone, snapshot.next_change_us[chosen]) - today
     came, went = snapshot.tier[chosen], snapshot.next_tier[chosen]
     within = (day >= 0) & (day <= DAYS_AHEAD)
     key = (day[within] * size + came[within]) * size + went[within]

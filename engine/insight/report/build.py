@@ -5,17 +5,16 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from rfmstream.engine.events.instants import to_text
 from rfmstream.engine.insight.report.ahead import ahead
 from rfmstream.engine.insight.report.calendar import cohorts, months
 from rfmstream.engine.insight.report.customers import bands, distributions, grid, ladder, pareto, tiles
 from rfmstream.engine.insight.report.listed import listed
-from rfmstream.engine.insight.report.local_time import DAY_US, local_days
+from rfmstream.engine.insight.report.local_time import DAY_US
 from rfmstream.engine.insight.report.model import Ladder, Report, Since, TierSince, TierTile
-from rfmstream.engine.insight.report.movement import daily, flaps, flows, sizes, transitions
-from rfmstream.engine.insight.report.orders import Orders, read_orders
+from rfmstream.engine.insight.report.movement import daily, flaps, flows, follow, sizes, transitions
 from rfmstream.engine.insight.report.sources import (
     Changes,
     Snapshot,
@@ -27,6 +26,9 @@ from rfmstream.engine.insight.report.sums import total
 from rfmstream.schemas.errors import ConfigError, InputError
 from rfmstream.schemas.mapping import InputMap
 from rfmstream.schemas.ruleset import Ruleset
+
+if TYPE_CHECKING:
+    from rfmstream.engine.insight.report.orders import Orders
 
 FORMAT: Final = 1
 SINCE_DAYS: Final = 90
@@ -74,7 +76,7 @@ def build(question: Question) -> Report:
     since_us, until_us = _span(question, snapshot.as_of_us)
     before = None if question.previous is None else _read_previous(question.previous, rules)
     changes = read_changes(question.changes, rules, view=question.view)
-    if len(changes.at_us) and int(changes.at_us.max()) > snapshot.as_of_us:
+    if changes.span_us is not None and changes.span_us[1] > snapshot.as_of_us:
         raise InputError(
             f"holds no change after {to_text(snapshot.as_of_us)}, but the changes go on",
             source=question.snapshot,
@@ -90,7 +92,7 @@ def assemble(
     changes: Changes,
     span_us: tuple[int, int],
     *,
-    orders: Orders | None = None,
+    orders: "Orders | None" = None,
     before: Mapping[str, Any] | None = None,
 ) -> Report:
     """Count.
@@ -102,10 +104,10 @@ def assemble(
     rules = snapshot.ruleset
     since_us, until_us = span_us
     with ThreadPoolExecutor(1, thread_name_prefix="report") as pool:
-        # Half of the work on changes is to bring each customer's together: a second core does it meanwhile.
-        undone = pool.submit(flaps, changes, snapshot)
-        days = local_days(changes.at_us, rules.time_zone)
-        by_day = daily(changes, snapshot, days)
+        # A second core does about half: it follows each customer's changes, and sorts customers by spend.
+        following = pool.submit(follow, changes, snapshot, since_us, until_us)
+        sorting = pool.submit(pareto, snapshot)
+        by_day = daily(changes, snapshot)
         made = tiles(snapshot)
         ladders = _ladders(snapshot, orders)
         revenue = total(snapshot.lifetime_monetary_minor)
@@ -130,13 +132,13 @@ def assemble(
             distributions=distributions(snapshot),
             months=months(snapshot, orders),
             bands=bands(snapshot),
-            pareto=pareto(snapshot),
+            pareto=sorting.result(),
             ladders=ladders,
-            transitions=transitions(changes, snapshot, since_us, until_us),
-            flows=flows(changes, by_day, snapshot, days),
+            transitions=transitions(following.result(), snapshot, since_us, until_us),
+            flows=flows(by_day, snapshot),
             sizes=sizes(by_day, snapshot),
             ahead=ahead(snapshot),
-            flaps=undone.result(),
+            flaps=flaps(following.result(), snapshot),
             cohorts=cohorts(snapshot, orders),
             since=None if before is None else _since(before, made, len(snapshot.tier), revenue, ladders[0]),
         )
@@ -165,9 +167,11 @@ def _span(question: Question, as_of_us: int) -> tuple[int, int]:
     return since_us, until_us
 
 
-def _orders(question: Question, snapshot: Snapshot) -> Orders | None:
+def _orders(question: Question, snapshot: Snapshot) -> "Orders | None":
     if not question.orders:
         return None
+    from rfmstream.engine.insight.report.orders import read_orders  # noqa: PLC0415 - all readers of orders
+
     # What the snapshot's rows tell of its instant may lie before a refund of the same day.
     orders = read_orders(
         question.orders, snapshot.ruleset, input_map=question.input_map, until_us=question.as_of_us
@@ -182,7 +186,7 @@ def _orders(question: Question, snapshot: Snapshot) -> Orders | None:
     return orders
 
 
-def _ladders(snapshot: Snapshot, orders: Orders | None) -> tuple[Ladder, ...]:
+def _ladders(snapshot: Snapshot, orders: "Orders | None") -> tuple[Ladder, ...]:
     made = [ladder(snapshot.lifetime_orders, "orders")]
     if orders is not None:
         made.append(ladder(orders.purchase_days(), "purchase days"))

@@ -1,22 +1,27 @@
 """Months: when customers order, when they came and when they were last seen, and cohorts by first order."""
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
-from rfmstream.engine.insight.report.local_time import local_days, month_text, months_of
+from rfmstream.engine.events.zone import local_days
+from rfmstream.engine.insight.report.local_time import month_text, months_of
 from rfmstream.engine.insight.report.model import Cohort, Month
-from rfmstream.engine.insight.report.orders import Orders
 from rfmstream.engine.insight.report.sources import Snapshot
 from rfmstream.engine.insight.report.sums import counts, ratio, sums
 
+if TYPE_CHECKING:
+    from rfmstream.engine.insight.report.orders import Orders
 
-def months(snapshot: Snapshot, orders: Orders | None) -> tuple[Month, ...]:
+
+def months(snapshot: Snapshot, orders: "Orders | None") -> tuple[Month, ...]:
     """Return every month from the first order to the last."""
     there = snapshot.lifetime_orders > 0
     if not there.any():
         return ()
     zone = snapshot.ruleset.time_zone
-    first_paid = months_of(local_days(snapshot.first_paid_us[there], zone))
-    last_paid = months_of(local_days(snapshot.last_paid_us[there], zone))
+    first_paid = months_of(local_days(zone, snapshot.first_paid_us[there]))
+    last_paid = months_of(local_days(zone, snapshot.last_paid_us[there]))
     first, count = int(first_paid.min()), int(last_paid.max() - first_paid.min()) + 1
     came, left = counts(first_paid - first, count), counts(last_paid - first, count)
     numbers: list[tuple[int | None, int | None, int | None]] = [(None, None, None)] * count
@@ -37,7 +42,7 @@ def months(snapshot: Snapshot, orders: Orders | None) -> tuple[Month, ...]:
     )
 
 
-def cohorts(snapshot: Snapshot, orders: Orders | None) -> tuple[Cohort, ...]:
+def cohorts(snapshot: Snapshot, orders: "Orders | None") -> tuple[Cohort, ...]:
     """Return customers by the month of their first order that is not void.
 
     `recent` are those in the highest R band; the customer who bought again has two orders or more.
@@ -45,7 +50,7 @@ def cohorts(snapshot: Snapshot, orders: Orders | None) -> tuple[Cohort, ...]:
     there = snapshot.lifetime_orders > 0
     if not there.any():
         return ()
-    month = months_of(local_days(snapshot.first_paid_us[there], snapshot.ruleset.time_zone))
+    month = months_of(local_days(snapshot.ruleset.time_zone, snapshot.first_paid_us[there]))
     first, count = int(month.min()), int(month.max() - month.min()) + 1
     cohort = month - first
     top = len(snapshot.ruleset.recency_cuts_days)
@@ -71,7 +76,7 @@ def cohorts(snapshot: Snapshot, orders: Orders | None) -> tuple[Cohort, ...]:
     )
 
 
-def _active(orders: Orders | None, first: int, count: int) -> list[tuple[int, ...]] | None:
+def _active(orders: "Orders | None", first: int, count: int) -> list[tuple[int, ...]] | None:
     """Return for each cohort how many of its customers ordered in its month and in each month after it."""
     if orders is None or len(orders.day) == 0:
         return None

@@ -17,7 +17,7 @@ from rfmstream.engine.insight.report.model import (
     TierTile,
 )
 from rfmstream.engine.insight.report.sources import Snapshot
-from rfmstream.engine.insight.report.sums import counts, ratio, running, sums, total
+from rfmstream.engine.insight.report.sums import binned, counts, ratio, running, sums, total
 from rfmstream.engine.insight.report.words import NO_TIER, words
 from rfmstream.schemas.ruleset import Tier
 
@@ -119,9 +119,7 @@ def bands(snapshot: Snapshot) -> tuple[SpendBand, ...]:
     """Return the customers with orders by lifetime spend, the ruleset's M cuts among the edges."""
     spend = snapshot.lifetime_monetary_minor[snapshot.lifetime_orders > 0]
     edges = money_edges(spend, snapshot.ruleset.monetary_cuts_minor)
-    group = np.searchsorted(np.array(edges), spend, side="right")
-    numbers = counts(group, len(edges) + 1)
-    revenue = sums(group, spend, len(edges) + 1)
+    numbers, revenue = binned(spend, edges, spend)
     made, below, below_revenue = [], 0, 0
     for at, number in enumerate(numbers):
         below, below_revenue = below + number, below_revenue + revenue[at]
@@ -180,9 +178,7 @@ def _distribution(  # noqa: PLR0913, PLR0917 - a column, its frame and what is c
     measure: str, unit: str, cuts: tuple[int, ...], values: Ints, revenue: Ints, edges: list[int]
 ) -> Distribution:
     """Count values into bins that begin at the edges; one below the first where there are smaller values."""
-    group = np.searchsorted(np.array(edges), values, side="right")
-    size = len(edges) + 1
-    customers, money = counts(group, size), sums(group, revenue, size)
+    customers, money = binned(values, edges, revenue)
     bins = tuple(
         Bin(
             low=None if at == 0 else edges[at - 1],

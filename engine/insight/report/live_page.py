@@ -18,6 +18,7 @@ from rfmstream.engine.insight.report.local_time import DAY_US
 from rfmstream.engine.insight.report.page import policy, section, sections
 from rfmstream.engine.insight.report.sources import changes_of, snapshot_of
 from rfmstream.engine.insight.report.vega import check_renderer, data_block, draw
+from rfmstream.engine.insight.report.warm import warm_up
 from rfmstream.engine.insight.report.words import ENGLISH, asset, said, texts, words
 from rfmstream.schemas.codes import NEVER_US
 from rfmstream.schemas.errors import ConfigError, InputError
@@ -36,6 +37,11 @@ class LivePage:
     def __init__(self, lang: str = ENGLISH) -> None:
         self._lang = lang
         self._draw = lru_cache(_DRAWN_MAX)(_drawn)
+
+    @staticmethod
+    def warm_up() -> None:
+        """Have compiled what pictures need: a worker's orders would wait for it."""
+        warm_up()
 
     def shell(self) -> tuple[str, str]:
         """Return the page without any data, and the Content-Security-Policy it is to be sent with."""

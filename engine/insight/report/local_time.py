@@ -1,13 +1,11 @@
 """Instants as days and months of a time zone's calendar, a column at a time."""
 
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from typing import Final
 from zoneinfo import ZoneInfo
 
 import numpy as np
 from numpy.typing import NDArray
-
-from rfmstream.engine.events.zone import zone_table
 
 Ints = NDArray[np.int64]
 
@@ -15,23 +13,20 @@ DAY_US: Final = 86_400_000_000
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-def local_days(instant_us: Ints, time_zone: str) -> Ints:
-    """Return the local days of instants, counted from 1970-01-01."""
-    starts, offsets, cycle_us = zone_table(time_zone)
-    if len(starts) == 1:
-        plain: Ints = (instant_us + offsets[0]) // DAY_US
-        return plain
-    # From `cycle_us` on the calendar repeats; reports of the years after 2488 may be an hour out at midnight.
-    at = np.searchsorted(starts, np.minimum(instant_us, cycle_us - 1), side="right") - 1
-    days: Ints = (instant_us + offsets[at]) // DAY_US
-    return days
-
-
 def months_of(days: Ints) -> Ints:
     """Return the months of days, counted from 1970-01."""
-    months: Any = days.astype("datetime64[D]").astype("datetime64[M]").astype(np.int64)
-    result: Ints = months
-    return result
+    if len(days) == 0:
+        return days
+    # The calendar is asked for each day once: there are fewer of them than customers.
+    first, last = int(days.min()), int(days.max())
+    if last - first >= len(days):
+        return _months(days)
+    return _months(np.arange(first, last + 1)).take(days - first)
+
+
+def _months(days: Ints) -> Ints:
+    months: Ints = days.astype("datetime64[D]").astype("datetime64[M]").astype(np.int64)
+    return months
 
 
 def month_text(month: int) -> str:

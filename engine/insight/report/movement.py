@@ -7,17 +7,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rfmstream.engine.events.instants import to_text
-from rfmstream.engine.insight.report.local_time import (
-    DAY_US,
-    Ints,
-    day_text,
-    local_days,
-    month_text,
-    months_of,
-)
+from rfmstream.engine.events.zone import local_days, zone_table
+from rfmstream.engine.insight.report.local_time import DAY_US, day_text, month_text, months_of
 from rfmstream.engine.insight.report.model import FlapPair, Flaps, MonthFlows, Move, Sizes, Transitions
 from rfmstream.engine.insight.report.sources import Changes, Snapshot
 from rfmstream.engine.insight.report.sums import ratio
+from rfmstream.kernels.movement import LAST, count_days, count_moves, follow_customers, put_again
 from rfmstream.schemas.changes import CHANGE_REASONS
 from rfmstream.schemas.errors import InputError
 
@@ -27,14 +22,36 @@ _SIZE_DAYS_MAX: Final = 400
 """Days listed at most: of a longer history every so many days, always with the last one."""
 
 _ROW_BITS: Final = 24
+_LINE: Final = 64
 
 
 @dataclass(frozen=True)
 class Daily:
-    """The changes of each day: `moves` i64[days, tiers + 1, tiers + 1], from and to; the first day is `first_day`."""
+    """The changes of each local day, the first of which is `first_day`.
+
+    Fields  moves    i64[days, tiers + 1, tiers + 1], from and to
+            reasons  i64[days, reasons]
+    """
 
     first_day: int
     moves: NDArray[np.int64]
+    reasons: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Followed:
+    """What each customer's changes are together, by tiers from and to.
+
+    Fields  pairs    i64[tiers + 1, tiers + 1], all changes
+            undone   i64[FLAP_DAYS, tiers + 1, tiers + 1], those that the customer's next change undid within so long
+            between  i64[tiers + 1, tiers + 1], customers who had a change between two instants, by their tiers at both
+            after    i64[tiers + 1], what taking back the changes after the second instant does to the tiers' sizes
+    """
+
+    pairs: NDArray[np.int64]
+    undone: NDArray[np.int64]
+    between: NDArray[np.int64]
+    after: NDArray[np.int64]
 
 
 def names_of(snapshot: Snapshot) -> list[str | None]:
@@ -42,19 +59,63 @@ def names_of(snapshot: Snapshot) -> list[str | None]:
     return [*(tier.id for tier in snapshot.ruleset.tiers), None]
 
 
-def daily(changes: Changes, snapshot: Snapshot, days: Ints) -> Daily:
-    """Count the changes of each local day.
+def daily(changes: Changes, snapshot: Snapshot) -> Daily:
+    """Count the changes of each local day, from the first that has any to that of the snapshot's instant at least."""
+    size, zone = snapshot.no_tier + 1, snapshot.ruleset.time_zone
+    span_us = changes.span_us or (snapshot.as_of_us, snapshot.as_of_us)
+    oldest, newest, today = local_days(zone, np.array([*span_us, snapshot.as_of_us])).tolist()
+    # Where a clock is set back across midnight the day before comes once more: room for one on each side.
+    begin, count = oldest - 1, max(newest, today) - oldest + 3
+    moves, reasons = np.zeros((count, size, size), np.int64), np.zeros((count, len(CHANGE_REASONS)), np.int64)
+    for rows in changes.pieces:
+        columns = rows.at_us, rows.from_tier, rows.to_tier, rows.reason
+        count_days(*columns, *zone_table(zone), begin, moves, reasons)
+    there = np.flatnonzero(reasons.sum(axis=1))
+    first, last = (int(there[0]), int(there[-1])) if len(there) else (today - begin, today - begin)
+    days = slice(first, max(last, today - begin) + 1)
+    return Daily(begin + first, moves[days], reasons[days])
 
-    In      days  of the changes
+
+def follow(changes: Changes, snapshot: Snapshot, since_us: int, until_us: int) -> Followed:
+    """Follow each customer from change to change.
+
+    In      since_us, until_us  the two instants, not after the snapshot's
     """
     size = snapshot.no_tier + 1
-    last = int(local_days(np.array([snapshot.as_of_us]), snapshot.ruleset.time_zone)[0])
-    if len(days) == 0:
-        return Daily(last, np.zeros((1, size, size), np.int64))
-    first = int(days.min())
-    last = max(last, int(days.max()))
-    key = ((days - first) * size + changes.from_tier) * size + changes.to_tier
-    return Daily(first, np.bincount(key, minlength=(last - first + 1) * size * size).reshape(-1, size, size))
+    made = Followed(
+        np.zeros((size, size), np.int64),
+        np.zeros((len(FLAP_DAYS), size, size), np.int64),
+        np.zeros((size, size), np.int64),
+        np.zeros(size, np.int64),
+    )
+    span_us, within_us = np.array([since_us, until_us]), np.array(FLAP_DAYS) * DAY_US
+    last, used = empty_table(2 * len(snapshot.tier)), np.zeros(1, np.int64)
+    for rows in changes.pieces:
+        columns = rows.customer, rows.at_us, rows.from_tier, rows.to_tier
+        done = 0
+        while True:
+            found = made.after, made.pairs, made.undone
+            done = follow_customers(*columns, done, span_us, within_us, last, used, *found)
+            if done == len(rows.at_us):
+                break
+            last = enlarged(last)
+    count_moves(last, made.between)
+    return made
+
+
+def enlarged(last: NDArray[Any]) -> NDArray[Any]:
+    """Return a table of twice the size with the same customers."""
+    larger = empty_table(2 * len(last))
+    put_again(last, larger)
+    return larger
+
+
+def empty_table(slots_min: int) -> NDArray[Any]:
+    """Return an empty table of customers, of whole cache lines."""
+    size = LAST.itemsize << max(slots_min - 1, 1).bit_length()
+    memory = np.zeros(size + _LINE, np.uint8)
+    first = -memory.ctypes.data % _LINE
+    return memory[first : first + size].view(LAST)
 
 
 def sizes(by_day: Daily, snapshot: Snapshot) -> Sizes:
@@ -81,15 +142,13 @@ def sizes(by_day: Daily, snapshot: Snapshot) -> Sizes:
     )
 
 
-def flows(changes: Changes, by_day: Daily, snapshot: Snapshot, days: Ints) -> tuple[MonthFlows, ...]:
+def flows(by_day: Daily, snapshot: Snapshot) -> tuple[MonthFlows, ...]:
     """Return the changes of each month: what brought them, and from where to where."""
     every = np.arange(by_day.first_day, by_day.first_day + len(by_day.moves), dtype=np.int64)
     months = months_of(every)
     first, count = int(months[0]), int(months[-1] - months[0]) + 1
-    reasons = len(CHANGE_REASONS)
-    key = (months[days - by_day.first_day] - first) * reasons + changes.reason
-    by_reason = np.bincount(key, minlength=count * reasons).reshape(count, reasons)
     starts = np.searchsorted(months, np.arange(first, first + count))
+    by_reason = np.add.reduceat(by_day.reasons, starts, axis=0)
     moves = np.add.reduceat(by_day.moves, starts, axis=0)
     return tuple(
         MonthFlows(
@@ -106,23 +165,15 @@ def flows(changes: Changes, by_day: Daily, snapshot: Snapshot, days: Ints) -> tu
     )
 
 
-def transitions(changes: Changes, snapshot: Snapshot, since_us: int, until_us: int) -> Transitions:
+def transitions(followed: Followed, snapshot: Snapshot, since_us: int, until_us: int) -> Transitions:
     """Return every customer's tier at two instants: who stayed, and who went where.
 
-    In      until_us  not after the snapshot's instant
+    In      followed  of the changes, by these instants
     """
     size = snapshot.no_tier + 1
     # Tiers at `until` are the snapshot's, with what came later taken back.
-    later = changes.at_us > until_us
-    end = np.bincount(snapshot.tier, minlength=size) + _net(changes, later, size)
-    between = np.flatnonzero((changes.at_us > since_us) & ~later)
-    order = between[np.argsort(changes.customer[between], kind="stable")]
-    customer = changes.customer[order]
-    is_first = np.ones(len(order), bool)
-    is_first[1:] = customer[1:] != customer[:-1]
-    is_last = np.roll(is_first, -1)
-    key = changes.from_tier[order[is_first]].astype(np.int64) * size + changes.to_tier[order[is_last]]
-    matrix = np.bincount(key, minlength=size * size).reshape(size, size)
+    end = np.bincount(snapshot.tier, minlength=size) + followed.after
+    matrix = followed.between.copy()
     stayed = end - matrix.sum(axis=0)
     stayed[snapshot.no_tier] = 0
     matrix[np.arange(size), np.arange(size)] += stayed
@@ -137,18 +188,11 @@ def transitions(changes: Changes, snapshot: Snapshot, since_us: int, until_us: i
     )
 
 
-def flaps(changes: Changes, snapshot: Snapshot) -> Flaps:
+def flaps(followed: Followed, snapshot: Snapshot) -> Flaps:
     """Return the changes that the customer's next change undid, within each of FLAP_DAYS times 24 h."""
     size = snapshot.no_tier + 1
-    order = by_customer(changes.customer)
-    customer, came, went = changes.customer[order], changes.from_tier[order], changes.to_tier[order]
-    at_us = changes.at_us[order]
-    undone = (customer[1:] == customer[:-1]) & (went[1:] == came[:-1])
-    rows = np.flatnonzero(undone)
-    took_us = at_us[rows + 1] - at_us[rows]
-    pair = came.astype(np.int16) * size + went
-    by_pair = [np.bincount(pair[rows[took_us <= days * DAY_US]], minlength=size * size) for days in FLAP_DAYS]
-    every = np.bincount(pair, minlength=size * size)
+    by_pair, every = followed.undone.reshape(len(FLAP_DAYS), -1), followed.pairs.reshape(-1)
+    changes = int(every.sum())
     names = names_of(snapshot)
     pairs = [
         FlapPair(
@@ -162,9 +206,9 @@ def flaps(changes: Changes, snapshot: Snapshot) -> Flaps:
     found = [int(numbers.sum()) for numbers in by_pair]
     return Flaps(
         within_days=FLAP_DAYS,
-        changes=len(order),
+        changes=changes,
         undone=tuple(found),
-        undone_share=tuple(ratio(number, len(order)) for number in found),
+        undone_share=tuple(ratio(number, changes) for number in found),
         pairs=tuple(
             sorted(
                 pairs,
@@ -195,14 +239,6 @@ def by_customer(customer: NDArray[np.uint64]) -> NDArray[np.int64]:
         rows = np.sort(order[start:end])
         order[start:end] = rows[np.argsort(customer[rows], kind="stable")]
     return order
-
-
-def _net(changes: Changes, chosen: NDArray[np.bool_], size: int) -> NDArray[np.int64]:
-    """Return what taking the chosen changes back does to the tiers' sizes."""
-    back: NDArray[np.int64] = np.bincount(changes.from_tier[chosen], minlength=size) - np.bincount(
-        changes.to_tier[chosen], minlength=size
-    )
-    return back
 
 
 def _moves(matrix: NDArray[np.int64], snapshot: Snapshot) -> tuple[Move, ...]:

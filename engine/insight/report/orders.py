@@ -12,15 +12,16 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from rfmstream.engine.events.zone import local_days
 from rfmstream.engine.files.source import open_orders
-from rfmstream.engine.insight.report.local_time import Ints, local_days, months_of
+from rfmstream.engine.insight.report.columns import hash_column, seeds
+from rfmstream.engine.insight.report.local_time import Ints, months_of
 from rfmstream.engine.insight.report.movement import by_customer
-from rfmstream.engine.insight.report.sources import hash_column, seeds
 from rfmstream.schemas.mapping import InputMap
 from rfmstream.schemas.orders import ORDER_TYPES
 from rfmstream.schemas.ruleset import Ruleset
 
-_SEEDS: Final = seeds(19_970_101, 12)
+_SEEDS: Final = {name: seeds(number) for number, name in enumerate(("customer", "order", "event"), 2)}
 _PAID: Final = ORDER_TYPES.index("paid")
 _REFUNDED: Final = ORDER_TYPES.index("refunded")
 _CANCELLED: Final = ORDER_TYPES.index("cancelled")
@@ -96,12 +97,12 @@ def _zone(ruleset: Ruleset) -> str | None:
 
 def _columns(batch: pa.RecordBatch) -> dict[str, NDArray[Any]]:
     table = pa.Table.from_batches([batch])
-    customer = hash_column(table["customer_id"], _SEEDS[:4])
-    event = hash_column(table["event_id"].fill_null("").cast(pa.string()), _SEEDS[8:12])
+    customer = hash_column(table["customer_id"], _SEEDS["customer"])
+    event = hash_column(table["event_id"].fill_null("").cast(pa.string()), _SEEDS["event"])
     return {
         "customer": customer,
         # The same order id of two customers is two orders.
-        "order": hash_column(table["order_id"].fill_null("").cast(pa.string()), _SEEDS[4:8]) ^ customer,
+        "order": hash_column(table["order_id"].fill_null("").cast(pa.string()), _SEEDS["order"]) ^ customer,
         "event": event,
         "type": table["type"].to_numpy().astype(np.int64),
         "at_us": table["occurred_at"].cast(pa.int64()).to_numpy(),
@@ -148,7 +149,7 @@ def _kept(rows: dict[str, NDArray[Any]], time_zone: str) -> Orders:
     customer = customer[sort]
     is_first = np.ones(len(customer), bool)
     is_first[1:] = customer[1:] != customer[:-1]
-    return Orders(customer, local_days(at_us[sort], time_zone), left[sort], is_first)
+    return Orders(customer, local_days(time_zone, at_us[sort]), left[sort], is_first)
 
 
 def _take_off(
@@ -191,4 +192,4 @@ def _without_erased(rows: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
     return {name: values[~gone] for name, values in rows.items()}
 
 
-_NO_EVENT: Final = int(hash_column(pa.chunked_array([[""]], pa.string()), _SEEDS[8:12])[0])
+_NO_EVENT: Final = int(hash_column(pa.chunked_array([[""]], pa.string()), _SEEDS["event"])[0])

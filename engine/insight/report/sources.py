@@ -5,29 +5,37 @@ Tiers are codes, positions in the ruleset's list of tiers; one more stands for n
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 
-from rfmstream.engine.files.own_tables import CHANGES, SNAPSHOT, read_table
-from rfmstream.engine.insight.report.local_time import DAY_US, Ints, local_days, midnight_us
-from rfmstream.kernels.ids import hash_ids
+from rfmstream.engine.events.zone import local_days
+from rfmstream.engine.files.own_tables import CHANGES, SNAPSHOT, read_pieces, read_table
+from rfmstream.engine.insight.report.columns import (
+    Codes,
+    Hashes,
+    check_view,
+    codes_of,
+    hash_customers,
+    instants_of,
+    ints_of,
+    of_view,
+    read_only,
+    views_in,
+)
+from rfmstream.engine.insight.report.local_time import DAY_US, Ints, midnight_us
 from rfmstream.schemas.changes import CHANGE_REASONS
 from rfmstream.schemas.codes import NEVER_US
 from rfmstream.schemas.errors import ConfigError, InputError
 from rfmstream.schemas.ruleset import Ruleset
 from rfmstream.schemas.ruleset_identity import ruleset_of
 
-Codes = NDArray[np.int8]
-
 
 @dataclass(frozen=True)
-class Changes:
-    """Tier changes, in the files' order, which is each customer's own.
+class ChangeRows:
+    """Some tier changes, in the files' order, which is each customer's own. Nobody writes to the arrays.
 
     Fields  customer   u64[n], a hash of (population, customer id)
             at_us      i64[n], effective_at
@@ -35,11 +43,26 @@ class Changes:
             reason     positions in CHANGE_REASONS
     """
 
-    customer: NDArray[np.uint64]
+    customer: Hashes
     at_us: Ints
     from_tier: Codes
     to_tier: Codes
     reason: Codes
+
+
+@dataclass(frozen=True)
+class Changes:
+    """Tier changes, piece after piece, as they were read."""
+
+    pieces: Sequence[ChangeRows]
+
+    @cached_property
+    def span_us(self) -> tuple[int, int] | None:
+        """The oldest and the newest instant of a change; None: there is no change."""
+        there = [piece.at_us for piece in self.pieces if len(piece.at_us)]
+        if not there:
+            return None
+        return min(int(at_us.min()) for at_us in there), max(int(at_us.max()) for at_us in there)
 
 
 @dataclass(frozen=True)
@@ -100,7 +123,9 @@ def read_snapshot(
         *("effective_at", "ruleset", "view"),
         *(("customer_id", "population") if has_ids else ()),
     ]
-    table = _one_view(read_table(path, names, kind=SNAPSHOT), view, path)
+    table = read_table(path, names, kind=SNAPSHOT)
+    check_view([views_in(table)], view, path)
+    table = of_view(table, view)
     if table.num_rows == 0:
         raise InputError("holds no customer", source=path, fix="replay some orders first")
     rules = _rules(table["ruleset"], ruleset, path)
@@ -120,10 +145,10 @@ def snapshot_of(table: pa.Table, rules: Ruleset, *, source: Path, as_of_us: int 
             ConfigError  the rows are of a later instant
     """
     path = source
-    last_paid_us = _instants(table["last_paid_at"])
-    recency_days = _ints(table["recency_days"], -1)
+    last_paid_us = instants_of(table["last_paid_at"])
+    recency_days = ints_of(table["recency_days"], -1)
     known_us = max(
-        int(last_paid_us.max(initial=NEVER_US)), int(_instants(table["effective_at"]).max(initial=NEVER_US))
+        int(last_paid_us.max(initial=NEVER_US)), int(instants_of(table["effective_at"]).max(initial=NEVER_US))
     )
     if as_of_us is None:
         as_of_us = as_of_of(rules, last_paid_us, recency_days, known_us)
@@ -132,19 +157,19 @@ def snapshot_of(table: pa.Table, rules: Ruleset, *, source: Path, as_of_us: int 
     return Snapshot(
         ruleset=rules,
         as_of_us=as_of_us,
-        tier=_codes(table["tier"], [tier.id for tier in rules.tiers], path),
-        r_band=_ints(table["r_band"], 0),
-        f_band=_ints(table["f_band"], 0),
-        m_band=_ints(table["m_band"], 0),
+        tier=codes_of(table["tier"], [tier.id for tier in rules.tiers], path),
+        r_band=ints_of(table["r_band"], 0),
+        f_band=ints_of(table["f_band"], 0),
+        m_band=ints_of(table["m_band"], 0),
         last_paid_us=last_paid_us,
-        first_paid_us=_instants(table["first_paid_at"]),
+        first_paid_us=instants_of(table["first_paid_at"]),
         recency_days=recency_days,
-        frequency=_ints(table["frequency"], 0),
-        monetary_minor=_ints(table["monetary_minor"], 0),
-        lifetime_orders=_ints(table["lifetime_orders"], 0),
-        lifetime_monetary_minor=_ints(table["lifetime_monetary_minor"], 0),
-        next_change_us=_instants(table["next_change_at"]),
-        next_tier=_codes(table["next_tier"], [tier.id for tier in rules.tiers], path),
+        frequency=ints_of(table["frequency"], 0),
+        monetary_minor=ints_of(table["monetary_minor"], 0),
+        lifetime_orders=ints_of(table["lifetime_orders"], 0),
+        lifetime_monetary_minor=ints_of(table["lifetime_monetary_minor"], 0),
+        next_change_us=instants_of(table["next_change_at"]),
+        next_tier=codes_of(table["next_tier"], [tier.id for tier in rules.tiers], path),
     )
 
 
@@ -169,24 +194,28 @@ def as_of_of(ruleset: Ruleset, last_paid_us: Ints, recency_days: Ints, known_us:
     if ruleset.day_unit == "duration":
         told_us = int((last_us + days * DAY_US).max())
     else:
-        told_us = midnight_us(int((local_days(last_us, ruleset.time_zone) + days).max()), ruleset.time_zone)
+        told_us = midnight_us(int((local_days(ruleset.time_zone, last_us) + days).max()), ruleset.time_zone)
     return max(known_us, told_us)
 
 
 def read_changes(paths: Sequence[Path], ruleset: Ruleset, *, view: str | None = None) -> Changes:
     """Read tier changes; several files one after the other, as runs from a checkpoint leave them.
 
-    Errors  InputError  not tier changes, or of tiers that the ruleset has not
+    Errors  InputError   not tier changes, or of tiers that the ruleset has not
+            ConfigError  of other views
     """
-    parts = [_read_part(path, ruleset, view) for path in paths]
-    return Changes(
-        **{name: np.concatenate([part[name] for part in parts]) for name in Changes.__dataclass_fields__}
-    )
+    return Changes([rows for path in paths for rows in _read_file(path, ruleset, view)])
 
 
-def _read_part(path: Path, ruleset: Ruleset, view: str | None) -> dict[str, NDArray[Any]]:
+def _read_file(path: Path, ruleset: Ruleset, view: str | None) -> list[ChangeRows]:
     names = ["customer_id", "effective_at", "from_tier", "to_tier", "reason", "view", "population"]
-    return _numbers_of(_one_view(read_table(path, names, kind=CHANGES), view, path), ruleset, path)
+
+    def numbers(table: pa.Table) -> tuple[set[str | None] | None, ChangeRows]:
+        return views_in(table), _rows_of(of_view(table, view), ruleset, path)
+
+    pieces = read_pieces(path, names, numbers, kind=CHANGES)
+    check_view((there for there, _ in pieces), view, path)
+    return [rows for _, rows in pieces]
 
 
 def changes_of(tables: Sequence[pa.Table], ruleset: Ruleset, *, source: Path) -> Changes:
@@ -195,82 +224,18 @@ def changes_of(tables: Sequence[pa.Table], ruleset: Ruleset, *, source: Path) ->
     In      source  what they are from, for errors
     Errors  InputError  tiers that the ruleset has not
     """
-    parts = [_numbers_of(table, ruleset, source) for table in tables] or [_no_numbers()]
-    return Changes(
-        **{name: np.concatenate([part[name] for part in parts]) for name in Changes.__dataclass_fields__}
-    )
+    return Changes([_rows_of(table, ruleset, source) for table in tables])
 
 
-def _no_numbers() -> dict[str, NDArray[Any]]:
-    empty = np.empty(0, np.int8)
-    none = {"customer": np.empty(0, np.uint64), "at_us": np.empty(0, np.int64)}
-    return none | dict.fromkeys(("from_tier", "to_tier", "reason"), empty)
-
-
-def _numbers_of(table: pa.Table, ruleset: Ruleset, path: Path) -> dict[str, NDArray[Any]]:
+def _rows_of(table: pa.Table, ruleset: Ruleset, path: Path) -> ChangeRows:
     ids = [tier.id for tier in ruleset.tiers]
-    return {
-        "customer": hash_customers(table),
-        "at_us": _instants(table["effective_at"]),
-        "from_tier": _codes(table["from_tier"], ids, path),
-        "to_tier": _codes(table["to_tier"], ids, path),
-        "reason": _codes(table["reason"], CHANGE_REASONS, path),
-    }
-
-
-def hash_customers(table: pa.Table) -> NDArray[np.uint64]:
-    """Hash the customers of tier changes: one population's customer is another's stranger."""
-    customer = hash_column(table["customer_id"], _keys(0))
-    if "population" in table.column_names and table["population"].null_count < table.num_rows:
-        customer ^= hash_column(table["population"].cast(pa.string()).fill_null("\0"), _keys(1))
-    return customer
-
-
-def seeds(number: int, count: int) -> NDArray[np.uint64]:
-    """Return keys for `hash_column`, four each: fixed ones, since nobody gains by a collision in a report."""
-    return np.random.SeedSequence(number).generate_state(count, np.uint64).astype(np.uint64)
-
-
-def hash_column(column: pa.ChunkedArray, keys: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """Hash a column of strings, 64 bits each.
-
-    Of ten million customers two are taken for one in one of 370,000 reports.
-    """
-    parts = []
-    for chunk in column.chunks:
-        values = chunk.fill_null("") if chunk.null_count else chunk
-        hashes = np.empty(len(values), np.uint64)
-        if len(values):
-            _, offsets, data = values.buffers()
-            form = np.int64 if pa.types.is_large_string(values.type) else np.int32
-            offset = np.frombuffer(offsets, form, values.offset + len(values) + 1)[values.offset :]
-            hash_ids(offset, _bytes(data), keys, hashes)
-        parts.append(hashes)
-    return np.concatenate(parts) if parts else np.empty(0, np.uint64)
-
-
-def _keys(which: int) -> NDArray[np.uint64]:
-    return seeds(20_261_128 + which, 4)
-
-
-def _bytes(data: pa.Buffer | None) -> NDArray[np.uint8]:
-    return np.zeros(0, np.uint8) if data is None or data.size == 0 else np.frombuffer(data, np.uint8)
-
-
-def _one_view(table: pa.Table, view: str | None, path: Path) -> pa.Table:
-    if "view" not in table.column_names:
-        if view is not None:
-            raise ConfigError("the file has no views", file=path, key="--view", fix="leave it out")
-        return table
-    there = [name.as_py() for name in pc.unique(table["view"].cast(pa.string()))]
-    if view is None and len(there) <= 1:
-        return table
-    if view not in there:
-        names = ", ".join(sorted(str(name) for name in there))
-        raise ConfigError(
-            f"the file holds the views {names}", file=path, key="--view", fix="name one of them"
-        )
-    return table.filter(pc.equal(table["view"].cast(pa.string()), view))
+    return ChangeRows(
+        customer=read_only(hash_customers(table)),
+        at_us=instants_of(table["effective_at"]),
+        from_tier=codes_of(table["from_tier"], ids, path),
+        to_tier=codes_of(table["to_tier"], ids, path),
+        reason=codes_of(table["reason"], CHANGE_REASONS, path),
+    )
 
 
 def _rules(column: pa.ChunkedArray, given: Ruleset | None, path: Path) -> Ruleset:
@@ -293,32 +258,3 @@ def _rules(column: pa.ChunkedArray, given: Ruleset | None, path: Path) -> Rulese
             fix="give that ruleset",
         )
     return own
-
-
-def _instants(column: pa.ChunkedArray) -> Ints:
-    return _ints(column.cast(pa.timestamp("us", tz="UTC")).cast(pa.int64()), NEVER_US)
-
-
-def _ints(column: pa.ChunkedArray, absent: int) -> Ints:
-    column = column.cast(pa.int64())
-    values: Ints = (column.fill_null(absent) if column.null_count else column).to_numpy()
-    return values
-
-
-def _codes(column: pa.ChunkedArray, words: Sequence[str], path: Path) -> Codes:
-    """Return the positions of a dictionary's words in `words`; null is one beyond the last."""
-    absent = len(words)
-    place = {word: at for at, word in enumerate(words)}
-    parts = []
-    for chunk in column.chunks:
-        own = chunk.dictionary.to_pylist()
-        used = set(pc.unique(chunk.indices).to_pylist()) - {None}
-        strange = [own[at] for at in used if own[at] not in place]
-        if strange:
-            raise InputError(
-                f"names {strange[0]!r}, which the ruleset does not", source=path, fix="give --ruleset"
-            )
-        codes = np.array([place.get(word, absent) for word in own] + [absent], np.int8)
-        indices = chunk.indices
-        parts.append(codes[(indices.fill_null(len(own)) if indices.null_count else indices).to_numpy()])
-    return np.concatenate(parts) if parts else np.empty(0, np.int8)

@@ -1,14 +1,13 @@
 """Exact sums and counts by group: money stays an integer, however many customers there are."""
 
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from rfmstream.engine.insight.report.columns import fixed
 from rfmstream.engine.insight.report.local_time import Ints
-
-_PART_BITS: Final = 21
-_PART: Final = (1 << _PART_BITS) - 1
+from rfmstream.kernels.group_sums import LOW_BITS, sum_bins, sum_groups
 
 
 def counts(group: NDArray[np.signedinteger[Any]], size: int) -> list[int]:
@@ -17,21 +16,31 @@ def counts(group: NDArray[np.signedinteger[Any]], size: int) -> list[int]:
 
 
 def sums(group: NDArray[np.signedinteger[Any]], values: Ints, size: int) -> list[int]:
-    """Sum int64 values by group 0..size-1, exactly, for up to 2^32 rows.
+    """Sum int64 values by group 0..size-1, exactly, for up to 2^31 rows."""
+    low, high = np.zeros(size, np.int64), np.zeros(size, np.int64)
+    sum_groups(fixed(group.astype(np.int64, copy=False)), fixed(values), low, high)
+    return _whole(low, high)
 
-    Sums by group come as doubles: three parts of 21 bits each stay exact in them.
+
+def binned(value: Ints, edges: list[int], values: Ints) -> tuple[list[int], list[int]]:
+    """Count and sum, exactly, by the bins between ascending edges; the first lies below the first edge.
+
+    In      value  i64[n], what the bins are of; values  i64[n], what is summed
+    Returns of each of the len(edges) + 1 bins how many values lie in it, and the sum
     """
-    parts = (values & _PART, (values >> _PART_BITS) & _PART, values >> (2 * _PART_BITS))
-    totals = [np.bincount(group, weights=part, minlength=size)[:size] for part in parts]
-    return [
-        int(low) + (int(middle) << _PART_BITS) + (int(high) << 2 * _PART_BITS)
-        for low, middle, high in zip(*totals, strict=True)
-    ]
+    number, low, high = (np.zeros(len(edges) + 1, np.int64) for _ in range(3))
+    sum_bins(fixed(value), fixed(np.array(edges, np.int64)), fixed(values), number, low, high)
+    return number.tolist(), _whole(low, high)
+
+
+def _whole(low: Ints, high: Ints) -> list[int]:
+    return [(above << LOW_BITS) + below for above, below in zip(high.tolist(), low.tolist(), strict=True)]
 
 
 def total(values: Ints) -> int:
-    """Sum int64 values exactly."""
-    return sums(np.zeros(len(values), np.int64), values, 1)[0]
+    """Sum int64 values exactly, for up to 2^31 of them."""
+    low, high = (values & ((1 << LOW_BITS) - 1)).sum(), (values >> LOW_BITS).sum()
+    return _whole(np.array([low]), np.array([high]))[0]
 
 
 def ratio(part: int, whole: int) -> float | None:

@@ -159,6 +159,8 @@ class Worker:
             )
             warm = partial(warm_up, self._config.plan, self._config.clock, self._decoder)
             await self._unless_stopped(self._in_pool(warm))
+            if self._draws is not None and status is not None:
+                await self._unless_stopped(self._in_pool(self._draws.warm_up))
             await self._unless_stopped(self._in_pool(install_fetches))
             await self._read()
         finally:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from served_workers import serving, watched
+from served_workers import Shell, serving, watched
 
 from rfmstream.engine.core.views import Views
 from rfmstream.engine.live.board import Board
@@ -29,19 +29,6 @@ PLAN = Plan(
         View("by-store", load_ruleset("scores4"), per="store"),
     )
 )
-
-
-class Shell:
-    """A page without anything."""
-
-    def shell(self) -> tuple[str, str]:
-        return "", "default-src 'none'"
-
-    def views(self, *_: object) -> bytes:
-        return b"{}"
-
-    def many(self) -> bytes:
-        return b"{}"
 
 
 @pytest.fixture(scope="module")
@@ -114,7 +101,10 @@ def test_snapshots(url: str) -> None:
     assert rows(f"{url}/snapshot?view=by-store&population=nowhere") == []
     assert rows(f"{url}/tiers/new?view=next") == [("next", None, "bob", 1), ("next", None, "c/d", 1)]
     assert "name one of next, all, by-store" in refused(f"{url}/snapshot?view=other")
-    assert "has no populations" in refused(f"{url}/snapshot?population=hk")
+    for path in ("/snapshot", "/tiers/100", "/customers/ann", "/customers/ann/changes"):
+        assert refused(f"{url}{path}?population=hk") == (
+            "population: the view has no populations; leave it out, or name a view that has some: by-store\n"
+        )
     with pytest.raises(urllib.error.HTTPError) as error:
         opened(f"{url}/tiers/new")
     assert error.value.code == 404
@@ -127,7 +117,10 @@ def test_customers(url: str) -> None:
     store = get(f"{url}/customers/ann?view=by-store&population=hk")
     assert (store["population"], store["frequency"], store["ruleset"]) == ("hk", 2, "scores4")
     assert store["tier_en"]
-    assert "has a population for each store" in refused(f"{url}/customers/ann?view=by-store")
+    assert refused(f"{url}/customers/ann?view=by-store") == (
+        "population: view by-store has a population for each store; name one of hk, tw, or ask for all with"
+        " POST /customers\n"
+    )
     with pytest.raises(urllib.error.HTTPError) as error:
         opened(f"{url}/customers/bob?view=by-store&population=tw")
     assert error.value.code == 404

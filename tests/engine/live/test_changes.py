@@ -130,6 +130,7 @@ def test_what_is_no_offset_or_is_not_kept_is_said() -> None:
         assert (feed.begin, feed.end) == (30, 50)
         asked = {
             "soon": 400,
+            "oldest&follow=no": 400,
             f"{feed.epoch}-": 400,
             f"{feed.epoch}-29": 410,
             f"{feed.epoch}-51": 410,
@@ -142,6 +143,28 @@ def test_what_is_no_offset_or_is_not_kept_is_said() -> None:
                 assert response.status == status, offset
 
     asking(steps, rows_max=20)
+
+
+def test_as_arrow_it_is_what_is_kept_from_an_offset_on() -> None:
+    async def steps(session: aiohttp.ClientSession, feed: Feed) -> None:
+        for number in range(3):
+            feed.add(changes_of(10, begin=10 * number))
+        accept = {"Accept": "application/vnd.apache.arrow.stream"}
+        for query, begin in {
+            "": 0,
+            "?from=oldest&follow=false": 0,
+            f"?from={feed.epoch}-17": 17,
+            "?from=newest": 30,
+        }.items():
+            async with session.get(f"/changes{query}", headers=accept) as response:
+                assert response.headers["Rfmstream-Changes"] == f"{feed.epoch}-30"
+                found = pa.ipc.open_stream(await response.read()).read_all()["customer_id"].to_pylist()
+                assert found == [f"c{at}" for at in range(begin, 30)], query
+        for query, status in {"?from=abc-1": 410, "?from=soon": 400, "?follow=true": 400}.items():
+            async with session.get(f"/changes{query}", headers=accept) as response:
+                assert response.status == status, query
+
+    asking(steps)
 
 
 def test_who_falls_behind_is_told() -> None:
