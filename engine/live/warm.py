@@ -73,6 +73,9 @@ def warm_up(plan: Ruleset | Plan, clock: Clock, decoder: Decodes | None = None) 
         for signals in () if step.signals is None else encoder.signals(step.signals):
             signals.lz4_block()
     partition.engine.snapshot()
+    for shard in partition.engine.shards:
+        if shard.forgets:
+            shard.forget()
     rows_of(partition.engine, ["c"])
     with tempfile.TemporaryDirectory(prefix="rfmstream-warm-up-") as folder:
         partition.engine.frozen().checkpoint(f"{folder}/state")
