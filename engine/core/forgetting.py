@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from rfmstream.engine.core.kernel_records import KernelRecord
 from rfmstream.engine.core.rules import NO_DAYS, compile_rules
 from rfmstream.engine.core.table import Table
-from rfmstream.engine.events.instants import to_text
+from rfmstream.engine.events.instants import FIRST_US, to_text
 from rfmstream.kernels.forget import drop_forgotten, place_kept, refill
 from rfmstream.kernels.horizon import horizon_of
 from rfmstream.schemas.codes import NEVER_US
@@ -64,7 +64,7 @@ def check_window(ruleset: Ruleset, known_us: int, now_us: int) -> None:
     if begins_us < known_us:
         raise ConfigError(
             f"ruleset {ruleset.identity} counts {ruleset.window_days} days back, and the state has forgotten the "
-            f"orders from before {to_text(known_us)}",
+            f"orders from before {to_text(max(known_us, FIRST_US))}",
             key="window_days",
             fix='use a window that begins no earlier, or "lifetime", or begin anew',
         )

@@ -253,6 +253,7 @@ class Oracle:
         self.rules = rules
         self.mode = mode
         self.clock_us: int | None = None
+        self.forgotten_us: int | None = None
         self.customers: defaultdict[str, Customer] = defaultdict(Customer)
         self.stops: list[tuple[int, str]] = []
         self.changes: list[Row] = []
@@ -289,7 +290,7 @@ class Oracle:
 
     def _apply(self, event: Event) -> str:
         # A rejected row or a duplicate changes nothing, not even the clock, nor is its identity remembered.
-        from_us = self.rules.known_from_us(self._judged_at_us(event))
+        from_us = self._known_from_us(self._judged_at_us(event))
         known = self.customers.get(event["customer_id"], Customer()).known(from_us)
         outcome = judge(known, event, from_us)
         if outcome != "applied":
@@ -329,6 +330,17 @@ class Oracle:
         assert self.clock_us is not None
         self._evaluate(event["customer_id"], self.clock_us, event)
         return "applied"
+
+    def take_over(self, rules: Rules) -> None:
+        """Judge by other rules from now on; what is forgotten by those before stays so."""
+        if self.clock_us is not None:
+            self.forgotten_us = self._known_from_us(self.clock_us)
+        self.rules = rules
+
+    def _known_from_us(self, now_us: int) -> int | None:
+        """Instant from which on orders are known, by these rules and all before them; None: all are."""
+        bounds = (self.forgotten_us, self.rules.known_from_us(now_us))
+        return max((bound for bound in bounds if bound is not None), default=None)
 
     def _judged_at_us(self, event: Event) -> int:
         """Instant at which an event is judged: the clock, which an event that is newer moves to its own."""
