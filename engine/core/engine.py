@@ -112,7 +112,7 @@ class Engine:
 
     @property
     def orders(self) -> int:
-        """How many orders are retained."""
+        """How many orders are in memory; where the ruleset forgets orders some forgotten ones may be among them."""
         return sum(int(shard.state.row.n_orders) for shard in self.shards)
 
     @property
