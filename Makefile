@@ -128,8 +128,10 @@ fuzz: $(VENV)/.installed-fuzz ## fuzz what comes from outside, each target for S
 	NUMBA_DISABLE_JIT=1 $(BIN)/python tests/fuzz/fuzz.py fetches $(OUT)/fuzz/fetches $(SECONDS)
 
 MINUTES ?= 30
-soak: $(VENV)/.installed-bench ## the live worker for MINUTES=30: its memory, and whether it brings what a replay does
+YEARS ?= 5
+soak: $(VENV)/.installed-bench ## YEARS=5 simulated, with orders forgotten and without; then the live worker for MINUTES=30: memory, and what is told
 	@mkdir -p $(OUT)
+	$(BIN)/python -m bench.live.soak --years $(YEARS) --out $(OUT)/soak-years.json
 	$(BIN)/python -m bench.live.soak --minutes $(MINUTES) --out $(OUT)/soak.json
 
 # Compiled kernels of each level that this machine can run; they are of these sources alone, so they do not stay here.

@@ -17,6 +17,7 @@ from rfmstream.kernels.layout import (
     ADJUSTMENT,
     DAY_US,
     ERASURE,
+    EVENT,
     GROUP,
     HAS_ADJUSTMENT,
     KIND_MASK,
@@ -58,14 +59,20 @@ def has_id(state, handle, customer, data, start, size):
 
 
 @part
-def find_by_id(state, value, customer, data, start, size, kind):
-    """Return the handle of the entry of a kind (ORDER, EVENT) with this hash, customer and id; 0 if there is none."""
+def find_by_id(state, value, customer, data, start, size, kind, known_us):
+    """Return the handle of the entry of a kind (ORDER, EVENT) with this hash, customer and id; 0 if there is none.
+
+    One that is dated before `known_us`, or speaks of one that is, does not count as there.
+    """
     keep_apart()
     table, tag = orders_of(state), tag_of(value)
     handle, cursor = find_next(table, tag, 0)
     while handle != 0:
-        if kind_of(entries_of(state)[handle]) == kind and has_id(state, handle, customer, data, start, size):
-            break
+        entry = entries_of(state)[handle]
+        if kind_of(entry) == kind and has_id(state, handle, customer, data, start, size):
+            dated = entries_of(state)[np.int64(entry.previous)] if kind == EVENT else entry
+            if dated.at_us >= known_us:
+                break
         handle, cursor = find_next(table, tag, cursor)
     return handle
 

@@ -17,6 +17,7 @@ from rfmstream.kernels.entries import (
     find_by_id,
 )
 from rfmstream.kernels.erase import blank, erase, erased_us, is_hidden
+from rfmstream.kernels.horizon import forgets, is_forgotten, known_from
 from rfmstream.kernels.ids import hash_pair, is_customer, set_customer_id
 from rfmstream.kernels.judge import (
     ADJUSTED,
@@ -130,7 +131,7 @@ def _add_customer(state, value, data, start, size, at_us):
 
 @inline
 def _apply_row(state, rules, batch, i, handle, value, clock_us):
-    """Apply one row whose customer is `handle`; return its outcome, or -1 where the output is full."""
+    """Apply one row whose customer is `handle` at an instant; return its outcome, or -1 where the output is full."""
     customer = customers_of(state)[handle]
     start = np.int64(order_offset_of(batch)[i])
     size = np.int64(order_offset_of(batch)[i + 1]) - start
@@ -141,10 +142,13 @@ def _apply_row(state, rules, batch, i, handle, value, clock_us):
     own_event_id = has_event_id(batch, i)
     if np.int64(customer.seq) & WAS_ERASED and at_us_of(batch)[i] <= erased_us(state, handle):
         return np.int64(ERASED_CUSTOMER)
+    if kind in (PAID, ADJUSTED) and is_forgotten(state, rules, at_us_of(batch)[i], clock_us):
+        return np.int64(UNKNOWN_ORDER)
     if kind != PAID or own_event_id or like != 0:
+        known_us = known_from(state, rules, clock_us)
         if kind not in (ADJUSTED, ERASED):
-            order = find_by_id(state, value, handle, order_data_of(batch), start, size, ORDER)
-        outcome = judge_known(state, batch, i, handle, value, order, own_event_id)
+            order = find_by_id(state, value, handle, order_data_of(batch), start, size, ORDER, known_us)
+        outcome = judge_known(state, batch, i, handle, value, order, own_event_id, known_us)
         if outcome != APPLIED:
             return outcome
     now_us = max(clock_us, at_us_of(batch)[i], customer.tier_since_us)
@@ -186,6 +190,24 @@ def _apply_row(state, rules, batch, i, handle, value, clock_us):
     return np.int64(APPLIED)
 
 
+@part
+def _meet(state, rules, batch, i, clock_us):
+    """Find the customer of a row that had none when its block was looked up, or add it unless the row is forgotten.
+
+    A row that is rejected adds nobody, and where orders are forgotten that is known at its turn, not before.
+    """
+    keep_apart()
+    start = np.int64(customer_offset_of(batch)[i])
+    size = np.int64(customer_offset_of(batch)[i + 1]) - start
+    value, at_us, kind = customer_hash_of(batch)[i], at_us_of(batch)[i], kind_of(batch)[i]
+    handle = _find_customer(state, value, customer_data_of(batch), start, size)
+    if handle != 0 or kind not in (PAID, ADJUSTED, ERASED):
+        return handle
+    if kind != ERASED and is_forgotten(state, rules, at_us, clock_us):
+        return handle
+    return _add_customer(state, value, customer_data_of(batch), start, size, at_us)
+
+
 @inline
 def _look_up(state, batch, rules, first, end, rows, handles, hashes):
     """Find the customer of each row of a block, or add it at its first event; return how many rows are this shard's.
@@ -225,6 +247,7 @@ def _look_up(state, batch, rules, first, end, rows, handles, hashes):
         if (
             handle == 0
             and kind in (PAID, ADJUSTED, ERASED)
+            and not forgets(state, rules)
             and (batch.log_us_size == 0 or at_us_of(batch)[i] <= log_us_of(batch)[i] + batch.tolerance_us)
         ):
             handle = _add_customer(state, value, customer_data_of(batch), start, size, at_us_of(batch)[i])
@@ -285,11 +308,16 @@ def fold(states, rulesets, batches, first, outcome, rows, handles, hashes):
                 if at_us_of(batch)[i] > log_us_of(batch)[i] + batch.tolerance_us:
                     outcome[i] = FUTURE_TIME
                     continue
+            # What time a row is judged by: the log's, else that of the newest event, which may be this one.
+            clock_us = state.clock_us if is_log else max(state.clock_us, at_us_of(batch)[i])
             handle = np.int64(handles[k])
+            if handle == 0 and forgets(state, rules):
+                handle = _meet(state, rules, batch, i, clock_us)
+                handles[k] = handle
             if handle == 0:
                 outcome[i] = UNKNOWN_ORDER
                 continue
-            made = _apply_row(state, rules, batch, i, handle, hashes[k], state.clock_us)
+            made = _apply_row(state, rules, batch, i, handle, hashes[k], clock_us)
             if made < 0:
                 return i, OUTPUT_FULL
             outcome[i] = made

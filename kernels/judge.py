@@ -79,7 +79,7 @@ def _same_event(state, batch, i, note, order):
 
 
 @part
-def _check_event_id(state, batch, i, handle, order):
+def _check_event_id(state, batch, i, handle, order, known_us):
     """Return what an event's own event_id makes of row i: APPLIED (never seen), DUPLICATE or CONFLICTING."""
     keep_apart()
     start = np.int64(event_offset_of(batch)[i])
@@ -89,10 +89,10 @@ def _check_event_id(state, batch, i, handle, order):
         hash_bytes(event_data_of(batch), start, size, seeds_of(state)),
         seeds_of(state),
     )
-    note = find_by_id(state, value, handle, event_data_of(batch), start, size, EVENT)
+    note = find_by_id(state, value, handle, event_data_of(batch), start, size, EVENT, known_us)
     if note != 0:
         return DUPLICATE if _same_event(state, batch, i, note, order) else CONFLICTING
-    named = find_by_id(state, value, handle, event_data_of(batch), start, size, ORDER)
+    named = find_by_id(state, value, handle, event_data_of(batch), start, size, ORDER, known_us)
     if named != 0 and np.int64(entries_of(state)[named].marks) & HAS_EVENT_ID == 0:
         return CONFLICTING
     return APPLIED
@@ -139,8 +139,10 @@ def has_event_id(batch, i):
 
 
 @part
-def judge_known(state, batch, i, handle, value, order, own_event_id):
+def judge_known(state, batch, i, handle, value, order, own_event_id, known_us):
     """Return what becomes of row i where its customer, and perhaps its order, is known.
+
+    In      known_us  events of entries dated before it are forgotten, see `kernels.horizon`
 
     APPLIED means: apply it. Source: docs/semantics.md 1 (event_id) and 3.
     """
@@ -162,13 +164,13 @@ def judge_known(state, batch, i, handle, value, order, own_event_id):
     if kind == REFUNDED_TOTAL and amount_minor <= refunded_minor(state, order, seeds_of(state)):
         return np.int64(DUPLICATE)
     if own_event_id:
-        outcome = _check_event_id(state, batch, i, handle, order)
+        outcome = _check_event_id(state, batch, i, handle, order, known_us)
         if outcome != APPLIED:
             return outcome
     if kind == PAID:
         if (
             not own_event_id
-            and find_by_id(state, value, handle, order_data_of(batch), start, size, EVENT) != 0
+            and find_by_id(state, value, handle, order_data_of(batch), start, size, EVENT, known_us) != 0
         ):
             return CONFLICTING
         return APPLIED

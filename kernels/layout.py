@@ -255,6 +255,7 @@ STATE: Final = _record(
         ("id_bytes", "i8"),
         ("key_bytes", "i8"),
         ("clock_us", "i8"),
+        ("known_us", "i8"),  # what is dated before it is forgotten, whatever the rules say now; NEVER_US
         ("late_entry", "i8"),  # the last entry put before a newer one of its customer; 0 none
         ("wheel_key", "i8"),  # slots before it are drained; 0 until the first customer
         ("n_today", "i8"),  # handles in the open bucket's slots
@@ -277,6 +278,8 @@ RULES: Final = _record(
         ("calendar", "i8"),  # 1: calendar days, 0: durations
         ("day_can_fall", "i8"),  # 1: calendar days in a zone whose clocks were once set back across midnight
         ("window_days", "i8"),  # -1: lifetime
+        ("forget_days", "i8"),  # -1: no order is ever forgotten; kernels.horizon
+        ("forget_near_us", "i8"),  # what is no older than this is not forgotten, whatever the calendar says
         *_arrays("zone_start_us"),  # first instant of each offset from UTC
         *_arrays("zone_offset_us"),
         ("zone_cycle_us", "i8"),  # instants from here on repeat every 400 years

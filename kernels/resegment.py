@@ -70,6 +70,10 @@ def _measure_window(state, rules, customer, now_us):
         customer.monetary_minor += entry.amount_minor
         customer.head = handle
         handle = np.int64(entry.previous)
+    if rules.window_days < 0:
+        # With those orders that are forgotten, of which there is nothing but these sums.
+        customer.frequency = customer.lifetime_orders
+        customer.monetary_minor = customer.lifetime_monetary_minor
 
 
 @jit

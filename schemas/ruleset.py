@@ -38,6 +38,7 @@ class Ruleset:
             currency             ISO 4217; amounts in another one are rejected
             day_unit             what "within D days" means: docs/semantics.md section 2
             window_days          orders and adjustments within it count in F and M; None: all of them
+            forget_orders_after_days  of an older order nothing but its sums is kept; None: every order is kept
             recency_cuts_days    ascending; r_band = how many of them the last payment is within
             frequency_cuts       ascending, orders; f_band = how many of them F has reached
             monetary_cuts_minor  ascending, minor units; m_band = how many of them M has reached
@@ -64,6 +65,7 @@ class Ruleset:
     lookup: NDArray[np.int8] = field(compare=False, repr=False)
     milestones: Milestones = field(default_factory=Milestones)
     tier_fingerprint: str = ""
+    forget_orders_after_days: int | None = None
 
     @property
     def asks_signals(self) -> bool:
@@ -149,6 +151,7 @@ def load_ruleset(
         lookup=lookup,
         milestones=milestones,
         tier_fingerprint=tier_fingerprint,
+        forget_orders_after_days=effective.forget_orders_after_days,
     )
 
 
@@ -172,6 +175,7 @@ def _decisive(
 
     Rules that are written otherwise but decide the same have the same fingerprint.
     """
+    forgets = ruleset.forget_orders_after_days
     return {
         "time_zone": ruleset.time_zone,
         "currency": ruleset.currency,
@@ -182,6 +186,7 @@ def _decisive(
         "monetary_cuts_minor": monetary_cuts_minor,
         "tiers": [tier.id for tier in ruleset.tiers],
         "lookup": lookup.tobytes().hex(),
+        **({} if forgets is None else {"forget_orders_after_days": forgets}),
     }
 
 

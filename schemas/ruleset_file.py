@@ -40,7 +40,7 @@ _DAY_UNITS: Final = ("calendar_day", "duration")
 _PLAYBOOK_TEXTS: Final = ("audience", "actions", "channels")
 _TOP_KEYS: Final = (
     *("name", "extends", "title", "source", "time_zone", "currency", "day_unit", "window_days"),
-    *("cuts", "weights", "rules", "tiers", "playbooks", "milestones"),
+    *("forget_orders_after_days", "cuts", "weights", "rules", "tiers", "playbooks", "milestones"),
 )
 
 
@@ -151,6 +151,7 @@ def _parse(document: Mapping[str, Any], file: str) -> RulesetFile:
             raise top.error(
                 f"tiers.{tier}", "no rule gives this tier", f'add a rule with tier = "{tier}", or remove it'
             )
+    window_days = _parse_window(top)
     return RulesetFile(
         file=file,
         name=name,
@@ -159,7 +160,8 @@ def _parse(document: Mapping[str, Any], file: str) -> RulesetFile:
         time_zone=time_zone,
         currency=currency,
         day_unit=cast("DayUnit", top.choice("day_unit", _DAY_UNITS, "calendar_day")),
-        window_days=_parse_window(top),
+        window_days=window_days,
+        forget_orders_after_days=_parse_forget(top, window_days),
         recency_cuts_days=recency,
         frequency_cuts=frequency,
         monetary_cuts=monetary,
@@ -215,6 +217,24 @@ def _parse_window(top: TomlTable) -> int | None:
         found = "is missing" if value is None else f"{value!r} is not a window"
         raise top.error("window_days", found, 'write a number of days such as 365, or "lifetime"')
     return top.integer("window_days", 1, DAYS_MAX)
+
+
+def _parse_forget(top: TomlTable, window_days: int | None) -> int | None:
+    """Read after how many days orders are forgotten: not while the window still counts them.
+
+    Over a lifetime F and M are running sums, which need no order.
+    """
+    name = "forget_orders_after_days"
+    if top.values.get(name, "never") == "never":
+        return None
+    days = top.integer(name, 1, DAYS_MAX)
+    if window_days is not None and days < window_days:
+        raise top.error(
+            name,
+            f"is {days}, but window_days = {window_days} still counts orders that are older",
+            f"write {window_days} or more, or leave it out to keep every order",
+        )
+    return days
 
 
 def _parse_monetary(cuts: TomlTable) -> tuple[tuple[Fraction, ...], bool]:

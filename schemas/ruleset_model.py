@@ -97,6 +97,7 @@ class RulesetFile:
     Fields  monetary_cuts         ascending, major units; multiples already multiplied
             monetary_is_multiple  they came as multiples: parts of a minor unit are then no mistake
             weights               of the r, f and m score, or None
+            forget_orders_after_days  not less than window_days, if that is no lifetime; None: no order is forgotten
             order_milestones, spend_milestones, single_milestones  of [milestones]; the amounts in major units
     """
 
@@ -118,6 +119,7 @@ class RulesetFile:
     order_milestones: tuple[int, ...] = ()
     spend_milestones: tuple[Fraction, ...] = ()
     single_milestones: tuple[Fraction, ...] = ()
+    forget_orders_after_days: int | None = None
 
     @property
     def band_counts(self) -> tuple[int, int, int]:

@@ -1,10 +1,14 @@
 """Run a worker for a long time at a steady pace, and look at its memory and at what it brought.
 
     python -m bench.live.soak [--minutes 30] [--rate 5000] [--out out/soak.json]
+    python -m bench.live.soak --years 5 [--forget-days 400] [--orders-a-day 10000] [--out out/soak-years.json]
 
 A third of the way the worker is killed and started again, at two thirds it is stopped and started again. Orders are
 kept for ever, so the state grows with them; everything else must not. At the end the changes must be those of a replay.
 Exit code 1 if a process grew by more than a tenth beyond its state, or if the changes are others.
+
+With --years time is simulated, without a broker: see bench/live/years.py. Exit code 1 if the state of an engine that
+forgets orders went on growing, or if it told anything else than one that keeps them.
 """
 
 import argparse
@@ -24,6 +28,7 @@ import numpy as np
 from bench.live.feed import History, Replay, digest_of, present
 from bench.live.run import table
 from bench.live.site import ROOT, Site, Worker, site
+from bench.live.years import simulate
 from bench.machine import machine
 from bench.peers.stream.processes import Tree
 from rfmstream.engine.core.processors import usable_cores
@@ -152,19 +157,46 @@ def main() -> int:
     parser.add_argument("--customers", type=int, default=200_000)
     parser.add_argument("--ruleset", default="rfm8-annual")
     parser.add_argument("--threads", type=int, default=usable_cores(), help="of the worker")
+    parser.add_argument("--years", type=int, help="simulate so many, instead")
+    parser.add_argument(
+        "--forget-days", type=int, default=400, help="forget_orders_after_days of those years"
+    )
+    parser.add_argument("--orders-a-day", type=int, default=10_000, help="of those years")
     parser.add_argument("--out", type=Path, default=ROOT / "out" / "soak.json")
     options = parser.parse_args()
+    if options.years is not None:
+        return _simulate(options)
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     with site() as at:
         found = asyncio.run(soak(at, options))
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps({"machine": machine(), **found}, indent=2) + "\n")
+    _write(options.out, found)
     grown = [life["growth"] for life in found["lives"] if life["growth"] > GROWTH_MAX]
     for growth in grown:
         print(f"soak: the worker grew by {growth:.0%} beyond its state", file=sys.stderr)
     if not found["is_equal"]:
         print("soak: the changes are not those of a replay", file=sys.stderr)
     return 1 if grown or not found["is_equal"] else 0
+
+
+def _simulate(options: argparse.Namespace) -> int:
+    found = simulate(
+        years=options.years,
+        customers=options.customers,
+        orders_a_day=options.orders_a_day,
+        ruleset=options.ruleset,
+        forget_days=options.forget_days,
+    )
+    _write(options.out, found)
+    if not found["is_bounded"]:
+        print(f"soak: the state went on growing, by {found['growth']:.0%}", file=sys.stderr)
+    if not found["is_equal"]:
+        print("soak: forgetting orders changed what was told", file=sys.stderr)
+    return 0 if found["is_bounded"] and found["is_equal"] else 1
+
+
+def _write(out: Path, found: dict[str, Any]) -> None:
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps({"machine": machine(), **found}, indent=2) + "\n")
 
 
 if __name__ == "__main__":

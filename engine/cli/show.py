@@ -229,6 +229,7 @@ def print_ruleset(ruleset: Ruleset, lang: str = "en") -> None:
         ("F cuts", f"{_numbers(ruleset.frequency_cuts)} orders"),
         ("M cuts", f"{_money_cuts(ruleset)} {ruleset.currency}"),
         ("window", f"F and M over {_window(ruleset)}"),
+        ("forgets", _forgets(ruleset)),
         ("days", f"{days}, {ruleset.time_zone}"),
         ("fingerprint", ruleset.fingerprint),
     ):
@@ -413,6 +414,11 @@ def _money_cuts(ruleset: Ruleset) -> str:
 
 def _window(ruleset: Ruleset) -> str:
     return "a lifetime" if ruleset.window_days is None else f"{ruleset.window_days} days"
+
+
+def _forgets(ruleset: Ruleset) -> str:
+    days = ruleset.forget_orders_after_days
+    return "no order" if days is None else f"orders after {days:,} days, but for their sums"
 
 
 def _console() -> Console:

@@ -45,7 +45,10 @@ KERNELS: Final = {
         *("exact.compare_numbers", "exact.fold_product", "exact.fold_sum", "exact.parse_numbers"),
         *("exact.round_numbers", "exact.sum_groups", "json_text.nesting"),
     ),
-    "questions": ("emit.hold_out", "erase.purge", "lookup.find_customers", "resegment.resegment"),
+    "questions": (
+        *("emit.hold_out", "erase.purge", "forget.drop_forgotten", "forget.place_kept", "forget.refill"),
+        *("horizon.horizon_of", "lookup.find_customers", "resegment.resegment"),
+    ),
     "jsonl": ("json_orders.scan_orders", "json_split.split_records"),
     "time": ("wheel.advance", "wheel.next_due"),
     "snapshot": ("ids.gather_customer_ids", "ids.size_customer_ids", "snapshot.write_snapshot"),
@@ -248,7 +251,7 @@ def _time() -> None:
 
 
 def _questions() -> None:
-    """Ask for a customer, erase it, and go on by a ruleset that holds customers out."""
+    """Ask for a customer, erase it, and go on by a ruleset that holds customers out and forgets orders."""
     from rfmstream.engine.core.engine import Engine
     from rfmstream.engine.core.lookup import rows_of
     from rfmstream.schemas.ruleset import load_ruleset
@@ -256,7 +259,8 @@ def _questions() -> None:
     text = files("rfmstream.schemas").joinpath("rulesets", "groups3.toml").read_text(encoding="utf-8")
     with TemporaryDirectory(prefix="rfmstream-warm-up-") as folder:
         path = Path(folder) / "ruleset.toml"
-        path.write_text(_PLAYBOOK.sub(r'\1\nholdout = "0.5"', text), encoding="utf-8")
+        text = "forget_orders_after_days = 365\n" + _PLAYBOOK.sub(r'\1\nholdout = "0.5"', text)
+        path.write_text(text, encoding="utf-8")
         ruleset = load_ruleset(path)
     engine = Engine(ruleset)
     engine.step(_batch())

@@ -20,6 +20,7 @@ from rfmstream.engine.core.checkpoint.read import read_checkpoint
 from rfmstream.engine.core.checkpoint.write import write_checkpoint
 from rfmstream.engine.core.columns import ColumnWriter
 from rfmstream.engine.core.counters import Counters
+from rfmstream.engine.core.forgetting import check_window
 from rfmstream.engine.core.guard import Guard, changes, reads
 from rfmstream.engine.core.machine import Machine, Mode, StepResult
 from rfmstream.engine.core.populations import Populations
@@ -111,7 +112,7 @@ class Engine:
 
     @property
     def orders(self) -> int:
-        """How many orders are retained."""
+        """How many orders are in memory; where the ruleset forgets orders some forgotten ones may be among them."""
         return sum(shard.state.row.n_orders for shard in self.shards)
 
     @property
@@ -217,7 +218,17 @@ class Engine:
         would have changed between the clock and `now` is left out.
 
         now     the clock (default), or later; becomes the clock
-        Raises  ConfigError where the new ruleset counts in another currency
+        Raises  ConfigError where `check_resegment` does
+        """
+        self.check_resegment(ruleset, now)
+        now_us = self.clock_us if now is None else max(to_us(now), self.clock_us)
+        self._guard.begin()
+        return self._machine.resegment(ruleset, now_us)
+
+    def check_resegment(self, ruleset: Ruleset, now: Instant | None = None) -> None:
+        """Refuse a ruleset that this state cannot go on by.
+
+        Raises  ConfigError where it counts in another currency, or orders that the state has forgotten
         """
         if ruleset.currency != self.ruleset.currency:
             raise ConfigError(
@@ -226,8 +237,7 @@ class Engine:
                 fix=f"use a ruleset in {self.ruleset.currency}, or begin anew",
             )
         now_us = self.clock_us if now is None else max(to_us(now), self.clock_us)
-        self._guard.begin()
-        return self._machine.resegment(ruleset, now_us)
+        check_window(ruleset, max(shard.known_us for shard in self.shards), now_us)
 
     @reads
     def snapshot(self, as_of: Instant | None = None) -> pa.Table:

@@ -8,20 +8,27 @@ from numpy.typing import NDArray
 
 from rfmstream.engine.core.kernel_records import KernelRecord
 from rfmstream.engine.events.zone import zone_table
+from rfmstream.kernels.horizon import FAR_US
 from rfmstream.kernels.layout import DAY_US, RULES
 from rfmstream.schemas.ruleset import Ruleset
 
 LIFETIME: Final = -1
+NO_DAYS: Final = -1
+_CALENDAR_DAYS: Final = 3
+"""Days that a date so many days ago may be nearer than so many times 24 h: a day goes on, and zones skip dates."""
 
 
 def compile_rules(ruleset: Ruleset) -> KernelRecord:
     """Compile a ruleset for the kernels; see `kernels.layout.RULES`."""
     starts, offsets, cycle_us = zone_table(ruleset.time_zone)
+    forget_days = ruleset.forget_orders_after_days
     rules = KernelRecord(
         RULES,
         calendar=ruleset.day_unit == "calendar_day",
         day_can_fall=ruleset.day_unit == "calendar_day" and _day_can_fall(starts, offsets),
         window_days=LIFETIME if ruleset.window_days is None else ruleset.window_days,
+        forget_days=NO_DAYS if forget_days is None else forget_days,
+        forget_near_us=FAR_US if forget_days is None else (forget_days - _CALENDAR_DAYS) * DAY_US,
         zone_cycle_us=cycle_us,
         signals_max=_signals_max(ruleset),
     )

@@ -14,8 +14,10 @@ from numpy.typing import NDArray
 
 from rfmstream.engine.core.arena import Arena
 from rfmstream.engine.core.buffers import Slabs, offsets_and_data
+from rfmstream.engine.core.forgetting import drop, follow_horizon, next_size, refilled
 from rfmstream.engine.core.kernel_records import KernelRecord
 from rfmstream.engine.core.measured import Measured
+from rfmstream.engine.core.rules import NO_DAYS
 from rfmstream.engine.core.table import Table
 from rfmstream.kernels import layout
 from rfmstream.kernels.entry_ids import gather_entry_ids, size_entry_ids
@@ -56,6 +58,7 @@ _FROZEN: Final = (
     "id_bytes",
     "key_bytes",
     "clock_us",
+    "known_us",
     "wheel_key",
 )
 
@@ -89,6 +92,7 @@ class Shard:
             n_entries=1,
             n_chunks=1,
             clock_us=NEVER_US,
+            known_us=NEVER_US,
             kept_min_us=FOREVER_US,
         )
         self._arenas = {name: Arena(dtype, capacity) for name, (dtype, capacity) in _ARENAS.items()}
@@ -99,6 +103,8 @@ class Shard:
         self._rows = np.empty(BLOCK, dtype=np.int64)
         self._handles = np.empty(BLOCK, dtype=np.int64)
         self._hashes = np.empty(BLOCK, dtype=np.uint64)
+        self._forget_from = next_size(0)
+        self._is_frozen = False
         self.state.point(
             **{name: arena.array for name, arena in self._arenas.items()},
             **{name: table.record.rows for name, table in self._tables.items()},
@@ -161,6 +167,34 @@ class Shard:
         while status != layout.DONE:
             status = advance(self.state.rows, self.rules.rows, now_us, self._rows)
             self._make_room(status)
+        follow_horizon(self.state, self.rules)
+        if self.forgets and self.state.row.n_entries >= self._forget_from:
+            self.forget()
+
+    @property
+    def forgets(self) -> bool:
+        """Whether its ruleset forgets orders."""
+        return bool(self.rules.row.forget_days != NO_DAYS)
+
+    @property
+    def known_us(self) -> int:
+        """What is dated before it is forgotten; NEVER_US: nothing is."""
+        return self.state.row.known_us
+
+    def forget(self) -> None:
+        """Give back the memory of what is forgotten, which changes no result whenever it is done."""
+        places = drop(self.state, self.rules)
+        self._tables["orders"] = refilled(self.state, places)
+        self.state.point(orders=self._tables["orders"].record.rows)
+        self._forget_from = next_size(self.state.row.n_entries)
+
+    def lasting(self) -> "Shard":
+        """Return what a checkpoint is to hold of it: itself, or where orders are forgotten a copy without those."""
+        if not self.forgets:
+            return self
+        other = self if self._is_frozen else self.frozen()
+        drop(other.state, other.rules)
+        return other
 
     def next_due_us(self, until_us: int) -> int:
         """Return the earliest instant up to `until_us` at which a customer is due; FOREVER_US: none."""
@@ -178,6 +212,8 @@ class Shard:
 
         now_us  not before the clock, which it becomes; `tiers`: see `kernels.resegment.resegment`
         """
+        if self.forgets:
+            self.forget()
         is_sorted = not (self.rules.row.day_can_fall or rules.row.day_can_fall)
         self.rules = rules
         self._ask(rules)
@@ -191,6 +227,7 @@ class Shard:
             self._make_room(status)
         self._clear_timers()
         self._rearm()
+        self._forget_from = 0
 
     def take_changes(self) -> NDArray[Any]:
         """Return CHANGE[n], the changes since the last call; valid until the next `fold` or `advance`."""
@@ -258,6 +295,7 @@ class Shard:
     def load(
         self,
         clock_us: int,
+        known_us: int,
         wheel_key: int,
         customers: tuple[int, int, Iterable[pa.RecordBatch]],
         entries: tuple[int, int, Iterable[pa.RecordBatch]],
@@ -269,6 +307,7 @@ class Shard:
         hashes = np.zeros(customers[0] + 1, dtype=np.uint64)
         scratch = np.empty(RESTORE_BLOCK, dtype=np.uint64)
         self.state.row.clock_us = clock_us
+        self.state.row.known_us = known_us
         self.state.row.wheel_key = wheel_key
         self._make_room_for(customers[0], entries[0], customers[1], entries[1])
         for batch in customers[2]:
@@ -281,6 +320,7 @@ class Shard:
             self._fill("entries", self.state.row.n_entries, batch)
             load_entry_ids(self.state.rows, *offsets_and_data(batch.column(0)), hashes, scratch)
             self._touch_ahead()
+        self._forget_from = next_size(self.state.row.n_entries)
 
     def fault(self, tiers: int) -> str | None:
         """Return what is wrong with the records just loaded, None if they fit together: see `kernels.verify`.
@@ -320,6 +360,7 @@ class Shard:
         other.state = KernelRecord(STATE, **{name: int(state[name]) for name in _FROZEN})
         other.state.point(**{name: arena.array for name, arena in arenas.items()})
         other._arenas = arenas  # noqa: SLF001 - another one of this class
+        other._is_frozen = True  # noqa: SLF001
         return other
 
     def customer_records(self) -> tuple[NDArray[Any], NDArray[np.uint8]]:

@@ -301,8 +301,8 @@ class Views:
     def resegment(self, name: str, ruleset: Ruleset, now: Instant | None = None) -> pa.Table:
         """Let a view go on by another ruleset, as `Engine.resegment` does; return its changes, `rules_changed`."""
         of, now_us = self[name], None if now is None else to_us(now)
-        if ruleset.currency == of.engine.ruleset.currency:  # else it is refused, and nothing changes
-            self._guard.begin()
+        of.engine.check_resegment(ruleset, now_us)
+        self._guard.begin()
         told = of.engine.resegment(ruleset, now_us)
         views = tuple(
             View(view.name, ruleset, view.where, view.per, view.shadow) if view.name == name else view

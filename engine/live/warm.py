@@ -75,6 +75,9 @@ def warm_up(plan: Ruleset | Plan, clock: Clock, decoder: Decodes | None = None) 
             signals.lz4_block()
             signals.deflated()
     partition.engine.snapshot()
+    for shard in partition.engine.shards:
+        if shard.forgets:
+            shard.forget()
     rows_of(partition.engine, ["c"])
     with tempfile.TemporaryDirectory(prefix="rfmstream-warm-up-") as folder:
         partition.engine.frozen().checkpoint(f"{folder}/state")

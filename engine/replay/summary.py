@@ -35,7 +35,8 @@ class Summary:
             rows          what became of the order events: read = applied + duplicates + rejected
             rejected      the first few rejected rows, as dicts of REJECTED_SCHEMA
             tiers         in the ruleset's order; customers without a tier come last
-            retained_orders  orders, refunded and void ones included, that the state still knows
+            retained_orders  orders, refunded and void ones included, that are in memory; where the ruleset forgets
+                             orders some forgotten ones may be among them
             memory_bytes  of the state, by what it holds; of all parts together
             parts         in which it was replayed, one after the other; None: as a whole
             files         rows written, by file

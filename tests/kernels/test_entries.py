@@ -84,10 +84,10 @@ def _newest(states, rulesets, customer):
 
 
 @numba.njit
-def _find(states, values, customer, data, offset, kind, out):  # noqa: PLR0917
+def _find(states, values, customer, data, offset, kind, known_us, out):  # noqa: PLR0917
     for i in range(values.size):
         size = offset[i + 1] - offset[i]
-        out[i] = find_by_id(states[0], values[i], customer, data, offset[i], size, kind)
+        out[i] = find_by_id(states[0], values[i], customer, data, offset[i], size, kind, known_us)
 
 
 @numba.njit
@@ -201,10 +201,10 @@ def test_entries_are_found_by_customer_kind_and_id() -> None:
     first = {(ORDER, 1): 1, (EVENT, 1): 1 + len(ids), (ORDER, 2): 1 + 2 * len(ids)}
     out = np.empty(len(ids), dtype=np.int64)
     for (kind, customer), handle in first.items():
-        _find(shard.state.rows, values.astype(np.uint64), customer, *column(ids), kind, out)
+        _find(shard.state.rows, values.astype(np.uint64), customer, *column(ids), kind, NEVER_US, out)
         assert out.tolist() == list(range(handle, handle + len(ids)))
     for kind, customer in ((EVENT, 2), (ORDER, 3), (ADJUSTMENT, 1)):
-        _find(shard.state.rows, values.astype(np.uint64), customer, *column(ids), kind, out)
+        _find(shard.state.rows, values.astype(np.uint64), customer, *column(ids), kind, NEVER_US, out)
         assert not out.any()
 
 

@@ -235,6 +235,61 @@ def test_windows_line_ends_and_a_byte_order_mark_are_fine(tmp_path: Path) -> Non
     assert load_ruleset(path).name == "mine"
 
 
+class TestForgetting:
+    """Orders are never forgotten before the window is over; where it is asked for it is part of what decides."""
+
+    @pytest.mark.parametrize(
+        ("value", "problem", "fix"),
+        [
+            ("0", "0 is out of range", "write a number from 1 to 3652058"),
+            ("-1", "-1 is out of range", "write a number from 1 to 3652058"),
+            ("400.5", "must be an integer, not a float", "write a number from 1 to 3652058"),
+            ('"400"', "must be an integer, not a string", "write a number from 1 to 3652058"),
+            ("true", "must be an integer, not true or false", "write a number from 1 to 3652058"),
+            (
+                "364",
+                "is 364, but window_days = 365 still counts orders that are older",
+                "write 365 or more, or leave it out to keep every order",
+            ),
+        ],
+    )
+    def test_refuses_what_is_no_such_number_of_days(
+        self, tmp_path: Path, value: str, problem: str, fix: str
+    ) -> None:
+        text = changed("window_days = 365", f"window_days = 365\nforget_orders_after_days = {value}")
+        error = refusal(tmp_path, text)
+        assert (error.key, error.problem, error.fix) == ("forget_orders_after_days", problem, fix)
+        assert "\n" not in str(error)
+
+    @pytest.mark.parametrize(("window", "days"), [("365", 365), ("365", 3_652_058), ('"lifetime"', 1)])
+    def test_is_the_window_or_more(self, tmp_path: Path, window: str, days: int) -> None:
+        path = tmp_path / "mine.toml"
+        path.write_text(
+            changed("window_days = 365", f"window_days = {window}\nforget_orders_after_days = {days}"),
+            encoding="utf-8",
+        )
+        assert load_ruleset(path).forget_orders_after_days == days
+
+    def test_decides(self, tmp_path: Path) -> None:
+        path, made = tmp_path / "mine.toml", {}
+        for line in ("", "forget_orders_after_days = 400", "forget_orders_after_days = 401"):
+            path.write_text(changed("window_days = 365", f"window_days = 365\n{line}"), encoding="utf-8")
+            made[line] = load_ruleset(path)
+        identities = {ruleset.identity for ruleset in made.values()}
+        fingerprints = {ruleset.fingerprint for ruleset in made.values()}
+        assert len(identities) == len(fingerprints) == 3
+
+    def test_never_takes_an_inherited_one_away(self, tmp_path: Path) -> None:
+        (tmp_path / "base.toml").write_text(
+            changed("window_days = 365", "window_days = 365\nforget_orders_after_days = 400"),
+            encoding="utf-8",
+        )
+        child = tmp_path / "child.toml"
+        for line, days in (("", 400), ('forget_orders_after_days = "never"', None)):
+            child.write_text(f'name = "mine"\nextends = "base.toml"\n{line}', encoding="utf-8")
+            assert load_ruleset(child).forget_orders_after_days == days
+
+
 class TestExtends:
     def test_replaces_lists_and_merges_tables(self, tmp_path: Path) -> None:
         (tmp_path / "base.toml").write_text(GOOD, encoding="utf-8")

@@ -11,7 +11,7 @@ import heapq
 from bisect import bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -47,6 +47,7 @@ class Rules:
     day_unit: str = "calendar_day"
     time_zone: str = "UTC"
     identity: str = "rfm8"
+    forget_days: int | None = None
 
     def stop_us(self, at_us: int, days: int) -> int | None:
         """Instant at which "within ``days`` of ``at_us``" stops being true, None where that never comes."""
@@ -58,6 +59,17 @@ class Rules:
                 return None
             stop = local_midnight_us(self.time_zone, day)
         return stop if stop <= LAST_US else None
+
+    def known_from_us(self, now_us: int) -> int | None:
+        """Instant from which on orders are known: the midnight ``forget_days`` days before today's, None for all."""
+        if self.forget_days is None:
+            return None
+        if self.day_unit == "duration":
+            return now_us - self.forget_days * DAY_US + 1
+        day = local_day(self.time_zone, now_us)
+        # Today began, even if a clock has been set back to yesterday since.
+        day += local_midnight_us(self.time_zone, day + 1) <= now_us
+        return local_midnight_us(self.time_zone, day - self.forget_days)
 
     def within(self, at_us: int, days: int | None, now_us: int) -> bool:
         """Whether ``at_us`` lies within ``days`` of ``now_us``; None is a lifetime."""
@@ -148,9 +160,15 @@ class Order:
 
 @dataclass
 class Customer:
-    """All that ever happened to one customer."""
+    """All that ever happened to one customer.
+
+    What is forgotten stays here, and is measured; only ``known`` leaves it out. ``dates`` say of each identity when the
+    order or adjustment is dated that it speaks of, ``replaced`` are forgotten orders whose id came again.
+    """
 
     orders: dict[str, Order] = field(default_factory=dict)
+    replaced: list[Order] = field(default_factory=list)
+    dates: dict[Any, int] = field(default_factory=dict)
     adjustments: list[tuple[int, int]] = field(default_factory=list)  # (at_us, amount_minor)
     identities: dict[Any, tuple[str, str, int, int]] = field(default_factory=dict)
     tier: str | None = None
@@ -162,7 +180,17 @@ class Customer:
     is_forgotten: bool = False
 
     def live_orders(self) -> list[Order]:
-        return [order for order in self.orders.values() if not order.is_void]
+        return [order for order in (*self.replaced, *self.orders.values()) if not order.is_void]
+
+    def known(self, from_us: int | None) -> "Customer":
+        """Return what is known of the customer where everything dated before an instant is forgotten."""
+        if from_us is None:
+            return self
+        return replace(
+            self,
+            orders={key: order for key, order in self.orders.items() if order.at_us >= from_us},
+            identities={key: value for key, value in self.identities.items() if self.dates[key] >= from_us},
+        )
 
 
 @dataclass(frozen=True)
@@ -225,6 +253,7 @@ class Oracle:
         self.rules = rules
         self.mode = mode
         self.clock_us: int | None = None
+        self.forgotten_us: int | None = None
         self.customers: defaultdict[str, Customer] = defaultdict(Customer)
         self.stops: list[tuple[int, str]] = []
         self.changes: list[Row] = []
@@ -261,8 +290,9 @@ class Oracle:
 
     def _apply(self, event: Event) -> str:
         # A rejected row or a duplicate changes nothing, not even the clock, nor is its identity remembered.
-        known = self.customers.get(event["customer_id"], Customer())
-        outcome = judge(known, event)
+        from_us = self._known_from_us(self._judged_at_us(event))
+        known = self.customers.get(event["customer_id"], Customer()).known(from_us)
+        outcome = judge(known, event, from_us)
         if outcome != "applied":
             return outcome
         at_us, amount = event["occurred_at_us"], event["amount_minor"]
@@ -273,7 +303,12 @@ class Oracle:
         customer = self.customers[event["customer_id"]]
         customer.is_forgotten = False
         customer.identities[identity(event)] = content(event)
+        about = customer.orders.get(event["order_id"])
+        speaks_of_order = event["type"] not in ("paid", "adjusted") and about is not None
+        customer.dates[identity(event)] = about.at_us if speaks_of_order and about else at_us
         if event["type"] == "paid":
+            if about is not None:
+                customer.replaced.append(about)
             customer.orders[event["order_id"]] = Order(at_us, amount, amount)
             self._arm(event["customer_id"], at_us, self.rules.recency_cuts_days)
         elif event["type"] == "adjusted":
@@ -295,6 +330,22 @@ class Oracle:
         assert self.clock_us is not None
         self._evaluate(event["customer_id"], self.clock_us, event)
         return "applied"
+
+    def take_over(self, rules: Rules) -> None:
+        """Judge by other rules from now on; what is forgotten by those before stays so."""
+        if self.clock_us is not None:
+            self.forgotten_us = self._known_from_us(self.clock_us)
+        self.rules = rules
+
+    def _known_from_us(self, now_us: int) -> int | None:
+        """Instant from which on orders are known, by these rules and all before them; None: all are."""
+        bounds = (self.forgotten_us, self.rules.known_from_us(now_us))
+        return max((bound for bound in bounds if bound is not None), default=None)
+
+    def _judged_at_us(self, event: Event) -> int:
+        """Instant at which an event is judged: the clock, which an event that is newer moves to its own."""
+        at_us: int = event["occurred_at_us"]
+        return at_us if self.clock_us is None else max(self.clock_us, at_us)
 
     def _erase(self, event: Event) -> None:
         """Begin the customer anew, with its count of changes and the instant; tell the change if it had a tier."""
@@ -427,14 +478,23 @@ def content(event: Event) -> tuple[str, str, int, int]:
     return event["type"], event["order_id"], event["occurred_at_us"], event["amount_minor"]
 
 
-def judge(customer: Customer, event: Event) -> str:  # noqa: PLR0911 - one a rule
-    """Say applied, duplicate or why not: erased, then unknown order, then seen before, then too much refunded."""
+def is_forgotten(event: Event, from_us: int | None) -> bool:
+    """Tell whether nobody knows if an order or an adjustment was there before."""
+    return from_us is not None and event["occurred_at_us"] < from_us
+
+
+def judge(customer: Customer, event: Event, from_us: int | None = None) -> str:  # noqa: PLR0911 - one a rule
+    """Say applied, duplicate or why not: erased, then unknown order, then seen before, then too much refunded.
+
+    ``customer`` is what is known of it, where everything dated before ``from_us`` is forgotten.
+    """
     if customer.erased_us is not None and event["occurred_at_us"] <= customer.erased_us:
         return "erased_customer"
     if event["type"] == "erased":
         return "applied"
     order = customer.orders.get(event["order_id"])
-    if event["type"] in ("refunded", "refunded_total", "cancelled") and order is None:
+    speaks_of_order = event["type"] in ("refunded", "refunded_total", "cancelled")
+    if (order is None) if speaks_of_order else is_forgotten(event, from_us):
         return "unknown_order"
     # What section 3 says of an order comes before what section 1 says of identities, whatever the event_id.
     if event["type"] == "paid" and order is not None:

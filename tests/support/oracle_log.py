@@ -46,6 +46,11 @@ class LogOracle(Oracle):
         self.outcomes.append(outcome)
         return outcome
 
+    def _judged_at_us(self, event: Event) -> int:  # noqa: ARG002 - of an oracle
+        """Instant at which an event is judged: the log's clock, even of one that is dated ahead of it."""
+        assert self.clock_us is not None
+        return self.clock_us
+
     def _evaluate(self, customer_id: str, now_us: int, event: Event | None) -> None:
         customer = self.customers[customer_id]
         if customer.changed_us is not None:

@@ -62,6 +62,13 @@ def cuts(values: st.SearchStrategy[int]) -> st.SearchStrategy[tuple[int, ...]]:
     return st.lists(values, max_size=4, unique=True).map(lambda drawn: tuple(sorted(drawn)))
 
 
+def forget_days(window_days: int | None) -> st.SearchStrategy[int | None]:
+    """No order is forgotten, or those are that a window, or a few days more, leaves behind."""
+    least = window_days or 1
+    more = st.integers(0, 3) | st.sampled_from([30, 365])
+    return st.none() | more.map(lambda days: min(least + days, DAYS_MAX))
+
+
 @st.composite
 def random_rules(draw: st.DrawFn) -> Rules:
     """Any cuts, any tier function over the bands, windows shorter and longer than the R cuts."""
@@ -70,12 +77,14 @@ def random_rules(draw: st.DrawFn) -> Rules:
     monetary = draw(cuts(st.integers(1, 300) | st.sampled_from([-50, 0, 10**12, 2 * 10**12])))
     shape = (len(recency) + 1, len(frequency) + 1, len(monetary) + 1)
     size = 2 * shape[0] * shape[1] * shape[2]
+    window_days = draw(st.none() | st.integers(1, 10) | st.sampled_from([30, 365, DAYS_MAX]))
     return Rules(
         tier=Table(draw(st.binary(min_size=size, max_size=size)), shape, draw(st.integers(1, 5))),
         recency_cuts_days=recency,
         frequency_cuts=frequency,
         monetary_cuts_minor=monetary,
-        window_days=draw(st.none() | st.integers(1, 10) | st.sampled_from([30, 365, DAYS_MAX])),
+        window_days=window_days,
+        forget_days=draw(forget_days(window_days)),
         day_unit=draw(st.sampled_from(["calendar_day", "duration"])),
         time_zone=draw(st.sampled_from(sorted(ZONE_DAYS))),
         identity="random",
@@ -84,11 +93,12 @@ def random_rules(draw: st.DrawFn) -> Rules:
 
 @st.composite
 def shipped_rules(draw: st.DrawFn) -> Rules:
-    """One of the five built-ins in some zone and either day unit."""
-    return BUILT_IN[draw(st.sampled_from(sorted(BUILT_IN)))](
+    """One of the five built-ins in some zone and either day unit, with orders forgotten or not."""
+    chosen = BUILT_IN[draw(st.sampled_from(sorted(BUILT_IN)))](
         time_zone=draw(st.sampled_from(sorted(ZONE_DAYS))),
         day_unit=draw(st.sampled_from(["calendar_day", "duration"])),
     )
+    return replace(chosen, forget_days=draw(forget_days(chosen.window_days)))
 
 
 @st.composite
@@ -135,7 +145,8 @@ def first_days(draw: st.DrawFn, zone: str) -> int:
 
 def instants(rules_: Rules, first_day: int, past: list[int]) -> st.SearchStrategy[int]:
     """Draw near a midnight, or tied to one of ``past``: the same, or where that leaves a cut or window."""
-    days = [*rules_.recency_cuts_days, *([] if rules_.window_days is None else [rules_.window_days])]
+    limits = (rules_.window_days, rules_.forget_days)
+    days = [*rules_.recency_cuts_days, *(limit for limit in limits if limit is not None)]
     near_midnight = st.builds(
         lambda day, shift: local_midnight_us(rules_.time_zone, first_day + day) + shift,
         st.integers(0, 4),

@@ -35,6 +35,7 @@ def ruleset_of(rules: Rules) -> Ruleset:
         time_zone=rules.time_zone,
         day_unit=rules.day_unit,
         window_days=rules.window_days,
+        forget_orders_after_days=rules.forget_days,
         recency_cuts_days=rules.recency_cuts_days,
         frequency_cuts=rules.frequency_cuts,
         monetary_cuts_minor=rules.monetary_cuts_minor,
@@ -100,12 +101,19 @@ class Driven:
         self.rejected: list[tuple[int, str]] = []
         self.rows_read = 0
 
+    def forget(self) -> None:
+        """Give back the memory of what is forgotten, which is to be seen nowhere."""
+        for shard in self.engine.shards:
+            if shard.forgets:
+                shard.forget()
+
     def step(self, events: Sequence[Event]) -> None:
         result = self.engine.step_canonical(canonical_batch(events, self.rows_read))
         self.rows_read += len(events)
         self.changes += plain_rows(result.changes)
         self.signals += plain_rows(result.signals)
         self.rejected += [(row["row"], row["reason"]) for row in plain_rows(result.rejected)]
+        self.forget()
 
     def advance(self, now_us: int) -> None:
         self.changes += plain_rows(self.engine.advance(now_us))

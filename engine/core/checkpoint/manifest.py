@@ -23,9 +23,11 @@ from rfmstream.schemas.ruleset import Ruleset
 
 FORMAT: Final = "rfmstream-checkpoint"
 VIEWS_FORMAT: Final = "rfmstream-views"
-VERSION: Final = 3
+VERSION: Final = 4
 """The newest that is written; every version from 1 on is read. Version 2 has the columns of EXTRA, where there are any;
-version 3 has populations, and is written where there are some."""
+version 3 has populations, and is written where there are some; version 4 says from which date on orders are known, and
+is written where some are forgotten."""
+_WITH_POPULATIONS: Final = 3
 _WITHOUT_POPULATIONS: Final = 2
 _TEXTS: Final = ("ruleset", "ruleset_name", "fingerprint", "tier_fingerprint", "time_zone", "currency")
 _INDENT: Final = orjson.OPT_INDENT_2
@@ -39,12 +41,11 @@ def describe(
     populations  the file of those, if there are some
     """
     shards = [times_of(shard) for shard in machine.shards]
-    parted = {} if populations is None else {"populations": populations}
-    return (
-        describe_shards(machine.ruleset, machine.mode, machine.counters, shards, files)
-        | parted
-        | {"version": VERSION if parted else _WITHOUT_POPULATIONS}
-    )
+    manifest = describe_shards(machine.ruleset, machine.mode, machine.counters, shards, files)
+    if populations is not None:
+        manifest["populations"] = populations
+        manifest["version"] = max(manifest["version"], _WITH_POPULATIONS)
+    return manifest
 
 
 def describe_shards(
@@ -55,9 +56,10 @@ def describe_shards(
     files: list[dict[str, Any]],
 ) -> dict[str, Any]:
     """Return the manifest of shards that were written to files, two a shard."""
+    forgets = any(shard.known_us != NEVER_US for shard in shards)
     return {
         "format": FORMAT,
-        "version": _WITHOUT_POPULATIONS,
+        "version": VERSION if forgets else _WITHOUT_POPULATIONS,
         "ruleset": ruleset.identity,
         "ruleset_name": ruleset.name,
         "fingerprint": ruleset.fingerprint,
@@ -69,23 +71,34 @@ def describe_shards(
         "has_extras": any(shard.has_extras for shard in shards),
         "clock_us": max(shard.clock_us for shard in shards),
         "counters": asdict(counters),
-        "shards": [{"clock_us": shard.clock_us, "wheel_key": shard.wheel_key} for shard in shards],
+        "shards": [shard.as_dict() for shard in shards],
         "files": files,
     }
 
 
 @dataclass(frozen=True)
 class ShardTimes:
-    """What a manifest says of a shard beside its files: its clock, and where its calendar queue stands."""
+    """What a manifest says of a shard beside its files.
+
+    Fields  clock_us   its clock
+            wheel_key  where its calendar queue stands
+            known_us   what is dated before it is forgotten; NEVER_US: nothing is, which is not written
+    """
 
     clock_us: int
     wheel_key: int
     has_extras: bool
+    known_us: int
+
+    def as_dict(self) -> dict[str, int]:
+        """Return it as it is written."""
+        known = {} if self.known_us == NEVER_US else {"known_us": self.known_us}
+        return {"clock_us": self.clock_us, "wheel_key": self.wheel_key, **known}
 
 
 def times_of(shard: Shard) -> ShardTimes:
     """Return what the manifest says of a shard."""
-    return ShardTimes(shard.clock_us, shard.state.row.wheel_key, shard.has_extras)
+    return ShardTimes(shard.clock_us, shard.state.row.wheel_key, shard.has_extras, shard.known_us)
 
 
 def sealed(manifest: dict[str, Any]) -> bytes:
@@ -122,6 +135,11 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     if not _is_sound(manifest):
         raise StateError("the manifest is none that rfmstream writes", path=path, fix=FIX_DAMAGE)
     return manifest
+
+
+def known_from(shard: dict[str, int]) -> int:
+    """Return from which date on orders are known in a shard of a manifest; NEVER_US: all are."""
+    return shard.get("known_us", NEVER_US)
 
 
 def is_of_views(folder: Path) -> bool:
@@ -219,6 +237,7 @@ def _is_sound(manifest: dict[str, Any]) -> bool:
             and 0 < len(shards) == len(files) / 2
             and all(is_within(count, 0, 2**63 - 1) for count in counts)
             and all(is_within(shard["clock_us"], NEVER_US, FOREVER_US) for shard in shards)
+            and all(is_within(known_from(shard), NEVER_US, FOREVER_US) for shard in shards)
             and all(is_within(shard["wheel_key"], 0, layout.WHEEL_KEY_MAX) for shard in shards)
             and all(
                 OWN_FILE.fullmatch(file["name"]) and isinstance(file["xxh3_128"], str) for file in all_files

@@ -21,9 +21,10 @@ from rfmstream.engine.core.checkpoint.columns import (
     id_bytes_of,
     missing_columns,
 )
-from rfmstream.engine.core.checkpoint.manifest import is_of_views, place_of_view, read_manifest
+from rfmstream.engine.core.checkpoint.manifest import is_of_views, known_from, place_of_view, read_manifest
 from rfmstream.engine.core.checkpoint.populations import ERASED, POPULATION_SCHEMA, populations_of
 from rfmstream.engine.core.counters import Counters
+from rfmstream.engine.core.forgetting import check_window
 from rfmstream.engine.core.machine import Machine
 from rfmstream.engine.core.populations import Populations
 from rfmstream.engine.core.shard import Shard
@@ -119,6 +120,7 @@ def _read(
         of_entries = {"customer": customers["rows"], "previous": rows, "next": max(rows, *OrderType)}
         shard.load(
             saved["clock_us"],
+            known_from(saved),
             saved["wheel_key"],
             (
                 customers["rows"],
@@ -190,7 +192,7 @@ def decides_alike(manifest: dict[str, Any], ruleset: Ruleset) -> bool:
 def taken_over(manifest: dict[str, Any], ruleset: Ruleset, folder: Path) -> Ruleset:
     """Return what to read a checkpoint with that another ruleset takes over: it must not move before it is resegmented.
 
-    Errors  ConfigError  the other ruleset counts in another currency
+    Errors  ConfigError  the other ruleset counts in another currency, or orders that the state has forgotten
             StateError   nobody knows what the tiers were called
     """
     if ruleset.currency != manifest["currency"]:
@@ -199,6 +201,7 @@ def taken_over(manifest: dict[str, Any], ruleset: Ruleset, folder: Path) -> Rule
             key="ruleset",
             fix=f"use a ruleset in {manifest['currency']}, or begin anew",
         )
+    check_window(ruleset, max(map(known_from, manifest["shards"])), manifest["clock_us"])
     tiers = manifest.get("tiers")
     if tiers is None:  # an older version wrote it
         try:

@@ -97,7 +97,8 @@ class Checkpoint:
 
     def write_shard(self, number: int, shard: Shard) -> list[dict[str, Any]]:
         """Write the state of a shard; return what the manifest says of its files."""
-        files, compacted = [], Compacted(shard)
+        files, shard = [], shard.lasting()
+        compacted = Compacted(shard)
         with writing(self._folder):
             for kind, schema, batches in (
                 ("customers", customer_schema(shard), _customer_batches(shard, compacted)),
