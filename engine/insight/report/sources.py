@@ -219,8 +219,10 @@ def _numbers_of(table: pa.Table, ruleset: Ruleset, path: Path) -> dict[str, NDAr
 
 
 def hash_customers(table: pa.Table) -> NDArray[np.uint64]:
-    """Hash the customers of tier changes: one population's customer is another's stranger."""
+    """Hash the customers of tier changes: one view's, and one population's, customer is another's stranger."""
     customer = hash_column(table["customer_id"], _keys(0))
+    if "view" in table.column_names and len(pc.unique(table["view"])) > 1:
+        customer ^= hash_column(table["view"].cast(pa.string()), _keys(2))
     if "population" in table.column_names and table["population"].null_count < table.num_rows:
         customer ^= hash_column(table["population"].cast(pa.string()).fill_null("\0"), _keys(1))
     return customer
