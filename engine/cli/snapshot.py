@@ -109,7 +109,8 @@ def snapshot(
 
     check_output(out)
     if changes:
-        _write_past(changes, chosen_ruleset(ruleset, time_zone, currency), as_of, out)
+        chosen = chosen_ruleset(ruleset, time_zone, currency)
+        _write_past(changes, chosen, as_of, out, view=view, population=population)
         return
     if checkpoint is None:
         from rfmstream.engine.live.snapshots import snapshot_of_workers
@@ -150,7 +151,15 @@ def is_plain(checkpoint: str) -> bool:
     return "://" not in checkpoint and (has_checkpoint(checkpoint) or not os.path.exists(checkpoint))  # noqa: PTH110
 
 
-def _write_past(changes: tuple[Path, ...], ruleset: "Ruleset | None", as_of: str | None, out: Path) -> None:
+def _write_past(
+    changes: tuple[Path, ...],
+    ruleset: "Ruleset | None",
+    as_of: str | None,
+    out: Path,
+    *,
+    view: str | None,
+    population: str | None,
+) -> None:
     from rfmstream.engine.events.instants import to_text
     from rfmstream.engine.files.output import check_outputs, write_table
     from rfmstream.engine.insight.past import past_tiers
@@ -158,7 +167,7 @@ def _write_past(changes: tuple[Path, ...], ruleset: "Ruleset | None", as_of: str
     if as_of is None:
         raise click.UsageError("--changes tells the past: name its instant by --as-of")
     check_outputs([out], changes)
-    table, as_of_us = past_tiers(changes, as_of, ruleset)
+    table, as_of_us = past_tiers(changes, as_of, ruleset, view=view, population=population)
     write_table(out, table)
     click.echo(f"{table.num_rows:,} customers as of {to_text(as_of_us)}: {out}")
 

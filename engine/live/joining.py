@@ -67,6 +67,7 @@ class Joining:
             views      what each is given, by name
             tells      whether what they bring is told; else it was told before
             has_clock  whether time is that of the log; else of the events
+            tells_rejected  whether rows that they reject are told, too: the log must know where they came from
     Fields  left_out   rows of history by view that are dated after the others' clock: the topic brings them
             refused    rows of history that a view rejects, by reason
     """
@@ -81,6 +82,7 @@ class Joining:
         views: Mapping[str, Own],
         tells: bool,
         has_clock: bool,
+        tells_rejected: bool = True,
     ) -> None:
         self._partition = partition
         self._until = until
@@ -89,6 +91,7 @@ class Joining:
         self._views = views
         self._tells = tells
         self._has_clock = has_clock
+        self._tells_rejected = tells_rejected
         self._heard: set[str] = set()
         self._telling: dict[str, Telling] = {}
         self._rows = dict.fromkeys(views, 0)
@@ -193,7 +196,7 @@ class Joining:
             if told.view in self._heard:
                 self._telling[told.view].go_on(told)
                 self.count += told.changes.num_rows + (0 if told.signals is None else told.signals.num_rows)
-        for row in step.rejections:
+        for row in step.rejections if self._tells_rejected else ():
             # A view that joins alone needs no name in its own state, and does among the others.
             if views := tuple(name for name in row.views or self.names if name in self._heard):
                 self._rejections.append(row._replace(views=views))

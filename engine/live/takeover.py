@@ -89,6 +89,8 @@ class Takeover:
             views=await self.context.run(partial(views_to_join, self.context, plan, ticks, clock_us)),
             tells=plan.law_at_us is None,
             has_clock=options.clock == "log",
+            # The order in which several topics were read is forgotten up to where the others are.
+            tells_rejected=not self.context.source.is_merged,
         )
         await self.ownership.join(joining, self._go_on)
 

@@ -28,22 +28,29 @@ def seeds(number: int) -> Hashes:
 
 _CUSTOMER: Final = seeds(0)
 _POPULATION: Final = seeds(1)
+_VIEW: Final = seeds(2)
 
 
 def hash_customers(table: pa.Table) -> Hashes:
-    """Hash the customers of tier changes: one population's customer is another's stranger."""
+    """Hash the customers of tier changes: one view's, and one population's, customer is another's stranger."""
     customer = hash_column(table["customer_id"], _CUSTOMER)
+    if "view" in table.column_names and len(pc.unique(table["view"])) > 1:
+        customer ^= _hash_words(table["view"], _VIEW)
     if "population" in table.column_names and table["population"].null_count < table.num_rows:
-        at = 0
-        for chunk in table["population"].chunks:
-            words = chunk if pa.types.is_dictionary(chunk.type) else chunk.dictionary_encode()
-            # Without a population nothing is added, whatever the other rows have.
-            hashes: Hashes = np.append(
-                hash_column(pa.chunked_array([words.dictionary]), _POPULATION), np.uint64(0)
-            )
-            customer[at : at + len(chunk)] ^= hashes[_indices(words)]
-            at += len(chunk)
+        customer ^= _hash_words(table["population"], _POPULATION)
     return customer
+
+
+def _hash_words(column: pa.ChunkedArray, keys: Hashes) -> Hashes:
+    """Hash a column of few words; null adds nothing, whatever the other rows have."""
+    hashes = np.empty(len(column), np.uint64)
+    at = 0
+    for chunk in column.chunks:
+        words = chunk if pa.types.is_dictionary(chunk.type) else chunk.dictionary_encode()
+        of_word: Hashes = np.append(hash_column(pa.chunked_array([words.dictionary]), keys), np.uint64(0))
+        hashes[at : at + len(chunk)] = of_word[_indices(words)]
+        at += len(chunk)
+    return hashes
 
 
 def hash_column(column: pa.ChunkedArray, keys: Hashes) -> Hashes:

@@ -233,6 +233,39 @@ def test_a_snapshot_of_one_view(tmp_path: Path, state: Path) -> None:
     )
 
 
+def test_the_past_of_one_view_out_of_the_changes(tmp_path: Path, orders: Path, plan: Path) -> None:
+    changes, out = tmp_path / "c.parquet", tmp_path / "past.jsonl"
+    assert run("replay", orders, "--plan", plan, "--changes", changes).exit_code == 0
+    look = ("snapshot", "--changes", changes, "--out", out)
+
+    def told(*which: str) -> list[tuple[str, str | None, str]]:
+        out.unlink(missing_ok=True)
+        assert run(*look, "--as-of", "2026-01-02T12:00:00Z", *which).exit_code == 0
+        rows = [json.loads(line) for line in out.read_text().splitlines()]
+        return sorted((row["view"], row["population"] or "", row["customer_id"]) for row in rows)
+
+    by_category = [("category", "books", "ann"), ("category", "toys", "ann")]
+    assert told() == [("all", "", "ann"), *by_category, ("china", "", "ann")]
+    assert told("--view", "category") == by_category
+    assert told("--view", "category", "--population", "toys") == by_category[1:]
+    out.unlink()
+    at = ("--as-of", "2026-01-02T12:00:00Z")
+    refused(
+        2,
+        "--view: there are no changes in the view 'x'; name one of all, china, category",
+        *look,
+        *at,
+        "--view",
+        "x",
+    )
+    refused(2, "no changes in the population 'x'", *look, *at, "--view", "category", "--population", "x")
+    # A view ends by itself: what time changes in it later is not in the file, whatever others tell.
+    late = "2026-01-03T12:00:00Z"
+    refused(2, "the changes of the view category end at 2026-01-03T00:00:00Z", *look, "--as-of", late)
+    assert not out.exists()
+    assert run(*look, "--as-of", late, "--view", "all").exit_code == 0
+
+
 def test_one_customer_is_explained_by_view(state: Path) -> None:
     look = ("explain", "ann", "--checkpoint", state, "--json")
     refused(2, "there are several views", *look)
