@@ -8,6 +8,7 @@ from typing import Final
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from rfmstream.engine.files.cell_text import ABSENT_WORDS
 from rfmstream.engine.files.chunks import Chunk
@@ -20,6 +21,7 @@ from rfmstream.schemas.errors import InputError
 __all__ = ["Row", "read_rows", "read_workbook"]
 
 _ROWS_AT_ONCE: Final = 1 << 14
+_ABSENT: Final = pa.array(ABSENT_WORDS)
 
 
 def read_workbook(
@@ -106,8 +108,10 @@ def _chunk(
     file: InputFile, names: tuple[str, ...], found: dict[str, int], rows: list[Row], first_row: int
 ) -> Chunk:
     ordinals = np.arange(first_row, first_row + len(rows), dtype=np.int64)
-    absent = frozenset(ABSENT_WORDS if file.form.absent is None else ())
-    columns = [pa.array([_cell(row, at, absent) for row in rows], pa.string()) for at in found.values()]
+    columns = [
+        pa.array([row[at] if at < len(row) else "" for row in rows], pa.string()) for at in found.values()
+    ]
+    columns = [_plain(column, is_judged=file.form.absent is not None) for column in columns]
     batch = (
         pa.RecordBatch.from_arrays(columns, names=list(found))
         if columns
@@ -116,9 +120,11 @@ def _chunk(
     return Chunk(file.name, names, batch, ordinals)
 
 
-def _cell(row: Row, at: int, absent: frozenset[str]) -> str:
-    text = row[at].strip() if at < len(row) else ""
-    return "" if text in absent else text
+def _plain(column: pa.Array, *, is_judged: bool) -> pa.Array:
+    """Return cells without white space around them; empty where they mean absent, unless that is judged elsewhere."""
+    column = pc.utf8_trim_whitespace(column)
+    absent = pc.is_in(column, value_set=_ABSENT)
+    return column if is_judged or not pc.any(absent).as_py() else pc.if_else(absent, "", column)
 
 
 def _is_blank(row: Row) -> bool:
