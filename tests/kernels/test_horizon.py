@@ -42,4 +42,4 @@ def test_spans_of_24_hours_end_at_the_instant(days: int) -> None:
     shard = shard_by(ruleset_of(rules))
     now_us = 1_700_000_000_000_000
     known_us = horizon_of(shard.rules.rows, days, now_us)
-    assert leaves_us(shard.rules.row, known_us - 1) <= now_us < leaves_us(shard.rules.row, known_us)
+    assert leaves_us(shard.rules.rows[0], known_us - 1) <= now_us < leaves_us(shard.rules.rows[0], known_us)
