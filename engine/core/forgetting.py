@@ -1,9 +1,9 @@
 """When the memory of forgotten orders is given back, and how.
 
 Which orders are forgotten is the kernels' business (`kernels.horizon`), and no result depends on when their memory is
-given back. A shard is looked at when it has grown by so much that it may pay, which costs little; where it holds half as
-much again as what is known, the rest goes. So memory stays near one and a half times of what is known, and an order is
-moved three times at the most on its way out.
+given back. A shard is looked at when it has grown by so much that it may pay, which costs little; where it holds half
+as much again as what is known, the rest goes. So memory stays near one and a half times of what is known, and an order
+is moved three times at the most on its way out.
 """
 
 from typing import Final
