@@ -1,8 +1,9 @@
 """When the memory of forgotten orders is given back, and how.
 
 Which orders are forgotten is the kernels' business (`kernels.horizon`), and no result depends on when their memory is
-given back. That is done once a shard holds half as much again as what stayed the last time: it costs as much for each
-order as a few of the steps that brought it, and memory stays below one and a half times of what lives.
+given back. A shard is looked at when it has grown by so much that it may pay, which costs little; where it holds half
+as much again as what is known, the rest goes. So memory stays near one and a half times of what is known, and an order
+is moved three times at the most on its way out.
 """
 
 from typing import Final
@@ -21,7 +22,7 @@ from rfmstream.schemas.errors import ConfigError
 from rfmstream.schemas.ruleset import Ruleset
 
 ENTRIES_MORE: Final = 1 << 16
-"""So many entries more than stayed the last time are not worth a look."""
+"""So many entries more than at the last look are not worth another one."""
 
 
 def follow_horizon(state: KernelRecord, rules: KernelRecord) -> None:
@@ -31,13 +32,16 @@ def follow_horizon(state: KernelRecord, rules: KernelRecord) -> None:
         state.row.known_us = max(state.row.known_us, int(known_us))
 
 
-def drop(state: KernelRecord, rules: KernelRecord) -> NDArray[np.uint32]:
-    """Drop what is dated before the horizon from a shard's records; return what `refilled` needs to know of it."""
+def placed(state: KernelRecord) -> tuple[NDArray[np.uint32], int]:
+    """Return where each entry of a shard is to stand without those that are forgotten, and how many stay."""
     places = np.zeros(state.row.n_entries, dtype=np.uint32)
     newest = np.zeros(state.row.n_customers, dtype=np.uint32)
-    place_kept(state.rows, places, newest)
+    return places, int(place_kept(state.rows, places, newest))
+
+
+def drop(state: KernelRecord, rules: KernelRecord, places: NDArray[np.uint32]) -> None:
+    """Drop what is forgotten from a shard's records; its table of entries is to be `refilled`, by the same places."""
     drop_forgotten(state.rows, rules.rows, places)
-    return places
 
 
 def refilled(state: KernelRecord, places: NDArray[np.uint32]) -> Table:
@@ -48,9 +52,14 @@ def refilled(state: KernelRecord, places: NDArray[np.uint32]) -> Table:
     return table
 
 
-def next_size(entries: int) -> int:
-    """Return how many entries a shard is to hold when it is worth looking again, where so many have stayed."""
-    return entries + max(entries // 2, ENTRIES_MORE)
+def is_worth(entries: int, kept: int) -> bool:
+    """Tell whether it pays to drop what is forgotten, where so many of the entries of a shard are not."""
+    return entries >= kept + kept // 2
+
+
+def next_look(entries: int, kept: int) -> int:
+    """Return how many entries a shard is to hold when it is looked again, where so many of what it holds are kept."""
+    return max(kept + kept // 2, entries + entries // 16, entries + ENTRIES_MORE)
 
 
 def check_window(ruleset: Ruleset, known_us: int, now_us: int) -> None:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from rfmstream.engine.core.arena import Arena
 from rfmstream.engine.core.buffers import Slabs, offsets_and_data
-from rfmstream.engine.core.forgetting import drop, follow_horizon, next_size, refilled
+from rfmstream.engine.core.forgetting import drop, follow_horizon, is_worth, next_look, placed, refilled
 from rfmstream.engine.core.kernel_records import KernelRecord
 from rfmstream.engine.core.measured import Measured
 from rfmstream.engine.core.rules import NO_DAYS
@@ -103,7 +103,7 @@ class Shard:
         self._rows = np.empty(BLOCK, dtype=np.int64)
         self._handles = np.empty(BLOCK, dtype=np.int64)
         self._hashes = np.empty(BLOCK, dtype=np.uint64)
-        self._forget_from = next_size(0)
+        self._look_from = next_look(0, 0)
         self._is_frozen = False
         self.state.point(
             **{name: arena.array for name, arena in self._arenas.items()},
@@ -168,8 +168,8 @@ class Shard:
             status = advance(self.state.rows, self.rules.rows, now_us, self._rows)
             self._make_room(status)
         follow_horizon(self.state, self.rules)
-        if self.forgets and self.state.row.n_entries >= self._forget_from:
-            self.forget()
+        if self.forgets and self.state.row.n_entries >= self._look_from:
+            self.forget(if_worth=True)
 
     @property
     def forgets(self) -> bool:
@@ -181,19 +181,25 @@ class Shard:
         """What is dated before it is forgotten; NEVER_US: nothing is."""
         return self.state.row.known_us
 
-    def forget(self) -> None:
-        """Give back the memory of what is forgotten, which changes no result whenever it is done."""
-        places = drop(self.state, self.rules)
-        self._tables["orders"] = refilled(self.state, places)
-        self.state.point(orders=self._tables["orders"].record.rows)
-        self._forget_from = next_size(self.state.row.n_entries)
+    def forget(self, *, if_worth: bool = False) -> None:
+        """Give back the memory of what is forgotten, which changes no result whenever it is done.
+
+        if_worth  only where that is a third of it or more
+        """
+        entries = self.state.row.n_entries
+        places, kept = placed(self.state)
+        if not if_worth or is_worth(entries, kept):
+            drop(self.state, self.rules, places)
+            self._tables["orders"] = refilled(self.state, places)
+            self.state.point(orders=self._tables["orders"].record.rows)
+        self._look_from = next_look(self.state.row.n_entries, kept)
 
     def lasting(self) -> "Shard":
         """Return what a checkpoint is to hold of it: itself, or where orders are forgotten a copy without those."""
         if not self.forgets:
             return self
         other = self if self._is_frozen else self.frozen()
-        drop(other.state, other.rules)
+        drop(other.state, other.rules, placed(other.state)[0])
         return other
 
     def next_due_us(self, until_us: int) -> int:
@@ -227,7 +233,7 @@ class Shard:
             self._make_room(status)
         self._clear_timers()
         self._rearm()
-        self._forget_from = 0
+        self._look_from = 0
 
     def take_changes(self) -> NDArray[Any]:
         """Return CHANGE[n], the changes since the last call; valid until the next `fold` or `advance`."""
@@ -320,7 +326,7 @@ class Shard:
             self._fill("entries", self.state.row.n_entries, batch)
             load_entry_ids(self.state.rows, *offsets_and_data(batch.column(0)), hashes, scratch)
             self._touch_ahead()
-        self._forget_from = next_size(self.state.row.n_entries)
+        self._look_from = next_look(self.state.row.n_entries, self.state.row.n_entries)
 
     def fault(self, tiers: int) -> str | None:
         """Return what is wrong with the records just loaded, None if they fit together: see `kernels.verify`.
