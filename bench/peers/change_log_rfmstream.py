@@ -1,18 +1,26 @@
-"""The tier change log and the snapshot by rfmstream's Python API: the same columns and the same Parquet as the peers.
+"""The tier change log and the snapshot by rfmstream's Python API: the same columns as the peers.
 
-`rfmstream replay --changes` does more: all columns of a change, a summary, and a better compressed file.
+`rfmstream replay --changes` does more: all columns of a change, and a summary.
 """
 
 import argparse
+import os
+import sys
 import time
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
+
+if __name__ == "__main__":
+    # As the command does: numpy's linear algebra, which nobody here uses, starts a thread a core when it is loaded.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rfmstream import Engine, load_ruleset
 from rfmstream.engine.files.background import WriteBehind, read_ahead
+from rfmstream.engine.files.output import OutputFile
 from rfmstream.engine.files.source import open_orders
 from rfmstream.schemas.changes import CHANGE_SCHEMA
 
@@ -21,22 +29,18 @@ SNAPSHOT_COLUMNS = [
     *("customer_id", "tier", "last_paid_at", "recency_days", "frequency", "monetary_minor"),
     *("first_paid_at", "lifetime_orders", "lifetime_monetary_minor", "average_order_minor"),
 ]
-_WORDS = ["from_tier", "to_tier", "reason"]
 
 
 def run(parquet_path: Path, ruleset_name: str, as_of: str, out_parquet: Path, *, threads: int = 1) -> None:
     """Write every tier change up to `as_of`: customer_id, seq, effective_at, from_tier, to_tier, reason."""
     engine = _engine(ruleset_name, threads)
     schema = pa.schema([CHANGE_SCHEMA.field(name) for name in CHANGE_COLUMNS])
-    with pq.ParquetWriter(out_parquet, schema, use_dictionary=_WORDS) as writer:
-
-        def write(changes: pa.Table) -> None:
-            writer.write_table(changes.select(CHANGE_COLUMNS))
-
-        with WriteBehind(write) as behind:
-            for changes in _changes(engine, parquet_path):
-                behind.put(changes)
-            behind.put(engine.advance(as_of))
+    with OutputFile(out_parquet, schema) as out:
+        with WriteBehind(out.write) as behind:
+            for changes in chain(_changes(engine, parquet_path), map(engine.advance, [as_of])):
+                for batch in changes.select(CHANGE_COLUMNS).to_batches():
+                    behind.put(batch)
+        out.publish()
 
 
 def run_snapshot(
@@ -77,6 +81,9 @@ def main() -> None:
     job = run_snapshot if arguments.snapshot else run
     job(arguments.orders, arguments.ruleset, arguments.as_of, arguments.out, threads=arguments.threads)
     print(f"rfmstream: {time.perf_counter() - started:.2f} s")
+    sys.stdout.flush()
+    # Taking the interpreter down by itself would take the longer the more memory there is; the command ends so, too.
+    os._exit(0)
 
 
 if __name__ == "__main__":
