@@ -65,6 +65,7 @@ class Feed:
         self._bytes_max = bytes_max
         self._tables: deque[pa.Table] = deque()
         self._begins: deque[int] = deque()
+        self._sizes: deque[int] = deque()
         self._bytes = 0
         self._encoder = Encoder(ruleset, source="/rfmstream/feed")
         self._encoders = {view.name: Encoder(view.ruleset, source="/rfmstream/feed") for view in views}
@@ -86,14 +87,16 @@ class Feed:
             return
         self._tables.append(changes)
         self._begins.append(self.end)
-        self._bytes += changes.nbytes
+        self._sizes.append(changes.nbytes)
+        self._bytes += self._sizes[-1]
         self.end += changes.num_rows
         # A step is kept whole or not at all, and the newest one always.
         while len(self._tables) > 1 and (
             self.end - self.begin > self._rows_max or self._bytes > self._bytes_max
         ):
-            self._bytes -= self._tables.popleft().nbytes
+            self._tables.popleft()
             self._begins.popleft()
+            self._bytes -= self._sizes.popleft()
         waiters, self._waiters = self._waiters, []
         for waiter in waiters:
             if not waiter.done():

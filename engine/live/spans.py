@@ -16,6 +16,7 @@ from rfmstream.schemas.codes import NEVER_US
 
 _MORE: Final = 0x80
 _MS_US: Final = 1000
+_NBYTES: Final = "nbytes"
 _NO_HEADERS: Final = b"\0"
 """The bytes of a record's headers where it has none."""
 
@@ -42,6 +43,14 @@ class Spans(Sequence["bytes | None"]):
     def __init__(self, pieces: Sequence[Piece]) -> None:
         self.pieces = pieces
         self._ends = list(accumulate(len(piece.starts) for piece in pieces))
+
+    @classmethod
+    def joined(cls, several: Sequence["Spans"]) -> "Spans":
+        """Return strings one behind the other; their bytes are not counted again."""
+        made = cls([piece for each in several for piece in each.pieces])
+        if all(_NBYTES in vars(each) for each in several):
+            vars(made)[_NBYTES] = sum(each.nbytes for each in several)
+        return made
 
     @cached_property
     def nbytes(self) -> int:

@@ -183,8 +183,8 @@ def count_signals(signals: pa.Table) -> Counter[str]:
     """Count signals, schemas.signals, by kind."""
     counts: Counter[str] = Counter()
     for kind in signals["kind"].chunks:
-        for code, count in enumerate(np.bincount(kind.indices.to_numpy().astype(np.int64)).tolist()):
-            counts[kind.dictionary[code].as_py()] += count
+        words = kind.dictionary.to_pylist()
+        counts.update(dict(zip(words, np.bincount(_codes(kind)).tolist(), strict=False)))
     return counts
 
 

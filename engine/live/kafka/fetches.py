@@ -330,14 +330,14 @@ def joined(several: Sequence[RawRecords]) -> RawRecords:
 
 
 def _joined_spans(several: Sequence[Sequence[bytes | None]]) -> Sequence[bytes | None]:
-    pieces = [each.pieces for each in several if isinstance(each, Spans)]
-    if len(pieces) < len(several):
+    spans = [each for each in several if isinstance(each, Spans)]
+    if len(spans) < len(several):
         return list(chain.from_iterable(several))
-    return Spans(list(chain.from_iterable(pieces)))
+    return Spans.joined(spans)
 
 
 def _joined_headers(several: Sequence[Sequence[Headers]]) -> Sequence[Headers]:
-    pieces = [each.raw.pieces for each in several if isinstance(each, HeaderSpans)]
-    if len(pieces) < len(several):
+    spans = [each.raw for each in several if isinstance(each, HeaderSpans)]
+    if len(spans) < len(several):
         return list(chain.from_iterable(several))
-    return HeaderSpans(Spans(list(chain.from_iterable(pieces))))
+    return HeaderSpans(Spans.joined(spans))
