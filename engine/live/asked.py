@@ -3,7 +3,7 @@
 Source: docs/views.md
 """
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -59,22 +59,34 @@ def asked_view(request: web.Request, board: Board, *, in_one: bool = False) -> A
     Errors  ConfigError  there is no such view, or it has no populations
     """
     name, population = request.query.get("view"), request.query.get("population")
-    views = board.views
+    asked = chosen(board.views, board.ruleset, name, population)
+    if in_one and asked.is_wide:
+        assert asked.view is not None, "only a view has populations"
+        raise ConfigError(
+            f"view {asked.name} has a population for each {asked.view.per}",
+            key="population",
+            fix="name one, or ask for all with POST /customers",
+        )
+    return asked
+
+
+def chosen(views: Sequence[View], ruleset: Ruleset, name: str | None, population: str | None) -> AskedView:
+    """Return what names choose.
+
+    In      views       those there are; empty: there is the ruleset's alone
+            name        None: the first view that is no shadow
+            population  None: all of them, or the view has none
+    Errors  ConfigError  there is no such view, or it has no populations
+    """
     view = None
     if name is not None:
         view = next((each for each in views if each.name == name), None)
-        if view is None:
-            raise no_view(name, [each.name for each in views] or [board.ruleset.name])
+        if view is None and (views or name != ruleset.name):
+            raise no_view(name, [each.name for each in views] or [ruleset.name])
     elif views:
         view = next((each for each in views if not each.shadow), views[0])
     if population is not None and (view is None or view.per is None):
         raise ConfigError(
             "the view has no populations", key="population", fix="leave it out, or name a view with per"
         )
-    if in_one and population is None and view is not None and view.per is not None:
-        raise ConfigError(
-            f"view {view.name} has a population for each {view.per}",
-            key="population",
-            fix="name one, or ask for all with POST /customers",
-        )
-    return AskedView(board.ruleset if view is None else view.ruleset, view, population)
+    return AskedView(ruleset if view is None else view.ruleset, view, population)

@@ -78,7 +78,8 @@ class Board:
             expected    all partitions of the input topics, whichever worker has them
             owners      the URL of the worker that has a partition, as far as that is known; of other workers'
             rules       the ruleset as its file gives it, for the rule that a customer's tier follows from
-            feed        the newest committed tier changes; None: nobody can follow them
+            feed        the newest committed tier changes of all views but shadows; None: nobody can follow them
+            shadows     the same of shadows, which are told only to who names one; None: there are none
             views       those of a plan; empty: there is the ruleset's alone
     """
 
@@ -91,7 +92,12 @@ class Board:
     owners: dict[Source, str] = field(default_factory=dict)
     rules: RulesetFile | None = None
     feed: Feed | None = None
+    shadows: Feed | None = None
     views: Sequence[View] = ()
+
+    def feed_of(self, view: View | None) -> Feed | None:
+        """Return where a view's changes are; None of a view: those of all that are no shadows."""
+        return self.shadows if view is not None and view.shadow else self.feed
 
     @property
     def ready(self) -> bool:

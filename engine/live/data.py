@@ -19,7 +19,7 @@ from rfmstream.engine.live.access import Access
 from rfmstream.engine.live.asked import AskedView, asked_view
 from rfmstream.engine.live.board import EXPECTED_HEADER, PARTITIONS_HEADER, READY_STATES, Board, Watched
 from rfmstream.engine.live.change_stream import ChangeStream
-from rfmstream.engine.live.lookup import ARROW_STREAM, Lookup
+from rfmstream.engine.live.lookup import ARROW_STREAM, CUSTOMER_ROUTE, Lookup
 from rfmstream.engine.live.model import Source
 from rfmstream.schemas.codes import NEVER_US
 from rfmstream.schemas.errors import ConfigError, TransportError
@@ -42,7 +42,7 @@ class Data:
         self._board = board
         self._one_snapshot = asyncio.Semaphore(1)
         self._lookup = Lookup(board, instant_of=self._asked, present_us=self.present_us)
-        self.changes = None if board.feed is None else ChangeStream(board.feed)
+        self.changes = None if board.feed is None else ChangeStream(board)
 
     def add_to(self, app: web.Application, access: Access) -> None:
         """Serve what there is."""
@@ -51,15 +51,15 @@ class Data:
         self._lookup.add_to(app, access)
         if self.changes is not None:
             app.router.add_get("/changes", access.guarded(self.changes.handle))
-            app.router.add_get("/customers/{id}/changes", access.guarded(self._story))
+            app.router.add_get(f"{CUSTOMER_ROUTE}/changes", access.guarded(self._story))
 
     async def _story(self, request: web.Request) -> web.Response:
         """Answer with the changes of a customer that are kept here, oldest first, as their topic has them."""
-        feed = self._board.feed
         try:
             view = asked_view(request, self._board)
         except ConfigError as error:
             return web.Response(status=400, text=f"{error}\n")
+        feed = self._board.feed_of(view.view)
         id_ = request.match_info["id"]
         lines = [] if feed is None else await feed.of_customer(id_, view.name, view.population)
         body = b'{"changes":[%s]}\n' % b",".join(line.value for line in lines)

@@ -35,6 +35,9 @@ ARROW_STREAM: Final = "application/vnd.apache.arrow.stream"
 OWNER_HEADER: Final = "Rfmstream-Owner"
 """Of an answer 421: the URL of the worker that has the customer's partition."""
 
+CUSTOMER_ROUTE: Final = "/customers/{id:[^/]+}"
+"""Of one customer: an id may hold any character, and a slash in it comes escaped."""
+
 IDS_MAX: Final = 10_000
 BODY_BYTES_MAX: Final = 4 << 20
 RETRY_AFTER_S: Final = 1
@@ -72,7 +75,7 @@ class Lookup:
 
     def add_to(self, app: web.Application, access: Access) -> None:
         """Serve GET /customers/{id} and POST /customers."""
-        app.router.add_get("/customers/{id}", access.guarded(self._one))
+        app.router.add_get(CUSTOMER_ROUTE, access.guarded(self._one))
         app.router.add_post("/customers", access.guarded(self._many))
 
     async def _one(self, request: web.Request) -> web.Response:

@@ -105,8 +105,18 @@ def _header() -> str:
         f'<form id="login" class="hidden"><label>{said("live", "token")}'
         '<input type="password" id="token" autocomplete="off"></label>'
         f'<button type="submit">{said("live", "show")}</button></form>'
-        f'<dl class="figures health">{figures}</dl><div id="notes"></div></header>'
+        f'{_choice()}<dl class="figures health">{figures}</dl><div id="notes"></div></header>'
         '<nav aria-label="Views" class="contents"><header><ul id="contents"></ul></header></nav>'
+    )
+
+
+def _choice() -> str:
+    """Return what chooses a view, and a population where the view has some; the script fills it in."""
+    return (
+        f'<form id="choice" class="hidden"><label>{said("live", "view")}<select id="view"></select></label>'
+        f'<label id="population-choice" class="hidden"><span>{said("live", "population")} '
+        '(<span id="per"></span>)</span><select id="population"></select></label></form>'
+        '<p id="choice-note" role="status" class="bad"></p><p id="choice-text" class="muted"></p>'
     )
 
 
