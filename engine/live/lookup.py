@@ -269,7 +269,7 @@ class Lookup:
         labels, codes = self._labels_of(ruleset)
         code = codes.get(row["tier"])
         named = {name: None if code is None else words[code].as_py() for name, words in labels.items()}
-        rules = self._board.rules if ruleset is self._board.ruleset else None
+        rules = self._board.rules.get(ruleset.identity)
         why = explain(row, ruleset, rules, as_of_us=row.pop("as_of_us"))
         texts = {
             name: None if row[name] is None else _instant_text(row[name]) for name in _INSTANTS if name in row

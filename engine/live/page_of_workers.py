@@ -32,7 +32,7 @@ _SILENT_S: Final = 3 * QUIET_S
 _ANSWER_S: Final = 300.0
 _FIRST_S: Final = 5.0
 """So long a reader waits for what workers tell first."""
-_SUMS: Final = ("customers", "applied", "rejected")
+_SUMS: Final = ("customers", "applied", "changes", "rejected")
 _FAILURES: Final = (aiohttp.ClientError, TimeoutError, OSError, ValueError, pa.ArrowException)
 """What a worker that does not answer, or not as one, comes as."""
 
@@ -212,7 +212,6 @@ class WorkersLook:
             reverse=True,
         )
         counts = [{tier["id"]: tier["customers"] for tier in state["tiers"]} for state in there]
-        changes = [state["changes"] for state in there]
         notes = [note for state in there for note in state["notes"]]
         if silent:
             notes.append({"key": "worker_silent", "count": silent})
@@ -221,8 +220,7 @@ class WorkersLook:
             "ready": silent == 0 and all(state["ready"] for state in there),
             **choice_of(self._asked, self._views),
             "tiers": tiers_shown(self.ruleset, tiers),
-            **{name: sum(state[name] for state in there) for name in _SUMS},
-            "changes": None if None in changes else sum(changes),
+            **{name: _sum([state[name] for state in there]) for name in _SUMS},
             "expected": max((state["expected"] for state in there), default=0),
             "missing": _missing(there),
             "partitions": partitions,
@@ -288,6 +286,12 @@ def query_of(view: str | None, population: str | None) -> str:
     named = {"view": view, "population": population}
     found = urlencode({key: value for key, value in named.items() if value is not None})
     return f"?{found}" if found else ""
+
+
+def _sum(counts: Sequence[int | None]) -> int | None:
+    """Return the sum of what workers count; None: one of them does not know."""
+    known = [count for count in counts if count is not None]
+    return sum(known) if len(known) == len(counts) else None
 
 
 def _missing(states: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -102,8 +102,10 @@ class BoardLook:
         if self._census is not None and self._asked.population is not None:
             cells = await self._census.tiers(self._asked.population)
             customers, tiers = sum(cells), cells[1:]
-            changes = self._changes
+            # Nobody counts a population's orders as they come in.
+            applied, changes = None, self._changes
         else:
+            applied = sum(one.applied for one in stats)
             customers = sum(one.customers for one in stats)
             tiers = [sum(one.tiers[tier.id] for one in stats) for tier in ruleset.tiers]
             changes = self._all_changes(stats)
@@ -112,7 +114,7 @@ class BoardLook:
             **choice_of(self._asked, board.views),
             "tiers": tiers_shown(ruleset, tiers),
             "customers": customers,
-            "applied": sum(one.applied for one in stats),
+            "applied": applied,
             "rejected": sum(sum(one.stats.rejected.values()) for _, one in partitions),
             "changes": changes,
             "expected": len(board.expected) or len(partitions),

@@ -24,7 +24,7 @@ PARTITIONS = 2
 
 
 class Shop:
-    """A worker of a plan whose first view goes by a built-in ruleset.
+    """A worker of a plan of built-in rulesets.
 
     Fields  views   of each partition
             server  where the page is
@@ -32,14 +32,13 @@ class Shop:
 
     def __init__(self, plan: Plan, token: str | None = None) -> None:
         first = next((view for view in plan.views if not view.shadow), plan.views[0])
-        path = shipped_path(first.ruleset.name)
-        assert path is not None
+        paths = {view.ruleset.identity: shipped_path(view.ruleset.name) for view in plan.views}
         self._feeds = {shadow: Feed(first.ruleset, views=plan.views) for shadow in (False, True)}
         self.board = Board(
             first.ruleset,
             "event",
             joined=True,
-            rules=read_ruleset_file(path),
+            rules={identity: read_ruleset_file(path) for identity, path in paths.items() if path is not None},
             feed=self._feeds[False],
             shadows=self._feeds[True],
             views=() if is_plain(plan) else plan.views,

@@ -23,6 +23,9 @@
   const filled = (texts, values) => inAll(texts.map((text) => text.replace(/\{(\w+)\}/g, (_, name) => values[name])));
   // One of the page's own texts, by its English; what it does not know it shows as it is.
   const word = (en, values = {}) => filled([en, ...(words[en] || [en, en])], values);
+  // The same with a value for each language; what a ruleset calls itself is English, its name is nobody's language.
+  const word3 = (en, values) => [en, ...words[en]].map((text, place) => text.replace("{rules}", values[place]));
+  const shortId = (identity) => identity.split("[")[0];
   // What stands where no markup may: in the language that is shown.
   const spoken = (en) => [en, ...(words[en] || [en, en])][Math.max(LANGUAGES.indexOf(document.documentElement.dataset.lang), 0)];
   const number = (value) => (value === null || value === undefined ? "–" : value.toLocaleString("en"));
@@ -44,10 +47,13 @@
   };
   const tierName = (id) => {
     const found = state.tiers.find((tier) => tier.id === id);
+    if (id === null || id === undefined) return word("No tier");
+    return found ? inAll([found.label_en, found.label_zh, found.label_zh]) : id;
+  };
+  const tierNameAndId = (id) => {
     const part = document.createDocumentFragment();
-    if (id === null || id === undefined) part.append(word("No tier"));
-    else if (found) part.append(`${id} `, inAll([found.label_en, found.label_zh, found.label_zh]));
-    else part.append(id);
+    part.append(tierName(id));
+    if (id) part.append(" ", el("small", { class: "muted" }, id));
     return part;
   };
   const isText = (cell) => typeof cell !== "string" || !/^[-–\d,.]+( [A-Z]{3})?$/.test(cell);
@@ -125,7 +131,7 @@
     const named = JSON.stringify(counted.map((tier) => [tier.id, tier.label_en]));
     if (levels.dataset.tiers !== named) {
       levels.dataset.tiers = named;
-      levels.replaceChildren(...counted.flatMap((tier) => [el("div", {}, tierName(tier.id)),
+      levels.replaceChildren(...counted.flatMap((tier) => [el("div", {}, tierNameAndId(tier.id)),
         el("div", { class: "track" }, el("div", { class: "fill" })), el("div", { class: "count" })]));
     }
     counted.forEach((tier, place) => {
@@ -137,7 +143,7 @@
   let shown = {};
   const changeRows = (changes) => changes.map((change) => [instant(change.effective_at), customerButton(change.customer_id, change.population),
     ...(isParted() ? [change.population || "–"] : []), tierName(change.from_tier), tierName(change.to_tier), word(change.reason.replaceAll("_", " ")), number(change.frequency), money(change.monetary_minor)]);
-  const CHANGE_HEADS = ["Instant", "Customer", "Population", "From", "To", "Reason", "Orders (F)", "Spend (M)"];
+  const CHANGE_HEADS = ["When", "Customer", "Population", "From", "To", "Reason", "Orders (F)", "Spend (M)"];
   const customerButton = (id, population, text = id) => {
     const made = el("button", { type: "button", class: "link" }, text);
     made.addEventListener("click", () => { at("customer").value = id; search(id, population); at("search").scrollIntoView(); });
@@ -178,7 +184,7 @@
     at("per").textContent = chosen.per || "";
     const where = Object.entries(chosen.where).map(([column, values]) => `${column} = ${values.join(" / ")}`).join(", ");
     at("choice-text").replaceChildren(...[
-      el("span", {}, word("Rules: {rules}.", { rules: chosen.title || chosen.ruleset })),
+      inAll(word3("Rules: {rules}.", [chosen.title || shortId(chosen.ruleset), shortId(chosen.ruleset), shortId(chosen.ruleset)])),
       where && word("Only orders with {where}.", { where }),
       chosen.per && word("Customers are counted apart for each {per}.", { per: chosen.per }),
       chosen.shadow && word("A shadow: computed for comparison, nobody acts on it."),
@@ -234,6 +240,7 @@
   const show = (told) => {
     state = told;
     at("told").textContent = instant(new Date().toISOString());
+    at("zone").textContent = state.time_zone;
     showChoice();
     showHealth();
     showTiers();
@@ -348,26 +355,32 @@
   const explained = (found) => {
     const parts = [];
     const why = found.explain;
-    parts.push(el("h3", {}, `${[found.customer_id, found.population].filter(Boolean).join(" · ")}: `, tierName(found.tier)));
-    const since = el("p", {}, word("in this tier since"), ` ${instant(why.since)}`);
+    parts.push(el("h3", {}, `${[found.customer_id, found.population].filter(Boolean).join(" · ")}: `, tierNameAndId(found.tier)));
+    parts.push(el("h4", {}, word("What holds the tier")));
+    const since = el("p", {}, word("In this tier since"), ` ${instant(why.since)}`);
     if (why.reason) since.append(" · ", word(why.reason.replaceAll("_", " ")), why.order_id ? ` ${why.order_id}` : "");
     parts.push(since);
-    if (why.matched) parts.push(el("p", { class: "muted" }, word("Rule"), ` ${why.matched.number}: ${why.matched.conditions}`));
     const reached = (cut, show) => cutOf(cut.is_reached, show(cut.at),
       cut.is_reached ? word("reached") : el("span", {}, word("missing"), ` ${show(cut.missing)}`));
-    parts.push(table("Measures beside their cuts", ["Measure", "Value", "Band", "Cuts"], [
-      measureRow("Days since the last order", number(why.recency.value), why.recency, (cut) => cutOf(cut.is_reached, `${cut.at}`,
+    parts.push(table("Measures beside their cuts, where bands begin", ["Measure", "Value", "Band", "Cuts"], [
+      measureRow("Days since the last order", number(why.recency.value), why.recency, (cut) => cutOf(cut.is_reached, `≤ ${cut.at}`,
         cut.until ? el("span", {}, cut.is_reached ? word("until") : word("ended"), ` ${instant(cut.until)}`) : word("no payment"))),
       measureRow("Orders (F)", number(why.frequency.value), why.frequency, (cut) => reached(cut, number)),
       measureRow("Spend (M)", `${money(why.monetary.value)} ${why.currency}`, why.monetary, (cut) => reached(cut, money))]));
-    parts.push(el("p", {}, why.next_change_at
-      ? el("span", {}, word("Without an order, from"), ` ${instant(why.next_change_at)}: `, tierName(why.next_tier))
-      : word("Without an order nothing changes any more.")));
-    parts.push(table("Buying now could reach", ["Tier", "Further orders", "Of at least, together"], why.reach.map((reach) => [tierName(reach.tier),
-      reach.orders === null ? word("out of reach") : number(reach.orders), reach.amount_minor === null ? "–" : money(reach.amount_minor)])));
+    if (why.matched) parts.push(el("p", { class: "muted" }, word("Rule"), ` ${why.matched.number}: ${why.matched.conditions}`));
+    parts.push(el("h4", {}, word("When it falls")), el("p", {}, ...(why.next_change_at
+      ? [word("If nothing is bought:"), ` ${instant(why.next_change_at)} → `, tierName(why.next_tier)]
+      : [word("If nothing is bought, nothing changes any more.")])));
+    const within = why.reach.filter((reach) => reach.orders !== null);
+    parts.push(el("h4", {}, word("What would lift it")), within.length
+      ? table("Tiers that buying now leads to", ["Tier", "Orders needed", "Spending together at least"], within.map((reach) => [
+        tierName(reach.tier), number(reach.orders), reach.amount_minor ? `${money(reach.amount_minor)} ${why.currency}` : word("any amount")]))
+      : el("p", {}, word("No other tier can be reached by buying now.")));
     if (why.actions.length) {
-      parts.push(el("h3", {}, word("Playbook"), `: ${why.playbook}`), el("ul", { class: "book", lang: "en" }, ...why.actions.map((action, place) => el("li", {}, inAll([action, why.actions_zh[place] || action, why.actions_zh[place] || action])))));
+      parts.push(el("h4", {}, word("What to do"), " ", el("small", { class: "muted" }, why.playbook)), el("ul", { class: "book", lang: "en" },
+        ...why.actions.map((action, place) => el("li", {}, inAll([action, why.actions_zh[place] || action, why.actions_zh[place] || action])))));
     }
+    parts.push(el("h4", {}, word("Timeline")));
     return parts;
   };
   const said = (...parts) => at("result").replaceChildren(el("p", { class: "note" }, ...parts));
@@ -408,7 +421,7 @@
       const story = told.ok ? (await told.json()).changes : [];
       const parts = explained(found);
       const heads = CHANGE_HEADS.filter((name) => name !== "Customer" && name !== "Population");
-      parts.push(story.length ? table("Timeline", heads, changeRows(story).map((row) => [row[0], ...row.slice(-5)])) : el("p", { class: "muted" }, word("No change since the worker started.")));
+      parts.push(story.length ? table("Timeline", heads, changeRows(story).map((row) => [row[0], ...row.slice(-5)]), true) : el("p", { class: "muted" }, word("No change since the worker started.")));
       if (found.seq > story.length) parts.push(el("p", { class: "muted" }, word(
         "Of {seq} changes, those before the worker started are in the topic of the changes.", { seq: found.seq })));
       result.replaceChildren(...parts);

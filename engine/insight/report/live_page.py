@@ -98,15 +98,17 @@ def _header() -> str:
         f'<div><dt>{said("live_figures", name)}</dt><dd data-figure="{name}">–</dd></div>'
         for name in texts()["live_figures"]
     )
+    links = "".join(f'<li><a href="#{key}">{title}</a></li>' for key, title, _ in _parts())
     return (
         f"<header><h1>{said('live', 'title')}</h1>"
-        f'<p class="muted">{said("live", "told")} <span id="told">–</span></p>'
-        f'<p id="link" role="status"></p>{report_page.buttons()}'
+        f'<p class="muted"><span id="link" role="status"></span> {said("live", "told")} '
+        f'<span id="told">–</span> (<span id="zone">–</span>)</p>{report_page.buttons()}'
         f'<form id="login" class="hidden"><label>{said("live", "token")}'
         '<input type="password" id="token" autocomplete="off"></label>'
         f'<button type="submit">{said("live", "show")}</button></form>'
         f'{_choice()}<dl class="figures health">{figures}</dl><div id="notes"></div></header>'
-        '<nav aria-label="Views" class="contents"><header><ul id="contents"></ul></header></nav>'
+        '<nav aria-label="Views" class="contents">'
+        f'<ul>{links}</ul><ul id="contents"></ul></nav>'
     )
 
 
@@ -132,7 +134,7 @@ def _parts() -> list[tuple[str, str, str]]:
         "now": f'<p>{said("live", "now_text")}</p><div class="levels" id="tier-levels"></div>',
         "newest": f'<p>{said("live", "newest_text")}</p><div id="newest-table"></div>',
         "search": f"<p>{said('live', 'search_text')}</p>{form}",
-        "partitions": '<div id="partition-table"></div>',
+        "partitions": f'<p>{said("live", "partitions_text")}</p><div id="partition-table"></div>',
         "pictures": f'<p>{said("live", "pictures_text")} {as_of}</p><p class="note" id="views-note"></p>',
     }
     return [(key, said("live", key), body) for key, body in bodies.items()]

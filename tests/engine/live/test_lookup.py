@@ -52,7 +52,9 @@ def board() -> Board:
     ruleset = Engine("rfm8").ruleset
     path = shipped_path("rfm8")
     assert path is not None
-    board = Board(ruleset, "event", joined=True, rules=read_ruleset_file(path), feed=Feed(ruleset))
+    board = Board(
+        ruleset, "event", joined=True, rules={ruleset.identity: read_ruleset_file(path)}, feed=Feed(ruleset)
+    )
     board.expected = [HERE, THERE]
     board.partitions[HERE] = watched(["ann", "東京/3", "00042", "{x}?%"])[1]
     board.partitions[THERE] = watched(["cid"])[1]
