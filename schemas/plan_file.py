@@ -12,6 +12,8 @@ from typing import Any, Final
 from rfmstream.schemas.errors import ConfigError
 from rfmstream.schemas.plan import VIEW_NAME, Plan, View, Where
 from rfmstream.schemas.ruleset import Ruleset, list_rulesets, load_ruleset
+from rfmstream.schemas.ruleset_file import read_ruleset_file, shipped_path
+from rfmstream.schemas.ruleset_model import RulesetFile
 from rfmstream.schemas.toml_table import TomlTable, read_toml
 
 _KEYS: Final = ("name", "ruleset", "where", "per", "shadow")
@@ -50,11 +52,26 @@ def load_plan(
     return Plan(tuple(views), str(path))
 
 
+def read_plan_rules(path: str | PathLike[str]) -> list[RulesetFile]:
+    """Return the rulesets of a plan's views, in its order, as their files give them.
+
+    Errors  ConfigError  as of `load_plan`
+    """
+    path = Path(path)
+    top = TomlTable(read_toml(path), str(path))
+    files = [_ruleset_file(table, path.parent) for table in top.tables("view")]
+    return [read_ruleset_file(shipped_path(str(file)) or Path(file)) for file in files]
+
+
 def _ruleset(table: TomlTable, folder: Path, time_zone: str | None, currency: str | None) -> Ruleset:
-    """Return the ruleset a view names: a built-in one, or a file by its path from the plan's folder."""
+    return load_ruleset(_ruleset_file(table, folder), time_zone=time_zone, currency=currency)
+
+
+def _ruleset_file(table: TomlTable, folder: Path) -> str | Path:
+    """Return the ruleset a view names: a built-in one's name, or a file by its path from the plan's folder."""
     name = table.text("ruleset")
     if name in list_rulesets():
-        return load_ruleset(name, time_zone=time_zone, currency=currency)
+        return name
     path = folder / name
     try:
         is_file = path.is_file()
@@ -66,7 +83,7 @@ def _ruleset(table: TomlTable, folder: Path, time_zone: str | None, currency: st
             f"there is no built-in ruleset and no file {name!r}",
             f"use one of {', '.join(list_rulesets())}, or a path from the plan's folder",
         )
-    return load_ruleset(path, time_zone=time_zone, currency=currency)
+    return path
 
 
 def _where(table: TomlTable) -> Where:

@@ -4,8 +4,8 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
-_DECIMAL_COMMA: Final = re.compile(r"[^0-9]*[0-9]+([.' \u00a0\u202f’][0-9]{3})*,[0-9]{1,2}[^0-9]*")
-_THOUSANDS: Final = re.compile(r"[^0-9]*[0-9]{1,3}([,' \u00a0\u202f’])[0-9]{3}.*")
+_DECIMAL_COMMA: Final = re.compile(r"[^0-9]*[0-9]+([.' \u00a0\u202f\u2019][0-9]{3})*,[0-9]{1,2}[^0-9]*")
+_THOUSANDS: Final = re.compile(r"[^0-9]*[0-9]{1,3}([,' \u00a0\u202f\u2019])[0-9]{3}.*")
 
 
 def hints(rejected: Sequence[Mapping[str, Any]]) -> Iterator[str]:

@@ -1,9 +1,14 @@
 """`rfmstream page`."""
 
+from typing import TYPE_CHECKING
+
 import click
 
-from rfmstream.engine.cli.options import chosen_ruleset, language_option, ruleset_options
+from rfmstream.engine.cli.options import language_option, ruleset_options
 from rfmstream.engine.live.setting_values import option_address
+
+if TYPE_CHECKING:
+    from rfmstream.schemas.ruleset import Ruleset
 
 
 @click.command(
@@ -33,12 +38,12 @@ Exit codes: 0 stopped by Ctrl-C · 1 a worker does not answer · 2 usage or conf
     help="Where the page is served, on loopback; port 0: any free one.",
 )
 @language_option("The language shown first")
-@ruleset_options("the built-in that the workers name; give the FILE if it was your own")
+@ruleset_options("the built-ins that the workers name; give the FILE of each that is your own", multiple=True)
 def page(  # noqa: PLR0917 - options
     workers: tuple[str, ...],
     listen: str,
     lang: str,
-    ruleset: str | None,
+    rulesets: tuple[str, ...],
     time_zone: str | None,
     currency: str | None,
 ) -> None:
@@ -46,7 +51,6 @@ def page(  # noqa: PLR0917 - options
 
     Workers go on as before: they tell what they have committed, and who does not keep up is left.
     """
-    from rfmstream.engine.cli.explain import agreed
     from rfmstream.engine.cli.page_server import serve
     from rfmstream.engine.insight.report.live_page import LivePage
     from rfmstream.engine.live.sources import resolve_one
@@ -56,5 +60,21 @@ def page(  # noqa: PLR0917 - options
         option_address(listen, "--listen"),
         LivePage(lang),
         token=resolve_one("listen_token", flags={}),
-        agreed=lambda identity: agreed(identity, chosen_ruleset(ruleset, time_zone, currency)),
+        agreed=lambda identity: _agreed(identity, rulesets, time_zone, currency),
     )
+
+
+def _agreed(
+    identity: str, rulesets: tuple[str, ...], time_zone: str | None, currency: str | None
+) -> "Ruleset":
+    """Return the ruleset of an identity: one of those that were named, or a built-in."""
+    from rfmstream.engine.cli.explain import agreed
+    from rfmstream.engine.cli.options import chosen_ruleset
+    from rfmstream.schemas.ruleset_identity import ruleset_of
+
+    named = [chosen_ruleset(ruleset, time_zone, currency) for ruleset in rulesets or (None,)]
+    for found in named:
+        if found is not None and found.identity == identity:
+            return found
+    # One that does not fit is said to be wrong, unless a view of another built-in may have meant another one.
+    return agreed(identity, named[0] if ruleset_of(identity) is None else None)

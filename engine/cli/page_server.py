@@ -9,7 +9,7 @@ import click
 from rfmstream.engine.files.interrupts import ending_signals
 from rfmstream.engine.live.access import Access
 from rfmstream.engine.live.page import Draws, LivePages
-from rfmstream.engine.live.page_of_workers import WorkersSource, ruleset_of_workers
+from rfmstream.engine.live.page_of_workers import WorkersSource, views_of_workers
 from rfmstream.engine.service.page_server import PageServer, is_loopback
 from rfmstream.schemas.errors import ConfigError
 from rfmstream.schemas.ruleset import Ruleset
@@ -27,7 +27,7 @@ def serve(
 
     In      token   what the workers ask for; whoever is on loopback here needs none
             agreed  the ruleset of an identity
-    Errors  ConfigError, TransportError, StateError  as of `ruleset_of_workers`; the port is taken
+    Errors  ConfigError, TransportError, StateError  as of `views_of_workers`; the port is taken
     """
     if not is_loopback(listen[0]):
         raise ConfigError(
@@ -43,7 +43,8 @@ async def _serve(
     token: str | None,
     agreed: Callable[[str], Ruleset],
 ) -> None:
-    source = WorkersSource(workers, agreed(await ruleset_of_workers(workers, token)), token)
+    ruleset, views = await views_of_workers(workers, token, agreed)
+    source = WorkersSource(workers, ruleset, token, views=views)
     server = PageServer(listen, close_s=1.0, key="--listen")
     access = Access(None, is_open=lambda: server.is_on_loopback)
     source.add_to(server.app, access)
@@ -51,11 +52,11 @@ async def _serve(
     stop = asyncio.Event()
     for number in (signal.SIGINT, *ending_signals()):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    await server.start()
+    await source.start()
     try:
-        await source.start()
+        await server.start()
         click.echo(f"open {server.url}")
         await stop.wait()
     finally:
-        await source.stop()
         await server.stop()
+        await source.stop()

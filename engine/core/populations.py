@@ -121,6 +121,12 @@ class Populations:
             out[is_id] = data[int(offsets[0]) : int(offsets[-1])]
         return pa.StringArray.from_buffers(n, pa.py_buffer(edges.astype(np.int32)), pa.py_buffer(out))
 
+    @staticmethod
+    def numbers_in(starts: NDArray[np.uint64]) -> NDArray[np.int64]:
+        """Return the numbers of populations, i64[n], of keys whose first eight bytes these are (`CUSTOMER.key0`)."""
+        prefix = starts.astype("<u8").view(np.uint8).reshape(-1, 8)[:, :PREFIX_BYTES].astype(np.int64)
+        return _numbered(prefix)
+
     def split(self, keys: Ids) -> tuple[pa.StringArray, Ids]:
         """Return the populations, string[n], and the ids of customers whose keys these are: offsets and bytes."""
         offsets, data = _filled(keys)
@@ -130,8 +136,7 @@ class Populations:
         places, is_id = _prefixes(edges)
         prefix = whole[places].reshape(n, PREFIX_BYTES).astype(np.int64)
         long = prefix[:, 0] & _LONG != 0
-        prefix[:, 0] &= _LONG - 1
-        numbers = (prefix << _SHIFTS).sum(axis=1)
+        numbers = _numbered(prefix)
         ids: Ids = (edges - PREFIX_BYTES * np.arange(n + 1)).astype(np.int32), whole[is_id]
         if long.any():
             text = pa.StringArray.from_buffers(n, pa.py_buffer(ids[0]), pa.py_buffer(ids[1]))
@@ -146,6 +151,13 @@ class Populations:
         if len(texts) < len(self.names):
             self._texts = texts = pa.array(self.names, pa.string())
         return texts
+
+
+def _numbered(prefix: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the numbers that the first bytes of keys, i64[n, PREFIX_BYTES], stand for."""
+    prefix[:, 0] &= _LONG - 1
+    numbers: NDArray[np.int64] = (prefix << _SHIFTS).sum(axis=1)
+    return numbers
 
 
 def _filled(keys: Ids) -> Ids:

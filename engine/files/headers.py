@@ -40,8 +40,8 @@ class Layout:
 def find_layout(file: InputFile, text: bytes, wanted: Sequence[str], *, final: bool) -> Layout | None:
     """Return the layout of a delimited text; None: more bytes are needed.
 
-    The first line is the header, unless it names at most one of several wanted columns and one of the lines below it, or
-    the first line divided by another of `, ; tab |`, names more of them than any other.
+    The first line is the header, unless it names at most one of several wanted columns, and one of the lines below it,
+    or the first line divided by another of `, ; tab |`, names more of them than any other.
 
     Errors  InputError  no header, or it is longer than 16 MiB
     """
@@ -50,20 +50,14 @@ def find_layout(file: InputFile, text: bytes, wanted: Sequence[str], *, final: b
         return Layout(file.header, delimiter, start)
     while text[start : start + 1] in (b"\r", b"\n"):
         start += 1
-    end = _end(text, start, delimiter)
-    if end < 0 and not final and len(text) - start <= RECORD_BYTES_MAX:
+    end = _end_of_first(file, text, start, delimiter, final=final)
+    if end is None:
         return None
-    if end < 0 and len(text) - start > RECORD_BYTES_MAX:
-        raise InputError(
-            "its first line does not end", source=file.name, fix="a quote in it must have another one"
-        )
-    end = len(text) if end < 0 else end
-    if end == start:
-        raise InputError("is empty", source=file.name, fix=_FIX)
-    first = _cells(text[start:end], delimiter)
+    line = text[start:end]
+    first = _cells(line, delimiter)
     as_it_stands = None if first is None else Layout(first, delimiter, end + 1)
     if first is not None and is_header(first, wanted):
-        _check_names(file, text[start:end], delimiter, wanted)
+        _check_names(file, line, delimiter, wanted)
         return as_it_stands
     if not final and len(text) - start < _BYTES_SEARCHED:
         return None
@@ -71,16 +65,34 @@ def find_layout(file: InputFile, text: bytes, wanted: Sequence[str], *, final: b
     is_named = first is not None and named(first, wanted) > 0
     if found is None and not is_named:
         found = _without_header(file, first, delimiter, start)
-    if found is None:
-        _check_names(file, text[start:end], delimiter, wanted)
-        if not is_named:
-            _check_encoding(file, text[start:end])
-        found = as_it_stands
-    if found is None:
+    if found is not None:
+        return found
+    _check_names(file, line, delimiter, wanted)
+    if not is_named:
+        _check_encoding(file, line)
+    if as_it_stands is None:
         raise InputError(
             "its first line cannot be read", source=file.name, fix=f"{_FIX}, and lines end with a line feed"
         )
-    return found
+    return as_it_stands
+
+
+def _end_of_first(file: InputFile, text: bytes, start: int, delimiter: str, *, final: bool) -> int | None:
+    """Return where the line that begins at `start` ends; None: more bytes are needed.
+
+    Errors  InputError  it is empty, or longer than 16 MiB
+    """
+    end = _end(text, start, delimiter)
+    if end < 0 and len(text) - start > RECORD_BYTES_MAX:
+        raise InputError(
+            "its first line does not end", source=file.name, fix="a quote in it must have another one"
+        )
+    if end < 0 and not final:
+        return None
+    end = len(text) if end < 0 else end
+    if end == start:
+        raise InputError("is empty", source=file.name, fix=_FIX)
+    return end
 
 
 def _beginning(file: InputFile, text: bytes) -> tuple[int, str]:

@@ -107,12 +107,22 @@ def asked_view(request: web.Request, board: Board) -> AskedView:
     Errors  ConfigError  there is no such view, or it has no populations
     """
     name, population = request.query.get("view"), request.query.get("population")
-    views = board.views
+    return chosen(board.views, board.ruleset, name, population)
+
+
+def chosen(views: Sequence[View], ruleset: Ruleset, name: str | None, population: str | None) -> AskedView:
+    """Return what names choose.
+
+    In      views       those there are; empty: there is the ruleset's alone
+            name        None: the first view that is no shadow
+            population  None: all of them, or the view has none
+    Errors  ConfigError  there is no such view, or it has no populations
+    """
     view = None
     if name is not None:
         view = next((each for each in views if each.name == name), None)
-        if view is None:
-            raise no_view(name, [each.name for each in views] or [board.ruleset.name])
+        if view is None and (views or name != ruleset.name):
+            raise no_view(name, [each.name for each in views] or [ruleset.name])
     elif views:
         view = next((each for each in views if not each.shadow), views[0])
     if population is not None and (view is None or view.per is None):
@@ -122,7 +132,7 @@ def asked_view(request: web.Request, board: Board) -> AskedView:
             key="population",
             fix="leave it out" + (f", or name a view that has some: {', '.join(parted)}" if parted else ""),
         )
-    return AskedView(board.ruleset if view is None else view.ruleset, view, population)
+    return AskedView(ruleset if view is None else view.ruleset, view, population)
 
 
 def no_population(view: View, names: Sequence[str]) -> ConfigError:

@@ -1,6 +1,6 @@
 """The facts that a worker's status pages show: its partitions, and the stats of each. Only they read it."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal, NamedTuple, Protocol, TypeVar
 
@@ -77,8 +77,10 @@ class Board:
             joined      they were, at least once: a worker that got none is ready too
             expected    all partitions of the input topics, whichever worker has them
             owners      the URL of the worker that has a partition, as far as that is known; of other workers'
-            rules       the ruleset as its file gives it, for the rule that a customer's tier follows from
-            feed        the newest committed tier changes; None: nobody can follow them
+            rules       rulesets as their files give them, by their identity: for the rule that a customer's tier
+                        follows from
+            feed        the newest committed tier changes of all views but shadows; None: nobody can follow them
+            shadows     the same of shadows, which are told only to who names one; None: there are none
             views       those of a plan; empty: there is the ruleset's alone
     """
 
@@ -89,9 +91,14 @@ class Board:
     joined: bool = False
     expected: list[Source] = field(default_factory=list)
     owners: dict[Source, str] = field(default_factory=dict)
-    rules: RulesetFile | None = None
+    rules: Mapping[str, RulesetFile] = field(default_factory=dict)
     feed: Feed | None = None
+    shadows: Feed | None = None
     views: Sequence[View] = ()
+
+    def feed_of(self, view: View | None) -> Feed | None:
+        """Return where a view's changes are; None of a view: those of all that are no shadows."""
+        return self.shadows if view is not None and view.shadow else self.feed
 
     @property
     def ready(self) -> bool:

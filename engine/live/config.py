@@ -1,7 +1,7 @@
 """What a worker is told at its start: checked once, then frozen."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -19,7 +19,7 @@ from rfmstream.engine.service.page_server import is_loopback
 from rfmstream.schemas.errors import ConfigError
 from rfmstream.schemas.mapping import InputMap
 from rfmstream.schemas.plan import Plan, plan_of
-from rfmstream.schemas.plan_file import load_plan
+from rfmstream.schemas.plan_file import load_plan, read_plan_rules
 from rfmstream.schemas.ruleset import Ruleset, load_ruleset
 from rfmstream.schemas.ruleset_file import read_ruleset_file, shipped_path
 from rfmstream.schemas.ruleset_model import RulesetFile
@@ -68,7 +68,7 @@ class WorkerConfig:
             listen_token  what whoever asks for customers has to show; None: nothing, on loopback only
             listen_url   of customers' data, as others reach it; None: as it listens
             listen_tls_*  PEM files, for what is not on loopback
-            rules        the ruleset as its file gives it
+            rules        rulesets as their files give them, by their identity
     """
 
     client: ClientConfig = field(default_factory=ClientConfig)
@@ -108,7 +108,7 @@ class WorkerConfig:
     listen_url: str | None = None
     listen_tls_cert_file: str | None = None
     listen_tls_key_file: str | None = None
-    rules: RulesetFile | None = field(default=None, repr=False, compare=False)
+    rules: Mapping[str, RulesetFile] = field(default_factory=dict, repr=False, compare=False)
     log_format: Literal["text", "json"] = "text"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
@@ -149,7 +149,7 @@ def load_worker_config(
     found = resolve(WORKER_SETTINGS, flags=flags, environment=environment, file=file)
     values = {name: value for name, (value, _) in found.items()}
     plan, path = _views(found), values["plan"]
-    chosen = values["ruleset"][0]
+    names = values["ruleset"]
     for name in ("ruleset", "plan", "time_zone", "currency"):
         del values[name]
     ruleset = next((view.ruleset for view in plan.views if not view.shadow), plan.views[0].ruleset)
@@ -181,7 +181,7 @@ def load_worker_config(
         ruleset=ruleset,
         views=None if is_plain(plan) else plan,
         input_map=input_map,
-        rules=None if path is not None else read_ruleset_file(shipped_path(chosen) or Path(chosen)),
+        rules=_rules(plan, None if path is None else Path(path), names),
         as_of_us=None if as_of is None else parse_instant(as_of, ruleset.time_zone, key=_place(as_of_given)),
     )
 
@@ -216,6 +216,19 @@ def _views(found: _Resolved) -> Plan:
     if given is not None:
         raise _error(found, "plan", "names the rulesets itself", "leave ruleset out, or the plan")
     return load_plan(path, **options)
+
+
+def _rules(plan: Plan, path: Path | None, names: Sequence[str]) -> dict[str, RulesetFile]:
+    """Return the rulesets of a plan as their files give them, by their identity.
+
+    In      path   of the plan; None: these rulesets are its views
+    """
+    files = (
+        [read_ruleset_file(shipped_path(name) or Path(name)) for name in names]
+        if path is None
+        else read_plan_rules(path)
+    )
+    return {view.ruleset.identity: file for view, file in zip(plan.views, files, strict=True)}
 
 
 _OUTPUTS: Final = (

@@ -42,7 +42,7 @@ class Data:
         self._board = board
         self._one_snapshot = asyncio.Semaphore(1)
         self._lookup = Lookup(board, instant_of=self._asked, present_us=self.present_us)
-        self.changes = None if board.feed is None else ChangeStream(board.feed)
+        self.changes = None if board.feed is None else ChangeStream(board)
 
     def add_to(self, app: web.Application, access: Access) -> None:
         """Serve what there is."""
@@ -50,15 +50,18 @@ class Data:
             app.router.add_get(path, access.guarded(answering(handler, "as_of", "view", "population")))
         self._lookup.add_to(app, access)
         if self.changes is not None:
-            app.router.add_get("/changes", access.guarded(answering(self.changes.handle, "from", "follow")))
+            app.router.add_get(
+                "/changes",
+                access.guarded(answering(self.changes.handle, "from", "follow", "view", "population")),
+            )
             app.router.add_get(
                 f"{CUSTOMER_PATH}/changes", access.guarded(answering(self._story, "view", "population"))
             )
 
     async def _story(self, request: web.Request) -> web.Response:
         """Answer with the changes of a customer that are kept here, oldest first, as their topic has them."""
-        feed = self._board.feed
         view, id_ = asked_view(request, self._board), asked_id(request)
+        feed = self._board.feed_of(view.view)
         lines = [] if feed is None else await feed.of_customer(id_, view.name, view.population)
         body = b'{"changes":[%s]}\n' % b",".join(line.value for line in lines)
         headers = {"Cache-Control": "no-store"}
@@ -80,9 +83,9 @@ class Data:
             ]
             if waiting or not self._board.joined:
                 return later(", ".join(waiting) or "no partitions yet")
-            feed = self._board.feed
-            behind = {} if feed is None else {CHANGES_HEADER: feed.offset(feed.end)}
             view = asked_view(request, self._board)
+            feed = self._board.feed_of(view.view)
+            behind = {} if feed is None else {CHANGES_HEADER: feed.offset(feed.end)}
             asked_us = self._asked(request.query.get("as_of"), partitions)
             tables = _of_tier(self.tables(partitions, asked_us, view), request.match_info.get("tier"))
             # Made before the first byte is sent, so that what cannot be had at all is an error page.

@@ -11,7 +11,7 @@ import time
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Sequence
-from itertools import chain
+from itertools import chain, islice
 from typing import Final, NamedTuple
 
 import pyarrow as pa
@@ -58,14 +58,16 @@ class Feed:
         rows_max: int = ROWS_MAX,
         bytes_max: int = BYTES_MAX,
     ) -> None:
-        self.epoch = f"{time.time_ns() // 1_000_000:x}"
         self.began_us = time.time_ns() // 1000
+        # In µs, so that two feeds of one start have offsets of their own.
+        self.epoch = f"{self.began_us:x}"
         self.end = 0
         self._rows_max = rows_max
         self._bytes_max = bytes_max
         self._tables: deque[pa.Table] = deque()
         self._begins: deque[int] = deque()
         self._sizes: deque[int] = deque()
+        self._views: deque[str] = deque()
         self._bytes = 0
         self._encoder = Encoder(ruleset, source="/rfmstream/feed")
         self._encoders = {view.name: Encoder(view.ruleset, source="/rfmstream/feed") for view in views}
@@ -88,6 +90,7 @@ class Feed:
         self._tables.append(changes)
         self._begins.append(self.end)
         self._sizes.append(changes.nbytes)
+        self._views.append(_view_of(changes))
         self._bytes += self._sizes[-1]
         self.end += changes.num_rows
         # A step is kept whole or not at all, and the newest one always.
@@ -97,6 +100,7 @@ class Feed:
             self._tables.popleft()
             self._begins.popleft()
             self._bytes -= self._sizes.popleft()
+            self._views.popleft()
         waiters, self._waiters = self._waiters, []
         for waiter in waiters:
             if not waiter.done():
@@ -149,7 +153,7 @@ class Feed:
         found = self._encoded.get(place)
         if found is None:
             table = self.rows(place, LINES_MAX)
-            found = await asyncio.to_thread(self._encode, table, place)
+            found = await asyncio.to_thread(self.encoded, table, place)
             if len(self._encoded) >= _CACHED_MAX:
                 self._encoded.clear()
             self._encoded[place] = found
@@ -160,17 +164,15 @@ class Feed:
         at = bisect_right(self._begins, place) - 1
         return self._tables[at].slice(place - self._begins[at], count)
 
-    async def newest(self, count: int, view: str | None = None) -> Sequence[Line]:
-        """Return the newest changes, oldest first; of a view, None: of all."""
-        found: list[Line] = []
-        for begin, table in zip(reversed(self._begins), reversed(self._tables), strict=True):
-            if view is not None and view_of(table) != view:
-                continue
-            first = max(table.num_rows - (count - len(found)), 0)
-            found = [*self._encode(table.slice(first), begin + first), *found]
-            if len(found) >= count:
-                break
-        return found
+    def since(self, place: int, view: str | None = None) -> list[pa.Table]:
+        """Return what is kept from a place on, oldest first, the changes of a commit each; of a view, None: of all."""
+        first = max(bisect_right(self._begins, place) - 1, 0)
+        kept = islice(zip(self._begins, self._tables, self._views, strict=True), first, None)
+        return [
+            table if begin >= place else table.slice(place - begin)
+            for begin, table, name in kept
+            if view in (None, name)
+        ]
 
     async def of_customer(
         self, id_: str, view: str | None = None, population: str | None = None
@@ -178,8 +180,8 @@ class Feed:
         """Return what is kept of one customer, oldest first; of a view and a population, None: of all."""
         kept = [
             (begin, table)
-            for begin, table in zip(self._begins, self._tables, strict=True)
-            if view is None or view_of(table) == view
+            for begin, table, name in zip(self._begins, self._tables, self._views, strict=True)
+            if view in (None, name)
         ]
         return await asyncio.to_thread(self._of_customer, kept, id_, population)
 
@@ -192,21 +194,17 @@ class Feed:
             if population is not None:
                 is_it = pc.and_(is_it, pc.equal(table["population"], population))
             rows = pc.indices_nonzero(is_it).to_pylist()
-            found += [self._encode(table.slice(row, 1), begin + row)[0] for row in rows]
+            found += [self.encoded(table.slice(row, 1), begin + row)[0] for row in rows]
         return found
 
-    def tables(self, place: int | None = None) -> list[pa.Table]:
-        """Return what is kept from a place on, oldest first; None: all of it."""
-        kept = zip(self._begins, self._tables, strict=True)
-        return [table.slice(max((place or 0) - begin, 0)) for begin, table in kept]
-
-    def _encode(self, table: pa.Table, place: int) -> Sequence[Line]:
-        encoder = self._encoders.get(view_of(table), self._encoder)
+    def encoded(self, table: pa.Table, place: int) -> Sequence[Line]:
+        """Return changes of one view that are kept here, from a place on, as their topic has them."""
+        encoder = self._encoders.get(_view_of(table), self._encoder)
         records = chain.from_iterable(records for records, _ in encoder.parts(table))
         return [Line(self.offset(at), record.value or b"") for at, record in enumerate(records, place + 1)]
 
 
-def view_of(table: pa.Table) -> str:
+def _view_of(table: pa.Table) -> str:
     """Return whose changes these are: the tables of a commit are one view's each."""
     view: str = table["view"][0].as_py() if table.num_rows else ""
     return view

@@ -49,6 +49,7 @@ ELSEWHERE_KEY: Final = "rfmstream.elsewhere"
 """Of an Arrow stream's schema: JSON, as in the answer as JSON."""
 
 CUSTOMER_PATH: Final = "/customers/{id:[^/]*}"
+"""Of one customer: an id may hold any character, and a slash in it comes escaped."""
 
 _SURELY_SHORT: Final = ID_BYTES_MAX // 4
 """An id of so many characters at most has no more bytes than an id may have."""
@@ -281,7 +282,7 @@ class Lookup:
 
     def _told(self, row: Row, ruleset: Ruleset) -> Row:
         """Return a row with what its tier is called and everything behind it."""
-        rules = self._board.rules if ruleset is self._board.ruleset else None
+        rules = self._board.rules.get(ruleset.identity)
         why = explain(row, ruleset, rules, as_of_us=row.pop("as_of_us"))
         texts = {
             name: None if row[name] is None else _instant_text(row[name]) for name in _INSTANTS if name in row

@@ -1,84 +1,20 @@
 """The page of a running worker as people meet it: it moves, finds a customer, and asks nobody but the worker."""
 
-import asyncio
-import threading
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
-import pyarrow as pa
 import pytest
-from served_workers import watched
+from live_pages import ANSWER_MS, SIZES, Seen, counted, opened
+from shop import Shop
 
-from rfmstream.engine.core.engine import Engine
-from rfmstream.engine.insight.report.live_page import LivePage
-from rfmstream.engine.live.board import Board
-from rfmstream.engine.live.feed import Feed
-from rfmstream.engine.live.http import StatusServer
-from rfmstream.engine.live.model import Source
-from rfmstream.engine.live.stats import tiers_of
+from rfmstream.schemas.plan import plan_of
 from rfmstream.schemas.ruleset import load_ruleset
-from rfmstream.schemas.ruleset_file import read_ruleset_file, shipped_path
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Browser
 
-SIZES = [(1280, 900), (390, 844)]
-
-ANSWER_MS = 60_000
-"""Generous: what is waited for appears within a second on a machine that does nothing else."""
-
-
-class Shop:
-    """A worker's board over engines of two partitions that the test feeds, served from a thread of its own."""
-
-    def __init__(self, token: str | None = None) -> None:
-        ruleset = load_ruleset("rfm8", time_zone="Asia/Shanghai")
-        path = shipped_path("rfm8")
-        assert path is not None
-        self.feed = Feed(ruleset)
-        self.board = Board(ruleset, "event", joined=True, rules=read_ruleset_file(path), feed=self.feed)
-        self.engines = [Engine(ruleset, mode="live", threads=1) for _ in range(2)]
-        self.board.expected = [Source("orders.v1", number) for number in range(2)]
-        for source, engine in zip(self.board.expected, self.engines, strict=True):
-            self.board.partitions[source] = watched(engine)
-        self._loop = asyncio.new_event_loop()
-        self.server = StatusServer(("127.0.0.1", 0), self.board, token, draws=LivePage())
-        self._thread = threading.Thread(target=self._loop.run_forever)
-        self._thread.start()
-        asyncio.run_coroutine_threadsafe(self.server.start(), self._loop).result(60)
-
-    def order(self, rows: Sequence[tuple[str, str, str, str]], partition: int = 0) -> None:
-        """Apply orders and tell their changes, as a committed step does."""
-        names = ("customer_id", "order_id", "occurred_at", "amount")
-        table = pa.table(dict(zip(names, map(list, zip(*rows, strict=True)), strict=True)))
-        engine, stats = self.engines[partition], list(self.board.partitions.values())[partition].stats
-        done: Future[None] = Future()
-
-        def apply() -> None:
-            changes = engine.step(table).changes
-            stats.tiers, stats.customers = tiers_of(engine), engine.customers
-            stats.applied, stats.clock_us = stats.applied + len(rows), engine.clock_us
-            self.feed.add(changes)
-            done.set_result(None)
-
-        self._loop.call_soon_threadsafe(apply)
-        done.result(60)
-
-    def close(self) -> None:
-        asyncio.run_coroutine_threadsafe(self.server.stop(), self._loop).result(60)
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
-
-
-@dataclass
-class Seen:
-    page: "Page"
-    said: list[str] = field(default_factory=list)
-    asked: list[str] = field(default_factory=list)
+RFM8 = plan_of([load_ruleset("rfm8", time_zone="Asia/Shanghai")])
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +26,7 @@ def shop() -> Iterator[Shop]:
 
 
 def full_shop() -> Iterator[Shop]:
-    shop = Shop()
+    shop = Shop(RFM8)
     for partition in range(2):
         shop.order(
             [
@@ -108,20 +44,6 @@ def full_shop() -> Iterator[Shop]:
     shop.close()
 
 
-def opened(browser: "Browser", shop: Shop, size: tuple[int, int] = SIZES[0], scheme: str = "light") -> Seen:
-    context = browser.new_context(
-        viewport={"width": size[0], "height": size[1]}, color_scheme="dark" if scheme == "dark" else "light"
-    )
-    seen = Seen(context.new_page())
-    seen.page.set_default_timeout(ANSWER_MS)
-    seen.page.on("console", lambda message: seen.said.append(message.text))
-    seen.page.on("pageerror", lambda error: seen.said.append(str(error)))
-    seen.page.on("request", lambda request: seen.asked.append(request.url))
-    seen.page.goto(shop.server.url)
-    seen.page.wait_for_selector("#cohorts")
-    return seen
-
-
 @pytest.fixture(params=SIZES, ids=["1280", "390"])
 def seen(browser: "Browser", shop: Shop, request: pytest.FixtureRequest) -> Iterator[Seen]:
     found = opened(browser, shop, request.param)
@@ -129,17 +51,11 @@ def seen(browser: "Browser", shop: Shop, request: pytest.FixtureRequest) -> Iter
     found.page.context.close()
 
 
-def counted(seen: Seen) -> int:
-    return sum(
-        int(text.replace(",", "")) for text in seen.page.locator("#tier-levels .count").all_inner_texts()
-    )
-
-
 def test_it_shows_what_is_there_and_asks_nobody_else(seen: Seen, shop: Shop) -> None:
     pytest.importorskip("vl_convert", reason="the extra report is not installed")
     assert seen.page.inner_text('[data-figure="state"]') == "ready"
     assert seen.page.inner_text('[data-figure="partitions"]') == "2 / 2"
-    assert counted(seen) == sum(engine.customers for engine in shop.engines)
+    assert counted(seen) == shop.customers("rfm8")
     for key in ("tiers", "grid", "recency", "months", "pareto", "sizes", "ahead", "cohorts"):
         assert seen.page.locator(f"#{key} svg").count() >= 1, key
         assert seen.page.locator(f"#{key} table tbody tr").count() >= 1, key
@@ -172,13 +88,13 @@ def test_a_customer_is_found_and_explained(seen: Seen, shop: Shop) -> None:
     text = seen.page.inner_text("#result")
     for part in (
         "京东/7",
-        "101 High-value Developing",
+        "High-value Developing 101",
         "✓ 1,000.00 · reached",
         "✗ 3 · missing 2",
         "first order o1",
     ):
         assert part in text, part
-    assert "111 Champions" in text
+    assert "Champions\t2\tany amount" in text
     assert seen.page.locator("#result table").last.locator("tbody tr").count() == 1
     book = seen.page.locator("#result .book")
     assert "Invite them into the member programme" in book.inner_text()
@@ -189,7 +105,7 @@ def test_a_customer_is_found_and_explained(seen: Seen, shop: Shop) -> None:
     seen.page.fill("#customer", "nobody")
     seen.page.click("#search-form button")
     seen.page.wait_for_selector("#result .note")
-    assert seen.page.inner_text("#result") == "there is no such customer"
+    assert seen.page.inner_text("#result") == "No such customer."
     # The browser tells of every answer that is no success; that one is not known is one.
     assert [text for text in seen.said if "404" not in text] == []
 
@@ -251,7 +167,7 @@ def test_the_policy_stops_what_is_not_the_page_s_own(browser: "Browser", shop: S
 
 
 def test_where_a_token_is_asked_for_the_page_asks_for_it(browser: "Browser") -> None:
-    shop = Shop("sésame")
+    shop = Shop(RFM8, "sésame")
     shop.order([("ann", "o1", "2026-05-02T08:00:00Z", "1500.00")])
     page = browser.new_page()
     page.set_default_timeout(ANSWER_MS)

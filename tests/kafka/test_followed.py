@@ -14,7 +14,7 @@ import orjson
 from kafka_cluster import Cluster
 from kafka_workers import RULESET, WorkerProcess, flags_of, worker
 
-from rfmstream.engine.live.page_of_workers import WorkersSource, ruleset_of_workers
+from rfmstream.engine.live.page_of_workers import WorkersSource, views_of_workers
 from rfmstream.engine.live.placement import places_of
 
 PARTITIONS = 4
@@ -114,17 +114,20 @@ def test_every_customer_is_found_wherever_it_is(cluster: Cluster, tmp_path: Path
 
 
 async def both_together(urls: list[str]) -> None:
-    assert await ruleset_of_workers(urls, None) == RULESET.identity
+    assert await views_of_workers(urls, None, {RULESET.identity: RULESET}.__getitem__) == (RULESET, ())
     source = WorkersSource(urls, RULESET, None)
     await source.start()
+    look = source.look(source.asked(None, None))
+    look.begin()
     try:
         async with asyncio.timeout(ANSWER_S):
-            while not (state := await source.state())["ready"]:  # noqa: ASYNC110
+            while not (state := await look.state())["ready"]:  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
         assert (state["customers"], state["missing"], len(state["partitions"])) == (40, [], PARTITIONS)
         assert sum(tier["customers"] for tier in state["tiers"]) == 40
-        held = await source.held()
+        held = await look.held()
         assert sum(table.num_rows for table in held.tables) == 40
         assert sum(table.num_rows for table in held.changes) == 40
     finally:
+        look.end()
         await source.stop()

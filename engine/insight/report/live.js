@@ -1,6 +1,7 @@
 // The live page's script: follows the worker, and asks it for pictures and customers. Nothing comes from elsewhere.
 (() => {
   const { words, notes } = JSON.parse(document.getElementById("words").textContent);
+  const LANGUAGES = ["en", "zh-Hans", "zh-Hant"];
   const at = (id) => document.getElementById(id);
   const el = (tag, props = {}, ...children) => {
     const made = document.createElement(tag);
@@ -22,6 +23,11 @@
   const filled = (texts, values) => inAll(texts.map((text) => text.replace(/\{(\w+)\}/g, (_, name) => values[name])));
   // One of the page's own texts, by its English; what it does not know it shows as it is.
   const word = (en, values = {}) => filled([en, ...(words[en] || [en, en])], values);
+  // The same with a value for each language; what a ruleset calls itself is English, its name is nobody's language.
+  const word3 = (en, values) => [en, ...words[en]].map((text, place) => text.replace("{rules}", values[place]));
+  const shortId = (identity) => identity.split("[")[0];
+  // What stands where no markup may: in the language that is shown.
+  const spoken = (en) => [en, ...(words[en] || [en, en])][Math.max(LANGUAGES.indexOf(document.documentElement.dataset.lang), 0)];
   const number = (value) => (value === null || value === undefined ? "–" : value.toLocaleString("en"));
   let state = null;
   const money = (minor) => {
@@ -41,10 +47,13 @@
   };
   const tierName = (id) => {
     const found = state.tiers.find((tier) => tier.id === id);
+    if (id === null || id === undefined) return word("No tier");
+    return found ? inAll([found.label_en, found.label_zh, found.label_zh]) : id;
+  };
+  const tierNameAndId = (id) => {
     const part = document.createDocumentFragment();
-    if (id === null || id === undefined) part.append(word("No tier"));
-    else if (found) part.append(`${id} `, inAll([found.label_en, found.label_zh, found.label_zh]));
-    else part.append(id);
+    part.append(tierName(id));
+    if (id) part.append(" ", el("small", { class: "muted" }, id));
     return part;
   };
   const isText = (cell) => typeof cell !== "string" || !/^[-–\d,.]+( [A-Z]{3})?$/.test(cell);
@@ -57,13 +66,37 @@
       el("table", {}, el("caption", { class: isTitled ? "unseen" : undefined }, word(caption)), el("thead", {}, head), el("tbody", {}, ...body)));
   };
 
+  // What is looked at is in the address, so that it can be kept as a bookmark: view, population, and the language.
+  let choice = {};
+  let turn = 0;
+  const readAddress = () => {
+    const given = new URLSearchParams(window.location.search);
+    choice = { view: given.get("view"), population: given.get("population") };
+    if (LANGUAGES.includes(given.get("lang"))) page.choose("lang", given.get("lang"));
+  };
+  const address = () => {
+    const lang = document.documentElement.dataset.lang;
+    const made = query(choice, { lang: lang === page.firstLang ? null : lang });
+    return `${window.location.pathname}${made}`;
+  };
+  const query = (...parts) => {
+    const named = Object.entries(Object.assign({}, ...parts)).filter(([, value]) => value !== null && value !== undefined);
+    return named.length ? `?${new URLSearchParams(named)}` : "";
+  };
+  document.addEventListener("click", (event) => {
+    if (!event.target.closest("[data-lang-button]")) return;
+    window.history.replaceState(null, "", address());
+    nameAll();
+  });
+
   // Whoever is not on loopback shows a token; it stays in this tab.
-  const ask = async (path, accept) => {
+  let following = new AbortController();
+  const ask = async (path, accept, more = {}) => {
     const headers = { Accept: accept };
     const token = sessionStorage.getItem("token");
     // A header holds bytes: those of the token in UTF-8.
     if (token) headers.Authorization = `Bearer ${String.fromCharCode(...new TextEncoder().encode(token))}`;
-    const answer = await fetch(path, { headers, cache: "no-store" });
+    const answer = await fetch(path, { headers, cache: "no-store", ...more });
     at("login").classList.toggle("hidden", answer.status !== 401);
     return answer;
   };
@@ -95,8 +128,10 @@
     const counted = state.tiers;
     const most = Math.max(1, ...counted.map((tier) => tier.customers));
     const levels = at("tier-levels");
-    if (levels.children.length !== 3 * counted.length) {
-      levels.replaceChildren(...counted.flatMap((tier) => [el("div", {}, tierName(tier.id)),
+    const named = JSON.stringify(counted.map((tier) => [tier.id, tier.label_en]));
+    if (levels.dataset.tiers !== named) {
+      levels.dataset.tiers = named;
+      levels.replaceChildren(...counted.flatMap((tier) => [el("div", {}, tierNameAndId(tier.id)),
         el("div", { class: "track" }, el("div", { class: "fill" })), el("div", { class: "count" })]));
     }
     counted.forEach((tier, place) => {
@@ -105,41 +140,134 @@
     });
   };
   let newest = "";
-  const changeRows = (changes) => changes.map((change) => [instant(change.effective_at), customerButton(change.customer_id),
-    tierName(change.from_tier), tierName(change.to_tier), word(change.reason.replaceAll("_", " ")), number(change.frequency), money(change.monetary_minor)]);
-  const CHANGE_HEADS = ["Instant", "Customer", "From", "To", "Reason", "Orders (F)", "Spend (M)"];
-  const customerButton = (id) => {
-    const made = el("button", { type: "button", class: "link" }, id);
-    made.addEventListener("click", () => { at("customer").value = id; search(id); at("search").scrollIntoView(); });
+  let shown = {};
+  const changeRows = (changes) => changes.map((change) => [instant(change.effective_at), customerButton(change.customer_id, change.population),
+    ...(isParted() ? [change.population || "–"] : []), tierName(change.from_tier), tierName(change.to_tier), word(change.reason.replaceAll("_", " ")), number(change.frequency), money(change.monetary_minor)]);
+  const CHANGE_HEADS = ["When", "Customer", "Population", "From", "To", "Reason", "Orders (F)", "Spend (M)"];
+  const customerButton = (id, population, text = id) => {
+    const made = el("button", { type: "button", class: "link" }, text);
+    made.addEventListener("click", () => { at("customer").value = id; search(id, population); at("search").scrollIntoView(); });
     return made;
   };
+  // Of a view that parts customers a line says in which population it is.
+  const isParted = () => Boolean(view() && view().per && !state.population);
+  const changeHeads = () => CHANGE_HEADS.filter((name) => name !== "Population" || isParted());
   const showNewest = () => {
-    const key = state.newest.map((change) => `${change.customer_id} ${change.seq}`).join();
+    const key = state.newest.map((change) => JSON.stringify([change.population, change.customer_id, change.seq])).join();
     if (key === newest && at("newest-table").children.length) return;
     newest = key;
     at("newest-table").replaceChildren(state.newest.length
-      ? table("Newest tier changes", CHANGE_HEADS, changeRows(state.newest), true) : el("p", { class: "muted" }, word("None since the worker started.")));
+      ? table("Newest tier changes", changeHeads(), changeRows(state.newest), true) : el("p", { class: "muted" }, word("None since the worker started.")));
+  };
+
+  // The choice of a view, and of a population where the view parts its customers.
+  const view = () => (state ? state.views.find((one) => one.name === state.view) : undefined);
+  const options = (select, made) => {
+    const value = select.value;
+    select.replaceChildren(...made.map(([option, text]) => el("option", { value: option }, text)));
+    select.value = value;
+  };
+  let offered = "";
+  const known = { view: undefined, names: new Set(), asking: false };
+  const showChoice = () => {
+    const chosen = view();
+    at("choice").classList.toggle("hidden", !chosen);
+    if (!chosen) return;
+    document.title = `${[chosen.name, choice.population].filter(Boolean).join(" · ")} · rfmstream`;
+    const offers = JSON.stringify(state.views);
+    if (offered !== offers) {
+      offered = offers;
+      options(at("view"), state.views.map((one) => [one.name, one.name]));
+    }
+    at("view").value = chosen.name;
+    at("population-choice").classList.toggle("hidden", !chosen.per);
+    at("per").textContent = chosen.per || "";
+    const where = Object.entries(chosen.where).map(([column, values]) => `${column} = ${values.join(" / ")}`).join(", ");
+    at("choice-text").replaceChildren(...[
+      inAll(word3("Rules: {rules}.", [chosen.title || shortId(chosen.ruleset), shortId(chosen.ruleset), shortId(chosen.ruleset)])),
+      where && word("Only orders with {where}.", { where }),
+      chosen.per && word("Customers are counted apart for each {per}.", { per: chosen.per }),
+      chosen.shadow && word("A shadow: computed for comparison, nobody acts on it."),
+    ].filter(Boolean).flatMap((part) => [part, " "]));
+    if (known.view === chosen.name && at("population") !== document.activeElement) at("population").value = choice.population || "";
+    const isNew = state.newest.some((change) => change.population && !known.names.has(change.population));
+    if (chosen.per && (known.view !== chosen.name || isNew)) offerPopulations(chosen);
+  };
+  const offerPopulations = async (chosen) => {
+    if (known.asking) return;
+    known.asking = true;
+    try {
+      const answer = await ask(`page/populations${query({ view: chosen.name })}`, "application/json");
+      if (!answer.ok) return;
+      const told = await answer.json();
+      const names = told.populations.map((one) => one.name);
+      if (choice.population && !names.includes(choice.population)) names.push(choice.population);
+      names.sort((one, other) => one.localeCompare(other));
+      known.view = chosen.name;
+      known.names = new Set([...names, ...state.newest.map((change) => change.population)]);
+      const isWhole = told.all <= told.populations.length;
+      const control = el(isWhole ? "select" : "input", { id: "population", ...(isWhole ? {} : { list: "populations", type: "text", autocomplete: "off" }) });
+      if (isWhole) {
+        control.append(el("option", { value: "" }), ...names.map((name) => el("option", { value: name }, name)));
+      } else control.append(el("datalist", { id: "populations" }, ...names.map((name) => el("option", { value: name }))));
+      control.value = choice.population || "";
+      at("population").replaceWith(control);
+      nameAll();
+    } finally { known.asking = false; }
+  };
+  const nameAll = () => {
+    const control = at("population");
+    if (control.tagName === "SELECT" && control.options.length) control.options[0].text = spoken("All of them");
+    else control.setAttribute("placeholder", spoken("All of them"));
+  };
+  let sought = "";
+  const choose = (made, isBack) => {
+    choice = made;
+    turn += 1;
+    if (!isBack) {
+      at("choice-note").replaceChildren();
+      window.history.pushState(null, "", address());
+    }
+    // Nothing of what was chosen before is left; a customer is looked for again once the new choice is there.
+    if (at("result").firstChild) sought = at("customer").value;
+    newest = "";
+    shown = {};
+    ["result", "newest-table", "views", "contents"].forEach((id) => at(id).replaceChildren());
+    at("views-as-of").textContent = "–";
+    at("views-note").replaceChildren(word("Being drawn."));
+    following.abort();
   };
   const show = (told) => {
     state = told;
     at("told").textContent = instant(new Date().toISOString());
+    at("zone").textContent = state.time_zone;
+    showChoice();
     showHealth();
     showTiers();
     showNewest();
+    if (sought) search(sought);
+    sought = "";
   };
 
   // Pictures: what is new takes the place of what was, and what a reader has opened stays open.
-  let shown = {};
   const showViews = async () => {
-    const answer = await ask("page/views", "application/json");
+    const mine = turn;
+    const answer = await ask(`page/views${query(choice)}`, "application/json");
     if (!answer.ok) return;
     const told = await answer.json();
+    if (mine !== turn) return;
     at("views-note").replaceChildren(told.note ? inAll(told.note) : "");
     if (told.as_of) at("views-as-of").textContent = instant(told.as_of);
     const places = at("views");
     const pressed = document.querySelector('[data-measure-button][aria-pressed="true"]');
     const measure = pressed ? pressed.getAttribute("data-measure-button") : "customers";
+    const keys = told.views.map((view) => view.key);
     let moved = false;
+    Object.keys(shown).filter((key) => !keys.includes(key)).forEach((key) => {
+      at(key).remove();
+      delete shown[key];
+      moved = true;
+    });
     told.views.forEach((view) => {
       if (shown[view.key] === view.html) return;
       const fresh = el("div");
@@ -179,14 +307,22 @@
     if (event.name === "views") showViews();
   };
   const follow = async () => {
-    const answer = await ask("page/stream", "text/event-stream");
-    if (!answer.ok) { status(word("The worker answers {status}.", { status: answer.status }), true); return; }
+    const mine = turn;
+    const answer = await ask(`page/stream${query(choice)}`, "text/event-stream", { signal: following.signal });
+    if (answer.status === 400) {
+      // A bookmark of a view that is no more.
+      at("choice-note").replaceChildren(word("The view or population that the address names is not there; this is the first view."));
+      choose({}, true);
+      window.history.replaceState(null, "", address());
+      return "";
+    }
+    if (!answer.ok) return word("The worker answers {status}.", { status: answer.status });
     status(word("Connected."), false);
     const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
     let rest = "";
     for (;;) {
       const { value, done } = await reader.read();
-      if (done) return;
+      if (done || mine !== turn) return word("The connection ended; trying again.");
       const blocks = (rest + value).split("\n\n");
       rest = blocks.pop();
       blocks.forEach((block) => {
@@ -201,10 +337,15 @@
   };
   const run = async () => {
     for (;;) {
-      try { await follow(); status(word("The connection ended; trying again."), true); } catch {
-        status(word("The worker does not answer; trying again."), true);
+      const mine = turn;
+      following = new AbortController();
+      let said = "";
+      try { said = await follow(); } catch { said = word("The worker does not answer; trying again."); }
+      // Another choice is followed at once, and anything else is tried again soon.
+      if (mine === turn) {
+        status(said, true);
+        await new Promise((resolve) => { setTimeout(resolve, 1000); });
       }
-      await new Promise((resolve) => { setTimeout(resolve, 1000); });
     }
   };
 
@@ -214,51 +355,87 @@
   const explained = (found) => {
     const parts = [];
     const why = found.explain;
-    parts.push(el("h3", {}, `${found.customer_id}: `, tierName(found.tier)));
-    const since = el("p", {}, word("in this tier since"), ` ${instant(why.since)}`);
+    parts.push(el("h3", {}, `${[found.customer_id, found.population].filter(Boolean).join(" · ")}: `, tierNameAndId(found.tier)));
+    parts.push(el("h4", {}, word("What holds the tier")));
+    const since = el("p", {}, word("In this tier since"), ` ${instant(why.since)}`);
     if (why.reason) since.append(" · ", word(why.reason.replaceAll("_", " ")), why.order_id ? ` ${why.order_id}` : "");
     parts.push(since);
-    if (why.matched) parts.push(el("p", { class: "muted" }, word("Rule"), ` ${why.matched.number}: ${why.matched.conditions}`));
     const reached = (cut, show) => cutOf(cut.is_reached, show(cut.at),
       cut.is_reached ? word("reached") : el("span", {}, word("missing"), ` ${show(cut.missing)}`));
-    parts.push(table("Measures beside their cuts", ["Measure", "Value", "Band", "Cuts"], [
-      measureRow("Days since the last order", number(why.recency.value), why.recency, (cut) => cutOf(cut.is_reached, `${cut.at}`,
+    parts.push(table("Measures beside their cuts, where bands begin", ["Measure", "Value", "Band", "Cuts"], [
+      measureRow("Days since the last order", number(why.recency.value), why.recency, (cut) => cutOf(cut.is_reached, `≤ ${cut.at}`,
         cut.until ? el("span", {}, cut.is_reached ? word("until") : word("ended"), ` ${instant(cut.until)}`) : word("no payment"))),
       measureRow("Orders (F)", number(why.frequency.value), why.frequency, (cut) => reached(cut, number)),
       measureRow("Spend (M)", `${money(why.monetary.value)} ${why.currency}`, why.monetary, (cut) => reached(cut, money))]));
-    parts.push(el("p", {}, why.next_change_at
-      ? el("span", {}, word("Without an order, from"), ` ${instant(why.next_change_at)}: `, tierName(why.next_tier))
-      : word("Without an order nothing changes any more.")));
-    parts.push(table("Buying now could reach", ["Tier", "Further orders", "Of at least, together"], why.reach.map((reach) => [tierName(reach.tier),
-      reach.orders === null ? word("out of reach") : number(reach.orders), reach.amount_minor === null ? "–" : money(reach.amount_minor)])));
+    if (why.matched) parts.push(el("p", { class: "muted" }, word("Rule"), ` ${why.matched.number}: ${why.matched.conditions}`));
+    parts.push(el("h4", {}, word("When it falls")), el("p", {}, ...(why.next_change_at
+      ? [word("If nothing is bought:"), ` ${instant(why.next_change_at)} → `, tierName(why.next_tier)]
+      : [word("If nothing is bought, nothing changes any more.")])));
+    const within = why.reach.filter((reach) => reach.orders !== null);
+    parts.push(el("h4", {}, word("What would lift it")), within.length
+      ? table("Tiers that buying now leads to", ["Tier", "Orders needed", "Spending together at least"], within.map((reach) => [
+        tierName(reach.tier), number(reach.orders), reach.amount_minor ? `${money(reach.amount_minor)} ${why.currency}` : word("any amount")]))
+      : el("p", {}, word("No other tier can be reached by buying now.")));
     if (why.actions.length) {
-      parts.push(el("h3", {}, word("Playbook"), `: ${why.playbook}`), el("ul", { class: "book", lang: "en" }, ...why.actions.map((action, place) => el("li", {}, inAll([action, why.actions_zh[place] || action, why.actions_zh[place] || action])))));
+      parts.push(el("h4", {}, word("What to do"), " ", el("small", { class: "muted" }, why.playbook)), el("ul", { class: "book", lang: "en" },
+        ...why.actions.map((action, place) => el("li", {}, inAll([action, why.actions_zh[place] || action, why.actions_zh[place] || action])))));
     }
+    parts.push(el("h4", {}, word("Timeline")));
     return parts;
   };
-  const search = async (id) => {
+  const said = (...parts) => at("result").replaceChildren(el("p", { class: "note" }, ...parts));
+  const refusal = async (answer) => {
+    const known = { 404: "No such customer.", 421: "The customer is not here, but perhaps at another worker.", 503: "Recovering; try again soon." }[answer.status];
+    said(known ? word(known) : (await answer.text()).trim());
+  };
+  // A view that parts its customers has one of an id in each population where it bought.
+  const populationsOf = async (id) => {
+    const answer = await ask(`customers${query({ view: state.view })}`, "application/json", { method: "POST", body: JSON.stringify([id]) });
+    if (!answer.ok) { await refusal(answer); return null; }
+    return (await answer.json()).customers.sort((one, other) => one.population.localeCompare(other.population));
+  };
+  const inEach = (id, rows) => [
+    el("h3", {}, id),
+    el("p", {}, word("In {count} populations, in each a customer of its own. Choose one:", { count: number(rows.length) })),
+    table("Populations of this customer", ["Population", "Tier", "Orders (F)", "Spend (M)", "Last order"], rows.map((row) => [
+      customerButton(id, row.population, row.population), tierName(row.tier), number(row.frequency), money(row.monetary_minor), instant(row.last_paid_at)]), true)];
+  const search = async (id, population = state.population) => {
     const result = at("result");
+    const mine = turn;
     result.setAttribute("aria-busy", "true");
     try {
-      const answer = await ask(`customers/${encodeURIComponent(id)}`, "application/json");
-      if (!answer.ok) {
-        const said = (await answer.text()).trim();
-        const known = { 404: "No such customer.", 421: "The customer is not here, but perhaps at another worker.", 503: "Recovering; try again soon." }[answer.status];
-        result.replaceChildren(el("p", { class: "note" }, inAll([said, ...(words[known] || [said, said])])));
-        return;
+      let where = population;
+      if (view() && view().per && !where) {
+        const rows = await populationsOf(id);
+        if (rows === null || mine !== turn) return;
+        if (rows.length === 0) { said(word("No such customer.")); return; }
+        if (rows.length > 1) { result.replaceChildren(...inEach(id, rows)); return; }
+        where = rows[0].population;
       }
+      const asked = query({ view: state.view, population: where });
+      const path = `customers/${encodeURIComponent(id)}`;
+      const [answer, told] = await Promise.all([ask(`${path}${asked}`, "application/json"), ask(`${path}/changes${asked}`, "application/json")]);
+      if (mine !== turn) return;
+      if (!answer.ok) { await refusal(answer); return; }
       const found = await answer.json();
-      const told = await ask(`customers/${encodeURIComponent(id)}/changes`, "application/json");
       const story = told.ok ? (await told.json()).changes : [];
       const parts = explained(found);
-      parts.push(story.length ? table("Timeline", CHANGE_HEADS.filter((_, place) => place !== 1), changeRows(story).map((row) => row.filter((_, place) => place !== 1))) : el("p", { class: "muted" }, word("No change since the worker started.")));
+      const heads = CHANGE_HEADS.filter((name) => name !== "Customer" && name !== "Population");
+      parts.push(story.length ? table("Timeline", heads, changeRows(story).map((row) => [row[0], ...row.slice(-5)]), true) : el("p", { class: "muted" }, word("No change since the worker started.")));
       if (found.seq > story.length) parts.push(el("p", { class: "muted" }, word(
         "Of {seq} changes, those before the worker started are in the topic of the changes.", { seq: found.seq })));
       result.replaceChildren(...parts);
     } catch {
-      result.replaceChildren(el("p", { class: "note" }, word("The worker does not answer.")));
+      said(word("The worker does not answer."));
     } finally { result.removeAttribute("aria-busy"); }
   };
   at("search-form").addEventListener("submit", (event) => { event.preventDefault(); if (at("customer").value) search(at("customer").value); });
+  at("choice").addEventListener("submit", (event) => event.preventDefault());
+  at("choice").addEventListener("change", (event) => {
+    if (event.target.id === "view") choose({ view: at("view").value });
+    else choose({ view: at("view").value, population: at("population").value || null });
+  });
+  window.addEventListener("popstate", () => { readAddress(); choose(choice, true); });
+  readAddress();
   run();
 })();

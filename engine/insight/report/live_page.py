@@ -104,15 +104,27 @@ def _header() -> str:
         f'<div><dt>{said("live_figures", name)}</dt><dd data-figure="{name}">–</dd></div>'
         for name in texts()["live_figures"]
     )
+    links = "".join(f'<li><a href="#{key}">{title}</a></li>' for key, title, _ in _parts())
     return (
         f"<header><h1>{said('live', 'title')}</h1>"
-        f'<p class="muted">{said("live", "told")} <span id="told">–</span></p>'
-        f'<p id="link" role="status"></p>{report_page.buttons()}'
+        f'<p class="muted"><span id="link" role="status"></span> {said("live", "told")} '
+        f'<span id="told">–</span> (<span id="zone">–</span>)</p>{report_page.buttons()}'
         f'<form id="login" class="hidden"><label>{said("live", "token")}'
         '<input type="password" id="token" autocomplete="off"></label>'
         f'<button type="submit">{said("live", "show")}</button></form>'
-        f'<dl class="figures health">{figures}</dl><div id="notes"></div></header>'
-        '<nav aria-label="Views" class="contents"><header><ul id="contents"></ul></header></nav>'
+        f'{_choice()}<dl class="figures health">{figures}</dl><div id="notes"></div></header>'
+        '<nav aria-label="Views" class="contents">'
+        f'<ul>{links}</ul><ul id="contents"></ul></nav>'
+    )
+
+
+def _choice() -> str:
+    """Return what chooses a view, and a population where the view has some; the script fills it in."""
+    return (
+        f'<form id="choice" class="hidden"><label>{said("live", "view")}<select id="view"></select></label>'
+        f'<label id="population-choice" class="hidden"><span>{said("live", "population")} '
+        '(<span id="per"></span>)</span><select id="population"></select></label></form>'
+        '<p id="choice-note" role="status" class="bad"></p><p id="choice-text" class="muted"></p>'
     )
 
 
@@ -128,7 +140,7 @@ def _parts() -> list[tuple[str, str, str]]:
         "now": f'<p>{said("live", "now_text")}</p><div class="levels" id="tier-levels"></div>',
         "newest": f'<p>{said("live", "newest_text")}</p><div id="newest-table"></div>',
         "search": f"<p>{said('live', 'search_text')}</p>{form}",
-        "partitions": '<div id="partition-table"></div>',
+        "partitions": f'<p>{said("live", "partitions_text")}</p><div id="partition-table"></div>',
         "pictures": f'<p>{said("live", "pictures_text")} {as_of}</p><p class="note" id="views-note"></p>',
     }
     return [(key, said("live", key), body) for key, body in bodies.items()]

@@ -39,6 +39,11 @@ def day_text(day: int) -> str:
     return str(np.datetime64(int(day), "D"))
 
 
+def local_text(instant: str, time_zone: str) -> str:
+    """Return 2017-03-31 23:01 for an instant in ISO 8601, as the zone's clocks show it."""
+    return datetime.fromisoformat(instant).astimezone(ZoneInfo(time_zone)).strftime("%Y-%m-%d %H:%M")
+
+
 def midnight_us(day: int, time_zone: str) -> int:
     """Return the instant at which a local day begins, µs since 1970 UTC."""
     local = datetime(1970, 1, 1) + timedelta(days=int(day))  # noqa: DTZ001 - the zone follows

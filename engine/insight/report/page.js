@@ -17,7 +17,8 @@ const page = (() => {
     const button = event.target.closest(`[data-${name}-button]`);
     if (button) choose(name, button.getAttribute(`data-${name}-button`));
   }));
-  choose("lang", root.dataset.lang);
+  const firstLang = root.dataset.lang;
+  choose("lang", firstLang);
   choose("theme", window.matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light");
 
   const startMachine = () => {
@@ -52,5 +53,5 @@ const page = (() => {
     closed.forEach((part) => { part.open = true; });
   });
   window.addEventListener("afterprint", () => closed.forEach((part) => { part.open = false; }));
-  return { choose, startMachine };
+  return { choose, startMachine, firstLang };
 })();

@@ -11,6 +11,7 @@ from html import escape
 
 from rfmstream.engine.insight.report import pictures, tables
 from rfmstream.engine.insight.report import pictures_movement as moving
+from rfmstream.engine.insight.report.local_time import local_text
 from rfmstream.engine.insight.report.model import Report, TierTile
 from rfmstream.engine.insight.report.picture import Picture, chinese_label
 from rfmstream.engine.insight.report.tables import Table
@@ -27,6 +28,9 @@ from rfmstream.engine.insight.report.words import (
     texts,
     worded,
 )
+
+_FIGURE_CHARS = 9
+"""So many fit beside each other in a figure of ordinary width."""
 
 
 def page(report: Report, lang: str) -> str:
@@ -45,7 +49,7 @@ def page(report: Report, lang: str) -> str:
         f'<head><meta charset="utf-8"><meta http-equiv="Content-Security-Policy" content="{policy(style, script)}">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f'<meta name="generator" content="rfmstream"><title>{escape(title)}</title><style>{style}</style></head>\n'
-        f'<body>{_header(report)}<nav aria-label="Views" class="contents"><header><ul>{contents}</ul></header></nav>'
+        f'<body>{_header(report)}<nav aria-label="Views" class="contents"><ul>{contents}</ul></nav>'
         f"<main>{parts}</main>{_footer(report)}<script>{script}</script></body></html>\n"
     )
 
@@ -100,11 +104,14 @@ def _header(report: Report) -> str:
         (worded("Repeat customers"), percent(orders.repeat_share)),
         (worded("Undone within 30 days"), percent(report.flaps.undone_share[-1])),
     )
-    shown = "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in figures)
+    shown = "".join(
+        f'<div class="{"wide" if len(value) > _FIGURE_CHARS else "short"}"><dt>{name}</dt><dd>{value}</dd></div>'
+        for name, value in figures
+    )
     return (
         f"<header><h1>{said('page', 'title')}</h1>"
-        f'<p class="muted">{escape(report.ruleset_title or report.ruleset)} · {escape(report.ruleset)} · '
-        f"{said('page', 'as_of')} {escape(report.as_of)} · {escape(report.time_zone)}</p>"
+        f'<p class="muted">{escape(report.ruleset_title or report.ruleset)} ({escape(_short(report.ruleset))}) · '
+        f"{said('page', 'as_of')} {_local(report, report.as_of)} ({escape(report.time_zone)})</p>"
         f"{buttons()}"
         f'<dl class="figures">{shown}</dl></header>'
     )
@@ -125,7 +132,18 @@ def buttons() -> str:
 
 def _footer(report: Report) -> str:
     ids = said("page", "no_ids" if report.listed is None else "has_ids")
-    return f"<footer>{said('page', 'footer')} {ids} {escape(report.fingerprint[:12])}</footer>"
+    rules = f"{escape(report.ruleset)} {escape(report.fingerprint[:12])}"
+    return f"<footer><p>{said('page', 'footer')} {ids}</p><p>{rules}</p></footer>"
+
+
+def _short(identity: str) -> str:
+    """Return a ruleset's identity without what was set for it: the footer has all of it."""
+    return identity.partition("[")[0]
+
+
+def _local(report: Report, instant: str) -> str:
+    """Return an instant as the clocks of the ruleset's zone show it."""
+    return local_text(instant, report.time_zone)
 
 
 def _views(report: Report) -> Iterator[tuple[str, list[Picture], Table]]:
@@ -158,8 +176,8 @@ def _body(report: Report, key: str, drawn: Sequence[str], found: Table) -> str:
     moves = report.transitions
     text = said(
         *(key, "text"),
-        since=moves.since,
-        until=moves.until,
+        since=_local(report, moves.since),
+        until=_local(report, moves.until),
         stayed=number(moves.stayed),
         moved=number(moves.moved),
     )

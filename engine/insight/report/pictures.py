@@ -50,10 +50,11 @@ def tiles(report: Report, measure: str) -> Picture:
     label = f"{wide} > 24 + 9 * length(datum.label) && {high} > 26"
     id_ = f"{wide} > 4 + 8 * length(datum.id) && {high} > 16"
     lines = [
-        # Where there is no room for the label, the id is what the table below has, too.
+        # Where there is no room for the label, the id is what the table below has, too. Even an empty text has a place,
+        # by which the picture would grow where it lay beyond the tile.
         (f"{label} ? datum.label : {id_} ? datum.id : ''", f"min(20, ({high}) / 2 + 5)", 14, "bold"),
-        (f"{wide} > 60 && {high} > 46 ? datum.share : ''", "40", 13, "normal"),
-        (f"{wide} > 90 && {high} > 64 ? datum.amount : ''", "58", 12, "normal"),
+        (f"{wide} > 60 && {high} > 46 ? datum.share : ''", f"min(40, {high})", 13, "normal"),
+        (f"{wide} > 90 && {high} > 64 ? datum.amount : ''", f"min(58, {high})", 12, "normal"),
     ]
     marks: list[Spec] = [
         {
@@ -124,27 +125,34 @@ def tiles(report: Report, measure: str) -> Picture:
 
 def grid(report: Report) -> Picture:
     """Draw customers and average M of every R and F band."""
+    recent = [recency_band(report, band) for band in range(len(report.recency_cuts_days) + 1)]
+    frequent = [frequency_band(report, band) for band in range(len(report.frequency_cuts) + 1)]
     values = [
         {
-            "r": cell.r_band,
-            "f": cell.f_band,
+            "r": recent[cell.r_band],
+            "f": frequent[cell.f_band],
             "n": cell.customers,
             "customers": number(cell.customers),
             "m": f"M {money(cell.average_monetary_minor, report.currency_exponent)}",
         }
         for cell in report.grid
     ]
-    bands_r, bands_f = len(report.recency_cuts_days) + 1, len(report.frequency_cuts) + 1
     place = {
-        "x": {"field": "f", "type": "ordinal", "title": "F band", "axis": {"labelAngle": 0}},
-        "y": {"field": "r", "type": "ordinal", "title": "R band", "sort": "descending"},
+        "x": {
+            "field": "f",
+            "type": "ordinal",
+            "title": "Orders (F)",
+            "sort": frequent,
+            "axis": {"labelAngle": 0},
+        },
+        "y": {"field": "r", "type": "ordinal", "title": "Days since the last order", "sort": recent[::-1]},
     }
     return Picture(
         "r-by-f",
         chart(
             values,
-            width=max(300, 120 * bands_f),
-            height=80 * bands_r,
+            width=max(300, 120 * len(frequent)),
+            height=max(160, 80 * len(recent)),
             layer=[
                 {
                     "mark": {"type": "rect", "fill": ACCENT, "stroke": LINE},
@@ -158,6 +166,29 @@ def grid(report: Report) -> Picture:
             ],
         ),
     )
+
+
+def recency_band(report: Report, band: int) -> str:
+    """Return the days of an R band as people read them: ≤ 30, 31–60, > 60."""
+    cuts = report.recency_cuts_days
+    if not cuts:
+        return "≥ 0"
+    if band == len(cuts):
+        return f"≤ {cuts[0]:,}"
+    return f"> {cuts[-1]:,}" if band == 0 else f"{cuts[-band - 1] + 1:,}–{cuts[-band]:,}"
+
+
+def frequency_band(report: Report, band: int) -> str:
+    """Return the orders of an F band as people read them: < 3, 3–4, ≥ 5."""
+    cuts = report.frequency_cuts
+    if not cuts:
+        return "≥ 0"
+    if band == 0:
+        return f"< {cuts[0]:,}"
+    low, high = cuts[band - 1], cuts[band] - 1 if band < len(cuts) else None
+    if high is None:
+        return f"≥ {low:,}"
+    return f"{low:,}" if low == high else f"{low:,}–{high:,}"
 
 
 def bin_label(found: Distribution, low: int | None, high: int | None, exponent: int) -> str:

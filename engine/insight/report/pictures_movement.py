@@ -1,5 +1,6 @@
 """Pictures of movement: Vega specifications of a report's numbers, and of nothing else."""
 
+from collections.abc import Sequence
 from typing import Final
 
 from rfmstream.engine.insight.report.model import Report
@@ -67,20 +68,15 @@ def transitions(report: Report) -> Picture:
 
 def flows(report: Report) -> Picture:
     """Draw the changes of each month by what brought them."""
-    reasons = list(dict.fromkeys(reason for month in report.flows for reason in month.by_reason))
+    reasons = list(
+        dict.fromkeys(reason.replace("_", " ") for month in report.flows for reason in month.by_reason)
+    )
     values = [
         {"month": month.month, "reason": reason.replace("_", " "), "n": count}
         for month in report.flows
         for reason, count in month.by_reason.items()
     ]
-    colours = {
-        "field": "reason",
-        "type": "nominal",
-        "scale": {
-            "domain": [reason.replace("_", " ") for reason in reasons],
-            "range": list(SERIES[: len(reasons)]),
-        },
-    }
+    colours = _colours("reason", reasons, SERIES[: len(reasons)])
     spec = chart(
         values,
         width=WIDTH,
@@ -155,11 +151,7 @@ def ahead(report: Report) -> Picture:
     ]
     names = [label(report, tier) for tier in report.sizes.tiers]
     used = [name for name in names if any(value["tier"] == name for value in values)]
-    colours = {
-        "field": "tier",
-        "type": "nominal",
-        "scale": {"domain": used, "range": [SERIES[names.index(name) % len(SERIES)] for name in used]},
-    }
+    colours = _colours("tier", used, [SERIES[names.index(name) % len(SERIES)] for name in used])
     days = {
         "field": "day",
         "type": "ordinal",
@@ -248,6 +240,13 @@ def since(report: Report) -> Picture | None:
         },
     )
     return Picture("since", spec, chinese_labels(report))
+
+
+def _colours(field: str, names: Sequence[str], range_: Sequence[str]) -> Spec:
+    """Return a colour for each of a field's values, and the legend that says so."""
+    colours = {"field": field, "type": "nominal", "scale": {"domain": list(names), "range": list(range_)}}
+    # The legend of no value would have no size, and the picture an endless one.
+    return colours if names else colours | {"legend": None}
 
 
 def _nothing() -> Spec:

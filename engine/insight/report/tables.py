@@ -6,7 +6,12 @@ from html import escape
 
 from rfmstream.engine.insight.report.model import Distribution, ListedCustomer, Report
 from rfmstream.engine.insight.report.picture import chinese_label
-from rfmstream.engine.insight.report.pictures import bin_label, money_range
+from rfmstream.engine.insight.report.pictures import (
+    bin_label,
+    frequency_band,
+    money_range,
+    recency_band,
+)
 from rfmstream.engine.insight.report.words import money, number, percent, worded
 
 _SIZE_ROWS_MAX = 60
@@ -19,6 +24,7 @@ class Table:
     Fields  columns  heads of columns in English, as the words of texts.toml
             heads    so many of the first columns are heads of their rows
             tiers    heads of the columns after those, as HTML
+            words    so many of the last columns hold words
     """
 
     caption: str
@@ -26,11 +32,12 @@ class Table:
     rows: Sequence[Sequence[str]]
     heads: int = 1
     tiers: tuple[str, ...] = ()
+    words: int = 0
 
     def html(self) -> str:
         """Return it as HTML, in a part that scrolls by itself where there is no room."""
         top = "".join(
-            f'<th scope="col"{_text_class(at < self.heads)}>{name}</th>'
+            f'<th scope="col"{_text_class(at < self.heads or self._is_word(at))}>{name}</th>'
             for at, name in enumerate((*map(worded, self.columns), *self.tiers))
         )
         body = "".join(
@@ -44,7 +51,10 @@ class Table:
     def _cell(self, at: int, cell: str) -> str:
         if at < self.heads:
             return f'<th scope="row" class="text">{cell}</th>'
-        return f"<td>{cell}</td>"
+        return f"<td{_text_class(self._is_word(at))}>{cell}</td>"
+
+    def _is_word(self, at: int) -> bool:
+        return at >= len(self.columns) + len(self.tiers) - self.words
 
 
 def _text_class(is_text: bool) -> str:  # noqa: FBT001 - of a column
@@ -78,7 +88,7 @@ def tiers(report: Report) -> Table:
     ]
     columns = ("Tier", "Customers", "Share of customers", "Orders", "Revenue", "Share of revenue")
     caption = f"{worded('Tiers')}, {report.currency}"
-    return Table(caption, (*columns, "Average order", "Average customer", "Playbook"), rows)
+    return Table(caption, (*columns, "Average order", "Average customer", "Playbook"), rows, words=1)
 
 
 def listed(report: Report, customers: Sequence[ListedCustomer]) -> Table:
@@ -108,8 +118,8 @@ def grid(report: Report) -> Table:
     """Return the R x F grid."""
     rows = [
         (
-            str(cell.r_band),
-            str(cell.f_band),
+            escape(f"{cell.r_band} ({recency_band(report, cell.r_band)})"),
+            escape(f"{cell.f_band} ({frequency_band(report, cell.f_band)})"),
             number(cell.customers),
             money(cell.monetary_minor, report.currency_exponent),
             money(cell.average_monetary_minor, report.currency_exponent),

@@ -104,6 +104,8 @@ class Worker:
         self._board = Board(config.ruleset, config.clock, rules=config.rules, views=views)
         if config.listen is not None:
             self._board.feed = Feed(config.ruleset, views=config.plan.views)
+            if any(view.shadow for view in config.plan.views):
+                self._board.shadows = Feed(config.ruleset, views=config.plan.views)
         self._pool = ThreadPoolExecutor(config.threads, thread_name_prefix="step")
         recipe = recipe_of(config)
         self._decoder = decoder_of(recipe)
@@ -330,11 +332,12 @@ class Worker:
         stats = PartitionStats(placement=Placement(source.partition, self._partitions))
         for view in config.plan.views:
             stats.of(view.name).changes = no_changes(view.ruleset)
-        feed = self._board.feed
-        if feed is not None:
-            # Shadows are for nobody to act on.
-            shown = {view.name for view in config.plan.views if not view.shadow}
-            stats.told = lambda view, changes: feed.add(changes) if view in shown else None
+        # Whoever follows the changes of all views acts on them, and shadows are for nobody to act on.
+        feeds = {
+            view.name: feed for view in config.plan.views if (feed := self._board.feed_of(view)) is not None
+        }
+        if feeds:
+            stats.told = lambda view, changes: feeds[view].add(changes)
         # A customer whose records are in several partitions has a state in each, and each numbers its changes.
         views = {
             view.name: ViewOutput(

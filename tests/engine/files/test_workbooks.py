@@ -283,6 +283,7 @@ ONE = ([("a", "1", "2024-01-02 12:00:00", 100)], [])
         (b"%PDF-1.7\n1,2\n", "is a PDF document; export its table"),
         (gzip.compress(TABLE), "is packed twice; unpack it once"),
     ],
+    ids=["tar", "bzip2", "xz", "7z", "rar", "pdf", "gzip"],
 )
 def test_what_is_packed_in_other_ways_is_told(tmp_path: Path, content: bytes, words: str, name: str) -> None:
     (tmp_path / "in.gz").write_bytes(gzip.compress(content))

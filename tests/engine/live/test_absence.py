@@ -226,7 +226,12 @@ def test_no_route_takes_a_key_that_it_does_not_know() -> None:
         "/customers/{id}": "as_of, view, population",
         "/customers": "as_of, view, population, partial",
         "/customers/{id}/changes": "view, population",
-        "/changes": "from, follow",
+        "/changes": "from, follow, view, population",
+        "/": "view, population, lang",
+        "/page/state": "view, population",
+        "/page/stream": "view, population, pictures",
+        "/page/views": "view, population",
+        "/page/populations": "view, population",
         "/snapshot": "as_of, view, population",
         "/tiers/{tier}": "as_of, view, population",
     }

@@ -2,9 +2,12 @@
 
 import asyncio
 import json
+import threading
 import urllib.error
 import urllib.request
+from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pyarrow as pa
@@ -12,13 +15,18 @@ import pytest
 from served_workers import Shell, serving, watched
 
 from rfmstream.engine.core.views import Views
+from rfmstream.engine.live.access import Access
 from rfmstream.engine.live.board import Board
+from rfmstream.engine.live.change_stream import ARROW_STREAM
 from rfmstream.engine.live.feed import Feed
 from rfmstream.engine.live.model import Source
-from rfmstream.engine.live.page_of_workers import WorkersSource
+from rfmstream.engine.live.page import LivePages
+from rfmstream.engine.live.page_of_workers import WorkersSource, views_of_workers
 from rfmstream.engine.live.snapshots import snapshot_of_workers
 from rfmstream.engine.live.state import State
-from rfmstream.schemas.errors import ConfigError
+from rfmstream.engine.live.stats import count_changes
+from rfmstream.engine.service.page_server import PageServer
+from rfmstream.schemas.errors import ConfigError, StateError
 from rfmstream.schemas.plan import Plan, View
 from rfmstream.schemas.ruleset import load_ruleset
 
@@ -50,13 +58,16 @@ def url() -> Iterator[str]:
     views.advance("2026-01-06T00:00:00Z")
     state = State(views.views.values())
 
-    feed = Feed(PLAN.view("all").ruleset, views=PLAN.views)
+    feed, shadows = (Feed(PLAN.view("all").ruleset, views=PLAN.views) for _ in range(2))
     for view, result in brought.views.items():
-        if not PLAN.view(view).shadow:
-            feed.add(result.changes)
-    board = Board(PLAN.view("all").ruleset, "event", joined=True, views=PLAN.views, feed=feed)
+        (shadows if PLAN.view(view).shadow else feed).add(result.changes)
+    board = Board(
+        PLAN.view("all").ruleset, "event", joined=True, views=PLAN.views, feed=feed, shadows=shadows
+    )
     board.expected = [Source("orders.v1", 0)]
-    board.partitions[board.expected[0]] = watched(state)
+    board.partitions[board.expected[0]] = one = watched(state)
+    for view, result in brought.views.items():
+        one.stats.of(view).changes.update(count_changes(result.changes))
     with serving(board, Shell()) as found:
         yield found
 
@@ -160,13 +171,146 @@ def test_a_story_is_of_one_view_and_population(url: str) -> None:
     assert "no view 'other'" in refused(f"{url}/customers/ann/changes?view=other")
 
 
-def test_the_page_of_several_workers_draws_one_view(url: str) -> None:
-    async def held() -> list[set[str]]:
-        source = WorkersSource([url], PLAN.view("all").ruleset, None)
+def followed(url: str, query: str) -> list[tuple[str, str | None, str]]:
+    with opened(f"{url}/changes?from=oldest&follow=false{query}") as answer:
+        lines = [json.loads(line) for line in answer.read().splitlines()]
+    names = ("view", "population", "customer_id")
+    found = [tuple(line.get(name) for name in names) for line in lines]
+    request = urllib.request.Request(f"{url}/changes?{query}", headers={"Accept": ARROW_STREAM})  # noqa: S310
+    with urllib.request.urlopen(request) as answer:  # noqa: S310
+        rows = pa.ipc.open_stream(answer).read_all().to_pylist()
+    # A table has what lines have.
+    assert [tuple(row[name] for name in names) for row in rows] == found
+    return found
+
+
+def test_changes_of_a_view_and_a_population(url: str) -> None:
+    everybody = followed(url, "")
+    assert {view for view, _, _ in everybody} == {"all", "by-store"}
+    assert followed(url, "&view=all") == [row for row in everybody if row[0] == "all"]
+    hk = followed(url, "&view=by-store&population=hk")
+    assert hk == [row for row in everybody if row[1] == "hk"]
+    assert {customer for _, _, customer in hk} == {"ann", "bob"}
+    # A shadow's are told only to who names it.
+    shadow = followed(url, "&view=next")
+    assert len(shadow) >= 3
+    assert {view for view, _, _ in shadow} == {"next"}
+    assert "no view 'other'" in refused(f"{url}/changes?view=other")
+
+
+def test_a_story_of_a_shadow(url: str) -> None:
+    found = get(f"{url}/customers/ann/changes?view=next")["changes"]
+    assert [change["view"] for change in found] == ["next"] * len(found)
+    assert found[-1]["to_tier"] == "general_value"
+
+
+def counted(state: dict[str, Any]) -> dict[str, int]:
+    return {tier["id"]: tier["customers"] for tier in state["tiers"] if tier["customers"]}
+
+
+def tiers_in(url: str, query: str) -> dict[str, int]:
+    with opened(f"{url}/snapshot?{query}") as answer:
+        return dict(Counter(pa.ipc.open_stream(answer).read_all()["tier"].to_pylist()))
+
+
+def check_page(url: str, of: str) -> None:
+    """Compare what the page at `url` tells of each choice with the snapshots of the worker `of`."""
+    for query, view, population, customers in (
+        ("", "all", None, 3),
+        ("view=next", "next", None, 3),
+        ("view=by-store", "by-store", None, 4),
+        ("view=by-store&population=tw", "by-store", "tw", 2),
+        ("view=by-store&population=nowhere", "by-store", "nowhere", 0),
+    ):
+        state = get(f"{url}/page/state?{query}")
+        assert (state["view"], state["population"], state["customers"]) == (view, population, customers)
+        assert counted(state) == tiers_in(of, query)
+        told = followed(of, f"&view={view}" + ("" if population is None else f"&population={population}"))
+        assert state["changes"] == len(told)
+        assert len(state["newest"]) == min(len(told), 10)
+        shown = {(change["view"], change.get("population")) for change in state["newest"]}
+        assert shown <= {(view, place) for place in ([population] if population else ["hk", "tw", None])}
+    names = [(each["name"], each["per"], each["shadow"]) for each in get(f"{url}/page/state")["views"]]
+    assert names == [("next", None, True), ("all", None, False), ("by-store", "store", False)]
+    stores = [{"name": name, "customers": 2} for name in ("hk", "tw")]
+    assert get(f"{url}/page/populations?view=by-store") == {"populations": stores, "all": 2}
+    assert get(f"{url}/page/populations?view=all") == {"populations": [], "all": 0}
+    for path in ("state", "stream", "views", "populations"):
+        assert "no view 'other'" in refused(f"{url}/page/{path}?view=other")
+        assert "has no populations" in refused(f"{url}/page/{path}?view=all&population=hk")
+
+
+def test_the_page_tells_of_what_is_chosen(url: str) -> None:
+    check_page(url, url)
+
+
+@contextmanager
+def page_of(*urls: str) -> Iterator[str]:
+    """Serve the page of workers as `rfmstream page` does, in a thread of its own, and give its URL."""
+    loop = asyncio.new_event_loop()
+
+    async def start() -> tuple[PageServer, WorkersSource]:
+        known = {view.ruleset.identity: view.ruleset for view in PLAN.views}
+        ruleset, views = await views_of_workers(urls, None, known.__getitem__)
+        assert (ruleset.identity, views) == ("rfm8", PLAN.views)
+        source = WorkersSource(urls, ruleset, None, views=views)
+        await source.start()
+        server = PageServer(("127.0.0.1", 0), close_s=1.0)
+        access = Access(None, is_open=lambda: True)
+        source.add_to(server.app, access)
+        LivePages(source, Shell()).add_to(server.app, access)
+        await server.start()
+        return server, source
+
+    server, source = loop.run_until_complete(start())
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    try:
+        yield server.url
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.run_until_complete(server.stop())
+        loop.run_until_complete(source.stop())
+        loop.close()
+
+
+def test_the_page_of_workers_tells_of_what_is_chosen(url: str) -> None:
+    with page_of(url) as page:
+        check_page(page, url)
+        for query in ("?view=next", "?view=by-store&population=hk"):
+            path = f"customers/ann{query}"
+            assert get(f"{page}/{path}")["ruleset"] == get(f"{url}/{path}")["ruleset"]
+        with opened(f"{page}/customers?view=by-store", b'["ann", "x"]') as answer:
+            found = json.loads(answer.read())
+        assert (len(found["customers"]), found["not_found"]) == (2, ["x"])
+        with pytest.raises(urllib.error.HTTPError) as error:
+            opened(f"{page}/customers/x")
+        assert error.value.code == 404
+
+
+def test_the_page_of_workers_draws_what_is_chosen(url: str) -> None:
+    async def held(view: str, population: str | None) -> tuple[int, set[tuple[str, str | None]]]:
+        source = WorkersSource([url], PLAN.view("all").ruleset, None, views=PLAN.views)
         await source.start()
         try:
-            return [set(table["view"].to_pylist()) for table in (await source.held()).changes]
+            found = await source.look(source.asked(view, population)).held()
         finally:
             await source.stop()
+        rows = [row for table in found.changes for row in table.to_pylist()]
+        return sum(table.num_rows for table in found.tables), {
+            (row["view"], row["population"]) for row in rows
+        }
 
-    assert asyncio.run(held()) == [{"all"}]
+    assert asyncio.run(held("all", None)) == (3, {("all", None)})
+    assert asyncio.run(held("next", None)) == (3, {("next", None)})
+    assert asyncio.run(held("by-store", "tw")) == (2, {("by-store", "tw")})
+
+
+def test_nobody_who_looks_at_one_worker_reads_another_s_views(url: str) -> None:
+    ruleset = PLAN.view("all").ruleset
+    with (
+        serving(Board(ruleset, "event", joined=True), Shell()) as other,
+        pytest.raises(StateError, match="different rulesets or views"),
+    ):
+        asyncio.run(views_of_workers([url, other], None, load_ruleset))

@@ -230,3 +230,15 @@ def test_files_of_history_and_views_to_resegment() -> None:
     assert (load().view_history, load().resegment_view) == (None, ())
     assert "no effect without files; set view_history" in refusal({"view_history_map": "cdnow"})
     assert "there is no view x; name one of rfm8" in refusal({"resegment_view": "x"})
+
+
+def test_the_rules_of_every_view_are_at_hand(tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text('name = "mine"\nextends = "types7"\n')
+    plan = tmp_path / "views.toml"
+    plan.write_text(
+        '[[view]]\nruleset = "mine.toml"\n[[view]]\nruleset = "groups3"\n[[view]]\nname = "b"\nruleset = "groups3"\n'
+    )
+    for config in (load({"plan": str(plan)}), load({"ruleset": ("rfm8", "scores4")}), load()):
+        assert {view.ruleset.identity for view in config.plan.views} == config.rules.keys()
+        for view in config.plan.views:
+            assert config.rules[view.ruleset.identity].name == view.ruleset.name

@@ -52,9 +52,11 @@ def board() -> Board:
     ruleset = Engine("rfm8").ruleset
     path = shipped_path("rfm8")
     assert path is not None
-    board = Board(ruleset, "event", joined=True, rules=read_ruleset_file(path), feed=Feed(ruleset))
+    board = Board(
+        ruleset, "event", joined=True, rules={ruleset.identity: read_ruleset_file(path)}, feed=Feed(ruleset)
+    )
     board.expected = [HERE, THERE]
-    board.partitions[HERE] = watched(["ann", "東京/3", "00042"])[1]
+    board.partitions[HERE] = watched(["ann", "東京/3", "00042", "{x}?%"])[1]
     board.partitions[THERE] = watched(["cid"])[1]
     return board
 
@@ -85,7 +87,7 @@ def asking(board: Board, steps: Steps, *, token: str | None = None, host: str = 
 
 def test_a_customer_is_its_row_of_the_snapshot_and_what_its_tier_is_called(board: Board) -> None:
     async def steps(session: aiohttp.ClientSession) -> None:
-        for id_ in ("ann", "%E6%9D%B1%E4%BA%AC%2F3", "00042"):
+        for id_ in ("ann", "%E6%9D%B1%E4%BA%AC%2F3", "00042", "%7Bx%7D%3F%25"):
             async with session.get(f"/customers/{id_}?as_of=2026-02-20") as response:
                 found = await response.json()
                 assert response.status == 200
@@ -154,7 +156,7 @@ def test_there_is_none_only_where_every_partition_says_so(board: Board) -> None:
 def test_a_tier(board: Board) -> None:
     async def steps(session: aiohttp.ClientSession) -> None:
         async with session.get("/tiers/100") as response:
-            assert pa.ipc.open_stream(await response.read()).read_all().num_rows == 4
+            assert pa.ipc.open_stream(await response.read()).read_all().num_rows == 5
         async with session.get("/tiers/000?as_of=2026-02-01T12:00:00Z") as response:
             table = pa.ipc.open_stream(await response.read()).read_all()
             assert table["customer_id"].to_pylist() == ["ann", "cid"]

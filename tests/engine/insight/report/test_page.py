@@ -45,3 +45,15 @@ def test_ids_stand_in_it_only_when_asked_for_and_then_as_text(shop: Case) -> Non
     assert "<script>x" not in with_
     policies = {re.search(r'Security-Policy" content="([^"]*)"', text)[1] for text in (without, with_)}
     assert len(policies) == 1
+
+
+def test_a_picture_of_nothing_has_a_size(shop: Case) -> None:
+    pytest.importorskip("vl_convert", reason="the extra report is not installed")
+    ahead, flaps = shop.report.ahead, shop.report.flaps
+    nobody = tuple(tuple(0 for _ in row) for row in ahead.leaving)
+    report = replace(
+        shop.report, ahead=replace(ahead, leaving=nobody), flaps=replace(flaps, pairs=()), flows=()
+    )
+    sizes = re.findall(r'<svg [^>]*width="([^"]*)" height="([^"]*)"', page(report, "en"))
+    assert len(sizes) > 10
+    assert [size for size in sizes if not all(1 < float(side) < 5_000 for side in size)] == []
