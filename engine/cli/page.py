@@ -1,14 +1,9 @@
 """`rfmstream page`."""
 
-from typing import TYPE_CHECKING
-
 import click
 
-from rfmstream.engine.cli.options import language_option, ruleset_options
+from rfmstream.engine.cli.options import chosen_ruleset, language_option, ruleset_options
 from rfmstream.engine.live.setting_values import option_address
-
-if TYPE_CHECKING:
-    from rfmstream.schemas.ruleset import Ruleset
 
 
 @click.command(
@@ -60,21 +55,9 @@ def page(  # noqa: PLR0917 - options
         option_address(listen, "--listen"),
         LivePage(lang),
         token=resolve_one("listen_token", flags={}),
-        agreed=lambda identity: _agreed(identity, rulesets, time_zone, currency),
+        named=[
+            found
+            for ruleset in rulesets or (None,)
+            if (found := chosen_ruleset(ruleset, time_zone, currency)) is not None
+        ],
     )
-
-
-def _agreed(
-    identity: str, rulesets: tuple[str, ...], time_zone: str | None, currency: str | None
-) -> "Ruleset":
-    """Return the ruleset of an identity: one of those that were named, or a built-in."""
-    from rfmstream.engine.cli.explain import agreed
-    from rfmstream.engine.cli.options import chosen_ruleset
-    from rfmstream.schemas.ruleset_identity import ruleset_of
-
-    named = [chosen_ruleset(ruleset, time_zone, currency) for ruleset in rulesets or (None,)]
-    for found in named:
-        if found is not None and found.identity == identity:
-            return found
-    # One that does not fit is said to be wrong, unless a view of another built-in may have meant another one.
-    return agreed(identity, named[0] if ruleset_of(identity) is None else None)

@@ -2,10 +2,11 @@
 
 import asyncio
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import click
 
+from rfmstream.engine.cli.explain import agreed
 from rfmstream.engine.files.interrupts import ending_signals
 from rfmstream.engine.live.access import Access
 from rfmstream.engine.live.page import Draws, LivePages
@@ -21,19 +22,19 @@ def serve(
     draws: Draws,
     *,
     token: str | None,
-    agreed: Callable[[str], Ruleset],
+    named: Sequence[Ruleset],
 ) -> None:
     """Serve the page.
 
     In      token   what the workers ask for; whoever is on loopback here needs none
-            agreed  the ruleset of an identity
+            named   rulesets of the workers that are no built-ins, or all of them
     Errors  ConfigError, TransportError, StateError  as of `views_of_workers`; the port is taken
     """
     if not is_loopback(listen[0]):
         raise ConfigError(
             f"{listen[0]} is not on loopback", key="--listen", fix="listen there, and let a tunnel lead to it"
         )
-    asyncio.run(_serve(workers, listen, draws, token, agreed))
+    asyncio.run(_serve(workers, listen, draws, token, named))
 
 
 async def _serve(
@@ -41,9 +42,19 @@ async def _serve(
     listen: tuple[str, int],
     draws: Draws,
     token: str | None,
-    agreed: Callable[[str], Ruleset],
+    named: Sequence[Ruleset],
 ) -> None:
-    ruleset, views = await views_of_workers(workers, token, agreed)
+    by_identity = {ruleset.identity: ruleset for ruleset in named}
+    ruleset, views = await views_of_workers(
+        workers, token, lambda identity: agreed(identity, by_identity.get(identity))
+    )
+    there = {ruleset.identity, *(view.ruleset.identity for view in views)}
+    if strange := by_identity.keys() - there:
+        raise ConfigError(
+            f"what is there was decided by {', '.join(sorted(there))}, not by {', '.join(sorted(strange))}",
+            key="--ruleset",
+            fix="name those, with their time zone and currency, or leave built-ins out",
+        )
     source = WorkersSource(workers, ruleset, token, views=views)
     server = PageServer(listen, close_s=1.0, key="--listen")
     access = Access(None, is_open=lambda: server.is_on_loopback)
