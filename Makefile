@@ -58,8 +58,8 @@ kafka-stop: ## stop it; its data stays in .kafka
 # as plain Python, where an overflow that the machine wraps in silence is a warning.
 CORE_TESTS = tests/golden tests/simulation/test_crashes.py tests/engine/core/test_shard.py \
     tests/kernels/test_arrow_streams.py tests/kernels/test_entries.py tests/kernels/test_lz4.py \
-    tests/kernels/test_fold.py tests/kernels/test_record_batches.py tests/kernels/test_restore.py \
-    tests/kernels/test_snapshot.py tests/kernels/test_table.py tests/kernels/test_wheel.py
+    tests/kernels/test_fold.py tests/kernels/test_forget.py tests/kernels/test_record_batches.py \
+    tests/kernels/test_restore.py tests/kernels/test_snapshot.py tests/kernels/test_table.py tests/kernels/test_wheel.py
 PLAIN_TESTS = tests/golden tests/kernels/test_ids.py tests/kernels/test_table.py tests/kernels/test_calendar.py \
     tests/kernels/test_snapshot.py tests/kernels/test_record_batches.py tests/kernels/test_lz4.py \
     tests/kernels/test_arrow_streams.py

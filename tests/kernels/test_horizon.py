@@ -25,7 +25,7 @@ def test_horizon_is_the_midnight_so_many_days_ago(zone: str, days: int, data: st
         st.sampled_from([*NUDGES_US, DAY_US // 2, 30 * 60_000_000, DAY_US // 24])
     )
     now_us = min(max(now_us, FIRST_US), LAST_US)
-    known_us = horizon_of(shard.rules.rows, days, now_us)
+    known_us = int(horizon_of(shard.rules.rows, days, now_us))
     assert known_us == rules.known_from_us(now_us)
     assert known_us <= horizon_of(shard.rules.rows, days, now_us + 1)
     # What is nearer than this is looked up in no calendar.
@@ -41,5 +41,5 @@ def test_spans_of_24_hours_end_at_the_instant(days: int) -> None:
     rules = BUILT_IN["rfm8-annual"](day_unit="duration", window_days=days, forget_days=days)
     shard = shard_by(ruleset_of(rules))
     now_us = 1_700_000_000_000_000
-    known_us = horizon_of(shard.rules.rows, days, now_us)
+    known_us = int(horizon_of(shard.rules.rows, days, now_us))
     assert leaves_us(shard.rules.rows[0], known_us - 1) <= now_us < leaves_us(shard.rules.rows[0], known_us)

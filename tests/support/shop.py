@@ -83,10 +83,10 @@ class Shop:
         for name, of in views.views.items():
             passed = of.engine.advance(clock_us)
             counts = stats.of(name)
-            counts.tiers, counts.customers = tiers_of(of.engine), of.engine.customers
+            counts.customers = of.engine.customers
             counts.applied += table.num_rows
             for changes in (results[name].changes, passed):
-                counts.changes.update(count_changes(changes))
+                count_changes(changes, counts.changes, counts.tiers)
                 self._feeds[of.view.shadow].add(changes)
         stats.clock_us, stats.committed = clock_us, stats.committed + table.num_rows
 

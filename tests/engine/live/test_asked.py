@@ -67,7 +67,8 @@ def url() -> Iterator[str]:
     board.expected = [Source("orders.v1", 0)]
     board.partitions[board.expected[0]] = one = watched(state)
     for view, result in brought.views.items():
-        one.stats.of(view).changes.update(count_changes(result.changes))
+        counts = one.stats.of(view)
+        count_changes(result.changes, counts.changes, counts.tiers)
     with serving(board, Shell()) as found:
         yield found
 
