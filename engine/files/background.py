@@ -6,6 +6,7 @@ Decoding, folding and encoding all run outside the interpreter lock, so three th
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from threading import Lock
 from typing import Any, Final, Generic, Self, TypeVar
 
 _DEPTH: Final = 4
@@ -24,17 +25,25 @@ def read_ahead(items: Iterator[_T], stop: Callable[[], None]) -> Iterator[_T]:
     """
     pool = ThreadPoolExecutor(1, thread_name_prefix="read-ahead")
     end: Any = object()
+    drawing = Lock()
+
+    def draw() -> Any:  # noqa: ANN401 - an item, or the end
+        with drawing:
+            return next(items, end)
+
     try:
         # One worker takes the calls in order, and an exhausted iterator goes on saying so.
-        pending = deque(pool.submit(next, items, end) for _ in range(_DEPTH))
+        pending = deque(pool.submit(draw) for _ in range(_DEPTH))
         while (item := pending.popleft().result()) is not end:
-            pending.append(pool.submit(next, items, end))
+            pending.append(pool.submit(draw))
             yield item
     finally:
         stop()
         pool.shutdown(cancel_futures=True)
-        if hasattr(items, "close"):
-            items.close()
+        # An interrupt may have come when the pool did not know yet of its thread, which is not waited for then.
+        with drawing:
+            if hasattr(items, "close"):
+                items.close()
 
 
 def map_ahead(
