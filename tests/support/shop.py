@@ -16,7 +16,7 @@ from rfmstream.engine.live.http import StatusServer
 from rfmstream.engine.live.model import Source
 from rfmstream.engine.live.plain import is_plain
 from rfmstream.engine.live.state import State
-from rfmstream.engine.live.stats import count_changes, tiers_of
+from rfmstream.engine.live.stats import count_changes
 from rfmstream.schemas.plan import Plan
 from rfmstream.schemas.ruleset_file import read_ruleset_file, shipped_path
 
