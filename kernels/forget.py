@@ -10,8 +10,9 @@ Source: docs/decisions/; kernels.horizon (what is known); kernels.layout (what n
 
 import numpy as np
 
-from rfmstream.kernels._jit import borrow, inline, jit, keep_apart, part, prefetch
+from rfmstream.kernels._jit import borrow, inline, jit, keep_apart, part, prefetch, store_word
 from rfmstream.kernels.entries import hash_about, kind_of
+from rfmstream.kernels.ids import word_at
 from rfmstream.kernels.layout import (
     ADJUSTMENT,
     ERASURE,
@@ -38,6 +39,7 @@ from rfmstream.kernels.table import TAG_MASK, insert, settle, tag_of
 
 AHEAD = 32
 BLOCK = 128
+WORD = 8
 
 
 @inline
@@ -142,6 +144,8 @@ def drop_forgotten(states, rulesets, places):
             prefetch(entries, np.int64(customers[k + AHEAD].head), 0)
         _shorten(state, rules, customers[k], places)
     for k in range(1, state.n_entries):
+        if k + AHEAD < state.n_entries:
+            prefetch(places, np.int64(entries[k + AHEAD].previous), 0)
         entry = entries[k]
         if (
             places[k] != 0
@@ -154,6 +158,21 @@ def drop_forgotten(states, rulesets, places):
     state.late_entry = 0
 
 
+@inline
+def _move_id(id_data, target, source, size):
+    """Move `size` bytes of ids down; by whole words where these end before what is still to be moved."""
+    if source - target >= WORD:
+        done = np.int64(0)
+        while done < size:
+            store_word(
+                id_data, target + done, word_at(id_data, source + done, min(size - done, np.int64(WORD)))
+            )
+            done += WORD
+    elif source != target:
+        for i in range(size):
+            id_data[target + i] = id_data[source + i]
+
+
 @part
 def _move_up(state, places):
     keep_apart()
@@ -163,6 +182,9 @@ def _move_up(state, places):
     for k in range(1, state.n_entries):
         if k % GROUP == 0 or k == 1:
             base = bases[k // GROUP]  # before it is that of an entry which stands there now
+        if k + AHEAD < state.n_entries:
+            prefetch(places, np.int64(entries[k + AHEAD].previous), 0)
+            prefetch(places, np.int64(entries[k + AHEAD].next), 0)
         place = np.int64(places[k])
         if place == 0:
             continue
@@ -170,8 +192,7 @@ def _move_up(state, places):
         kind = kind_of(entry)
         source = base + np.int64(entry.id_start)
         size = np.int64(0) if kind in (REFUND, ORIGINAL, ERASURE) else np.int64(entry.id_size) + 1
-        for i in range(size):
-            id_data[id_end + i] = id_data[source + i]
+        _move_id(id_data, id_end, source, size)
         if place % GROUP == 0 or place == 1:
             bases[place // GROUP] = id_end
         target.id_start = id_end - bases[place // GROUP]
