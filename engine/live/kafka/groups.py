@@ -77,6 +77,16 @@ async def group_of(admin: AIOKafkaAdminClient, name: str) -> Group:
 
     Errors  aiokafka's
     """
+    for _ in range(_TRIES):
+        # A coordinator that was named may not have read the log of its groups yet.
+        try:
+            return await _told_of(admin, name)
+        except (kafka.NotCoordinatorForGroupError, kafka.GroupLoadInProgressError):
+            await asyncio.sleep(_AGAIN_S)
+    raise kafka.GroupCoordinatorNotAvailableError
+
+
+async def _told_of(admin: AIOKafkaAdminClient, name: str) -> Group:
     node = await _ready(admin, name)
     [response] = await admin.describe_consumer_groups([name], node)
     [(code, _, state, _, _, members, *_)] = response.groups
