@@ -225,8 +225,11 @@ def _parse_forget(top: TomlTable, window_days: int | None) -> int | None:
     Over a lifetime F and M are running sums, which need no order.
     """
     name = "forget_orders_after_days"
-    if top.values.get(name, "never") == "never":
+    value = top.values.get(name, "never")
+    if value == "never":
         return None
+    if isinstance(value, str):
+        raise top.error(name, f"{value!r} is no number of days", 'write one such as 400, or "never"')
     days = top.integer(name, 1, DAYS_MAX)
     if window_days is not None and days < window_days:
         raise top.error(

@@ -88,7 +88,7 @@ def _of_one(table: pa.Table, key: str, value: str | None) -> pa.Table:
     if value is None:
         return table
     names = table[key].cast(pa.string()) if key in table.column_names else pa.chunked_array([], pa.string())
-    if value not in (there := pc.unique(names).to_pylist()):
+    if value not in (there := pc.unique(names).drop_null().to_pylist()):
         raise ConfigError(
             f"there are no changes in the {key} {value!r}",
             key=f"--{key}",

@@ -244,7 +244,7 @@ class TestForgetting:
             ("0", "0 is out of range", "write a number from 1 to 3652058"),
             ("-1", "-1 is out of range", "write a number from 1 to 3652058"),
             ("400.5", "must be an integer, not a float", "write a number from 1 to 3652058"),
-            ('"400"', "must be an integer, not a string", "write a number from 1 to 3652058"),
+            ('"400"', "'400' is no number of days", 'write one such as 400, or "never"'),
             ("true", "must be an integer, not true or false", "write a number from 1 to 3652058"),
             (
                 "364",

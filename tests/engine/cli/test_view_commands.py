@@ -258,7 +258,9 @@ def test_the_past_of_one_view_out_of_the_changes(tmp_path: Path, orders: Path, p
         "--view",
         "x",
     )
-    refused(2, "no changes in the population 'x'", *look, *at, "--view", "category", "--population", "x")
+    no_such = "--population: there are no changes in the population 'x'"
+    refused(2, f"{no_such}; name one of toys, books", *look, *at, "--view", "category", "--population", "x")
+    refused(2, f"{no_such}; leave it out", *look, *at, "--view", "china", "--population", "x")
     # A view ends by itself: what time changes in it later is not in the file, whatever others tell.
     late = "2026-01-03T12:00:00Z"
     refused(2, "the changes of the view category end at 2026-01-03T00:00:00Z", *look, "--as-of", late)
