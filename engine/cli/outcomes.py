@@ -163,7 +163,7 @@ def _purchases(
             refused += rejected.num_rows
             yield batch
 
-    found = Purchases.of(batches())
+    found = Purchases.of(batches(), rules)
     if refused:
         click.echo(f"{refused:,} rows of the orders are rejected (rfmstream replay tells why)", err=True)
     return found

@@ -165,7 +165,7 @@ def _read(engine: Any, orders: tuple[Path, ...], input_map: Any) -> Any:  # noqa
                 refused += engine.step_canonical(batch).rejected.num_rows
                 yield batch
 
-        purchases = Purchases.of(batches())
+        purchases = Purchases.of(batches(), engine.ruleset)
     if refused:
         click.echo(f"{refused:,} rows of the orders are rejected (rfmstream replay tells why)", err=True)
     return purchases

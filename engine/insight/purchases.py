@@ -13,8 +13,10 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from rfmstream.engine.insight.codes import codes_in, encode, instants_us
+from rfmstream.engine.insight.lives import lives_of
 from rfmstream.schemas.codes import FOREVER_US, NEVER_US
 from rfmstream.schemas.orders import ORDER_TYPES
+from rfmstream.schemas.ruleset import Ruleset
 
 _TYPES: Final = {word: code for code, word in enumerate(ORDER_TYPES)}
 _ABSENT: Final = 255
@@ -47,29 +49,35 @@ class Purchases:
         self._total_minor = np.concatenate(([0], np.cumsum(amount_minor[order])))
 
     @classmethod
-    def of(cls, batches: Iterable[pa.RecordBatch]) -> "Purchases":
-        """Take them out of batches of schemas.orders.CANONICAL_SCHEMA, in order of time."""
+    def of(cls, batches: Iterable[pa.RecordBatch], ruleset: Ruleset | None = None) -> "Purchases":
+        """Take them out of batches of schemas.orders.CANONICAL_SCHEMA, in order of time.
+
+        ruleset  whose forgotten orders no row speaks of any more; None: nothing is forgotten
+        """
         kept = [batch.select(_COLUMNS) for batch in batches]
         if not kept:
             nothing = np.empty(0, np.int64)
             return cls(pa.array([], pa.large_string()), nothing, nothing, nothing, NEVER_US)
-        return cls._of_table(pa.Table.from_batches(kept))
+        return cls._of_table(pa.Table.from_batches(kept), ruleset)
 
     @classmethod
-    def _of_table(cls, events: pa.Table) -> "Purchases":
+    def _of_table(cls, events: pa.Table, ruleset: Ruleset | None) -> "Purchases":
         (customer,), customers = encode(events["customer_id"])
         (order_id,), order_ids = encode(events["order_id"])
         kind = events["type"].to_numpy()
         at_us = instants_us(events["occurred_at"])
         amount_minor = events["amount_minor"].to_numpy()
-        # Events of one order have one number, by which they are summed.
-        orders, order = np.unique(customer * (len(order_ids) + 1) + order_id, return_inverse=True)
-        count = orders.size
 
         def is_kind(word: str) -> NDArray[np.bool_]:
             return np.asarray(kind == _TYPES.get(word, _ABSENT))
 
         is_paid = is_kind("paid")
+        # Events of one order have one number, by which they are summed.
+        orders, order = np.unique(customer * (len(order_ids) + 1) + order_id, return_inverse=True)
+        life = lives_of(order, is_paid, at_us, ruleset)
+        if life.any():
+            orders, order = np.unique(order * (life.max() + 1) + life, return_inverse=True)
+        count = orders.size
         # Of several payments of one order the first is the order, and the others are duplicates.
         paid_row = np.full(count, kind.size, np.int64)
         np.minimum.at(paid_row, order[is_paid], np.flatnonzero(is_paid))

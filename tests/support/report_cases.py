@@ -28,7 +28,9 @@ def replayed(folder: Path, table: pa.Table, name: str, **options: str) -> Case:
     pq.write_table(table, orders)
     changes, snapshot = folder / "changes.parquet", folder / "snapshot.parquet"
     replay(open_engine(ruleset), [orders], outputs=Outputs(changes=changes, snapshot=snapshot))
-    return Case(orders, changes, snapshot, build(Question([changes], snapshot, orders=[orders])))
+    return Case(
+        orders, changes, snapshot, build(Question([changes], snapshot, orders=[orders], ruleset=ruleset))
+    )
 
 
 def order_table(rows: list[dict[str, object]]) -> pa.Table:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from rfmstream.engine.events.zone import local_days
 from rfmstream.engine.files.source import open_orders
+from rfmstream.engine.insight.lives import lives_of
 from rfmstream.engine.insight.report.columns import hash_column, seeds
 from rfmstream.engine.insight.report.local_time import Ints, months_of
 from rfmstream.engine.insight.report.movement import by_customer
@@ -28,6 +29,8 @@ _CANCELLED: Final = ORDER_TYPES.index("cancelled")
 _LATER_TYPES: Final = {name: at for at, name in enumerate(ORDER_TYPES)}
 _TOTAL: Final = _LATER_TYPES.get("refunded_total", -1)
 _ERASED: Final = _LATER_TYPES.get("erased", -1)
+_LIFE: Final = np.uint64(0x9E3779B97F4A7C15)
+"""Added to an order's hash for each order of its id that was forgotten before it."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +90,7 @@ def read_orders(
     )
     if until_us is not None:
         rows = {name: values[rows["at_us"] <= until_us] for name, values in rows.items()}
-    return _kept(rows, ruleset.time_zone)
+    return _kept(rows, ruleset)
 
 
 def _zone(ruleset: Ruleset) -> str | None:
@@ -123,8 +126,11 @@ def _no_rows() -> dict[str, NDArray[Any]]:
     }
 
 
-def _kept(rows: dict[str, NDArray[Any]], time_zone: str) -> Orders:
+def _kept(rows: dict[str, NDArray[Any]], ruleset: Ruleset) -> Orders:
     rows = _without_erased(rows)
+    life = lives_of(rows["order"], rows["type"] == _PAID, rows["at_us"], ruleset)
+    if life.any():
+        rows["order"] = rows["order"] + life.astype(np.uint64) * _LIFE
     paid = np.flatnonzero(rows["type"] == _PAID)
     # The first of an order's rows counts: those after it are duplicates, or rejected as in conflict with it.
     order, first = np.unique(rows["order"][paid], return_index=True)
@@ -149,7 +155,7 @@ def _kept(rows: dict[str, NDArray[Any]], time_zone: str) -> Orders:
     customer = customer[sort]
     is_first = np.ones(len(customer), bool)
     is_first[1:] = customer[1:] != customer[:-1]
-    return Orders(customer, local_days(time_zone, at_us[sort]), left[sort], is_first)
+    return Orders(customer, local_days(ruleset.time_zone, at_us[sort]), left[sort], is_first)
 
 
 def _take_off(

@@ -1,4 +1,5 @@
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,8 +11,14 @@ from twins import canonical_batch
 from rfmstream import Engine
 from rfmstream.engine.insight.purchases import Purchases
 from rfmstream.schemas.codes import NEVER_US
+from rfmstream.schemas.ruleset import Ruleset, load_ruleset
 
 HOUR_US = 3_600_000_000
+RFM8 = load_ruleset("rfm8")
+FORGETS = [
+    replace(RFM8, time_zone="America/New_York", forget_orders_after_days=1),
+    replace(RFM8, day_unit="duration", forget_orders_after_days=1),
+]
 
 
 def event(customer: str, order: str, hour: int, amount: int, kind: str = "paid") -> dict[str, Any]:
@@ -25,8 +32,14 @@ def event(customer: str, order: str, hour: int, amount: int, kind: str = "paid")
     }
 
 
-def bought(events: Sequence[dict[str, Any]], customer: str, after_hour: int, hours: int) -> tuple[int, int]:
-    purchases = Purchases.of([canonical_batch(events)])
+def bought(
+    events: Sequence[dict[str, Any]],
+    customer: str,
+    after_hour: int,
+    hours: int,
+    ruleset: Ruleset | None = None,
+) -> tuple[int, int]:
+    purchases = Purchases.of([canonical_batch(events)], ruleset)
     code = purchases.codes_of(pa.chunked_array([[customer]]))
     count, minor = purchases.within(code, np.array([after_hour * HOUR_US]), hours * HOUR_US)
     return int(count[0]), int(minor[0])
@@ -96,12 +109,22 @@ def test_the_newest_event_ends_what_is_known() -> None:
     assert nothing.within(code, np.array([0]), HOUR_US)[0].tolist() == [0]
 
 
+def test_nothing_takes_off_an_order_that_is_forgotten_and_its_id_is_free() -> None:
+    forgets = FORGETS[1]
+    events = [event("x", "1", 0, 100), event("x", "2", 0, 10), event("x", "1", 23, 1, "refunded")]
+    events += [event("x", "1", 24, 1, "refunded"), event("x", "2", 24, 0, "cancelled")]
+    assert bought(events, "x", -1, 100, forgets) == (2, 109)
+    events += [event("x", "1", 25, 1_000), event("x", "1", 26, 200, "refunded")]
+    assert bought(events, "x", -1, 100, forgets) == (3, 909)
+    assert bought(events, "x", -1, 100) == (0, 0)
+
+
 EVENTS = st.lists(
     st.builds(
         event,
         st.sampled_from("xyz"),
         st.sampled_from("123"),
-        st.integers(0, 30),
+        st.integers(0, 100),
         st.integers(1, 3),
         st.sampled_from(["paid", "paid", "refunded", "refunded_total", "cancelled", "adjusted"]),
     ),
@@ -110,17 +133,19 @@ EVENTS = st.lists(
 
 
 @settings(deadline=None)
-@given(EVENTS)
-def test_over_all_time_they_are_the_lifetime_orders_of_the_engine(events: list[dict[str, Any]]) -> None:
+@given(EVENTS, st.sampled_from([RFM8, *FORGETS]))
+def test_over_all_time_they_are_the_lifetime_orders_of_the_engine(
+    events: list[dict[str, Any]], ruleset: Ruleset
+) -> None:
     # Refunds beyond an order are rejected there, and make it void here: such histories are left out.
     # Adjustments are no purchases, and the engine's amount has them.
     events.sort(key=lambda row: row["occurred_at_us"])
-    engine = Engine("rfm8")
+    engine = Engine(ruleset)
     result = engine.step_canonical(canonical_batch(events))
     if "refund_exceeds_order" in result.rejected["reason"].to_pylist():
         return
     for row in engine.snapshot().to_pylist():
-        count, minor = bought(events, row["customer_id"], -1, 100)
+        count, minor = bought(events, row["customer_id"], -1, 200, ruleset)
         noted = sum(
             other["amount_minor"]
             for other in {

@@ -1,10 +1,12 @@
 """Every number of a report against what DuckDB counts in the same Parquet files."""
 
+from pathlib import Path
 from typing import Any
 
 import duckdb
+import pyarrow.parquet as pq
 import pytest
-from report_cases import Case
+from report_cases import Case, order_table, replayed
 
 from rfmstream.engine.insight.flaps import read_flaps
 from rfmstream.engine.insight.report.build import Question, build
@@ -280,6 +282,33 @@ def test_cohorts(shop: Case, sql: duckdb.DuckDBPyConnection) -> None:
         for at, number in enumerate(c.active or ())
         if number
     } == set(active)
+
+
+def test_nothing_takes_off_an_order_that_is_forgotten_and_its_id_is_free(tmp_path: Path) -> None:
+    (tmp_path / "forgets.toml").write_text('name = "f"\nextends = "rfm8"\nforget_orders_after_days = 30\n')
+    day_us = 86_400_000_000
+    told = [
+        *(("kept", 0, 100, "paid"), ("kept", 31, 100, "refunded"), ("kept", 32, 70, "paid")),
+        *(("part", 0, 100, "paid"), ("part", 30, 40, "refunded"), ("part", 31, 0, "cancelled")),
+        *(("void", 0, 100, "paid"), ("void", 9, 0, "cancelled"), ("void", 31, 100, "paid")),
+    ]
+    events = [
+        {
+            "customer_id": "x",
+            "order_id": order,
+            "type": kind,
+            "occurred_at_us": day * day_us,
+            "amount_minor": amount,
+            "event_id": None,
+        }
+        for order, day, amount, kind in sorted(told, key=lambda row: row[1])
+    ]
+    table = order_table(events)
+    case = replayed(tmp_path, table, str(tmp_path / "forgets.toml"))
+    (row,) = pq.read_table(case.snapshot).to_pylist()
+    assert (row["lifetime_orders"], row["lifetime_monetary_minor"]) == (4, 330)
+    months = [(month.month, month.orders, month.revenue_minor) for month in case.report.months]
+    assert months == [("1970-01", 2, 160), ("1970-02", 2, 170)]
 
 
 def test_published_figures_of_cdnow(whole_cdnow: Case) -> None:
