@@ -1,5 +1,6 @@
 """The documents say what the program does: columns, commands, options."""
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -9,6 +10,8 @@ import pytest
 from rfmstream.engine.cli.app import cli
 from rfmstream.engine.live.metrics import metrics_reference
 from rfmstream.engine.live.settings import reference
+from rfmstream.engine.replay.replay import open_engine, replay
+from rfmstream.engine.replay.summary import summarise
 from rfmstream.schemas.changes import CHANGE_COLUMNS, CHANGE_REASONS
 from rfmstream.schemas.columns import Column
 from rfmstream.schemas.orders import EXCLUDED_COLUMNS, ORDER_COLUMNS, REJECTED_COLUMNS
@@ -39,6 +42,15 @@ def test_every_column_is_described(columns: Iterable[Column]) -> None:
         assert any(line.startswith(f"| `{column.name}` |") and line.endswith(ending) for line in lines), (
             column.name
         )
+
+
+def test_every_key_of_the_summary_is_named(tmp_path: Path) -> None:
+    (tmp_path / "orders.csv").write_text("customer_id,order_id,occurred_at,amount\nann,a1,2026-01-01,1\n")
+    told = summarise(replay(open_engine(), [tmp_path / "orders.csv"])).as_dict()
+    part = FORMATS.partition("## The summary as JSON")[2].partition("\n## ")[0]
+    words = set(re.findall(r"[a-z_]+", " ".join(re.findall(r"`[^`]*`", part))))
+    inner = [key for value in (told["tiers"][0], *told.values()) if isinstance(value, dict) for key in value]
+    assert {*told, *inner} - told["files"].keys() <= words
 
 
 def test_every_reason_is_named() -> None:
