@@ -102,6 +102,12 @@ def print_summary(summary: Summary) -> None:
     )
     if rows.rejected.get("currency_mismatch"):
         console.print(f"  the ruleset counts in {summary.ruleset.currency}; --currency makes it another one")
+    if rows.rejected.get("unknown_order") and (days := summary.ruleset.forget_orders_after_days) is not None:
+        console.print(
+            f"  unknown_order: the ruleset forgets orders after {days:,} days; what repeats or refunds one that is "
+            "older comes too late",
+            soft_wrap=True,
+        )
     if rows.rejected.get("no_rate"):
         console.print(
             "  no_rate: the rates have no such day, or it is a refund and the input does not hold its order: "

@@ -112,6 +112,17 @@ def test_the_summary_for_people(history: Path) -> None:
     assert re.search(r"- +无分层 No tier +1 +50\.0% +0 +0\.00", output)
 
 
+def test_the_summary_says_that_orders_are_forgotten(tmp_path: Path) -> None:
+    orders, rules = tmp_path / "orders.csv", tmp_path / "forgets.toml"
+    orders.write_text(
+        "customer_id,order_id,type,occurred_at,amount\nann,1,paid,2026-01-01,9\nann,1,refunded,2026-03-01,9\n"
+    )
+    rules.write_text('name = "forgets"\nextends = "rfm8"\nforget_orders_after_days = 30\n')
+    told = "unknown_order: the ruleset forgets orders after 30 days"
+    assert told in run("replay", orders, "--ruleset", rules).stdout
+    assert told not in run("replay", orders).stdout
+
+
 def test_a_narrow_terminal_breaks_no_number(history: Path, tmp_path: Path) -> None:
     history.write_text(history.read_text() + "eve,e1,paid,2026-01-09T00:00:00Z,987654321.00\n")
     changes = tmp_path / "changes.csv"
