@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rfmstream.engine.events.zone import local_days
-from rfmstream.kernels.layout import DAY_US
+from rfmstream.engine.core.rules import compile_rules
+from rfmstream.kernels.horizon import horizon_of
+from rfmstream.schemas.codes import FOREVER_US
 from rfmstream.schemas.ruleset import Ruleset
 
 
@@ -25,23 +26,21 @@ def lives_of(
     lives = np.zeros(len(order), np.int64)
     if ruleset is None or ruleset.forget_orders_after_days is None or len(order) == 0:
         return lives
-    if ruleset.day_unit == "calendar_day":
-        at, enough = local_days(ruleset.time_zone, at_us), ruleset.forget_orders_after_days + 1
-    else:
-        at, enough = at_us, ruleset.forget_orders_after_days * DAY_US
+    rules, days = compile_rules(ruleset), np.int64(ruleset.forget_orders_after_days)
     by_order = np.argsort(order, kind="stable")
     is_first = np.ones(len(order), np.bool_)
     is_first[1:] = order[by_order][1:] != order[by_order][:-1]
     begins = np.flatnonzero(is_first)
     ends = np.append(begins[1:], len(order))
     # Of hardly any order there are rows so far apart, and only those have more than one life.
-    is_long = at[by_order[ends - 1]] - at[by_order[begins]] >= enough
+    is_long = ends - begins > 1
+    is_long &= at_us[by_order[ends - 1]] - at_us[by_order[begins]] >= rules.row.forget_near_us
     for begin, end in zip(begins[is_long].tolist(), ends[is_long].tolist(), strict=True):
-        life, paid = 0, None
+        life, paid_us = 0, FOREVER_US
         for row in by_order[begin:end].tolist():
-            if paid is not None and at[row] - paid >= enough:
-                life, paid = life + 1, None
-            if paid is None and is_paid[row]:
-                paid = at[row]
+            if paid_us < horizon_of(rules.rows, days, at_us[row]):
+                life, paid_us = life + 1, FOREVER_US
+            if paid_us == FOREVER_US and is_paid[row]:
+                paid_us = at_us[row]
             lives[row] = life
     return lives
