@@ -56,7 +56,8 @@ def load_unlinked(code: bytes, symbols: Sequence[str], *, linked: bool) -> tuple
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
     target = llvm.Target.from_default_triple().create_target_machine(jit=True)
-    engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), target)
+    # Its sections lie side by side: what is further apart than 2 GiB the code cannot reach, and LLVM ends the process.
+    engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), target, use_lmm=True)
     engine.add_object_file(llvm.ObjectFileRef.from_data(code))
     engine.finalize_object()
     return engine, {name: engine.get_global_value_address(name) for name in symbols}

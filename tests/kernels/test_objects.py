@@ -164,6 +164,28 @@ def test_code_that_no_linker_made_is_loaded_too(monkeypatch: pytest.MonkeyPatch)
     assert overload.entry(20, 3) == 23
 
 
+_SCATTERED = """
+import mmap, random
+from rfmstream.kernels import _compile, _kernel, _link
+_link._linker = lambda: None
+def add(a, b):
+    return a + b
+made = _compile.compile_kernel("x.add", add, _compile.signature_of((1, 2)))
+chance, held = random.Random(1), []
+for _ in range(100):
+    assert _kernel.open_object("x.add", *made, None).entry(20, 3) == 23
+    held.append(mmap.mmap(-1, chance.choice([1 << 12, 1 << 26, 1 << 32, 1 << 34])))
+    if chance.random() < 0.3:
+        held.pop(chance.randrange(len(held)))
+"""
+
+
+def test_code_that_no_linker_made_is_loaded_into_memory_full_of_holes() -> None:
+    # Sections too far apart for the code end the process.
+    done = subprocess.run([sys.executable, "-c", _SCATTERED], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 @pytest.fixture
 def compiled(tmp_path: Path) -> Path:
     """Return the one object of a folder of its own."""
