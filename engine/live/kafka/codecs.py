@@ -25,8 +25,8 @@ NAMES: Final = {1: "gzip", 2: "snappy", 3: "lz4", 4: "zstd"}
 _FIRST_READ: Final = 1 << 16
 _USUAL_RATIO: Final = 16
 _GROWTH: Final = 4
-_XERIAL: Final = b"\x82SNAPPY\0"
-_XERIAL_BYTES: Final = 16
+_XERIAL: Final = b"\x82SNAPPY\0" + bytes((0, 0, 0, 1, 0, 0, 0, 1))
+"""How a frame of snappy begins: with the only version there is, twice. What begins otherwise is a block by itself."""
 _LENGTH_BYTES: Final = 4
 
 
@@ -93,7 +93,7 @@ def _blocks(data: bytes) -> Iterator[bytes]:
     if not data.startswith(_XERIAL):
         yield data
         return
-    at = _XERIAL_BYTES
+    at = len(_XERIAL)
     while at < len(data):
         size = int.from_bytes(data[at : at + _LENGTH_BYTES], "big", signed=True)
         at += _LENGTH_BYTES

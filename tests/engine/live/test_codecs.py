@@ -20,6 +20,8 @@ from rfmstream.engine.live.kafka.codecs import (
 )
 from rfmstream.engine.live.kafka.fetches import bound_batches, read_fetch
 
+VERSIONS = bytes((0, 0, 0, 1, 0, 0, 0, 1))
+"""Of a frame of snappy: the client reads no other, so neither do we."""
 FRAMES = [(codec & 7 if codec < 5 else 2, encode) for codec, encode in CODECS.items() if codec]
 
 
@@ -46,13 +48,14 @@ def test_frames_that_are_cut_off_or_no_frames_are_damaged(codec: int, encode: ob
         b"",
         b"\x00" * 40,
         b"\x82SNAPPY\0" + b"\xff" * 40,
+        packed.replace(VERSIONS, bytes((1, *VERSIONS[1:])), 1) if packed.startswith(b"\x82") else b"",
     ):
         with pytest.raises(CorruptRecordException):
             decode(codec, damaged, BATCH_BYTES_MAX)
 
 
 def test_a_block_of_snappy_with_a_size_below_nothing_does_not_go_round_for_ever() -> None:
-    frame = b"\x82SNAPPY\0" + bytes(8) + (-4).to_bytes(4, "big", signed=True) + b"x" * 20
+    frame = b"\x82SNAPPY\0" + VERSIONS + (-4).to_bytes(4, "big", signed=True) + b"x" * 20
     with pytest.raises(DamagedError, match="cut off"):
         decode(2, frame, BATCH_BYTES_MAX)
 
