@@ -112,7 +112,7 @@ class WorkersSource:
         """Return what the workers have of customers, by their ids: one may have them in some populations."""
         ids = await request.read()
         found: list[Any] = []
-        absent: set[str] = set()
+        absent: dict[str, None] = {}
         owners: dict[str, str | None] = {}
         for url in self._urls:
             status, body = await self._asked(url, request.raw_path, ids)
@@ -120,28 +120,34 @@ class WorkersSource:
                 return web.Response(status=status, body=body)
             told = json.loads(body)
             found += told["customers"]
-            absent |= set(told["not_found"])
+            absent |= dict.fromkeys(told["not_found"])
             owners |= {id_: part["owner"] for part in told["elsewhere"] for id_ in part["ids"]}
-        settled = absent | {row["customer_id"] for row in found}
+        known = {row["customer_id"] for row in found}
         elsewhere: dict[str | None, list[str]] = {}
+        if not owners.keys() <= known and await self._have_all():
+            # What each of them supposes elsewhere none of them has.
+            absent, owners = absent | dict.fromkeys(owners), {}
         for id_, owner in owners.items():
-            if id_ not in settled:
-                elsewhere.setdefault(owner, []).append(id_)
+            if id_ not in known:
+                elsewhere.setdefault(None if owner in self._urls else owner, []).append(id_)
         return web.json_response(
             {
                 "customers": found,
-                "not_found": sorted(absent - {row["customer_id"] for row in found}),
+                "not_found": [id_ for id_ in absent if id_ not in known],
                 "elsewhere": [{"owner": owner, "ids": of_owner} for owner, of_owner in elsewhere.items()],
             }
         )
 
     async def _absent(self) -> web.Response:
         """Answer for a customer whom no worker has: one that was not named may have its partition."""
+        if await self._have_all():
+            return web.Response(status=404, text="there is no such customer\n")
+        return web.Response(status=421, text="no customer of these workers; another one may have it\n")
+
+    async def _have_all(self) -> bool:
+        """Tell whether these workers have every partition there is."""
         told = [await self._asked(url, "/page/state") for url in self._urls]
-        states = [json.loads(body) for status, body in told if status == web.HTTPOk.status_code]
-        if _missing(states):
-            return web.Response(status=421, text="no customer of these workers; another one may have it\n")
-        return web.Response(status=404, text="there is no such customer\n")
+        return not _missing([json.loads(body) for status, body in told if status == web.HTTPOk.status_code])
 
     async def _story(self, request: web.Request) -> web.Response:
         """Return what the workers have kept of a customer's changes."""

@@ -9,12 +9,17 @@ from typing import TypeVar
 import pyarrow as pa
 
 from rfmstream import Engine
+from rfmstream.engine.live.access import Access
 from rfmstream.engine.live.board import Board, Watched
 from rfmstream.engine.live.http import StatusServer
 from rfmstream.engine.live.model import Source
-from rfmstream.engine.live.page import Draws
+from rfmstream.engine.live.page import Draws, LivePages
+from rfmstream.engine.live.page_of_workers import WorkersSource
 from rfmstream.engine.live.state import State
 from rfmstream.engine.live.stats import PartitionStats, ViewStats, tiers_of
+from rfmstream.engine.service.page_server import PageServer
+from rfmstream.schemas.plan import View
+from rfmstream.schemas.ruleset import Ruleset
 
 
 @contextmanager
@@ -31,15 +36,49 @@ def serving(board: Board, draws: Draws | None = None) -> Iterator[str]:
     loop = asyncio.new_event_loop()
     server = StatusServer(("127.0.0.1", 0), board, draws=draws)
     loop.run_until_complete(server.start())
+    try:
+        with running(loop):
+            yield server.url
+    finally:
+        loop.run_until_complete(server.stop())
+        loop.close()
+
+
+@contextmanager
+def page_of_workers(urls: Sequence[str], ruleset: Ruleset, views: Sequence[View] = ()) -> Iterator[str]:
+    """Serve the page of several workers in a thread of its own, and give its URL."""
+    loop = asyncio.new_event_loop()
+
+    async def start() -> tuple[PageServer, WorkersSource]:
+        source = WorkersSource(urls, ruleset, None, views=views)
+        await source.start()
+        server = PageServer(("127.0.0.1", 0), close_s=1.0)
+        access = Access(None, is_open=lambda: True)
+        source.add_to(server.app, access)
+        LivePages(source, Shell()).add_to(server.app, access)
+        await server.start()
+        return server, source
+
+    server, source = loop.run_until_complete(start())
+    try:
+        with running(loop):
+            yield server.url
+    finally:
+        loop.run_until_complete(server.stop())
+        loop.run_until_complete(source.stop())
+        loop.close()
+
+
+@contextmanager
+def running(loop: asyncio.AbstractEventLoop) -> Iterator[None]:
+    """Run a loop in a thread of its own."""
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
     try:
-        yield server.url
+        yield
     finally:
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
-        loop.run_until_complete(server.stop())
-        loop.close()
 
 
 class Shell:

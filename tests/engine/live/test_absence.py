@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pytest
-from served_workers import Shell, serving, watched
+from served_workers import Shell, page_of_workers, serving, watched
 
 from rfmstream import Engine
 from rfmstream.engine.live.board import Board
@@ -218,6 +218,24 @@ def test_what_no_customer_can_be_is_refused() -> None:
             for arrow in (False, True):
                 answer = ask(f"{urls[0]}/customers", ["c1", fits, bad], arrow=arrow)
                 assert (answer.status, answer.text.split(";")[0]) == (400, f"body[2]: {words}")
+
+
+@pytest.mark.parametrize("parts", [((0, 1), (2, 3)), ((0,), (1, 3))], ids=["all", "one elsewhere"])
+def test_a_page_of_workers_tells_of_every_id_of_a_list(parts: Sequence[Sequence[int]]) -> None:
+    ids = [*CUSTOMERS, *NOBODY]
+    here = {number for part in parts for number in part}
+    places = places_of([id_.encode() for id_ in CUSTOMERS], PARTITIONS).tolist()
+    there = {id_ for id_, place in zip(CUSTOMERS, places, strict=True) if place in here}
+    with ExitStack() as stack:
+        boards = [board_of(part) for part in parts]
+        urls = [stack.enter_context(serving(board, Shell())) for board in boards]
+        with page_of_workers(urls, boards[0].ruleset) as url:
+            told = ask(f"{url}/customers", ids).json
+    elsewhere = {id_ for group in told["elsewhere"] for id_ in group["ids"]}
+    assert {row["customer_id"] for row in told["customers"]} == there
+    assert (set(told["not_found"]), elsewhere) == (
+        (set(NOBODY), set()) if len(here) == PARTITIONS else (set(), set(ids) - there)
+    )
 
 
 def test_no_route_takes_a_key_that_it_does_not_know() -> None:

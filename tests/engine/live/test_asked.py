@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import threading
 import urllib.error
 import urllib.request
 from collections import Counter
@@ -12,20 +11,17 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from served_workers import Shell, serving, watched
+from served_workers import Shell, page_of_workers, serving, watched
 
 from rfmstream.engine.core.views import Views
-from rfmstream.engine.live.access import Access
 from rfmstream.engine.live.board import Board
 from rfmstream.engine.live.change_stream import ARROW_STREAM
 from rfmstream.engine.live.feed import Feed
 from rfmstream.engine.live.model import Source
-from rfmstream.engine.live.page import LivePages
 from rfmstream.engine.live.page_of_workers import WorkersSource, views_of_workers
 from rfmstream.engine.live.snapshots import snapshot_of_workers
 from rfmstream.engine.live.state import State
 from rfmstream.engine.live.stats import count_changes
-from rfmstream.engine.service.page_server import PageServer
 from rfmstream.schemas.errors import ConfigError, StateError
 from rfmstream.schemas.plan import Plan, View
 from rfmstream.schemas.ruleset import load_ruleset
@@ -247,33 +243,12 @@ def test_the_page_tells_of_what_is_chosen(url: str) -> None:
 
 @contextmanager
 def page_of(*urls: str) -> Iterator[str]:
-    """Serve the page of workers as `rfmstream page` does, in a thread of its own, and give its URL."""
-    loop = asyncio.new_event_loop()
-
-    async def start() -> tuple[PageServer, WorkersSource]:
-        known = {view.ruleset.identity: view.ruleset for view in PLAN.views}
-        ruleset, views = await views_of_workers(urls, None, known.__getitem__)
-        assert (ruleset.identity, views) == ("rfm8", PLAN.views)
-        source = WorkersSource(urls, ruleset, None, views=views)
-        await source.start()
-        server = PageServer(("127.0.0.1", 0), close_s=1.0)
-        access = Access(None, is_open=lambda: True)
-        source.add_to(server.app, access)
-        LivePages(source, Shell()).add_to(server.app, access)
-        await server.start()
-        return server, source
-
-    server, source = loop.run_until_complete(start())
-    thread = threading.Thread(target=loop.run_forever)
-    thread.start()
-    try:
-        yield server.url
-    finally:
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join()
-        loop.run_until_complete(server.stop())
-        loop.run_until_complete(source.stop())
-        loop.close()
+    """Serve the page of workers as `rfmstream page` does, and give its URL."""
+    known = {view.ruleset.identity: view.ruleset for view in PLAN.views}
+    ruleset, views = asyncio.run(views_of_workers(urls, None, known.__getitem__))
+    assert (ruleset.identity, views) == ("rfm8", PLAN.views)
+    with page_of_workers(urls, ruleset, views) as page:
+        yield page
 
 
 def test_the_page_of_workers_tells_of_what_is_chosen(url: str) -> None:
